@@ -1,0 +1,175 @@
+//! Data backups: directories and files as one compressed archive with a checksum.
+//!
+//! An archive `data-YYYYMMDDHHMMSS.tar.zst` begins with a list of what it holds; the contents of the
+//! first source are under `0/`, those of the second under `1/`. Beside it stands its SHA-256 in the
+//! form that `sha256sum -c` reads; an archive without one is not complete.
+
+mod archive;
+mod restore;
+
+use std::fs::File;
+use std::io;
+use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _};
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use anyhow::{Context as _, Result};
+use serde::{Deserialize, Serialize};
+
+use crate::error::{self, Error};
+
+pub use archive::create;
+pub use restore::{contents, restore, verify};
+
+/// How many backups are kept.
+const KEPT: usize = 3;
+
+/// What comes on top of the data: headers, and room for the journal and the manifest.
+const RESERVE_BYTES: u64 = 16 * 1024 * 1024;
+
+/// What archive names end with.
+const SUFFIX: &str = ".tar.zst";
+
+/// The archive's first entry.
+const LIST: &str = "dkv-backup.json";
+
+/// A directory or file that is saved.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Source {
+    /// Where it is on this host.
+    pub path: PathBuf,
+    /// The volume whose directory that is; `None` for a path of the host.
+    pub volume: Option<String>,
+}
+
+impl std::fmt::Display for Source {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match &self.volume {
+            Some(volume) => write!(f, "volume {volume}"),
+            None => write!(f, "{}", self.path.display()),
+        }
+    }
+}
+
+/// What an archive says about itself.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Contents {
+    /// The version of the archive's shape.
+    format: u32,
+    /// When it was made; RFC 3339, UTC.
+    pub made_at: String,
+    /// What it holds.
+    pub sources: Vec<Source>,
+}
+
+/// A request to stop, for work that blocks its thread.
+pub type Cancelled = AtomicBool;
+
+fn check(cancelled: &Cancelled) -> io::Result<()> {
+    if cancelled.load(Ordering::Relaxed) { Err(io::Error::other("interrupted")) } else { Ok(()) }
+}
+
+/// How many bytes `sources` take on their disks, after making sure that this user can read them all.
+///
+/// # Errors
+///
+/// Something cannot be read (exit 3).
+pub fn measure(sources: &[Source]) -> Result<u64> {
+    let mut total = 0;
+    for source in sources {
+        archive::walk(&source.path, &mut |path, metadata| {
+            if metadata.is_file() {
+                rustix::fs::access(path, rustix::fs::Access::READ_OK)?;
+                total += metadata.len().min(metadata.blocks() * 512);
+            }
+            Ok(())
+        })
+        .map_err(|failed| unreadable(source, &failed))?;
+    }
+    Ok(total)
+}
+
+fn unreadable(source: &Source, failed: &archive::Failed) -> Error {
+    error::state(format!("the data of {source} cannot be saved: `{}`: {}", failed.path.display(), failed.source)).with_hint(
+        "run dkv as a user who may read it, or give the manifest a `data_backup` with a `command` that makes a dump, \
+         or leave it out with --no-data-backup; nothing was stopped",
+    )
+}
+
+/// Makes sure that a backup of `bytes` fits into `directory` even if nothing can be compressed.
+///
+/// # Errors
+///
+/// The disk is too small (exit 3), or cannot be asked.
+pub fn check_space(directory: &Path, bytes: u64) -> Result<()> {
+    prepare(directory)?;
+    let disk = rustix::fs::statvfs(directory).with_context(|| format!("cannot look at the disk of {}", directory.display()))?;
+    let free = disk.f_bavail.saturating_mul(disk.f_frsize);
+    let needed = bytes.saturating_add(RESERVE_BYTES);
+    if free >= needed {
+        return Ok(());
+    }
+    let mebibytes = |bytes: u64| bytes.div_ceil(1024 * 1024);
+    let message = format!(
+        "the disk of {} has {} MiB free, the data backup may take {} MiB; nothing was stopped",
+        directory.display(),
+        mebibytes(free),
+        mebibytes(needed)
+    );
+    Err(error::state(message)
+        .with_hint("free some space, or set `data_backup` in the manifest, or leave it out with --no-data-backup")
+        .into())
+}
+
+/// Makes the directory for backups, which only its owner can read: it holds what databases hold.
+fn prepare(directory: &Path) -> Result<()> {
+    std::fs::DirBuilder::new()
+        .recursive(true)
+        .mode(0o700)
+        .create(directory)
+        .map_err(|source| crate::store::cannot_write(directory, &source).into())
+}
+
+/// The backups in `directory`, newest first.
+#[must_use]
+pub fn list(directory: &Path) -> Vec<PathBuf> {
+    let Ok(entries) = std::fs::read_dir(directory) else { return Vec::new() };
+    let mut found: Vec<(String, u32, PathBuf)> = entries
+        .flatten()
+        .filter_map(|entry| {
+            let name = entry.file_name().into_string().ok()?;
+            let stamp = name.strip_prefix("data-")?.strip_suffix(SUFFIX)?;
+            let (stamp, number) = stamp.split_once('-').unwrap_or((stamp, "0"));
+            Some((stamp.to_owned(), number.parse().ok()?, entry.path()))
+        })
+        .collect();
+    found.sort_by(|a, b| (&b.0, b.1).cmp(&(&a.0, a.1)));
+    found.into_iter().map(|(_, _, path)| path).collect()
+}
+
+/// Removes all but the newest three, never `made`.
+fn remove_old(directory: &Path, made: &Path) {
+    for old in list(directory).iter().filter(|path| *path != made).skip(KEPT - 1) {
+        for path in [checksum_file(old), old.clone()] {
+            if let Err(source) = std::fs::remove_file(&path)
+                && source.kind() != io::ErrorKind::NotFound
+            {
+                tracing::warn!("the old data backup {} cannot be removed: {source}", path.display());
+            }
+        }
+    }
+}
+
+/// Where the checksum of `archive` stands.
+fn checksum_file(archive: &Path) -> PathBuf {
+    let mut name = archive.as_os_str().to_owned();
+    name.push(".sha256");
+    name.into()
+}
+
+fn sync_directory(directory: &Path) -> io::Result<()> {
+    File::open(directory)?.sync_all()
+}
+
+#[cfg(test)]
+mod tests;

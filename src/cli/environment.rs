@@ -1,0 +1,255 @@
+//! The process environment, read once; everything else gets values as arguments.
+
+use std::collections::BTreeMap;
+use std::ffi::{OsStr, OsString};
+use std::fmt;
+use std::path::PathBuf;
+
+/// The variables of the process. An empty variable counts as unset, as it does for Docker and Compose.
+#[derive(Clone, Default)]
+pub struct Environment {
+    variables: BTreeMap<OsString, OsString>,
+}
+
+impl Environment {
+    /// The environment of this process. Without `HOME` (a system service, say) the home directory is
+    /// the user database's.
+    #[must_use]
+    pub fn read() -> Self {
+        let mut environment: Self = std::env::vars_os().collect();
+        if environment.value("HOME").is_none()
+            && let Some(home) = std::env::home_dir()
+        {
+            environment.variables.insert("HOME".into(), home.into());
+        }
+        environment
+    }
+
+    /// The value of any variable, exactly as it is.
+    #[must_use]
+    pub fn value(&self, name: &str) -> Option<&OsStr> {
+        self.variables.get(OsStr::new(name)).map(OsString::as_os_str).filter(|value| !value.is_empty())
+    }
+
+    /// The value of any variable as text; bytes that are not UTF-8 become replacement characters.
+    #[must_use]
+    pub fn text(&self, name: &str) -> Option<String> {
+        self.value(name).map(|value| value.to_string_lossy().into_owned())
+    }
+
+    /// The value of any variable as a path.
+    #[must_use]
+    pub fn path(&self, name: &str) -> Option<PathBuf> {
+        self.value(name).map(PathBuf::from)
+    }
+
+    /// Every variable, for what a child process or Compose's interpolation sees.
+    pub fn variables(&self) -> impl Iterator<Item = (&OsStr, &OsStr)> {
+        self.variables.iter().map(|(name, value)| (name.as_os_str(), value.as_os_str()))
+    }
+
+    /// `HOME`.
+    #[must_use]
+    pub fn home(&self) -> Option<PathBuf> {
+        self.path("HOME")
+    }
+
+    /// The directories of `PATH`.
+    #[must_use]
+    pub fn search_path(&self) -> Vec<PathBuf> {
+        self.value("PATH").map(|path| std::env::split_paths(path).collect()).unwrap_or_default()
+    }
+
+    /// `DOCKER_HOST`.
+    #[must_use]
+    pub fn docker_host(&self) -> Option<String> {
+        self.text("DOCKER_HOST")
+    }
+
+    /// `DOCKER_CONTEXT`.
+    #[must_use]
+    pub fn docker_context(&self) -> Option<String> {
+        self.text("DOCKER_CONTEXT")
+    }
+
+    /// `DOCKER_API_VERSION`.
+    #[must_use]
+    pub fn docker_api_version(&self) -> Option<String> {
+        self.text("DOCKER_API_VERSION")
+    }
+
+    /// Whether `DOCKER_TLS_VERIFY` is set, to whatever value.
+    #[must_use]
+    pub fn docker_tls_verify(&self) -> bool {
+        self.value("DOCKER_TLS_VERIFY").is_some()
+    }
+
+    /// `DOCKER_CERT_PATH`.
+    #[must_use]
+    pub fn docker_cert_path(&self) -> Option<PathBuf> {
+        self.path("DOCKER_CERT_PATH")
+    }
+
+    /// The directory of Docker's client configuration: `DOCKER_CONFIG`, else `~/.docker`.
+    #[must_use]
+    pub fn docker_config(&self) -> Option<PathBuf> {
+        self.path("DOCKER_CONFIG").or_else(|| Some(self.home()?.join(".docker")))
+    }
+
+    /// `SSL_CERT_FILE`.
+    #[must_use]
+    pub fn ssl_cert_file(&self) -> Option<PathBuf> {
+        self.path("SSL_CERT_FILE")
+    }
+
+    /// The directories of `SSL_CERT_DIR`, which may name several, as OpenSSL reads it.
+    #[must_use]
+    pub fn ssl_cert_dirs(&self) -> Vec<PathBuf> {
+        self.value("SSL_CERT_DIR").map(|path| std::env::split_paths(path).collect()).unwrap_or_default()
+    }
+
+    /// `COMPOSE_PROJECT_NAME`.
+    #[must_use]
+    pub fn compose_project_name(&self) -> Option<String> {
+        self.text("COMPOSE_PROJECT_NAME")
+    }
+
+    /// The files of `COMPOSE_FILE`, separated by `COMPOSE_PATH_SEPARATOR`, else by the system's separator.
+    #[must_use]
+    pub fn compose_files(&self) -> Vec<PathBuf> {
+        match (self.value("COMPOSE_FILE"), self.text("COMPOSE_PATH_SEPARATOR")) {
+            (None, _) => Vec::new(),
+            (Some(files), Some(separator)) => files.to_string_lossy().split(&separator).map(PathBuf::from).collect(),
+            (Some(files), None) => std::env::split_paths(files).collect(),
+        }
+    }
+
+    /// The profiles of `COMPOSE_PROFILES`.
+    #[must_use]
+    pub fn compose_profiles(&self) -> Vec<String> {
+        let profiles = self.text("COMPOSE_PROFILES").unwrap_or_default();
+        profiles.split(',').map(str::trim).filter(|profile| !profile.is_empty()).map(str::to_owned).collect()
+    }
+
+    /// Who is at work, for `deployed_by`: the user behind `sudo`, else `USER`, else `LOGNAME`, else
+    /// what the user database calls the process's user (a cron job has no variables).
+    #[must_use]
+    pub fn user(&self) -> Option<String> {
+        ["SUDO_USER", "USER", "LOGNAME"].iter().find_map(|name| self.text(name)).or_else(account_name)
+    }
+
+    /// Whether AWS credentials seem to be there, by variables and files alone: asking the SDK would
+    /// end in a slow probe of the instance metadata address.
+    #[must_use]
+    pub fn has_aws_credentials(&self) -> bool {
+        const SOURCES: [&str; 5] = [
+            "AWS_ACCESS_KEY_ID",
+            "AWS_PROFILE",
+            "AWS_WEB_IDENTITY_TOKEN_FILE",
+            "AWS_CONTAINER_CREDENTIALS_RELATIVE_URI",
+            "AWS_CONTAINER_CREDENTIALS_FULL_URI",
+        ];
+        let file = |variable: &str, name: &str| self.path(variable).or_else(|| Some(self.home()?.join(".aws").join(name)));
+        SOURCES.iter().any(|name| self.value(name).is_some())
+            || [file("AWS_SHARED_CREDENTIALS_FILE", "credentials"), file("AWS_CONFIG_FILE", "config")]
+                .iter()
+                .flatten()
+                .any(|path| path.is_file())
+    }
+
+    /// Whether colour is unwanted: `NO_COLOR` (<https://no-color.org>), or a terminal that knows none.
+    #[must_use]
+    pub(super) fn no_color(&self) -> bool {
+        self.value("NO_COLOR").is_some() || self.terminal_is_dumb()
+    }
+
+    /// Whether the terminal cannot move its cursor.
+    #[must_use]
+    pub(super) fn terminal_is_dumb(&self) -> bool {
+        self.value("TERM").is_some_and(|term| term == "dumb")
+    }
+
+    /// `DKV_NOW`: an RFC 3339 time instead of the clock, for tests.
+    #[must_use]
+    pub(super) fn now(&self) -> Option<String> {
+        self.text("DKV_NOW")
+    }
+}
+
+/// The name that `/etc/passwd` has for this process's user (passwd(5): name:password:UID:…).
+fn account_name() -> Option<String> {
+    let id = rustix::process::getuid().as_raw().to_string();
+    let accounts = std::fs::read_to_string("/etc/passwd").ok()?;
+    let mut fields = accounts.lines().map(|line| line.split(':'));
+    fields.find_map(|mut fields| {
+        let name = fields.next()?;
+        (fields.nth(1)? == id).then(|| name.to_owned())
+    })
+}
+
+impl FromIterator<(OsString, OsString)> for Environment {
+    fn from_iter<I: IntoIterator<Item = (OsString, OsString)>>(variables: I) -> Self {
+        Self { variables: variables.into_iter().collect() }
+    }
+}
+
+/// Names only: values may be secrets.
+impl fmt::Debug for Environment {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_set().entries(self.variables.keys()).finish()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn environment(variables: &[(&str, &str)]) -> Environment {
+        variables.iter().map(|(name, value)| (OsString::from(name), OsString::from(value))).collect()
+    }
+
+    #[test]
+    fn empty_variables_are_unset() {
+        let environment = environment(&[("DOCKER_HOST", ""), ("NO_COLOR", ""), ("SUDO_USER", ""), ("USER", "alice")]);
+        assert_eq!(environment.docker_host(), None);
+        assert!(!environment.no_color());
+        assert_eq!(environment.user().as_deref(), Some("alice"));
+    }
+
+    #[test]
+    fn the_user_behind_sudo_comes_first() {
+        let environment = environment(&[("SUDO_USER", "alice"), ("USER", "root")]);
+        assert_eq!(environment.user().as_deref(), Some("alice"));
+    }
+
+    #[test]
+    fn docker_config_defaults_to_the_home_directory() {
+        assert_eq!(environment(&[("HOME", "/h")]).docker_config(), Some("/h/.docker".into()));
+        assert_eq!(environment(&[("HOME", "/h"), ("DOCKER_CONFIG", "/c")]).docker_config(), Some("/c".into()));
+        assert_eq!(environment(&[]).docker_config(), None);
+    }
+
+    #[test]
+    fn compose_files_are_split_by_the_separator_that_is_set() {
+        let files = environment(&[("COMPOSE_FILE", "a.yml:b.yml")]).compose_files();
+        assert_eq!(files, [PathBuf::from("a.yml"), "b.yml".into()]);
+        let files = environment(&[("COMPOSE_FILE", "a:b.yml;c.yml"), ("COMPOSE_PATH_SEPARATOR", ";")]).compose_files();
+        assert_eq!(files, [PathBuf::from("a:b.yml"), "c.yml".into()]);
+        assert!(environment(&[]).compose_files().is_empty());
+    }
+
+    #[test]
+    fn aws_credentials_are_seen_without_asking_anyone() {
+        assert!(!environment(&[("HOME", "/nonexistent")]).has_aws_credentials());
+        assert!(environment(&[("AWS_ACCESS_KEY_ID", "x")]).has_aws_credentials());
+        let file = tempfile::NamedTempFile::new().unwrap();
+        let path = file.path().to_str().unwrap();
+        assert!(environment(&[("AWS_SHARED_CREDENTIALS_FILE", path)]).has_aws_credentials());
+    }
+
+    #[test]
+    fn values_do_not_print() {
+        let shown = format!("{:?}", environment(&[("TOKEN", "sentinel")]));
+        assert!(shown.contains("TOKEN") && !shown.contains("sentinel"));
+    }
+}

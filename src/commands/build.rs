@@ -1,0 +1,110 @@
+//! `build` and `update`: images that Compose builds on this host.
+
+use anyhow::Result;
+
+use super::run::{Launch, StartOptions};
+use super::{App, Exit, pull};
+use crate::compose::{Action, Project, Set};
+use crate::model::manifest::{Service, Source};
+use crate::model::reference::ServiceName;
+use crate::report::Started;
+
+/// `dkv build`: builds what has a build section under the tracked tags, and records local builds.
+///
+/// # Errors
+///
+/// Compose or the daemon fails (exit 6), another dkv is at it (exit 4).
+pub async fn build(app: &App, dry_run: bool) -> Result<Exit> {
+    let launch = Launch::prepare(app, StartOptions { dry_run, ..StartOptions::default() }).await?;
+    let _lock = if dry_run { None } else { Some(app.lock_operation()?) };
+    let mut report = Started { dry_run, ..Started::default() };
+    let built = build_images(&launch, &mut report).await?;
+    if dry_run {
+        app.show(&report, |report| app.ui.data(format!("would do: {}", report.steps.join(", "))))?;
+        return Ok(Exit::Done);
+    }
+    record(app, &built, &report).await
+}
+
+/// `dkv update`: pulls what is recorded, builds, and stops everything, databases included.
+///
+/// # Errors
+///
+/// As for [`build`]; an image can be had nowhere (exit 5): then nothing was stopped.
+pub async fn update(app: &App, dry_run: bool) -> Result<Exit> {
+    let launch = Launch::prepare(app, StartOptions { dry_run, ..StartOptions::default() }).await?;
+    let _lock = if dry_run { None } else { Some(app.lock_operation()?) };
+    let mut report = Started { dry_run, ..Started::default() };
+    report.steps.push("pull".to_owned());
+    if !dry_run {
+        pull::fetch_recorded(app, launch.deployment.as_ref()).await?;
+    }
+    let built = build_images(&launch, &mut report).await?;
+    if !dry_run && !built.is_empty() {
+        pull::record_builds(app, &built).await?;
+    }
+    let project = if dry_run { None } else { Some(launch.config(Set::All).await?) };
+    launch.stop(project.as_ref(), &mut report).await?;
+    app.show(&report, |report| {
+        if report.dry_run {
+            app.ui.data(format!("would do: {}", report.steps.join(", ")));
+        } else {
+            app.ui.note("everything is stopped and up to date: now `dkv updb`, `dkv up`");
+        }
+    })?;
+    Ok(Exit::Done)
+}
+
+/// Builds, and returns the services of the manifest whose images were built.
+async fn build_images(launch: &Launch<'_>, report: &mut Started) -> Result<Vec<ServiceName>> {
+    let set = if launch.has_databases() { Set::All } else { Set::Application };
+    let project = launch.config(set).await?;
+    let built = built_services(launch, &project);
+    if !project.services.iter().any(|service| service.has_build) {
+        launch.app.ui.status("The Compose files have no service with a build section; nothing to build");
+        return Ok(Vec::new());
+    }
+    report.steps.push("build".to_owned());
+    if launch.options.dry_run {
+        return Ok(Vec::new());
+    }
+    // A digest in the name of what is built is refused, and a keep-tag would be moved to the new build.
+    let mut environment = launch.environment.clone();
+    if let Some(deployment) = &launch.deployment {
+        let is_built = |service: &Service| built.iter().any(|one| one.name == service.name);
+        let tracked = |service: &Service| Some((service.image.clone()?, service.track_name().to_owned()));
+        environment = environment.with(deployment.assignments_with(|service| tracked(service).filter(|_| is_built(service)))?);
+    }
+    launch.compose.run(set, &Action::Build { services: Vec::new() }, &environment).await?;
+    for service in built.iter().filter(|service| service.source == Source::Registry) {
+        let name = &service.name;
+        launch.app.ui.warn(format!(
+            "{name} was built, but dkv goes on running the image of its registry; `source: local` in the manifest changes that"
+        ));
+    }
+    Ok(built.into_iter().filter(|service| service.source == Source::Local).map(|service| service.name.clone()).collect())
+}
+
+/// The manifest services whose Compose services have a build section, each once.
+fn built_services<'s>(launch: &'s Launch<'_>, project: &Project) -> Vec<&'s Service> {
+    let tracked = launch.tracked(project);
+    let mut built: Vec<&Service> = Vec::new();
+    for service in project.services.iter().filter(|service| service.has_build) {
+        if let Some(one) = tracked.get(&service.name)
+            && !built.iter().any(|other| other.name == one.name)
+        {
+            built.push(one);
+        }
+    }
+    built
+}
+
+async fn record(app: &App, built: &[ServiceName], report: &Started) -> Result<Exit> {
+    if built.is_empty() {
+        app.show(report, |_| ())?;
+        return Ok(Exit::Done);
+    }
+    let changes = pull::record_builds(app, built).await?;
+    app.show(&changes, |changes| pull::summarise(app, changes))?;
+    Ok(Exit::Done)
+}

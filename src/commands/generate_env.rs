@@ -1,0 +1,56 @@
+//! `generate-env`: `versions.env` from the manifest, without daemon and network.
+
+use anyhow::Result;
+
+use super::{App, Exit};
+use crate::deployment;
+use crate::report::EnvReport;
+
+/// `dkv generate-env`.
+///
+/// # Errors
+///
+/// No manifest, or it makes no valid file (exit 3).
+pub fn generate_env(app: &App, dry_run: bool) -> Result<Exit> {
+    let deployment = app.require_manifest()?;
+    let path = deployment.env_path(&app.store);
+    let expected = deployment.env_text(&app.store)?;
+    let (state, _) = deployment::env_state(&path, &expected)?;
+    let mut report = EnvReport {
+        dry_run,
+        file: path.display().to_string(),
+        found: state.word(),
+        written: false,
+        backup: None,
+        variables: deployment.assignments()?.into_iter().collect(),
+    };
+    let is_current = state.word() == "current";
+    if !dry_run && !is_current {
+        let files = app.refresh_env()?;
+        report.written = files.env_written;
+        report.backup = files.env_backup;
+    }
+    app.show(&report, |report| {
+        let file = &report.file;
+        match (report.found, dry_run) {
+            ("current", _) => app.ui.status(format!("{file} is up to date")),
+            (found, true) => {
+                app.ui.status(format!("would write {file} (now: {found})"));
+                app.ui.data(&expected);
+            }
+            ("missing", false) => app.ui.status(format!("wrote {file}")),
+            (found, false) => app.ui.status(format!("wrote {file} (it was {})", describe(found))),
+        }
+    })?;
+    Ok(Exit::Done)
+}
+
+/// The state of a file in words for people.
+pub fn describe(found: &str) -> &str {
+    match found {
+        "old-header" => "written from an older manifest with the same versions",
+        "stale" => "stale",
+        "edited" => "edited by hand or by another tool",
+        other => other,
+    }
+}

@@ -1,0 +1,400 @@
+//! `pin`: digests into Compose files, in place.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context as _, Result};
+use futures_util::StreamExt as _;
+
+use super::pull::{self, LatestOptions};
+use super::{App, Exit};
+use crate::compose::Generation;
+use crate::deployment::Deployment;
+use crate::error::{self, Error};
+use crate::model::manifest::{DEFAULT_TRACK, Manifest, Source};
+use crate::model::reference::{Digest, Reference, Repository, Tag};
+use crate::model::yaml::{Document, YamlError};
+use crate::observe;
+use crate::pin::{self, Answer, Known, Mode, Site, Verdict};
+use crate::plan::{Outcome, Step};
+use crate::registry::ManifestName;
+use crate::report::pin::{PinDisagreement, PinnedFile, PinnedImage, Pins};
+use crate::report::{self, Changes, ReleaseView, ServiceChange};
+use crate::store::{self, Replacement, Snapshot, Store};
+
+/// What `dkv pin` was asked for.
+#[derive(Debug, Clone, Copy)]
+pub struct Options {
+    /// Which way.
+    pub mode: Mode,
+    /// Only tell, by the exit code.
+    pub check: bool,
+    /// Resolve and record the tracked tags first.
+    pub latest: bool,
+    /// Show the differences only.
+    pub dry_run: bool,
+}
+
+/// Which way `--unpin` or its absence means.
+#[must_use]
+pub fn mode(unpin: bool) -> Mode {
+    if unpin { Mode::Unpin } else { Mode::Pin }
+}
+
+/// A Compose file as it was read.
+pub(super) struct ComposeText {
+    /// The file, as it was named or found.
+    pub name: String,
+    snapshot: Snapshot,
+    document: Document,
+    /// Its images.
+    pub sites: Vec<Site>,
+    /// Whether it stands in the deployment's directory.
+    is_ours: bool,
+}
+
+/// The digests that registries gave, by repository and tag.
+type Resolved = BTreeMap<(Repository, Tag), Digest>;
+
+/// `dkv pin [FILE…]`.
+///
+/// # Errors
+///
+/// A file cannot be read, edited or written (exit 3); a registry that has to be asked fails (exit 5).
+pub async fn pin(app: &App, files: &[PathBuf], options: Options) -> Result<Exit> {
+    let mut deployment = app.load()?;
+    let mut report = Pins { dry_run: options.dry_run || options.check, ..Pins::default() };
+    if let Some(deployment) = deployment.as_mut().filter(|_| options.latest) {
+        record_latest(app, deployment, options.dry_run, &mut report).await?;
+    }
+    let texts = read(app, deployment.as_ref(), files)?;
+    let manifest = deployment.as_ref().map(|deployment| &deployment.manifest);
+    let resolved = resolve(app, &texts, manifest, options.mode).await?;
+    let verdicts: Vec<Vec<Verdict>> = texts.iter().map(|text| judge(text, options.mode, manifest, &resolved)).collect();
+    report.disagreements = disagreements(&texts);
+    let is_wrong = |verdicts: &Vec<Verdict>| verdicts.iter().any(Verdict::is_wrong);
+    report.current = report.disagreements.is_empty() && !verdicts.iter().any(is_wrong);
+    if !options.check {
+        refuse(&texts, &verdicts)?;
+    }
+    let mut changes = Vec::new();
+    for (text, verdicts) in texts.iter().zip(&verdicts) {
+        let wanted = text.sites.iter().zip(verdicts).filter_map(|(site, verdict)| Some((site, verdict.wanted()?)));
+        let new = pin::rewrite(&text.document, &wanted.collect::<Vec<_>>()).map_err(|error| unreadable(&text.name, &error))?;
+        let mut file = file_report(text, verdicts);
+        file.diff =
+            (options.dry_run && new != text.document.source()).then(|| difference(&text.name, text.document.source(), &new));
+        report.files.push(file);
+        changes.push(new);
+    }
+    if !report.dry_run {
+        write(app, &texts, changes, &mut report)?;
+    }
+    app.show(&report, |report| tell(app, report, options))?;
+    Ok(if options.check && !report.current { Exit::Different } else { Exit::Done })
+}
+
+/// Records what the tracked tags name now; with `dry_run`, only in memory.
+async fn record_latest(app: &App, deployment: &mut Deployment, dry_run: bool, report: &mut Pins) -> Result<()> {
+    if !dry_run {
+        app.store.check_writable()?;
+    }
+    let mut changes = Changes::default();
+    let (held, followed): (Vec<_>, Vec<_>) = deployment.manifest.services.values().partition(|service| service.held);
+    changes.services = held.into_iter().map(|service| ServiceChange::skipped(service, "held".to_owned())).collect();
+    let options = LatestOptions { no_pull: true, dry_run, ..LatestOptions::default() };
+    let (steps, failures) = pull::plan_latest(app, deployment, &followed, options, &mut changes).await?;
+    pull::fail_together(failures, followed.len(), "nothing was recorded and no file was changed")?;
+    changes.services.extend(steps.iter().map(ServiceChange::of));
+    report.services = changes.services;
+    if !dry_run {
+        report.recorded = app.commit(deployment, &steps)?;
+    }
+    for Step { after, .. } in steps {
+        deployment.manifest.services.insert(after.name.clone(), after);
+    }
+    Ok(())
+}
+
+/// Reads the files named, or all Compose files of the directory.
+///
+/// # Errors
+///
+/// A file does not exist, cannot be read or is no YAML (exit 3). A file that is only named like a
+/// Compose file is left alone with a warning.
+pub(super) fn read(app: &App, deployment: Option<&Deployment>, named: &[PathBuf]) -> Result<Vec<ComposeText>> {
+    let directory = app.store.directory();
+    let home = Store::resolve(directory);
+    let mut wanted: Vec<(PathBuf, bool)> = named.iter().map(|file| (file.clone(), true)).collect();
+    if named.is_empty() {
+        let files = app.compose_files(deployment)?;
+        let ours = files.all(Generation::V2).into_iter().chain(files.all(Generation::V1));
+        wanted = ours.map(|file| (file, true)).collect();
+        wanted.extend(compose_like(directory)?.into_iter().map(|file| (file, false)));
+    }
+    let mut texts: Vec<ComposeText> = Vec::new();
+    for (file, is_certain) in wanted {
+        let inside = directory.join(&file);
+        // What is named on the command line may also be meant from where dkv was started.
+        let path = if inside.exists() || named.is_empty() { inside } else { file.clone() };
+        let missing = || error::state(format!("the Compose file {} does not exist", path.display()));
+        let snapshot = store::read(&path)?.ok_or_else(missing)?;
+        if texts.iter().any(|text| text.snapshot.path == snapshot.path) {
+            continue;
+        }
+        let name = file.display().to_string();
+        let document = match Document::parse_bytes(&snapshot.bytes) {
+            Ok(document) => document,
+            Err(error) if is_certain => return Err(unreadable(&name, &error).into()),
+            Err(error) => {
+                tracing::warn!("{name} is left alone: {error}");
+                continue;
+            }
+        };
+        let is_ours = snapshot.path.starts_with(&home) || named.is_empty();
+        texts.push(ComposeText { name, sites: pin::sites(&document), document, snapshot, is_ours });
+    }
+    if texts.is_empty() {
+        return Err(error::state(format!("no Compose file in {}", directory.display()))
+            .with_hint("name the files, or the deployment's directory with -C")
+            .into());
+    }
+    Ok(texts)
+}
+
+/// The files of a directory that are named like Compose files, such as `docker-compose.secretvm.yml`.
+fn compose_like(directory: &Path) -> Result<Vec<PathBuf>> {
+    let unreadable = || format!("cannot list {}", directory.display());
+    let mut names = Vec::new();
+    for entry in std::fs::read_dir(directory).with_context(unreadable)? {
+        let name = PathBuf::from(entry.with_context(unreadable)?.file_name());
+        let is_yaml = name.extension().is_some_and(|extension| extension == "yml" || extension == "yaml");
+        let text = name.to_string_lossy();
+        if is_yaml && text.contains("compose") && !text.starts_with('.') && directory.join(&name).is_file() {
+            names.push(name);
+        }
+    }
+    names.sort();
+    Ok(names)
+}
+
+fn unreadable(file: &str, error: &YamlError) -> Error {
+    error::state(format!("{file}, {error}")).with_hint("no file was changed; mend that line")
+}
+
+/// Asks the registries for what the manifest does not answer: all images of files that belong to none.
+async fn resolve(app: &App, texts: &[ComposeText], manifest: Option<&Manifest>, mode: Mode) -> Result<Resolved> {
+    if mode == Mode::Unpin {
+        return Ok(Resolved::new());
+    }
+    let mut wanted = BTreeSet::new();
+    for text in texts.iter().filter(|text| manifest.is_none() || !text.is_ours) {
+        for site in text.sites.iter().filter(|site| !site.has_build && !site.image.contains('$')) {
+            let Ok(reference) = site.image.parse::<Reference>() else { continue };
+            wanted.insert(named(&reference)?);
+        }
+    }
+    app.registry().expect(wanted.iter().map(|(repository, _)| repository));
+    let requests = wanted.iter().map(|(repository, tag)| async move {
+        let described = app.registry().head(repository, &ManifestName::Tag(tag.clone())).await;
+        described.map_err(|error| anyhow::Error::from(Error::from(error)))
+    });
+    let answers: Vec<Result<_>> = futures_util::stream::iter(requests).buffered(app.settings.jobs.get().max(8)).collect().await;
+    let mut resolved = Resolved::new();
+    let mut failures = Vec::new();
+    for (name, answer) in wanted.iter().cloned().zip(answers) {
+        match answer {
+            Ok(described) => {
+                resolved.insert(name, described.digest);
+            }
+            Err(error) => failures.push(error),
+        }
+    }
+    let total = wanted.len();
+    pull::fail_together(failures, total, "no file was changed")?;
+    Ok(resolved)
+}
+
+/// What to ask a registry for: the tag that is written, else the one that none means.
+fn named(reference: &Reference) -> Result<(Repository, Tag)> {
+    let tag = match &reference.tag {
+        Some(tag) => tag.clone(),
+        None => DEFAULT_TRACK.parse()?,
+    };
+    Ok((reference.repository.clone(), tag))
+}
+
+fn judge(text: &ComposeText, mode: Mode, manifest: Option<&Manifest>, resolved: &Resolved) -> Vec<Verdict> {
+    let ask = |compose_service: &str, reference: &Reference| match manifest.filter(|_| text.is_ours) {
+        Some(manifest) => recorded(manifest, compose_service, reference),
+        None => named(reference).map_or(Answer::Untracked, |name| {
+            let digest = resolved.get(&name).cloned();
+            Answer::Known(Known { tag: name.1, digest, keeps_tag: true })
+        }),
+    };
+    text.sites.iter().map(|site| pin::judge(site, mode, ask)).collect()
+}
+
+/// The verdicts of the manifest on the images of a file.
+pub(super) fn judge_recorded(text: &ComposeText, manifest: &Manifest) -> Vec<Verdict> {
+    judge(text, Mode::Pin, Some(manifest), &Resolved::new())
+}
+
+/// What the manifest says that `compose_service` should run, if that is what the file names.
+fn recorded(manifest: &Manifest, compose_service: &str, reference: &Reference) -> Answer {
+    let service = observe::service_of(manifest, compose_service, Some(&reference.repository));
+    let Some(service) = service.filter(|service| service.image.as_ref() == Some(&reference.repository)) else {
+        return Answer::Untracked;
+    };
+    if service.source == Source::Local {
+        return Answer::Local;
+    }
+    let current = service.current();
+    let of_digest = || service.history.entries().iter().find(|entry| entry.digest.is_some() && entry.digest == reference.digest);
+    let written = reference.digest.as_ref().and_then(|_| of_digest()).filter(|_| reference.tag.is_none());
+    let Some(tag) = written.or(current).map(|release| release.tag.clone()).or_else(|| service.track_name().parse().ok()) else {
+        return Answer::Untracked;
+    };
+    let keeps_tag = reference.tag.as_ref().is_some_and(|tag| service.is_moving(tag));
+    Answer::Known(Known { tag, digest: current.and_then(|current| current.digest.clone()), keeps_tag })
+}
+
+/// Ends with the first image that must be rewritten and cannot be.
+fn refuse(texts: &[ComposeText], verdicts: &[Vec<Verdict>]) -> Result<()> {
+    let all =
+        texts.iter().zip(verdicts).flat_map(|(text, verdicts)| text.sites.iter().zip(verdicts).map(move |pair| (text, pair)));
+    for (text, (site, verdict)) in all {
+        if let Verdict::Refused(why) = verdict {
+            let message = format!("{}, {}: `{}` cannot be pinned: {why}", text.name, site.position, site.image);
+            return Err(error::state(message).with_hint("no file was changed").into());
+        }
+    }
+    Ok(())
+}
+
+/// The images to which `texts` give different digests.
+pub(super) fn disagreements(texts: &[ComposeText]) -> Vec<PinDisagreement> {
+    let place = |text: &ComposeText, site: &Site| format!("{}:{}", text.name, site.position.line);
+    let places = texts.iter().flat_map(|text| text.sites.iter().map(move |site| (place(text, site), site.image.as_str())));
+    let found = pin::disagreements(places).into_iter().map(|one| PinDisagreement {
+        image: one.image,
+        digests: one.digests.into_iter().map(|(digest, places)| (digest.to_string(), places)).collect(),
+    });
+    found.collect()
+}
+
+fn file_report(text: &ComposeText, verdicts: &[Verdict]) -> PinnedFile {
+    let image = |(site, verdict): (&Site, &Verdict)| PinnedImage {
+        line: site.position.line,
+        compose_services: site.compose_services.clone(),
+        image: site.image.clone(),
+        wanted: verdict.wanted().map(str::to_owned),
+        state: verdict.word(),
+    };
+    let images = text.sites.iter().zip(verdicts).map(image).collect();
+    PinnedFile { file: text.name.clone(), written: false, backup: None, diff: None, images }
+}
+
+fn difference(name: &str, old: &str, new: &str) -> String {
+    let (before, after) = (format!("a/{name}"), format!("b/{name}"));
+    similar::TextDiff::from_lines(old, new).unified_diff().header(&before, &after).to_string()
+}
+
+/// Backs the changed files up and replaces them; those of one directory all or none.
+fn write(app: &App, texts: &[ComposeText], new: Vec<String>, report: &mut Pins) -> Result<()> {
+    let changed: Vec<(usize, String)> =
+        new.into_iter().enumerate().filter(|(index, text)| text != texts[*index].document.source()).collect();
+    // A file from elsewhere has its backups beside it.
+    let mut groups: BTreeMap<PathBuf, Vec<(usize, String)>> = BTreeMap::new();
+    for (index, text) in changed {
+        let beside = texts[index].snapshot.path.parent().unwrap_or(Path::new("."));
+        let directory = if texts[index].is_ours { app.store.directory() } else { beside };
+        groups.entry(directory.to_owned()).or_default().push((index, text));
+    }
+    for (directory, group) in groups {
+        let store = Store::new(directory.clone(), app.store.manifest_path().to_owned());
+        app.with_moment(|moment| {
+            let lock = store.lock_state(&moment.wait)?;
+            let stamp = moment.now.format("%Y%m%d%H%M%S").to_string();
+            let mut replacements = Vec::new();
+            for (index, text) in group {
+                let old = &texts[index].snapshot;
+                if store::read(&old.path)?.as_ref() != Some(old) {
+                    let message = format!("{} was changed while this command ran; it was not written", texts[index].name);
+                    return Err(error::state(message).with_hint("run the command again").into());
+                }
+                let name = old.path.file_name().map_or_else(String::new, |name| name.to_string_lossy().into_owned());
+                let backup = store.back_up(&lock, &name, &old.bytes, &stamp)?;
+                report.files[index].backup = Some(backup.display().to_string());
+                report.files[index].written = true;
+                replacements.push(Replacement {
+                    path: old.path.clone(),
+                    bytes: text.into_bytes(),
+                    owner_like: directory.clone(),
+                });
+            }
+            store::replace_all(&replacements)
+        })?;
+    }
+    Ok(())
+}
+
+/// The report for people: what changes, then what is left alone and why.
+fn tell(app: &App, report: &Pins, options: Options) {
+    for change in report.services.iter().filter(|change| matches!(change.outcome, Outcome::Updated | Outcome::Relabelled)) {
+        let release = |view: &Option<ReleaseView>| view.as_ref().map_or_else(|| "nothing".to_owned(), ReleaseView::short);
+        app.ui.status(format!("{}: {} → {}", change.name, release(&change.from), release(&change.to)));
+    }
+    for file in &report.files {
+        for image in &file.images {
+            let place = format!("{}:{}", file.file, image.line);
+            let line = match (image.state, &image.wanted) {
+                ("stale", Some(wanted)) if options.check => format!("{place}: stale: {} should be {wanted}", image.image),
+                ("loose", Some(wanted)) if options.check => format!("{place}: not pinned: {} should be {wanted}", image.image),
+                (_, Some(_)) if options.dry_run => continue,
+                (_, Some(wanted)) => format!("{place}: {} → {wanted}", image.image),
+                ("unrecorded", _) => format!("{place}: no digest is recorded for {}; `dkv pull-latest` records one", image.image),
+                ("refused", _) => format!("{place}: {} cannot be pinned where it stands", image.image),
+                (state, _) => {
+                    app.ui.note(format!("{place}: {} is left alone{}", image.image, why_alone(state)));
+                    continue;
+                }
+            };
+            app.ui.data(line);
+        }
+        if let Some(diff) = &file.diff {
+            app.ui.data(diff.trim_end_matches('\n'));
+        }
+    }
+    for disagreement in &report.disagreements {
+        let sides = disagreement
+            .digests
+            .iter()
+            .map(|(digest, places)| format!("{} in {}", report::short_digest(digest), places.join(", ")));
+        let line = format!("{} is pinned to different digests: {}", disagreement.image, sides.collect::<Vec<_>>().join("; "));
+        if options.check { app.ui.data(line) } else { app.ui.note(line) }
+    }
+    let changed = report.files.iter().filter(|file| file.images.iter().any(|image| image.wanted.is_some())).count();
+    app.ui.status(match (changed, options.check, options.dry_run) {
+        (_, true, _) if report.current => "Every Compose file is up to date".to_owned(),
+        (_, true, _) => "`dkv pin` brings the files up to date".to_owned(),
+        (0, ..) => "Nothing to change".to_owned(),
+        (count, _, true) => format!("would write {count} {}", files(count)),
+        (count, ..) => format!("Wrote {count} {}", files(count)),
+    });
+}
+
+fn files(count: usize) -> &'static str {
+    if count == 1 { "file" } else { "files" }
+}
+
+fn why_alone(state: &str) -> &'static str {
+    match state {
+        "interpolated" => ": it has variables, which `versions.env` sets",
+        "built" => ": it is built here",
+        "local" => ": it is a local build",
+        "untracked" => ": the manifest does not know it",
+        "invalid" => ": it is not an image name",
+        _ => ": it is as it should be",
+    }
+}

@@ -1,0 +1,488 @@
+//! `up`, `updb`, `down`, `restart`, `start`, `stop`: Compose, with the recorded versions in its
+//! environment.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use anyhow::Result;
+use chrono::{DateTime, SecondsFormat, Utc};
+
+use super::{App, Exit, generate_env, logs, survey};
+use crate::compose::{self, Action, Compose, Project, Set};
+use crate::deployment::{self, Deployment};
+use crate::docker::{ContainerDetail, ContainerFilter, ContainerState, HealthStatus, Image, PullTarget};
+use crate::error::{self, Error, Kind};
+use crate::health::{self, Expectations, Judged, Limits};
+use crate::images::Wanted;
+use crate::model::env_file::Pin;
+use crate::model::manifest::Service;
+use crate::model::reference::Reference;
+use crate::observe::{self, LocalImages};
+use crate::plan::Step;
+use crate::report::{ContainerLine, Failure, Started};
+use crate::ui::{Cell, Style, Table};
+
+/// How a start goes about it.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct StartOptions {
+    /// Return as soon as the containers are started.
+    pub no_wait: bool,
+    /// How long containers may take to become healthy.
+    pub timeout: Option<Duration>,
+    /// Show what would be done only.
+    pub dry_run: bool,
+}
+
+/// What a start or stop works with.
+pub(super) struct Launch<'a> {
+    pub(super) app: &'a App,
+    pub(super) deployment: Option<Deployment>,
+    pub(super) compose: Compose,
+    pub(super) environment: compose::Environment,
+    pub(super) options: StartOptions,
+}
+
+/// `dkv up`: the databases first if they are stopped, then the application.
+///
+/// # Errors
+///
+/// Compose or the daemon fails, or a container that should run does not (exit 6); an image can be had
+/// nowhere (exit 5); another dkv is at it (exit 4).
+pub async fn up(app: &App, options: StartOptions) -> Result<Exit> {
+    let _lock = lock(app, options)?;
+    let launch = Launch::prepare(app, options).await?;
+    let mut report = Started { dry_run: options.dry_run, ..Started::default() };
+    let project = launch.config(Set::All).await?;
+    launch.ensure_images(&project, options.dry_run).await?;
+    launch.start_stopped_databases(&project, &mut report).await?;
+    launch.start(Set::Application, &project, &mut report).await?;
+    finish(app, &report)
+}
+
+/// `dkv updb`: the databases, until they are healthy.
+///
+/// # Errors
+///
+/// As for [`up`].
+pub async fn updb(app: &App, options: StartOptions) -> Result<Exit> {
+    let _lock = lock(app, options)?;
+    let launch = Launch::prepare(app, options).await?;
+    let mut report = Started { dry_run: options.dry_run, ..Started::default() };
+    if !launch.has_databases() {
+        app.show(&report, |_| app.ui.status("This deployment has no database files; nothing to start"))?;
+        return Ok(Exit::Done);
+    }
+    let project = launch.config(Set::Databases).await?;
+    launch.ensure_images(&project, options.dry_run).await?;
+    launch.start(Set::Databases, &project, &mut report).await?;
+    finish(app, &report)
+}
+
+/// `dkv down` and `dkv stop`: all containers, databases included.
+///
+/// # Errors
+///
+/// Compose fails (exit 6), or another dkv is at it (exit 4).
+pub async fn down(app: &App, dry_run: bool) -> Result<Exit> {
+    let options = StartOptions { dry_run, ..StartOptions::default() };
+    let _lock = lock(app, options)?;
+    let launch = Launch::prepare_to_stop(app, options)?;
+    let mut report = Started { dry_run, ..Started::default() };
+    // Without a project there is nothing to keep; what is wrong with the files `down` itself will say.
+    let project = if dry_run { None } else { launch.config(Set::All).await.ok() };
+    launch.stop(project.as_ref(), &mut report).await?;
+    app.show(&report, |_| {
+        if dry_run {
+            show_steps(app, &report)
+        }
+    })?;
+    Ok(Exit::Done)
+}
+
+/// `dkv restart`: every image is made local, then down, updb, up.
+///
+/// # Errors
+///
+/// As for [`up`]; if an image cannot be had, nothing was stopped.
+pub async fn restart(app: &App, options: StartOptions) -> Result<Exit> {
+    let _lock = lock(app, options)?;
+    let launch = Launch::prepare(app, options).await?;
+    let mut report = Started { dry_run: options.dry_run, ..Started::default() };
+    let project = launch.config(Set::All).await?;
+    launch.ensure_images(&project, options.dry_run).await?;
+    launch.stop(Some(&project), &mut report).await?;
+    launch.start_all(&project, &mut report).await?;
+    finish(app, &report)
+}
+
+/// `dkv start`: updb, up.
+///
+/// # Errors
+///
+/// As for [`up`].
+pub async fn start(app: &App, options: StartOptions) -> Result<Exit> {
+    let _lock = lock(app, options)?;
+    let launch = Launch::prepare(app, options).await?;
+    let mut report = Started { dry_run: options.dry_run, ..Started::default() };
+    let project = launch.config(Set::All).await?;
+    launch.ensure_images(&project, options.dry_run).await?;
+    launch.start_all(&project, &mut report).await?;
+    finish(app, &report)
+}
+
+fn lock(app: &App, options: StartOptions) -> Result<Option<crate::store::Lock>> {
+    if options.dry_run { Ok(None) } else { app.lock_operation().map(Some) }
+}
+
+impl<'a> Launch<'a> {
+    /// As [`Self::prepare_to_stop`], with the environment decrypted if it is there only encrypted.
+    pub(super) async fn prepare(app: &'a App, options: StartOptions) -> Result<Self> {
+        app.decrypt().await?;
+        Self::prepare_to_stop(app, options)
+    }
+
+    /// Reads what is there, and brings `versions.env` to what the manifest says. Stopping asks nobody
+    /// for a passphrase.
+    fn prepare_to_stop(app: &'a App, options: StartOptions) -> Result<Self> {
+        let launch = Self::assemble(app, options)?;
+        if let Some(deployment) = launch.deployment.as_ref().filter(|_| !options.dry_run) {
+            refresh_env(app, deployment)?;
+        }
+        Ok(launch)
+    }
+
+    /// Reads what is there; writes nothing.
+    pub(super) fn assemble(app: &'a App, options: StartOptions) -> Result<Self> {
+        let deployment = app.load()?;
+        let compose = app.compose(deployment.as_ref())?;
+        let mut environment = app.compose_environment();
+        if let Some(deployment) = &deployment {
+            environment = environment.with(deployment.assignments()?);
+        }
+        Ok(Self { app, deployment, compose, environment, options })
+    }
+
+    /// Makes every image local that Compose would start: those of the manifest by digest, others as
+    /// Compose names them. Where nothing is missing, nothing goes over the network.
+    async fn ensure_images(&self, project: &Project, dry_run: bool) -> Result<()> {
+        let tracked = self.tracked(project);
+        let mut wanted: Vec<Wanted> = Vec::new();
+        let hash = self.deployment.as_ref().map_or("", |deployment| deployment.hash.as_str());
+        for service in &project.services {
+            let one = match tracked.get(&service.name) {
+                Some(tracked) => tracked.current().and_then(|current| Wanted::release(tracked, current, hash)),
+                None if service.has_build => None,
+                None => service.image.as_deref().and_then(|image| Wanted::named(&service.name, image)),
+            };
+            wanted.extend(one.filter(|one| !wanted.iter().any(|other| other.reference() == one.reference())));
+        }
+        if dry_run {
+            return Ok(());
+        }
+        let results = self.app.fetcher().await?.fetch(&wanted).await;
+        let mut failures = Vec::new();
+        for (result, wanted) in results.into_iter().zip(&wanted) {
+            let named = match result {
+                Ok(arrived) => self.give_tag(wanted, &arrived.image).await,
+                Err(error) => Err(error),
+            };
+            failures.extend(named.err().map(|error| error.context(format!("service `{}`", wanted.name))));
+        }
+        super::pull::fail_together(failures, wanted.len(), "nothing was stopped or started")
+    }
+
+    /// Makes the recorded tag name the recorded bytes here, where that is all that Compose is told.
+    async fn give_tag(&self, wanted: &Wanted, image: &Image) -> Result<()> {
+        let by_tag = self.deployment.as_ref().is_some_and(|deployment| deployment.manifest.env.pin == Pin::Tag);
+        match (&wanted.target, &wanted.tag) {
+            (PullTarget::Digest(_), Some(tag)) if by_tag && wanted.keep.is_some() => {
+                self.app.docker().await?.tag(image.id.as_str(), &wanted.repository, tag).await
+            }
+            _ => Ok(()),
+        }
+    }
+
+    pub(super) fn tracked<'s>(&'s self, project: &Project) -> BTreeMap<String, &'s Service> {
+        self.deployment.as_ref().map(|deployment| observe::tracked(&deployment.manifest, project)).unwrap_or_default()
+    }
+
+    pub(super) async fn config(&self, set: Set) -> Result<Project> {
+        let set = if set == Set::All && !self.has_databases() { Set::Application } else { set };
+        self.compose.config(set, &self.environment, None).await
+    }
+
+    pub(super) fn has_databases(&self) -> bool {
+        !self.compose.files().databases().is_empty()
+    }
+
+    pub(super) async fn stop(&self, project: Option<&Project>, report: &mut Started) -> Result<()> {
+        report.steps.push("down".to_owned());
+        if self.options.dry_run {
+            return Ok(());
+        }
+        if let Some(project) = project {
+            self.keep_logs(project, |_| true).await;
+        }
+        let set = if self.has_databases() { Set::All } else { Set::Application };
+        self.app.touch_containers();
+        self.compose.run(set, &Action::Down, &self.environment).await
+    }
+
+    /// Archives what those containers have said that are about to be removed or replaced.
+    pub(super) async fn keep_logs(&self, project: &Project, goes: impl Fn(&str) -> bool) {
+        let databases = survey::databases(self.compose.files());
+        logs::keep(self.app, self.deployment.as_ref(), &project.name, &databases, goes).await;
+    }
+
+    async fn start_all(&self, project: &Project, report: &mut Started) -> Result<()> {
+        if self.has_databases() {
+            let databases = self.config(Set::Databases).await?;
+            self.start(Set::Databases, &databases, report).await?;
+        }
+        self.start(Set::Application, project, report).await
+    }
+
+    /// Starts the databases if one of them does not run.
+    async fn start_stopped_databases(&self, project: &Project, report: &mut Started) -> Result<()> {
+        if !self.has_databases() {
+            return Ok(());
+        }
+        let databases = self.config(Set::Databases).await?;
+        let containers = self.app.docker().await?.containers(&ContainerFilter::project(&project.name)).await?;
+        let runs =
+            |name: &str| containers.iter().any(|one| one.labels.service() == Some(name) && one.state == ContainerState::Running);
+        let stopped: Vec<&str> =
+            databases.services.iter().map(|service| service.name.as_str()).filter(|name| !runs(name)).collect();
+        if stopped.is_empty() {
+            return Ok(());
+        }
+        self.app.ui.status(format!("Starting the databases first: {} not running", stopped.join(", ")));
+        self.start(Set::Databases, &databases, report).await
+    }
+
+    /// Starts the services of `set`, waits for their health, and adds a line for each to the report.
+    async fn start(&self, set: Set, project: &Project, report: &mut Started) -> Result<()> {
+        report.steps.push(if set == Set::Databases { "updb" } else { "up" }.to_owned());
+        if self.options.dry_run {
+            return Ok(());
+        }
+        // Which containers Compose will replace only Compose knows.
+        let databases = survey::databases(self.compose.files());
+        self.keep_logs(project, |service| databases.contains(service) == (set == Set::Databases)).await;
+        let action = Action::Up { services: Vec::new(), no_deps: false };
+        self.app.touch_containers();
+        let started = self.compose.run(set, &action, &self.environment).await;
+        if let Err(error) = &started
+            && error::kind(error) == Kind::Interrupted
+        {
+            return started;
+        }
+        let health = self.health(project, started.is_err()).await?;
+        let lines: Vec<ContainerLine> = health.containers.iter().map(|judged| self.line(project, judged)).collect();
+        report.containers.retain(|line| !lines.iter().any(|other| other.compose_service == line.compose_service));
+        report.containers.extend(lines);
+        let problems: Vec<String> = health.failures().flat_map(health::explain).collect();
+        if started.is_ok() && problems.is_empty() {
+            return Ok(());
+        }
+        let count = health.failures().count();
+        let mut message = match count {
+            0 => String::new(),
+            1 => "1 container does not run as it should".to_owned(),
+            count => format!("{count} containers do not run as they should"),
+        };
+        for line in &problems {
+            message.push_str("\n  ");
+            message.push_str(line);
+        }
+        if let Err(error) = started {
+            message = if message.is_empty() { format!("{error:#}") } else { format!("{message}\n{error:#}") };
+        }
+        let hint = "`dkv logs` shows more; `dkv rollback` goes back a version";
+        let error = anyhow::Error::from(Error::new(Kind::Docker, message).with_hint(hint));
+        report.error = Some(Failure::new(&error).error);
+        // The table first: what does run is worth knowing too.
+        self.app.show(&*report, |report| show_containers(self.app, report))?;
+        Err(error)
+    }
+
+    /// Judges the containers of `project`: at once, or when they are all good or one has failed.
+    async fn health(&self, project: &Project, at_once: bool) -> Result<health::Deployment> {
+        let docker = self.app.docker().await?;
+        let (expectations, limits) = (self.expectations(project), self.limits());
+        let now = chrono::Utc::now();
+        if self.options.no_wait || at_once {
+            return health::snapshot(docker, &project.name, &expectations, limits, now).await;
+        }
+        let live = self.app.ui.live();
+        let on_progress = |deployment: &health::Deployment| live.show(&waiting_table(deployment));
+        let outcome = health::wait(docker, &project.name, &expectations, limits, now, &on_progress).await?;
+        Ok(outcome.deployment)
+    }
+
+    /// What is asked of the containers, with the manifest's own deadlines unless one was given.
+    pub(super) fn expectations(&self, project: &Project) -> Expectations {
+        let mut expectations = Expectations::of(project);
+        if self.options.timeout.is_none() {
+            for (compose_service, service) in self.tracked(project) {
+                if let Some(timeout) = service.health_timeout {
+                    expectations = expectations.with_timeout(&compose_service, timeout);
+                }
+            }
+        }
+        expectations
+    }
+
+    /// How patient a wait for health is.
+    pub(super) fn limits(&self) -> Limits {
+        let limits = Limits::default();
+        Limits { timeout: self.options.timeout.unwrap_or(limits.timeout), ..limits }
+    }
+
+    fn line(&self, project: &Project, judged: &Judged) -> ContainerLine {
+        container_line(self.tracked(project).get(&judged.service).copied(), judged, &LocalImages::default())
+    }
+}
+
+/// What the table and `--json` say of one container.
+pub(super) fn container_line(service: Option<&Service>, judged: &Judged, images: &LocalImages) -> ContainerLine {
+    let container = judged.container.as_ref();
+    let runs = container.and_then(|container| container.image_id.clone());
+    // The record's release that has the bytes that run.
+    let release = service.zip(runs.as_ref()).and_then(|(service, runs)| images.release(service, runs));
+    let named: Option<Reference> = container.and_then(|container| container.image.parse().ok());
+    let is_good = judged.verdict.is_good();
+    ContainerLine {
+        compose_service: judged.service.clone(),
+        service: service.map(|service| service.name.to_string()),
+        container: container.map(|container| container.name.clone()),
+        tag: release
+            .map(|release| release.tag.to_string())
+            .or_else(|| named.as_ref().and_then(|named| named.tag.as_ref()).map(ToString::to_string)),
+        digest: release
+            .and_then(|release| release.digest.clone())
+            .or_else(|| named.as_ref().and_then(|named| named.digest.clone()))
+            .or_else(|| images.digest(&named.as_ref()?.repository, runs.as_ref()?))
+            .map(|digest| digest.to_string()),
+        image_id: runs.as_ref().map(ToString::to_string),
+        state: container.map_or_else(|| "missing".to_owned(), |container| container.state.to_string()),
+        health: container.and_then(|container| container.health.as_ref()).map(|health| health_word(health.status)),
+        verdict: judged.verdict.word(),
+        details: health::describe(&judged.verdict),
+        started_at: container.and_then(|container| container.started_at).map(to_seconds),
+        since: container.and_then(since).map(to_seconds),
+        exit_code: container.filter(|container| has_exited(container.state)).map(|container| container.exit_code),
+        restarts: container.map_or(0, |container| container.restart_count),
+        as_recorded: service.and_then(|service| Some(runs? == images.id(service, service.current()?)?)),
+        problem: if is_good { Vec::new() } else { health::explain(judged) },
+    }
+}
+
+/// When the container came into the state that it is in.
+fn since(container: &ContainerDetail) -> Option<DateTime<Utc>> {
+    match container.state {
+        ContainerState::Running | ContainerState::Paused => container.started_at,
+        ContainerState::Created => container.created_at,
+        _ => container.finished_at.or(container.created_at),
+    }
+}
+
+fn has_exited(state: ContainerState) -> bool {
+    matches!(state, ContainerState::Exited | ContainerState::Dead | ContainerState::Restarting)
+}
+
+fn health_word(status: HealthStatus) -> &'static str {
+    match status {
+        HealthStatus::Starting => "starting",
+        HealthStatus::Healthy => "healthy",
+        HealthStatus::Unhealthy => "unhealthy",
+    }
+}
+
+fn to_seconds(time: DateTime<Utc>) -> String {
+    time.to_rfc3339_opts(SecondsFormat::Secs, true)
+}
+
+/// The table that is redrawn while containers come up.
+pub(super) fn waiting_table(deployment: &health::Deployment) -> Table {
+    let mut table = Table::default();
+    for judged in deployment.containers.iter().filter(|judged| judged.counts) {
+        let style = match judged.verdict.word() {
+            "failed" => Style::Red,
+            "pending" => Style::Yellow,
+            _ => Style::Green,
+        };
+        table.row([Cell::new(&judged.service, Style::Bold), Cell::new(health::describe(&judged.verdict), style)]);
+    }
+    table
+}
+
+/// The last word of a start: a line for each container.
+fn finish(app: &App, report: &Started) -> Result<Exit> {
+    app.show(report, |report| if report.dry_run { show_steps(app, report) } else { show_containers(app, report) })?;
+    Ok(Exit::Done)
+}
+
+fn show_steps(app: &App, report: &Started) {
+    app.ui.data(format!("would do: {}", report.steps.join(", ")));
+}
+
+/// A line for each container: service, tag, digest, state.
+pub(super) fn show_containers(app: &App, report: &Started) {
+    let mut table = Table::new(&["SERVICE", "VERSION", "DIGEST", "STATE"]);
+    for line in &report.containers {
+        let style = match line.verdict {
+            "failed" => Style::Red,
+            "pending" => Style::Yellow,
+            _ => Style::Green,
+        };
+        let digest = line.digest.as_deref().or(line.image_id.as_deref()).map_or("-", crate::report::short_digest);
+        table.row([
+            Cell::new(&line.compose_service, Style::Bold),
+            Cell::plain(line.tag.as_deref().unwrap_or("-")),
+            Cell::new(digest, Style::Dim),
+            Cell::new(&line.details, style),
+        ]);
+    }
+    if !table.is_empty() {
+        app.ui.table(&table);
+    }
+}
+
+/// Writes `versions.env` if it is not what the manifest says, and says what was wrong with it.
+fn refresh_env(app: &App, deployment: &Deployment) -> Result<()> {
+    let path = deployment.env_path(&app.store);
+    let (state, _) = deployment::env_state(&path, &deployment.env_text(&app.store)?)?;
+    if state.word() == "current" {
+        return Ok(());
+    }
+    if state.is_wrong() {
+        app.ui.status(format!("{} was {}; writing it from the manifest", path.display(), generate_env::describe(state.word())));
+    }
+    app.refresh_env().map(drop)
+}
+
+/// Whether what `steps` record runs already, for the last word of a rollback.
+pub(super) async fn runs_already(app: &App, deployment: &Deployment, steps: &[Step]) -> bool {
+    let check = async {
+        let docker = app.docker().await?;
+        let compose = app.compose(Some(deployment))?;
+        let environment = compose::Environment::default().with(deployment.assignments()?);
+        let set = if compose.files().databases().is_empty() { Set::Application } else { Set::All };
+        let project = compose.config(set, &environment, None).await?;
+        let containers = docker.containers(&ContainerFilter::project(&project.name)).await?;
+        let runs = |step: &Step| {
+            let recorded = step.after.current().and_then(|current| current.image_id.as_ref());
+            let mut mine = containers
+                .iter()
+                .filter(|container| {
+                    let repository = container.labels.service().and_then(|name| observe::repository(&project, name));
+                    repository.is_some() && repository == step.after.image
+                })
+                .peekable();
+            mine.peek().is_some() && mine.all(|container| recorded.is_some() && container.image_id.as_ref() == recorded)
+        };
+        anyhow::Ok(steps.iter().all(runs))
+    };
+    check.await.unwrap_or(false)
+}

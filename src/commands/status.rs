@@ -1,0 +1,254 @@
+//! `status`, `info`, `health`: what runs, how it does, and whether it is what the manifest says.
+
+use std::pin::pin;
+use std::time::Duration;
+
+use anyhow::Result;
+use chrono::{DateTime, Utc};
+use futures_util::StreamExt as _;
+
+use super::run::container_line;
+use super::survey::Survey;
+use super::{App, Exit, updates, version};
+use crate::docker::Docker;
+use crate::health::{self, Expectations, Limits};
+use crate::observe::LocalImages;
+use crate::report::{
+    self, ContainerLine, Health, Info, ReleaseView, Status, StatusLine, UpdateState, Updates, Versions, short_digest,
+};
+use crate::ui::{Cell, Style, Table, format};
+
+/// What is said in the place of recorded versions.
+const NO_MANIFEST: &str = "there is no manifest; `dkv migrate-versions` makes one from what runs";
+/// How often a watched deployment is looked at when nothing happens: ages and health checks change
+/// without an event.
+const LONGEST_PAUSE: Duration = Duration::from_secs(2);
+/// How often it is looked at when very much happens.
+const SHORTEST_PAUSE: Duration = Duration::from_millis(250);
+
+/// `dkv status`. Problems do not change the exit code: `dkv verify` and `dkv up` have codes to tell.
+///
+/// # Errors
+///
+/// The daemon does not answer (exit 6); the manifest is not valid, or there is no deployment (exit 3).
+pub async fn status(app: &App, watch: bool) -> Result<Exit> {
+    let survey = Survey::of(app).await?;
+    if watch {
+        return self::watch(app, &survey).await;
+    }
+    let status = look(app.docker().await?, &survey, Utc::now()).await?;
+    app.show(&status, |status| show(app, status))?;
+    Ok(Exit::Done)
+}
+
+/// `dkv info`: status and recorded versions.
+///
+/// # Errors
+///
+/// As for [`status`].
+pub async fn info(app: &App) -> Result<Exit> {
+    let survey = Survey::of(app).await?;
+    let status = look(app.docker().await?, &survey, Utc::now()).await?;
+    let services = survey.deployment.as_ref().map(|deployment| report::all_services(&deployment.manifest));
+    let info = Info { status, versions: Versions::of(&services.unwrap_or_default()) };
+    app.show(&info, |info| {
+        show(app, &info.status);
+        app.ui.data("");
+        match &survey.deployment {
+            Some(_) => version::show_versions(app, &info.versions),
+            None => app.ui.note(NO_MANIFEST),
+        }
+    })?;
+    Ok(Exit::Done)
+}
+
+/// `dkv health`: status and available updates. A service whose registry cannot be asked makes it
+/// partly done, as what runs is shown all the same.
+///
+/// # Errors
+///
+/// As for [`status`].
+pub async fn health(app: &App) -> Result<Exit> {
+    let survey = Survey::of(app).await?;
+    let looked_up = async {
+        match &survey.deployment {
+            Some(deployment) => updates::look_up(app, deployment, &report::all_services(&deployment.manifest)).await,
+            None => Updates { services: Vec::new() },
+        }
+    };
+    let (status, updates) = tokio::join!(look(app.docker().await?, &survey, Utc::now()), looked_up);
+    let health = Health { status: status?, updates };
+    app.show(&health, |health| {
+        show(app, &health.status);
+        app.ui.data("");
+        match &survey.deployment {
+            Some(_) => updates::show(app, &health.updates),
+            None => app.ui.note(NO_MANIFEST),
+        }
+    })?;
+    let is_unknown = |one: &report::ServiceUpdate| one.state == UpdateState::Unknown;
+    Ok(if health.updates.services.iter().any(is_unknown) { Exit::Partial } else { Exit::Done })
+}
+
+/// What runs now.
+///
+/// # Errors
+///
+/// The daemon does not answer (exit 6).
+pub(super) async fn look(docker: &Docker, survey: &Survey, now: DateTime<Utc>) -> Result<Status> {
+    let expectations = match survey.is_complete {
+        true => Expectations::of(&survey.project),
+        false => Expectations::from_containers(&docker.container_details(&survey.filter()).await?),
+    };
+    let images = async {
+        match survey.deployment {
+            Some(_) => LocalImages::list(docker).await,
+            None => Ok(LocalImages::default()),
+        }
+    };
+    let health = health::snapshot(docker, &survey.project.name, &expectations, Limits::default(), now);
+    let (health, images) = tokio::try_join!(health, images)?;
+    let tracked = survey.tracked();
+    let line = |judged: &health::Judged| {
+        let service = tracked.get(&judged.service).copied();
+        StatusLine {
+            container: container_line(service, judged, &images),
+            database: survey.databases.contains(&judged.service),
+            tracked: service.is_some(),
+            recorded: service.and_then(|service| service.current()).map(ReleaseView::from),
+        }
+    };
+    let mut containers: Vec<StatusLine> = health.containers.iter().map(line).collect();
+    // Health has put its problems first; what runs another version than it should comes after them.
+    containers.sort_by_key(|line| (line.container.problem.is_empty(), line.container.as_recorded != Some(false)));
+    Ok(Status { project: survey.project.name.clone(), healthy: health.is_good(), complete: survey.is_complete, containers })
+}
+
+/// The problems with their causes, then all containers.
+pub(super) fn show(app: &App, status: &Status) {
+    if status.containers.is_empty() {
+        app.ui.note(format!("the project {} has no containers; `dkv start` starts it", status.project));
+        return;
+    }
+    for StatusLine { container, .. } in &status.containers {
+        let Some((first, causes)) = container.problem.split_first() else { continue };
+        app.ui.data_line(&[Cell::new(first, style(container))]);
+        for cause in causes {
+            app.ui.data_line(&[Cell::plain("  "), Cell::plain(cause)]);
+        }
+    }
+    if status.containers.iter().any(|line| !line.container.problem.is_empty()) {
+        app.ui.data("");
+    }
+    app.ui.table(&table(status, Utc::now(), false));
+    if status.containers.iter().any(|line| line.container.as_recorded == Some(false)) {
+        app.ui.hint("`dkv up` or `dkv restart` starts what the manifest says");
+    }
+}
+
+/// A line for each container. Problems are described in their lines if `has_problems`.
+fn table(status: &Status, now: DateTime<Utc>, has_problems: bool) -> Table {
+    let mut table = Table::new(&["SERVICE", "STATE", "HEALTH", "SINCE", "RESTARTS", "VERSION", "DIGEST", "NOTE"]);
+    for line in &status.containers {
+        let container = &line.container;
+        let state = match container.exit_code {
+            Some(code) => format!("{} ({code})", container.state),
+            None => container.state.clone(),
+        };
+        let since = container.since.as_deref().and_then(|time| time.parse().ok()).map(|since| format::age(since, now));
+        let digest = container.digest.as_deref().or(container.image_id.as_deref()).map_or("-", short_digest);
+        table.row([
+            Cell::new(name(status, container), Style::Bold),
+            Cell::new(state, style(container)),
+            Cell::new(container.health.unwrap_or(container.verdict), style(container)),
+            Cell::plain(since.as_deref().unwrap_or("-")),
+            Cell::plain(container.restarts),
+            Cell::plain(container.tag.as_deref().unwrap_or("-")),
+            Cell::new(digest, Style::Dim),
+            Cell::new(notes(line, has_problems), Style::Yellow),
+        ]);
+    }
+    table
+}
+
+/// The service, or the container where the service has several.
+fn name<'a>(status: &Status, container: &'a ContainerLine) -> &'a str {
+    let others = status.containers.iter().filter(|line| line.container.compose_service == container.compose_service);
+    match &container.container {
+        Some(name) if others.count() > 1 => name,
+        _ => &container.compose_service,
+    }
+}
+
+fn style(container: &ContainerLine) -> Style {
+    match container.verdict {
+        "failed" => Style::Red,
+        "pending" => Style::Yellow,
+        _ => Style::Green,
+    }
+}
+
+fn notes(line: &StatusLine, has_problems: bool) -> String {
+    let mut notes = Vec::new();
+    if has_problems && !line.container.problem.is_empty() {
+        notes.push(line.container.details.clone());
+    }
+    if line.database {
+        notes.push("database".to_owned());
+    }
+    match (line.tracked, line.container.as_recorded) {
+        (false, _) => notes.push("untracked".to_owned()),
+        (true, Some(false)) => {
+            let recorded = line.recorded.as_ref().map(ReleaseView::short).unwrap_or_default();
+            notes.push(format!("the manifest says {recorded}"));
+        }
+        (true, None) if line.container.container.is_some() => notes.push("nothing recorded to compare with".to_owned()),
+        (true, _) => {}
+    }
+    notes.join(", ")
+}
+
+/// Shows the deployment again whenever something happens, until Ctrl-C: on a terminal in place, else
+/// a line for what changed, or a document with `--json`.
+async fn watch(app: &App, survey: &Survey) -> Result<Exit> {
+    let docker = app.docker().await?;
+    let terminals = app.ui.terminals();
+    let live = (terminals.stdout && terminals.stderr && !app.settings.json).then(|| app.ui.live());
+    let mut told: Vec<String> = Vec::new();
+    loop {
+        // Listened to from before the look, so that nothing happens unseen in between.
+        let mut events = pin!(docker.events(&survey.filter(), Some(Utc::now())));
+        let now = Utc::now();
+        let status = look(docker, survey, now).await?;
+        let lines: Vec<String> = status.containers.iter().map(|line| summary(&status, line)).collect();
+        let is_new = told != lines;
+        match &live {
+            Some(live) => live.show(&table(&status, now, true)),
+            None if !is_new => {}
+            None if app.settings.json => app.ui.json_line(&report::Document::new(&app.command, &status))?,
+            None => {
+                let time = now.with_timezone(&chrono::Local).format("%H:%M:%S");
+                for line in lines.iter().filter(|line| !told.contains(line)) {
+                    app.ui.data(format!("{time} {line}"));
+                }
+            }
+        }
+        if app.ui.is_unread() {
+            return Ok(Exit::Done);
+        }
+        told = lines;
+        tokio::time::sleep(SHORTEST_PAUSE).await;
+        // A broken stream counts as an event: the next look tells whether the daemon is gone.
+        let _ = tokio::time::timeout(LONGEST_PAUSE, events.next()).await;
+    }
+}
+
+/// A container in one line that only changes when the container does.
+fn summary(status: &Status, line: &StatusLine) -> String {
+    let container = &line.container;
+    let version = container.tag.as_deref().unwrap_or("-");
+    let notes = notes(line, true);
+    let health = container.health.unwrap_or(container.verdict);
+    let name = name(status, container);
+    format!("{name}: {} {health} {version} {notes}", container.state).trim_end().to_owned()
+}

@@ -1,0 +1,419 @@
+//! `update-safe`: after it the new versions run and are healthy, or the old ones do, and it says why.
+//!
+//! [`crate::update`] has the rules: the states, what leads from one to the next, what is replaced. Here
+//! is the work of each state. It can be done again from its beginning, so that an update that was
+//! killed goes on where its journal says it was.
+
+pub(super) mod data;
+mod downtime;
+mod prepare;
+mod report;
+mod restore;
+
+use std::collections::BTreeMap;
+
+use anyhow::{Context as _, Result};
+use chrono::Utc;
+
+use super::run::{Launch, StartOptions, waiting_table};
+use super::unfinished::unfinished;
+use super::{App, Exit, pull};
+use crate::compose::{self, Action, Project, Set};
+use crate::deployment::Deployment;
+use crate::docker::Docker;
+use crate::error::{self, Error, Kind};
+use crate::health;
+use crate::model::reference::ServiceName;
+use crate::plan::{self, Found, Intent, Step};
+use crate::report::Changes;
+use crate::store::Lock;
+use crate::update::{Journal, Next, Options, Outcome, State, culprits};
+use downtime::Downtime;
+
+/// How much longer than containers may take to become healthy Compose may take to start them: the old
+/// ones get their time to stop.
+const COMPOSE_RESERVE: std::time::Duration = std::time::Duration::from_secs(60);
+
+/// What `update-safe` was asked for.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Request {
+    /// Finish an update that was interrupted.
+    pub resume: bool,
+    /// Undo an update that was interrupted.
+    pub abort: bool,
+    /// Show the plan only.
+    pub dry_run: bool,
+    /// How to go about it.
+    pub options: Options,
+}
+
+/// `dkv update-safe`.
+///
+/// # Errors
+///
+/// Nothing was stopped: the manifest, the disk or an unfinished update (exit 3), another dkv (4), a
+/// registry (5), Docker (6). The update failed: what ran is back and healthy (7), or not (8).
+/// Interrupted (130); the journal tells the next run.
+pub async fn update_safe(app: &App, request: Request) -> Result<Exit> {
+    if request.dry_run {
+        return prepare::show_plan(app, request.options).await;
+    }
+    let lock = app.lock_operation()?;
+    app.store.check_writable()?;
+    let found = app.journal()?;
+    let Some(journal) = found else {
+        if request.resume || request.abort {
+            return Err(error::state("there is no unfinished update-safe").with_hint("nothing is to be done").into());
+        }
+        return begin(app, &lock, request.options).await;
+    };
+    let asked = request.resume || request.abort;
+    if !asked {
+        if journal.state.is_unfinished() {
+            return Err(unfinished(&journal).into());
+        }
+        return begin(app, &lock, request.options).await;
+    }
+    take_up(app, &lock, journal, request).await
+}
+
+/// A new update.
+async fn begin(app: &App, lock: &Lock, options: Options) -> Result<Exit> {
+    Update::note(app, lock, options).await?.run().await
+}
+
+/// An update that was interrupted.
+async fn take_up(app: &App, lock: &Lock, journal: Journal, request: Request) -> Result<Exit> {
+    let state = if request.abort { journal.state.aborted() } else { journal.state.resumed() };
+    let Some(state) = state else {
+        forget_kept(app, &journal).await;
+        app.store.remove_journal(lock)?;
+        if request.abort {
+            app.ui.status("Nothing had been stopped or replaced; what ran before runs");
+            return report::show_restored(app);
+        }
+        app.ui.status("Nothing had been stopped or replaced; beginning anew");
+        return begin(app, lock, journal.options).await;
+    };
+    if request.abort && state == State::Recording {
+        app.ui.warn("the new versions are healthy and partly recorded already: finishing; `dkv rollback` goes back");
+    }
+    let mut update = Update::continue_from(app, lock, journal).await?;
+    update.is_abort = request.abort;
+    if let Some(timeout) = request.options.timeout {
+        update.launch.options.timeout = Some(timeout);
+    }
+    update.enter(state)?;
+    update.run().await
+}
+
+/// An update at work.
+struct Update<'a> {
+    app: &'a App,
+    /// The operation lock; none while a plan is only shown.
+    lock: Option<&'a Lock>,
+    launch: Launch<'a>,
+    docker: Docker,
+    project: Project,
+    journal: Journal,
+    /// What is recorded in the end; of an update that was taken up again, it is in the journal.
+    steps: Option<Vec<Step>>,
+    changes: Changes,
+    report: crate::report::SafeUpdate,
+    judged: Option<health::Deployment>,
+    downtime: Downtime,
+    is_abort: bool,
+    /// The first failure.
+    failure: Option<anyhow::Error>,
+    /// What kept the restore from succeeding.
+    restore_problems: Vec<String>,
+}
+
+impl<'a> Update<'a> {
+    /// Takes up the update of `journal`.
+    async fn continue_from(app: &'a App, lock: &'a Lock, journal: Journal) -> Result<Self> {
+        app.require_manifest()?;
+        app.decrypt().await?;
+        let options = StartOptions { timeout: journal.options.timeout, ..StartOptions::default() };
+        let mut launch = Launch::assemble(app, options)?;
+        launch.compose = launch.compose.holding(lock.share()?);
+        launch.environment = launch.environment.with(journal.variables_after.clone());
+        let project = launch.config(Set::All).await?;
+        Ok(Self::new(app, Some(lock), launch, app.docker().await?.clone(), project, journal))
+    }
+
+    fn new(app: &'a App, lock: Option<&'a Lock>, launch: Launch<'a>, docker: Docker, project: Project, journal: Journal) -> Self {
+        Self {
+            app,
+            lock,
+            launch,
+            docker,
+            project,
+            journal,
+            steps: None,
+            changes: Changes::default(),
+            report: crate::report::SafeUpdate::default(),
+            judged: None,
+            downtime: Downtime::default(),
+            is_abort: false,
+            failure: None,
+            restore_problems: Vec::new(),
+        }
+    }
+
+    fn deployment(&self) -> Result<&Deployment> {
+        self.launch.deployment.as_ref().context("the deployment has a manifest")
+    }
+
+    /// The manifest service of each Compose service.
+    fn tracked(&self) -> BTreeMap<String, ServiceName> {
+        self.launch.tracked(&self.project).into_iter().map(|(name, service)| (name, service.name.clone())).collect()
+    }
+
+    /// Goes from state to state until the update has ended.
+    async fn run(mut self) -> Result<Exit> {
+        loop {
+            if self.app.interruption().is_raised() {
+                return Err(self.interrupted());
+            }
+            let mut outcome = match self.work().await {
+                Ok(outcome) => outcome,
+                Err(error) if error::kind(&error) == Kind::Interrupted => return Err(self.interrupted()),
+                Err(error) => self.fail(error),
+            };
+            loop {
+                match self.journal.state.after(outcome) {
+                    Next::Go(next) => match self.enter(next) {
+                        Ok(()) => break,
+                        Err(error) => outcome = self.fail(error),
+                    },
+                    Next::End => return self.end().await,
+                    Next::Stay => return Err(self.stuck()),
+                }
+            }
+        }
+    }
+
+    /// The work of the present state.
+    async fn work(&mut self) -> Result<Outcome> {
+        match self.journal.state {
+            State::Preparing => {
+                let interruption = self.app.interruption().clone();
+                let prepared = tokio::select! {
+                    prepared = self.prepare() => prepared,
+                    () = interruption.raised() => Err(interrupted()),
+                };
+                prepared.map(|()| if self.journal.changed.is_empty() { Outcome::Nothing } else { Outcome::Done })
+            }
+            State::Saving => self.save_data().await.map(|()| Outcome::Done),
+            State::Replacing => self.replace().await.map(|()| Outcome::Done),
+            State::Judging => self.judge_new().await.map(|()| Outcome::Done),
+            State::Recording => self.record().map(|()| Outcome::Done),
+            State::Restoring => self.restore().await.map(|is_good| if is_good { Outcome::Done } else { Outcome::Failed }),
+            State::RestoreFailed => Ok(Outcome::Failed),
+        }
+    }
+
+    /// Writes down that the work of `next` begins.
+    ///
+    /// Once containers are being replaced, an older state on the disk is no danger: its work can be
+    /// done again. So a journal that cannot be written stops only what has not begun.
+    fn enter(&mut self, next: State) -> Result<()> {
+        let (before, was_replacing) = (self.journal.state, self.journal.is_replacing);
+        self.journal.state = next;
+        self.journal.is_replacing |= next == State::Replacing;
+        let written = self.write_journal();
+        if written.is_err() && !was_replacing && next != State::Restoring && next != State::RestoreFailed {
+            (self.journal.state, self.journal.is_replacing) = (before, was_replacing);
+            return written;
+        }
+        if let Err(error) = written {
+            self.app.ui.warn(format!("{error:#}"));
+        }
+        Ok(())
+    }
+
+    fn write_journal(&self) -> Result<()> {
+        self.lock.map_or(Ok(()), |lock| self.app.store.write_journal(lock, self.journal.text()?))
+    }
+
+    fn remove_journal(&self) -> Result<()> {
+        self.lock.map_or(Ok(()), |lock| self.app.store.remove_journal(lock))
+    }
+
+    /// Keeps a failure for the one who reads of it in the end. The first is the cause of the others.
+    fn fail(&mut self, error: anyhow::Error) -> Outcome {
+        if self.journal.reason.is_empty() {
+            self.journal.reason = format!("{error:#}").lines().map(str::to_owned).collect();
+        }
+        self.failure.get_or_insert(error);
+        Outcome::Failed
+    }
+
+    /// The old containers give way to the new ones.
+    async fn replace(&mut self) -> Result<()> {
+        self.app.ui.step("Replacing", self.journal.changed.join(", "));
+        self.downtime.watch(&self.docker, &self.journal.project);
+        let environment = self.launch.environment.clone().with(self.journal.variables_after.clone());
+        let started = self.up(self.journal.changed.clone(), &environment).await;
+        let Err(error) = started else { return Ok(()) };
+        if error::kind(&error) == Kind::Interrupted {
+            return Err(error);
+        }
+        // Compose says only that something failed; the containers say what.
+        let judged = self.look().await?;
+        let mut reason: Vec<String> = judged.failures().flat_map(health::explain).collect();
+        reason.extend(format!("{error:#}").lines().map(str::to_owned));
+        self.blame(&judged);
+        self.journal.reason = reason;
+        Err(error)
+    }
+
+    /// One call for all of `services`, so that order and conditions among them hold.
+    async fn up(&self, services: Vec<String>, environment: &compose::Environment) -> Result<()> {
+        let limit = self.launch.limits().timeout.saturating_add(COMPOSE_RESERVE);
+        self.launch.keep_logs(&self.project, |name| services.iter().any(|service| service == name)).await;
+        self.app.touch_containers();
+        self.launch.compose.run_within(Some(limit), self.all(), &Action::Up { services, no_deps: true }, environment).await
+    }
+
+    /// All files of the deployment.
+    fn all(&self) -> Set {
+        if self.launch.has_databases() { Set::All } else { Set::Application }
+    }
+
+    /// What of the new state must be good: what was replaced, and what was good before.
+    fn counts(&self, compose_service: &str) -> bool {
+        self.journal.is_changed(compose_service) || self.journal.was_good(compose_service)
+    }
+
+    async fn look(&self) -> Result<health::Deployment> {
+        let expectations = self.launch.expectations(&self.project).counting(|name| self.counts(name));
+        health::snapshot(&self.docker, &self.journal.project, &expectations, self.launch.limits(), Utc::now()).await
+    }
+
+    /// Waits until all that counts is good, or something has failed.
+    async fn judge(&self, counts: impl Fn(&str) -> bool) -> Result<health::Deployment> {
+        let expectations = self.launch.expectations(&self.project).counting(counts);
+        let live = self.app.ui.live();
+        let on_progress = |deployment: &health::Deployment| {
+            self.downtime.look(deployment);
+            live.show(&waiting_table(deployment));
+        };
+        let project = &self.journal.project;
+        let wait = health::wait(&self.docker, project, &expectations, self.launch.limits(), Utc::now(), &on_progress);
+        tokio::select! {
+            outcome = wait => Ok(outcome?.deployment),
+            () = self.app.interruption().raised() => Err(interrupted()),
+        }
+    }
+
+    async fn judge_new(&mut self) -> Result<()> {
+        self.app.ui.step("Checking", "that the new containers are healthy");
+        let judged = self.judge(|name| self.counts(name)).await?;
+        if judged.failures().next().is_none() {
+            self.judged = Some(judged);
+            return Ok(());
+        }
+        let reason: Vec<String> = judged.failures().flat_map(health::explain).collect();
+        self.blame(&judged);
+        Err(error::docker(reason.join("\n")).into())
+    }
+
+    /// Remembers whose new release is at fault.
+    fn blame(&mut self, judged: &health::Deployment) {
+        self.journal.culprits = culprits(Some(judged), &self.journal.changed, &self.tracked());
+    }
+
+    /// Writes manifest and `versions.env`.
+    fn record(&mut self) -> Result<()> {
+        let steps = match self.steps.take() {
+            Some(steps) => steps,
+            None => self.planned_steps()?,
+        };
+        if steps.iter().any(Step::is_change) {
+            self.report.files = self.app.commit(self.deployment()?, &steps)?;
+        }
+        self.steps = Some(steps);
+        Ok(())
+    }
+
+    /// The steps of an update that was taken up again. What is recorded already becomes no change.
+    fn planned_steps(&self) -> Result<Vec<Step>> {
+        let manifest = &self.deployment()?.manifest;
+        let steps = self.journal.targets.iter().filter_map(|target| {
+            let service = manifest.services.get(&target.service)?;
+            let found = Found {
+                asked: target.tag.clone(),
+                version: Some(target.tag.clone()),
+                digest: target.digest.clone(),
+                platform_digest: target.platform_digest.clone(),
+                image_id: target.image_id.clone(),
+            };
+            let mut step = plan::advance(service, found, &Intent::Latest, &self.app.stamp());
+            step.after.rejected.retain(|rejected| Some(&rejected.digest) != target.digest.as_ref());
+            Some(step)
+        });
+        Ok(steps.collect())
+    }
+
+    /// The update is over.
+    async fn end(mut self) -> Result<Exit> {
+        match self.journal.state {
+            State::Recording => {
+                self.remove_journal()?;
+                let steps = self.steps.take().unwrap_or_default();
+                let deployment = self.deployment()?;
+                tokio::join!(pull::forget_evicted(self.app, deployment, &steps), forget_kept(self.app, &self.journal));
+                self.show_updated(&steps)
+            }
+            State::Preparing => {
+                forget_kept(self.app, &self.journal).await;
+                self.remove_journal()?;
+                Err(self.failure.take().unwrap_or_else(interrupted))
+            }
+            _ => self.end_restored().await,
+        }
+    }
+
+    fn interrupted(&self) -> anyhow::Error {
+        Error::new(Kind::Interrupted, format!("interrupted: {}", self.journal.state.leaves()))
+            .with_hint("`dkv update-safe --resume` finishes the update, `dkv update-safe --abort` restores what ran before")
+            .into()
+    }
+
+    /// The update can neither go on nor back by itself.
+    fn stuck(&self) -> anyhow::Error {
+        if self.journal.state == State::RestoreFailed {
+            return self.restore_failed();
+        }
+        let error = self.failure.as_ref();
+        let kind = error.map_or(Kind::State, error::kind);
+        let message = format!("the new versions run and are healthy, but are not recorded: {}", self.journal.reason.join("\n"));
+        let hint = error.and_then(error::find).and_then(Error::hint).map_or_else(String::new, |hint| format!("{hint}; then "));
+        Error::new(kind, message).with_hint(format!("{hint}`dkv update-safe --resume` records them")).into()
+    }
+}
+
+/// What stops the work of a state where it can be stopped.
+fn interrupted() -> anyhow::Error {
+    Error::new(Kind::Interrupted, "interrupted").into()
+}
+
+/// Removes the tags that kept what ran, unless they are in the history's service or a container needs
+/// them: then they stay.
+async fn forget_kept(app: &App, journal: &Journal) {
+    let (Ok(docker), Ok(Some(deployment))) = (app.docker().await, app.load()) else { return };
+    let is_remembered = |kept: &&crate::update::Kept| {
+        let service = deployment.manifest.services.get(&kept.service);
+        let entries = service.map(|service| service.history.entries()).unwrap_or_default();
+        entries.iter().any(|entry| plan::keep_tag(entry, &deployment.hash).as_ref() == Some(&kept.keep_tag))
+    };
+    let gone = journal.kept.iter().filter(|kept| !is_remembered(kept) && kept.tag != kept.keep_tag.as_str());
+    let removals = gone.map(|kept| async move {
+        if let Err(error) = docker.untag(&kept.repository, &kept.keep_tag).await {
+            tracing::info!("{} stays: {error:#}", kept.repository.with_tag(&kept.keep_tag));
+        }
+    });
+    futures_util::future::join_all(removals).await;
+}

@@ -1,0 +1,179 @@
+//! The data backup before anything is replaced.
+
+use std::path::{Path, PathBuf};
+use std::process::Stdio;
+use std::sync::Arc;
+
+use anyhow::{Context as _, Result};
+use chrono::Local;
+
+use super::{Update, interrupted};
+use crate::backup::{self, Cancelled, Source};
+use crate::commands::App;
+use crate::compose::config::Source as MountSource;
+use crate::compose::{Action, Project, Set};
+use crate::error;
+use crate::model::manifest::DataBackup;
+
+impl Update<'_> {
+    /// Saves the data as the manifest asks; containers that use it are stopped for the copy.
+    pub(super) async fn save_data(&mut self) -> Result<()> {
+        if self.journal.options.no_data_backup {
+            return Ok(());
+        }
+        let sources = match self.deployment()?.manifest.data_backup.clone() {
+            DataBackup::None => return Ok(()),
+            DataBackup::Databases if !self.launch.has_databases() => return Ok(()),
+            DataBackup::Command(command) => return self.run_command(&command).await,
+            DataBackup::Paths(paths) => {
+                let place = |path: &String| Source { path: self.app.store.directory().join(path), volume: None };
+                paths.iter().map(place).collect()
+            }
+            DataBackup::Databases => {
+                let databases = self.launch.config(Set::Databases).await?;
+                sources_of(self.app, &databases).await?
+            }
+        };
+        if sources.is_empty() {
+            self.app.ui.status("No data to save: the services of the database files keep none on this host");
+            return Ok(());
+        }
+        let directory = self.app.store.data_directory();
+        refuse_itself(&sources, &directory)?;
+        let measured = {
+            let (sources, directory) = (sources.clone(), directory.clone());
+            blocking(move |_| backup::check_space(&directory, backup::measure(&sources)?), self.app).await
+        };
+        measured?;
+        let users = users_of(&self.project, &sources);
+        self.journal.stopped = users.into_iter().filter(|name| self.was_running(name)).collect();
+        self.write_journal()?;
+        let saved = self.stop_and_copy(sources, directory).await;
+        let waiting: Vec<String> = self.journal.stopped.iter().filter(|name| !self.journal.is_changed(name)).cloned().collect();
+        let again = if saved.is_ok() { waiting } else { self.journal.stopped.clone() };
+        // After an interruption too: this is the safe point.
+        let started = self.start_again(&again).await;
+        let path = saved?;
+        started.context("the containers that were stopped for the data backup do not come up again")?;
+        self.journal.data_backup = path.file_name().map(|name| name.to_string_lossy().into_owned());
+        Ok(())
+    }
+
+    fn was_running(&self, compose_service: &str) -> bool {
+        self.journal.ran.iter().any(|ran| ran.compose_service == compose_service && ran.is_running)
+    }
+
+    async fn stop_and_copy(&self, sources: Vec<Source>, directory: PathBuf) -> Result<PathBuf> {
+        let names: Vec<String> = sources.iter().map(ToString::to_string).collect();
+        self.app.ui.step("Saving", names.join(", "));
+        if !self.journal.stopped.is_empty() {
+            let stop = Action::Stop { services: self.journal.stopped.clone() };
+            self.app.touch_containers();
+            self.launch.compose.run(self.all(), &stop, &self.launch.environment).await?;
+        }
+        let stamp = self.app.now.with_timezone(&Local).format("%Y%m%d%H%M%S").to_string();
+        let made_at = self.app.stamp().at;
+        blocking(move |cancelled| backup::create(&directory, &sources, &stamp, &made_at, cancelled), self.app).await
+    }
+
+    /// The operator's own command, a dump for example; nothing is stopped for it.
+    async fn run_command(&self, command: &[String]) -> Result<()> {
+        let Some((program, arguments)) = command.split_first() else { return Ok(()) };
+        self.app.ui.step("Saving", format!("data with `{}`", command.join(" ")));
+        let mut child = tokio::process::Command::new(program);
+        child.args(arguments).current_dir(self.app.store.directory());
+        child.stdin(Stdio::null()).stdout(Stdio::null()).kill_on_drop(true);
+        self.launch.environment.apply(&mut child);
+        let failed = |how: String| {
+            error::state(format!("the data backup failed: `{}` {how}", command.join(" ")))
+                .with_hint("nothing was stopped; mend `data_backup` in the manifest, or leave it out with --no-data-backup")
+        };
+        let ended = tokio::select! {
+            ended = child.status() => ended,
+            () = self.app.interruption().raised() => return Err(interrupted()),
+        };
+        let status = ended.map_err(|source| failed(format!("cannot be run: {source}")))?;
+        if status.success() { Ok(()) } else { Err(failed(format!("ended with {status}")).into()) }
+    }
+}
+
+/// Does blocking work, and tells it when it shall stop.
+pub(crate) async fn blocking<T: Send + 'static>(
+    work: impl FnOnce(&Cancelled) -> Result<T> + Send + 'static,
+    app: &App,
+) -> Result<T> {
+    let cancelled = Arc::new(Cancelled::new(false));
+    let flag = Arc::clone(&cancelled);
+    let mut task = tokio::task::spawn_blocking(move || work(&flag));
+    tokio::select! {
+        ended = &mut task => return ended.context("the work ended unexpectedly")?,
+        () = app.interruption().raised() => cancelled.store(true, std::sync::atomic::Ordering::Relaxed),
+    }
+    // What is done already is not thrown away; anything else was interrupted.
+    task.await.context("the work ended unexpectedly")?.map_err(|_| interrupted())
+}
+
+/// The writable directories and volumes of the services of `databases`.
+///
+/// # Errors
+///
+/// The data is not on this machine, or not where it can be read as files (exit 3).
+async fn sources_of(app: &App, databases: &Project) -> Result<Vec<Source>> {
+    let docker = app.docker().await?;
+    let mut sources: Vec<Source> = Vec::new();
+    let mounts = databases.services.iter().flat_map(|service| &service.mounts).filter(|mount| !mount.read_only);
+    for mount in mounts {
+        let source = match &mount.source {
+            MountSource::Bind(path) => Source { path: path.into(), volume: None },
+            MountSource::Volume(name) => {
+                let Some(volume) = docker.volume(name).await? else { continue };
+                if volume.driver != "local" {
+                    return Err(elsewhere(format!("volume {name} is kept by the driver {}", volume.driver)).into());
+                }
+                Source { path: volume.path, volume: Some(name.clone()) }
+            }
+            MountSource::Anonymous => continue,
+        };
+        if !docker.endpoint().is_local() {
+            return Err(elsewhere("the Docker daemon is on another machine".to_owned()).into());
+        }
+        // Sockets and devices hold no data; what does not exist yet, neither.
+        let holds_data = source.volume.is_some() || source.path.is_dir() || source.path.is_file();
+        if holds_data && !sources.iter().any(|other| source.path.starts_with(&other.path)) {
+            sources.retain(|other| !other.path.starts_with(&source.path));
+            sources.push(source);
+        }
+    }
+    Ok(sources)
+}
+
+fn elsewhere(why: String) -> error::Error {
+    error::state(format!("the data of the databases cannot be copied: {why}")).with_hint(
+        "give the manifest a `data_backup` with a `command` that makes a dump, or leave it out with --no-data-backup; \
+         nothing was stopped",
+    )
+}
+
+/// A backup that holds the backups would grow with each.
+fn refuse_itself(sources: &[Source], directory: &Path) -> Result<()> {
+    let real = |path: &Path| std::path::absolute(path).unwrap_or_else(|_| path.to_owned());
+    match sources.iter().find(|source| real(directory).starts_with(real(&source.path))) {
+        None => Ok(()),
+        Some(source) => Err(error::state(format!("`data_backup` names {source}, which holds the backups themselves"))
+            .with_hint("name the directories inside it instead")
+            .into()),
+    }
+}
+
+/// The Compose services that have one of `sources` mounted, or something in it or around it.
+pub(crate) fn users_of(project: &Project, sources: &[Source]) -> Vec<String> {
+    let uses = |mount: &crate::compose::config::Mount| {
+        sources.iter().any(|source| match (&mount.source, &source.volume) {
+            (MountSource::Volume(name), Some(volume)) => name == volume,
+            (MountSource::Bind(path), None) => source.path.starts_with(path) || Path::new(path).starts_with(&source.path),
+            _ => false,
+        })
+    };
+    let users = project.services.iter().filter(|service| service.mounts.iter().any(uses));
+    users.map(|service| service.name.clone()).collect()
+}

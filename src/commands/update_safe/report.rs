@@ -1,0 +1,174 @@
+//! What an update has to say in the end.
+
+use anyhow::Result;
+
+use super::Update;
+use crate::commands::run::{container_line, show_containers};
+use crate::commands::{App, Exit};
+use crate::error::{Error, Kind};
+use crate::model::reference::ServiceName;
+use crate::observe::LocalImages;
+use crate::plan::{Outcome, Step};
+use crate::report::{Changes, ReleaseView, ReplacedService, SafeUpdate, ServiceChange, Started};
+
+impl Update<'_> {
+    /// `--dry-run`.
+    pub(super) fn show_plan(mut self, steps: &[Step]) -> Result<Exit> {
+        self.report.dry_run = true;
+        self.report.result = "planned";
+        self.collect(steps);
+        let app = self.app;
+        app.show(&self.report, |report| {
+            show_services(app, report);
+            if report.replaced.is_empty() {
+                app.ui.status("Nothing would be restarted");
+            } else {
+                app.ui.data(format!("would restart: {}", names(report)));
+            }
+            app.ui.note("nothing was changed (--dry-run)");
+        })?;
+        Ok(Exit::Done)
+    }
+
+    /// The end of an update that went well.
+    pub(super) fn show_updated(mut self, steps: &[Step]) -> Result<Exit> {
+        let is_change = !self.journal.changed.is_empty() || steps.iter().any(Step::is_change);
+        self.report.result = if is_change { "updated" } else { "unchanged" };
+        self.report.data_backup.clone_from(&self.journal.data_backup);
+        self.collect(steps);
+        let (app, downtime) = (self.app, &self.downtime);
+        let mut others = Vec::new();
+        if let Some(judged) = &self.judged {
+            let service = |name: &str| {
+                let service = self.launch.tracked(&self.project).get(name).map(|service| service.name.clone())?;
+                steps.iter().map(|step| &step.after).find(|after| after.name == service)
+            };
+            // The record has the image IDs of what was started just now; the daemon need not be asked.
+            let images = LocalImages::default();
+            self.report.containers =
+                judged.containers.iter().map(|judged| container_line(service(&judged.service), judged, &images)).collect();
+            others = judged.other_failures().flat_map(crate::health::explain).collect();
+        }
+        for replaced in &mut self.report.replaced {
+            replaced.downtime_seconds = downtime.seconds(&replaced.compose_service);
+        }
+        app.show(&self.report, |report| {
+            show_services(app, report);
+            if report.result == "unchanged" {
+                return app.ui.status("Nothing new");
+            }
+            let started = Started { containers: report.containers.clone(), ..Started::default() };
+            show_containers(app, &started);
+            for replaced in &report.replaced {
+                if let Some(seconds) = replaced.downtime_seconds {
+                    app.ui.status(format!("{} was away for {seconds:.1} s", replaced.compose_service));
+                }
+            }
+        })?;
+        if !others.is_empty() {
+            app.ui.warn(format!("not part of the update, and not as it should be, as before:\n{}", others.join("\n")));
+        }
+        Ok(Exit::Done)
+    }
+
+    fn collect(&mut self, steps: &[Step]) {
+        let Changes { services, .. } = std::mem::take(&mut self.changes);
+        let skipped: Vec<String> = services.iter().map(|change| change.name.clone()).collect();
+        let planned = steps.iter().filter(|step| !skipped.iter().any(|name| name == step.before.name.as_str()));
+        self.report.services = planned.map(ServiceChange::of).chain(services).collect();
+        if let Some(deployment) = &self.launch.deployment {
+            let place = |name: &str| deployment.manifest.services.keys().position(|key| key.as_str() == name);
+            self.report.services.sort_by_key(|change| place(&change.name));
+        }
+        let tracked = self.tracked();
+        let replaced = self.journal.changed.iter().map(|name| ReplacedService {
+            compose_service: name.clone(),
+            service: tracked.get(name).map(ToString::to_string),
+            downtime_seconds: None,
+        });
+        self.report.replaced = replaced.collect();
+    }
+
+    /// What a failed update says about saved data, which nothing puts back by itself.
+    fn about_data(&self) -> String {
+        match &self.journal.data_backup {
+            Some(backup) => format!("; if data was migrated, `dkv restore-data {backup}` puts it back as it was"),
+            None => String::new(),
+        }
+    }
+
+    /// Exit 7.
+    pub(super) fn restored(&self) -> anyhow::Error {
+        let message = format!("the update failed, and what ran before is back and healthy: {}", self.journal.reason.join("\n"));
+        let culprits: Vec<&str> = self.journal.culprits.iter().map(ServiceName::as_str).collect();
+        let recorded = self.recorded_culprits();
+        let mut hint = match culprits.as_slice() {
+            [] => "`dkv update-safe` tries again".to_owned(),
+            names => format!(
+                "the new release of {} is rejected until a newer one appears; `dkv update-safe --retry` takes it all the same",
+                names.join(", ")
+            ),
+        };
+        if !recorded.is_empty() {
+            hint.push_str(&format!("; the manifest records it already: `dkv rollback {}` goes back", recorded.join(" ")));
+        }
+        hint.push_str(&self.about_data());
+        Error::new(Kind::Restored, message).with_hint(hint).into()
+    }
+
+    /// The culprits whose bad release an earlier `pull-latest` has recorded.
+    fn recorded_culprits(&self) -> Vec<&str> {
+        let Some(deployment) = &self.launch.deployment else { return Vec::new() };
+        let is_recorded = |name: &&ServiceName| {
+            let target = self.journal.targets.iter().find(|target| target.service == **name);
+            let recorded = deployment.manifest.services.get(*name).and_then(|service| service.current());
+            target.is_some_and(|target| {
+                target.digest.is_some() && recorded.is_some_and(|recorded| recorded.digest == target.digest)
+            })
+        };
+        self.journal.culprits.iter().filter(is_recorded).map(ServiceName::as_str).collect()
+    }
+
+    /// Exit 8.
+    pub(super) fn restore_failed(&self) -> anyhow::Error {
+        let problems = self.restore_problems.join("\n");
+        let reason = match self.journal.reason.as_slice() {
+            [] => "the update was undone".to_owned(),
+            lines => format!("the update failed: {}", lines.join("\n")),
+        };
+        let message = format!("{reason}\nwhat ran before was started again and is not healthy:\n{problems}");
+        let hint = format!(
+            "everything is kept: look into it with `dkv status` and `dkv logs`, mend the cause, then `dkv update-safe --abort` \
+             restores again{}",
+            self.about_data()
+        );
+        Error::new(Kind::RestoreFailed, message).with_hint(hint).into()
+    }
+}
+
+/// `--abort`, when what ran runs.
+pub(super) fn show_restored(app: &App) -> Result<Exit> {
+    let report = SafeUpdate { result: "restored", ..SafeUpdate::default() };
+    app.show(&report, |_| app.ui.status("What ran before the update runs"))?;
+    Ok(Exit::Done)
+}
+
+/// A line for each service that changes or is left alone for a reason.
+fn show_services(app: &App, report: &SafeUpdate) {
+    let release = |view: &Option<ReleaseView>| view.as_ref().map_or_else(|| "nothing".to_owned(), ReleaseView::short);
+    for change in &report.services {
+        let notes = if change.notes.is_empty() { String::new() } else { format!(" ({})", change.notes.join("; ")) };
+        match change.outcome {
+            Outcome::Updated | Outcome::Relabelled => {
+                app.ui.data(format!("{}: {} → {}{notes}", change.name, release(&change.from), release(&change.to)));
+            }
+            Outcome::Skipped => app.ui.data(format!("{}: skipped{notes}", change.name)),
+            _ => app.ui.data(format!("{}: {} is up to date{notes}", change.name, release(&change.to))),
+        }
+    }
+}
+
+fn names(report: &SafeUpdate) -> String {
+    let names: Vec<&str> = report.replaced.iter().map(|replaced| replaced.compose_service.as_str()).collect();
+    names.join(", ")
+}

@@ -1,0 +1,108 @@
+//! What ran comes back.
+
+use anyhow::Result;
+
+use super::{Update, forget_kept, interrupted, report};
+use crate::commands::Exit;
+use crate::compose::Action;
+use crate::error::{self, Kind};
+use crate::health;
+use crate::model::manifest::Service;
+use crate::plan::Step;
+use crate::update::reject;
+
+impl Update<'_> {
+    /// Brings back the images that ran and starts what was stopped; whether all that was good is good again.
+    pub(super) async fn restore(&mut self) -> Result<bool> {
+        if !self.journal.is_replacing && self.journal.stopped.is_empty() {
+            return Ok(true);
+        }
+        self.app.ui.step("Restoring", "what ran before");
+        let replaced = self.journal.is_replacing;
+        let stopped: Vec<String> =
+            self.journal.stopped.iter().filter(|name| !(replaced && self.journal.is_changed(name))).cloned().collect();
+        let mut problems = Vec::new();
+        if let Err(error) = self.start_again(&stopped).await {
+            problems.push(not_interrupted(error)?);
+        }
+        if replaced && let Err(error) = self.bring_back().await {
+            problems.push(not_interrupted(error)?);
+        }
+        let judged = self.judge(|name| self.journal.was_good(name)).await?;
+        problems.extend(judged.failures().flat_map(health::explain));
+        let is_good = judged.failures().next().is_none();
+        self.restore_problems = problems;
+        if self.journal.is_replacing {
+            self.record_rejected();
+        }
+        Ok(is_good)
+    }
+
+    /// Replaces the new containers by old ones; a service that had none is stopped.
+    async fn bring_back(&self) -> Result<()> {
+        let (had, lacked): (Vec<String>, Vec<String>) =
+            self.journal.changed.iter().cloned().partition(|name| self.journal.had_container(name));
+        let environment = self.launch.environment.clone().with(self.journal.variables_before.clone());
+        if !lacked.is_empty() {
+            let stop = Action::Stop { services: lacked };
+            self.launch.compose.run(self.all(), &stop, &environment).await?;
+        }
+        if had.is_empty() { Ok(()) } else { self.up(had, &environment).await }
+    }
+
+    /// Starts the containers of `services` and waits until those are good that were.
+    pub(super) async fn start_again(&self, services: &[String]) -> Result<()> {
+        if services.is_empty() {
+            return Ok(());
+        }
+        let start = Action::Start { services: services.to_vec() };
+        self.launch.compose.run(self.all(), &start, &self.launch.environment).await?;
+        let judged = self.judge(|name| services.iter().any(|service| service == name) && self.journal.was_good(name)).await?;
+        let problems: Vec<String> = judged.failures().flat_map(health::explain).collect();
+        if problems.is_empty() { Ok(()) } else { Err(error::docker(problems.join("\n")).into()) }
+    }
+
+    /// Remembers the digests that failed. That they cannot be written down must not hide that the old
+    /// versions are back.
+    fn record_rejected(&self) {
+        let recorded = self.rejections().and_then(|steps| {
+            let deployment = self.deployment()?;
+            if steps.is_empty() { Ok(()) } else { self.app.commit(deployment, &steps).map(drop) }
+        });
+        if let Err(error) = recorded {
+            self.app.ui.warn(format!("what failed cannot be recorded as rejected: {error:#}"));
+        }
+    }
+
+    fn rejections(&self) -> Result<Vec<Step>> {
+        let manifest = &self.deployment()?.manifest;
+        let at = self.app.stamp().at;
+        let reason = self.journal.reason.first().map_or("", String::as_str);
+        let steps = self.journal.culprits.iter().filter_map(|name| {
+            let service: &Service = manifest.services.get(name)?;
+            let target = self.journal.targets.iter().find(|target| target.service == *name)?;
+            let mut step = Step::unchanged(service);
+            reject(&mut step.after, target.digest.as_ref()?, &target.tag, reason, &at);
+            Some(step)
+        });
+        Ok(steps.collect())
+    }
+
+    /// The end of an update that was undone or has failed.
+    pub(super) async fn end_restored(mut self) -> Result<Exit> {
+        self.remove_journal()?;
+        forget_kept(self.app, &self.journal).await;
+        if self.is_abort {
+            return report::show_restored(self.app);
+        }
+        if self.journal.is_replacing {
+            return Err(self.restored());
+        }
+        Err(self.failure.take().unwrap_or_else(|| error::state(self.journal.reason.join("\n")).into()))
+    }
+}
+
+/// The failure's words, unless it is an interruption, which ends the work.
+fn not_interrupted(error: anyhow::Error) -> Result<String> {
+    if error::kind(&error) == Kind::Interrupted { Err(interrupted()) } else { Ok(format!("{error:#}")) }
+}

@@ -1,0 +1,299 @@
+//! `verify`: what is written, what would start, what is local and what runs, side by side.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use anyhow::Result;
+use futures_util::StreamExt as _;
+
+use super::{App, Exit, pin};
+use crate::compose::{self, Files, Generation, Project, Set, dotenv, lines};
+use crate::deployment::{self, Deployment, EnvState};
+use crate::docker::ContainerFilter;
+use crate::drift::{self, DaemonView, EnvView, FileImage, RemoteView, Start, Views};
+use crate::error::{self, Error, Kind};
+use crate::model::env_file::State;
+use crate::model::interpolation::Template;
+use crate::model::manifest::Source;
+use crate::model::reference::Tag;
+use crate::registry::{self, ManifestName};
+use crate::report::drift::{FindingKind, Restorable, ServiceViews, Verification};
+use crate::report::{ReleaseView, short_digest};
+use crate::ui::{Cell, Style, Table};
+
+/// How long Compose may read its files.
+const COMPOSE_PATIENCE: Duration = Duration::from_secs(15);
+
+/// `dkv verify`. Without a daemon, as in CI, only what is written is compared.
+///
+/// # Errors
+///
+/// No manifest, or a file cannot be read (exit 3); with `remote`, a registry fails (exit 5).
+pub async fn verify(app: &App, remote: bool) -> Result<Exit> {
+    let deployment = app.require_manifest()?;
+    let mut not_compared = Vec::new();
+    let env = env_view(app, &deployment)?;
+    let (files, disagreements) = file_images(app, &deployment, &mut not_compared)?;
+    let (starts, project) = starts(app, &deployment, &env, &mut not_compared).await?;
+    let daemon = match daemon_view(app, project).await {
+        Ok(view) => Some(view),
+        Err(error) => {
+            not_compared.push(format!("what is local and what runs: {error:#}"));
+            None
+        }
+    };
+    let remote = if remote { Some(remote_view(app, &deployment).await?) } else { None };
+    let views =
+        Views { manifest: &deployment.manifest, deployment: &deployment.hash, env, starts, files, disagreements, daemon, remote };
+    let mut report = drift::compare(&views);
+    report.not_compared = not_compared;
+    app.show(&report, |report| tell(app, report))?;
+    Ok(if report.clean { Exit::Done } else { Exit::Different })
+}
+
+fn env_view(app: &App, deployment: &Deployment) -> Result<EnvView> {
+    let path = deployment.env_path(&app.store);
+    let (state, found) = deployment::env_state(&path, &deployment.env_text(&app.store)?)?;
+    let wrong = match state {
+        EnvState::Missing => Some(FindingKind::EnvMissing),
+        EnvState::Found(State::Stale) => Some(FindingKind::EnvStale),
+        EnvState::Found(State::Edited) => Some(FindingKind::EnvEdited),
+        EnvState::Found(State::Current | State::OldHeader) => None,
+    };
+    let text = found.map(|found| String::from_utf8_lossy(&found.bytes).into_owned()).unwrap_or_default();
+    let values = dotenv::parse(&text, &|name| app.environment.text(name)).unwrap_or_else(|error| {
+        tracing::warn!("{}, {error}", path.display());
+        BTreeMap::new()
+    });
+    Ok(EnvView { file: deployment.manifest.env.file.clone(), wrong, values })
+}
+
+type FileViews = (Vec<FileImage>, Vec<crate::report::pin::PinDisagreement>);
+
+/// The images in all Compose files of the directory, against the manifest.
+fn file_images(app: &App, deployment: &Deployment, not_compared: &mut Vec<String>) -> Result<FileViews> {
+    let texts = match pin::read(app, Some(deployment), &[]) {
+        Ok(texts) => texts,
+        Err(error) if app.compose_files(Some(deployment)).is_ok_and(|files| files.all(Generation::V2).is_empty()) => {
+            not_compared.push(format!("Compose files: {error:#}"));
+            return Ok(FileViews::default());
+        }
+        Err(error) => return Err(error),
+    };
+    let mut images = Vec::new();
+    for text in &texts {
+        for (site, verdict) in text.sites.iter().zip(pin::judge_recorded(text, &deployment.manifest)) {
+            images.push(FileImage {
+                place: format!("{}:{}", text.name, site.position.line),
+                compose_services: site.compose_services.clone(),
+                image: site.image.clone(),
+                verdict,
+            });
+        }
+    }
+    Ok((images, pin::disagreements(&texts)))
+}
+
+/// What Compose would start for somebody who has sourced `versions.env`, and the project's name. Where
+/// Compose cannot say, the files are read without it.
+async fn starts(
+    app: &App,
+    deployment: &Deployment,
+    env: &EnvView,
+    not_compared: &mut Vec<String>,
+) -> Result<(Vec<Start>, String)> {
+    let compose = app.compose(Some(deployment))?;
+    let files = compose.files();
+    if files.all(Generation::V2).is_empty() {
+        return Ok((Vec::new(), files.project_name_v1()));
+    }
+    let environment = compose::Environment::default().with(env.values.clone());
+    let set = if files.databases().is_empty() { Set::Application } else { Set::All };
+    let project = match compose.config(set, &environment, Some(COMPOSE_PATIENCE)).await {
+        Ok(project) => Some(project),
+        Err(error) if error::kind(&error) == Kind::Interrupted => return Err(error),
+        Err(error) => {
+            not_compared.push(format!("what Compose itself makes of its files: {error:#}"));
+            None
+        }
+    };
+    let written = lines::merge(lines::read(files.directory(), &files.all(Generation::V2))?);
+    let name = project.as_ref().map_or_else(|| files.project_name_v1(), |project| project.name.clone());
+    Ok((merge(app, files, env, &written, project.as_ref()), name))
+}
+
+/// Compose's answer, with the texts behind it; services that it leaves out are read from the files.
+fn merge(app: &App, files: &Files, env: &EnvView, written: &[lines::ImageLine], project: Option<&Project>) -> Vec<Start> {
+    let mut starts: Vec<Start> = Vec::new();
+    for service in project.into_iter().flat_map(|project| &project.services) {
+        let awaited =
+            service.depends_on.iter().filter(|(_, condition)| **condition == compose::config::Condition::CompletedSuccessfully);
+        starts.push(Start {
+            compose_service: service.name.clone(),
+            image: service.image.clone(),
+            text: written.iter().find(|line| line.service == service.name).and_then(|line| line.image.clone()),
+            has_build: service.has_build,
+            waits_for_end_of: awaited.map(|(name, _)| name.clone()).collect(),
+            is_one_shot: service.restart.as_deref() == Some("no"),
+            is_active: true,
+        });
+    }
+    let dot_env = std::fs::read_to_string(files.directory().join(".env")).unwrap_or_default();
+    let dot_env = dotenv::parse(&dot_env, &|name| app.environment.text(name)).unwrap_or_default();
+    let lookup = |name: &str| {
+        let value = env.values.get(name).cloned().or_else(|| app.environment.text(name));
+        value.or_else(|| dot_env.get(name).cloned())
+    };
+    for line in written {
+        if !starts.iter().any(|start| start.compose_service == line.service) {
+            let image = line.image.as_ref().and_then(|text| Template::parse(text).ok()?.evaluate(&lookup).ok());
+            starts.push(Start {
+                compose_service: line.service.clone(),
+                image,
+                text: line.image.clone(),
+                has_build: line.has_build,
+                waits_for_end_of: Vec::new(),
+                is_one_shot: false,
+                is_active: project.is_none(),
+            });
+        }
+    }
+    starts
+}
+
+async fn daemon_view(app: &App, project: String) -> Result<DaemonView> {
+    let docker = app.docker().await?;
+    let (images, containers) =
+        tokio::try_join!(docker.image_list(), async { docker.containers(&ContainerFilter::default()).await })?;
+    let directory = app.store.directory();
+    let directory = directory.canonicalize().unwrap_or_else(|_| directory.to_owned());
+    Ok(DaemonView { project, directory: directory.display().to_string(), images, containers })
+}
+
+/// Asks the registries for every remembered digest, and for what the tracked tags name.
+async fn remote_view(app: &App, deployment: &Deployment) -> Result<RemoteView> {
+    let mut questions = Vec::new();
+    for service in deployment.manifest.services.values().filter(|service| service.source == Source::Registry) {
+        let Some(image) = &service.image else { continue };
+        let digests = service.history.entries().iter().filter_map(|entry| entry.digest.clone());
+        questions.extend(digests.map(|digest| (service, image, ManifestName::Digest(digest))));
+        let tracked = service.track_name().parse::<Tag>().ok();
+        questions.extend(tracked.map(|tag| (service, image, ManifestName::Tag(tag))));
+    }
+    app.registry().expect(questions.iter().map(|(_, image, _)| *image));
+    let ask = questions.iter().map(|(service, image, name)| async move {
+        match app.registry().head(image, name).await {
+            Ok(described) => Ok(Some(described.digest)),
+            Err(registry::Error::NotFound { .. }) => Ok(None),
+            Err(error) => Err(anyhow::Error::from(Error::from(error)).context(format!("service `{}`", service.name))),
+        }
+    });
+    let answers: Vec<Result<_>> = futures_util::stream::iter(ask).buffered(app.settings.jobs.get().max(8)).collect().await;
+    let mut view = RemoteView::default();
+    let mut failures = indexmap::IndexMap::new();
+    for ((service, image, name), answer) in questions.iter().zip(answers) {
+        match (answer, name) {
+            (Ok(found), ManifestName::Digest(digest)) => {
+                view.has.insert(((*image).clone(), digest.clone()), found.is_some());
+            }
+            (Ok(found), ManifestName::Tag(_)) => {
+                view.tracked.insert(service.name.clone(), found);
+            }
+            (Err(error), _) => {
+                failures.entry(&service.name).or_insert(error);
+            }
+        }
+    }
+    let total = deployment.manifest.services.len();
+    super::pull::fail_together(failures.into_values().collect(), total, "`dkv verify` without --remote compares the rest")?;
+    Ok(view)
+}
+
+/// The report for people: the views, the releases that cannot be had here, then a line for each finding.
+fn tell(app: &App, report: &Verification) {
+    let has_remote = report.services.iter().any(|service| service.remote.is_some());
+    let mut header = vec!["SERVICE", "MANIFEST", "VERSIONS.ENV", "COMPOSE", "LOCAL", "RUNNING"];
+    if has_remote {
+        header.push("REGISTRY");
+    }
+    let mut table = Table::new(&header);
+    for service in &report.services {
+        table.row(row(service));
+    }
+    if !table.is_empty() {
+        app.ui.table(&table);
+    }
+    for service in &report.services {
+        for state in service.releases.iter().filter(|state| state.status != "current") {
+            let name = state.release.short();
+            match state.restorable {
+                Restorable::Registry => app.ui.note(format!("{}: {name} can be restored from the registry", service.name)),
+                Restorable::Lost => app.ui.note(format!("{}: {name} is lost: it cannot be restored", service.name)),
+                Restorable::Unknown if service.local.is_some() => {
+                    app.ui.note(format!("{}: {name} is not on this host; --remote asks the registry for it", service.name));
+                }
+                Restorable::Unknown | Restorable::Here => {}
+            }
+        }
+    }
+    let line = |finding: &crate::report::drift::Finding| {
+        let service = finding.service.as_ref().map_or_else(String::new, |service| format!("{service}: "));
+        let mend = finding.mend.as_ref().map_or_else(String::new, |mend| format!(" → {mend}"));
+        format!("{service}{}{mend}", finding.message)
+    };
+    report.notes.iter().for_each(|finding| app.ui.note(line(finding)));
+    report.not_compared.iter().for_each(|what| app.ui.warn(format!("not compared: {what}")));
+    report.drift.iter().for_each(|finding| app.ui.data(line(finding)));
+    app.ui.status(match report.drift.len() {
+        0 => "No drift".to_owned(),
+        1 => "1 disagreement".to_owned(),
+        count => format!("{count} disagreements"),
+    });
+}
+
+fn row(service: &ServiceViews) -> Vec<Cell> {
+    let recorded = service.manifest.as_ref();
+    let same =
+        |is_same: bool, other: String| if is_same { Cell::new("same", Style::Green) } else { Cell::new(other, Style::Red) };
+    let none = || Cell::new("-", Style::Dim);
+    let env = service.env.as_ref().map_or_else(none, |value| same(service.env_as_recorded, brief(value)));
+    let differing = service.compose.iter().find(|view| !view.as_recorded);
+    let compose = match (differing, service.compose.is_empty()) {
+        (_, true) => none(),
+        (Some(view), _) => same(false, brief(view.image.rsplit('/').next().unwrap_or_default())),
+        (None, _) => same(true, String::new()),
+    };
+    let local = service
+        .local
+        .map_or_else(none, |local| if local { Cell::new("yes", Style::Green) } else { Cell::new("gone", Style::Red) });
+    let differing = service.running.iter().find(|view| view.as_recorded == Some(false));
+    let running = match (differing, service.running.is_empty()) {
+        (_, true) => none(),
+        (Some(view), _) => {
+            let id = view.image_id.as_deref().map_or("?", short_digest);
+            same(false, view.tag.clone().unwrap_or_else(|| id.to_owned()))
+        }
+        (None, _) => same(true, String::new()),
+    };
+    let mut cells = vec![
+        Cell::new(&service.name, Style::Bold),
+        Cell::plain(recorded.map_or_else(|| "-".to_owned(), ReleaseView::short)),
+        env,
+        compose,
+        local,
+        running,
+    ];
+    if let Some(remote) = &service.remote {
+        let is_same = recorded.is_some_and(|release| release.digest.as_ref() == Some(remote));
+        cells.push(if is_same { same(true, String::new()) } else { Cell::new(short_digest(remote), Style::Yellow) });
+    }
+    cells
+}
+
+/// A tag or an image with its digest cut to what people read.
+fn brief(text: &str) -> String {
+    match text.split_once("@sha256:") {
+        Some((name, hex)) => format!("{name} ({})", short_digest(hex)),
+        None => text.to_owned(),
+    }
+}

@@ -1,0 +1,454 @@
+//! The typed answer of `compose config`: what Compose would start, with everything interpolated.
+//!
+//! v2 prints JSON, v1 YAML; both are read by the same types, generous to keys that dkv does not need.
+//! Environments of services are not read: they hold secrets.
+
+use anyhow::{Context as _, Result};
+use indexmap::IndexMap;
+use serde::Deserialize;
+
+/// A Compose project.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Project {
+    /// The project's name, which the daemon's labels and the default network carry.
+    pub name: String,
+    /// The Compose services in Compose's order.
+    pub services: Vec<ServiceConfig>,
+    /// The named volumes by their key in the files.
+    pub volumes: IndexMap<String, Volume>,
+}
+
+impl Project {
+    /// The Compose service called `name`.
+    #[must_use]
+    pub fn service(&self, name: &str) -> Option<&ServiceConfig> {
+        self.services.iter().find(|service| service.name == name)
+    }
+
+    /// Whether another Compose service waits for `name` to finish, which makes it a one-shot.
+    #[must_use]
+    pub fn is_awaited_to_complete(&self, name: &str) -> bool {
+        let waits = |service: &ServiceConfig| service.depends_on.get(name) == Some(&Condition::CompletedSuccessfully);
+        self.services.iter().any(waits)
+    }
+}
+
+/// A Compose service.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ServiceConfig {
+    /// Its key under `services:`.
+    pub name: String,
+    /// Its image with all variables replaced; absent when it is only built.
+    pub image: Option<String>,
+    /// Whether it has a build section.
+    pub has_build: bool,
+    /// What it depends on, and what it waits for.
+    pub depends_on: IndexMap<String, Condition>,
+    /// The restart policy as written; absent means `no`.
+    pub restart: Option<String>,
+    /// What the files say about its health check.
+    pub healthcheck: Healthcheck,
+    /// The container's fixed name, if the files give one.
+    pub container_name: Option<String>,
+    /// The profiles it belongs to; none means always.
+    pub profiles: Vec<String>,
+    /// The bind mounts and volumes.
+    pub mounts: Vec<Mount>,
+}
+
+impl ServiceConfig {
+    /// A service of which nothing but its name is known, and perhaps its image.
+    #[must_use]
+    pub fn named(name: String, image: Option<String>) -> Self {
+        Self {
+            name,
+            image,
+            has_build: false,
+            depends_on: IndexMap::new(),
+            restart: None,
+            healthcheck: Healthcheck::Image,
+            container_name: None,
+            profiles: Vec::new(),
+            mounts: Vec::new(),
+        }
+    }
+}
+
+/// What a dependent service waits for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize)]
+pub enum Condition {
+    /// The container was started.
+    #[default]
+    #[serde(rename = "service_started")]
+    Started,
+    /// Its health check passed.
+    #[serde(rename = "service_healthy")]
+    Healthy,
+    /// It exited with 0.
+    #[serde(rename = "service_completed_successfully")]
+    CompletedSuccessfully,
+}
+
+/// What the Compose files say about a health check.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Healthcheck {
+    /// The files define one.
+    Defined,
+    /// The files switch the image's off.
+    Disabled,
+    /// The files say nothing: the image decides.
+    Image,
+}
+
+/// A bind mount or volume of a service; other kinds of mounts are left out.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Mount {
+    /// Where the data comes from.
+    pub source: Source,
+    /// The path inside the container.
+    pub target: String,
+    /// Whether the container may only read.
+    pub read_only: bool,
+}
+
+/// Where a mount's data lives.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Source {
+    /// A path of the host.
+    Bind(String),
+    /// A named volume, by the daemon's name for it.
+    Volume(String),
+    /// A volume without a name, made anew for each container.
+    Anonymous,
+}
+
+/// A named volume of the project.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Volume {
+    /// The daemon's name for it.
+    pub name: String,
+    /// Whether somebody else made it.
+    pub is_external: bool,
+}
+
+/// Reads what v2's `config --format json` prints.
+///
+/// # Errors
+/// The text is something else.
+pub fn parse_v2(text: &str) -> Result<Project> {
+    let mut raw: RawProject = serde_json::from_str(text).context("cannot read what `docker compose config` printed")?;
+    let name = raw.name.take().context("`docker compose config` printed no project name")?;
+    Ok(raw.into_project(name))
+}
+
+/// Reads what v1's `config` prints. It has neither the project's `name`, nor does it leave out the
+/// services whose profiles are not among the `active` ones, as v2 does.
+///
+/// # Errors
+/// The text is something else.
+pub fn parse_v1(text: &str, name: String, active: &[String]) -> Result<Project> {
+    let mut raw: RawProject = serde_yaml::from_str(text).context("cannot read what `docker-compose config` printed")?;
+    raw.services
+        .retain(|_, service| service.profiles.is_empty() || service.profiles.iter().any(|profile| active.contains(profile)));
+    Ok(raw.into_project(name))
+}
+
+impl RawProject {
+    fn into_project(self, name: String) -> Project {
+        let volumes: IndexMap<String, Volume> =
+            self.volumes.into_iter().map(|(key, volume)| volume_of(key, volume.unwrap_or_default(), &name)).collect();
+        let services = self.services.into_iter().map(|(key, service)| service.into_config(key, &volumes)).collect();
+        Project { name, services, volumes }
+    }
+}
+
+#[derive(Deserialize)]
+struct RawProject {
+    name: Option<String>,
+    #[serde(default)]
+    services: IndexMap<String, RawService>,
+    #[serde(default)]
+    volumes: IndexMap<String, Option<RawVolume>>,
+}
+
+#[derive(Deserialize)]
+struct RawService {
+    image: Option<String>,
+    build: Option<serde::de::IgnoredAny>,
+    #[serde(default)]
+    depends_on: RawDependencies,
+    restart: Option<String>,
+    healthcheck: Option<RawHealthcheck>,
+    container_name: Option<String>,
+    #[serde(default)]
+    profiles: Vec<String>,
+    #[serde(default)]
+    volumes: Vec<RawMount>,
+}
+
+#[derive(Deserialize)]
+#[serde(untagged)]
+enum RawDependencies {
+    List(Vec<String>),
+    Map(IndexMap<String, RawDependency>),
+}
+
+impl Default for RawDependencies {
+    fn default() -> Self {
+        Self::List(Vec::new())
+    }
+}
+
+#[derive(Deserialize)]
+struct RawDependency {
+    #[serde(default)]
+    condition: Condition,
+}
+
+#[derive(Deserialize)]
+struct RawHealthcheck {
+    #[serde(default)]
+    disable: bool,
+    test: Option<RawTest>,
+}
+
+#[derive(Deserialize)]
+#[serde(untagged)]
+enum RawTest {
+    Words(Vec<String>),
+    Shell(#[expect(dead_code, reason = "the shape is what counts")] String),
+}
+
+#[derive(Deserialize)]
+#[serde(untagged)]
+enum RawMount {
+    Short(String),
+    Long {
+        #[serde(rename = "type")]
+        kind: String,
+        source: Option<String>,
+        target: String,
+        #[serde(default)]
+        read_only: bool,
+    },
+}
+
+#[derive(Deserialize, Default)]
+struct RawVolume {
+    name: Option<String>,
+    #[serde(default)]
+    external: RawExternal,
+}
+
+/// `external: true`, or the older `external: {name: …}`.
+#[derive(Deserialize)]
+#[serde(untagged)]
+enum RawExternal {
+    Flag(bool),
+    Named { name: Option<String> },
+}
+
+impl Default for RawExternal {
+    fn default() -> Self {
+        Self::Flag(false)
+    }
+}
+
+fn volume_of(key: String, raw: RawVolume, project: &str) -> (String, Volume) {
+    let (is_external, external_name) = match raw.external {
+        RawExternal::Flag(flag) => (flag, None),
+        RawExternal::Named { name } => (true, name),
+    };
+    let implied = || if is_external { key.clone() } else { format!("{project}_{key}") };
+    let name = raw.name.or(external_name).unwrap_or_else(implied);
+    (key, Volume { name, is_external })
+}
+
+impl RawService {
+    fn into_config(self, name: String, volumes: &IndexMap<String, Volume>) -> ServiceConfig {
+        let depends_on = match self.depends_on {
+            RawDependencies::List(names) => names.into_iter().map(|name| (name, Condition::Started)).collect(),
+            RawDependencies::Map(map) => map.into_iter().map(|(name, dependency)| (name, dependency.condition)).collect(),
+        };
+        ServiceConfig {
+            name,
+            image: self.image.map(|image| undouble(&image)),
+            has_build: self.build.is_some(),
+            depends_on,
+            restart: self.restart,
+            healthcheck: self.healthcheck.map_or(Healthcheck::Image, |check| check.judge()),
+            container_name: self.container_name,
+            profiles: self.profiles,
+            mounts: self.volumes.into_iter().filter_map(|mount| mount.into_mount(volumes)).collect(),
+        }
+    }
+}
+
+impl RawHealthcheck {
+    fn judge(&self) -> Healthcheck {
+        match &self.test {
+            _ if self.disable => Healthcheck::Disabled,
+            Some(RawTest::Words(words)) if words.first().is_some_and(|word| word == "NONE") => Healthcheck::Disabled,
+            Some(RawTest::Shell(_) | RawTest::Words(_)) => Healthcheck::Defined,
+            // Only intervals: they adjust the image's own check.
+            None => Healthcheck::Image,
+        }
+    }
+}
+
+impl RawMount {
+    fn into_mount(self, volumes: &IndexMap<String, Volume>) -> Option<Mount> {
+        let (is_bind, source, target, read_only) = match self {
+            Self::Short(text) => {
+                let mut parts = undouble(&text).split(':').map(str::to_owned).collect::<Vec<_>>().into_iter();
+                let first = parts.next()?;
+                match parts.next() {
+                    None => (false, None, first, false),
+                    Some(target) => {
+                        let read_only = parts.next().is_some_and(|mode| mode.split(',').any(|flag| flag == "ro"));
+                        (first.starts_with('/'), Some(first), target, read_only)
+                    }
+                }
+            }
+            Self::Long { kind, source, target, read_only } => {
+                let is_bind = match kind.as_str() {
+                    "bind" => true,
+                    "volume" => false,
+                    _ => return None,
+                };
+                (is_bind, source.map(|source| undouble(&source)), undouble(&target), read_only)
+            }
+        };
+        let source = match source {
+            Some(path) if is_bind => Source::Bind(path),
+            Some(key) => Source::Volume(volumes.get(&key).map_or(key, |volume| volume.name.clone())),
+            None => Source::Anonymous,
+        };
+        Some(Mount { source, target, read_only })
+    }
+}
+
+/// Undoes the doubling of dollars, by which `config` keeps its output a valid Compose file.
+fn undouble(text: &str) -> String {
+    text.replace("$$", "$")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const V1: &str = r#"
+services:
+  app:
+    build: {context: /srv/shop}
+    depends_on:
+      migrate: {condition: service_completed_successfully}
+      db: {condition: service_healthy}
+    healthcheck: {interval: 5s}
+    image: shop:1.40
+    restart: unless-stopped
+    volumes:
+    - /srv/$$x:/x:rw
+    - data:/data:ro
+    - /anonymous
+  db:
+    depends_on: [cache]
+    healthcheck: {disable: true}
+    image: postgres:13
+    volumes:
+    - {type: bind, source: /srv/db, target: /db, read_only: true}
+    - {type: tmpfs, target: /tmp}
+  debug:
+    image: shop:1.40
+    profiles: [debug]
+  migrate:
+    image: shop:1.40
+    healthcheck: {test: [NONE]}
+    restart: 'no'
+version: '3.8'
+volumes:
+  data: {}
+  shared: {external: {name: theirs}}
+  other: {external: true}
+"#;
+
+    const V2: &str = r#"{
+      "name": "shop", "x-extra": 1,
+      "services": {
+        "app": {
+          "command": null, "build": {"context": "/srv/shop", "dockerfile": "Dockerfile"},
+          "depends_on": {"migrate": {"condition": "service_completed_successfully", "required": true}},
+          "healthcheck": {"test": ["CMD", "true"]},
+          "image": "shop:1.40",
+          "environment": {"SECRET": "hush"},
+          "volumes": [
+            {"type": "bind", "source": "/srv/$$x", "target": "/x", "bind": {"create_host_path": true}},
+            {"type": "volume", "source": "data", "target": "/data", "read_only": true, "volume": {}},
+            {"type": "volume", "target": "/anonymous", "volume": {}}
+          ]
+        },
+        "migrate": {"image": "shop:1.40", "restart": "no"}
+      },
+      "volumes": {"data": {"name": "elsewhere"}, "empty": null}
+    }"#;
+
+    fn mount(source: Source, target: &str, read_only: bool) -> Mount {
+        Mount { source, target: target.to_owned(), read_only }
+    }
+
+    fn expected_mounts(volume: &str) -> [Mount; 3] {
+        [
+            mount(Source::Bind("/srv/$x".into()), "/x", false),
+            mount(Source::Volume(volume.into()), "/data", true),
+            mount(Source::Anonymous, "/anonymous", false),
+        ]
+    }
+
+    #[test]
+    fn v1_yaml_is_read() {
+        let project = parse_v1(V1, "shop".to_owned(), &[]).unwrap();
+        assert_eq!(project.name, "shop");
+        assert_eq!(project.services.iter().map(|service| service.name.as_str()).collect::<Vec<_>>(), ["app", "db", "migrate"]);
+        let app = project.service("app").unwrap();
+        assert_eq!(app.image.as_deref(), Some("shop:1.40"));
+        assert!(app.has_build);
+        assert_eq!(app.depends_on["db"], Condition::Healthy);
+        assert_eq!(app.healthcheck, Healthcheck::Image);
+        assert_eq!(app.mounts, expected_mounts("shop_data"));
+        let db = project.service("db").unwrap();
+        assert_eq!(db.depends_on["cache"], Condition::Started);
+        assert_eq!(db.healthcheck, Healthcheck::Disabled);
+        assert_eq!(db.mounts, [mount(Source::Bind("/srv/db".into()), "/db", true)]);
+        let migrate = project.service("migrate").unwrap();
+        assert_eq!((migrate.restart.as_deref(), migrate.healthcheck), (Some("no"), Healthcheck::Disabled));
+        assert!(project.is_awaited_to_complete("migrate"));
+        assert!(!project.is_awaited_to_complete("db"));
+        assert_eq!(project.volumes["shared"], Volume { name: "theirs".into(), is_external: true });
+        assert_eq!(project.volumes["other"], Volume { name: "other".into(), is_external: true });
+    }
+
+    #[test]
+    fn v1_profiles_are_applied_here() {
+        let project = parse_v1(V1, "shop".to_owned(), &["debug".to_owned()]).unwrap();
+        assert_eq!(project.service("debug").unwrap().profiles, ["debug"]);
+    }
+
+    #[test]
+    fn v2_json_is_read() {
+        let project = parse_v2(V2).unwrap();
+        assert_eq!(project.name, "shop");
+        let app = project.service("app").unwrap();
+        assert!(app.has_build);
+        assert_eq!(app.healthcheck, Healthcheck::Defined);
+        assert_eq!(app.mounts, expected_mounts("elsewhere"));
+        assert!(project.is_awaited_to_complete("migrate"));
+        assert_eq!(project.volumes["empty"].name, "shop_empty");
+        assert!(!format!("{project:?}").contains("hush"));
+    }
+
+    #[test]
+    fn something_else_is_refused() {
+        assert!(parse_v2("name: shop").is_err());
+        assert!(parse_v1("[1]", String::new(), &[]).is_err());
+    }
+}

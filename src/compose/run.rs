@@ -1,0 +1,674 @@
+//! The one place that starts Compose.
+//!
+//! # One project
+//! Compose takes the project's name from `COMPOSE_PROJECT_NAME`, else from a top-level `name:` (v2
+//! only; v1 refuses such a file), else from the directory. A `name:` that only the application file
+//! has would not be seen by a call about the database files, which would start them in a project and
+//! network of their own. So when a file has a `name:` and the call names files, the name that the
+//! application has for Compose is passed with `-p`. Database files that name another project are
+//! refused: either choice would start second databases beside the running ones, with empty volumes.
+//!
+//! # Signals
+//! Compose runs in dkv's process group, so Ctrl-C on a terminal reaches it too. While it runs, a
+//! first SIGINT makes dkv wait for what Compose makes of it, a second one or a SIGTERM is passed on
+//! as SIGTERM; either way the call ends as [`Kind::Interrupted`]. As tokio never restores a signal's
+//! default action, the program must listen for both signals outside these calls as well, and
+//! let a call that [`is_running`] come to its end.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::ffi::OsString;
+use std::fmt;
+use std::fs::File;
+use std::io::ErrorKind;
+use std::os::fd::AsFd as _;
+use std::path::{Path, PathBuf};
+use std::process::{ExitStatus, Stdio};
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+
+use anyhow::{Context as _, Result};
+use tokio::io::{AsyncRead, AsyncReadExt as _};
+use tokio::process::{Child, Command};
+use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::sync::OnceCell;
+
+use super::argv::{self, Action, Generation, Selection, Set};
+use super::config::{self, Project};
+use super::files::Files;
+use super::lines::Document;
+use crate::error::{self, Error, Kind};
+
+/// How long a call that took too long may take to end when it is asked to.
+const LAST_PATIENCE: Duration = Duration::from_secs(10);
+
+/// How many bytes of a failed call's messages go into the error.
+const TAIL: usize = 2048;
+
+/// How many calls that change something are under way.
+static RUNNING: AtomicUsize = AtomicUsize::new(0);
+
+/// Whether Compose is changing something: whoever gives such a call up leaves it to run unseen.
+#[must_use]
+pub fn is_running() -> bool {
+    RUNNING.load(Ordering::SeqCst) > 0
+}
+
+/// A call that changes something, from before it begins until it has ended.
+struct Running;
+
+impl Running {
+    fn begin() -> Self {
+        RUNNING.fetch_add(1, Ordering::SeqCst);
+        Self
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        RUNNING.fetch_sub(1, Ordering::SeqCst);
+    }
+}
+
+/// Where Compose's own output goes; never to dkv's stdout.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Output {
+    /// To dkv's stderr, which keeps Compose's live display on a terminal.
+    Inherit,
+    /// Nowhere, unless the call fails: then its last lines are in the error.
+    Capture,
+}
+
+/// What Compose's environment has that dkv's own does not, and the other way round.
+#[derive(Clone, Default)]
+pub struct Environment {
+    set: BTreeMap<String, String>,
+    secrets: BTreeMap<String, String>,
+    removed: BTreeSet<String>,
+}
+
+impl Environment {
+    /// The environment with `variables` set; they override inherited ones, `.env` and secrets.
+    #[must_use]
+    pub fn with(mut self, variables: impl IntoIterator<Item = (String, String)>) -> Self {
+        self.set.extend(variables);
+        self
+    }
+
+    /// The environment with `variables` that no message may show, such as those of a decrypted
+    /// `.env`. Over such a file an inherited variable of the same name would win: leave it out here.
+    #[must_use]
+    pub fn with_secrets(mut self, variables: impl IntoIterator<Item = (String, String)>) -> Self {
+        self.secrets.extend(variables);
+        self
+    }
+
+    /// The environment without the inherited variable `name`.
+    #[must_use]
+    pub fn without(mut self, name: impl Into<String>) -> Self {
+        self.removed.insert(name.into());
+        self
+    }
+
+    /// Gives it to a child.
+    pub fn apply(&self, command: &mut Command) {
+        for name in &self.removed {
+            command.env_remove(name);
+        }
+        command.envs(&self.secrets).envs(&self.set);
+        // The two sets of files are one project: each would report the other's containers as orphans.
+        command.env("COMPOSE_IGNORE_ORPHANS", "1");
+    }
+
+    /// The text without secret values. Very short ones are not looked for: they would blank out words.
+    fn redact(&self, text: String) -> String {
+        let secrets = self.secrets.values().filter(|secret| secret.len() >= 4);
+        secrets.fold(text, |text, secret| text.replace(secret.as_str(), "***"))
+    }
+}
+
+/// Shows names only.
+impl fmt::Debug for Environment {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Environment")
+            .field("set", &self.set.keys())
+            .field("secrets", &self.secrets.keys())
+            .field("removed", &self.removed)
+            .finish()
+    }
+}
+
+/// A Compose program that was found to run.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Tool {
+    program: &'static [&'static str],
+    /// Which of the two it is.
+    pub generation: Generation,
+    /// Its version, such as `2.40.3`.
+    pub version: String,
+}
+
+impl Tool {
+    /// Finds Compose: the plugin of the docker command, else `docker-compose` of either generation.
+    ///
+    /// # Errors
+    /// Neither runs (exit 6).
+    pub async fn detect(environment: &Environment) -> Result<Self> {
+        const PROGRAMS: [&[&str]; 2] = [&["docker", "compose"], &["docker-compose"]];
+        for program in PROGRAMS {
+            let mut command = Command::new(program[0]);
+            command.args(&program[1..]).arg("version").stdin(Stdio::null()).kill_on_drop(true);
+            environment.apply(&mut command);
+            let output = match command.output().await {
+                Ok(output) => output,
+                Err(error) if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::PermissionDenied) => continue,
+                Err(error) => return Err(error).with_context(|| format!("cannot run `{}`", program.join(" "))),
+            };
+            let text = String::from_utf8_lossy(&output.stdout);
+            if let Some((generation, version)) = parse_version(&text).filter(|_| output.status.success()) {
+                tracing::debug!("using `{}` {version}", program.join(" "));
+                return Ok(Self { program, generation, version });
+            }
+        }
+        Err(error::docker("Docker Compose is not installed: neither `docker compose` nor `docker-compose` runs")
+            .with_hint("install the Compose plugin (package docker-compose-plugin or docker-compose-v2), or docker-compose")
+            .into())
+    }
+}
+
+/// The generation and version in what `version` prints: `Docker Compose version v2.40.3`, or
+/// `docker-compose version 1.29.2, build unknown` and further lines.
+fn parse_version(text: &str) -> Option<(Generation, String)> {
+    let line = text.lines().next()?;
+    let (name, version) = line.split_once(" version ")?;
+    if !matches!(name, "Docker Compose" | "docker-compose") {
+        return None;
+    }
+    let version = version.split([',', ' ']).next()?;
+    let version = version.strip_prefix('v').unwrap_or(version);
+    let generation = if version.starts_with("1.") { Generation::V1 } else { Generation::V2 };
+    Some((generation, version.to_owned()))
+}
+
+/// Compose, for one deployment.
+#[derive(Debug)]
+pub struct Compose {
+    files: Files,
+    output: Output,
+    tool: OnceCell<Tool>,
+    /// A lock that calls which change something keep for as long as they run.
+    held: Option<File>,
+}
+
+impl Compose {
+    /// Compose for the deployment of `files`. Starts nothing; the program is looked for at the first call.
+    #[must_use]
+    pub fn new(files: Files, output: Output) -> Self {
+        Self { files, output, tool: OnceCell::new(), held: None }
+    }
+
+    /// Lets calls that change something hold the lock that `handle` belongs to: if dkv is killed, the
+    /// next one then waits until Compose has ended too.
+    #[must_use]
+    pub fn holding(mut self, handle: File) -> Self {
+        self.held = Some(handle);
+        self
+    }
+
+    /// The deployment's files.
+    #[must_use]
+    pub fn files(&self) -> &Files {
+        &self.files
+    }
+
+    /// The Compose program, looked for once.
+    ///
+    /// # Errors
+    /// There is none (exit 6).
+    pub async fn tool(&self, environment: &Environment) -> Result<&Tool> {
+        self.tool.get_or_try_init(|| Tool::detect(environment)).await
+    }
+
+    /// Runs `action` on the files of `set` and waits for its end.
+    ///
+    /// # Errors
+    /// There is no Compose, or it failed (exit 6); there are no such files (exit 3); interrupted (130).
+    pub async fn run(&self, set: Set, action: &Action, environment: &Environment) -> Result<()> {
+        self.run_within(None, set, action, environment).await
+    }
+
+    /// As [`Compose::run`], but ends Compose when it takes longer than `limit`.
+    ///
+    /// # Errors
+    /// As [`Compose::run`], and when the limit passes (exit 6).
+    pub async fn run_within(&self, limit: Option<Duration>, set: Set, action: &Action, environment: &Environment) -> Result<()> {
+        let selection = self.selection(set, environment).await?;
+        let mut call = self.call(&selection, action, environment).await?;
+        call.limit = limit;
+        let _running = (!call.is_read_only).then(Running::begin);
+        let captured = match self.output {
+            Output::Inherit => call.inherit().await?,
+            Output::Capture => call.capture().await?,
+        };
+        call.check(&captured, self.v1_meets_name())
+    }
+
+    /// What Compose would start of `set`, interpolated and merged; given up after `deadline`.
+    ///
+    /// # Errors
+    /// As [`Compose::run`], and when the deadline passes (exit 6).
+    pub async fn config(&self, set: Set, environment: &Environment, deadline: Option<Duration>) -> Result<Project> {
+        let read = async {
+            let selection = self.selection(set, environment).await?;
+            self.config_of(&selection, environment).await
+        };
+        let Some(deadline) = deadline else { return read.await };
+        tokio::time::timeout(deadline, read).await.unwrap_or_else(|_| {
+            let message = format!("Compose did not read its files within {} s", deadline.as_secs_f64());
+            Err(error::docker(message).with_hint("run `docker compose config` by hand to see what it waits for").into())
+        })
+    }
+
+    async fn config_of(&self, selection: &Selection, environment: &Environment) -> Result<Project> {
+        let call = self.call(selection, &Action::Config, environment).await?;
+        let captured = call.capture().await?;
+        call.check(&captured, self.v1_meets_name())?;
+        let generation = self.tool(environment).await?.generation;
+        let text = String::from_utf8(captured.stdout).context("`compose config` printed something that is not UTF-8")?;
+        match generation {
+            Generation::V1 => config::parse_v1(&text, self.files.project_name_v1(), self.files.profiles()),
+            Generation::V2 => config::parse_v2(&text),
+        }
+    }
+
+    /// How a call about `set` names files, directory and project.
+    async fn selection(&self, set: Set, environment: &Environment) -> Result<Selection> {
+        let generation = self.tool(environment).await?.generation;
+        let mut selection = self.files.selection(set, generation)?;
+        let is_split = set != Set::Application && !self.files.databases().is_empty();
+        if is_split && generation == Generation::V2 && self.files.project_name_variable().is_none() {
+            selection.project_name = self.shared_name(environment).await?;
+        }
+        Ok(selection)
+    }
+
+    /// The name that both sets must use, unless all files leave it to the directory.
+    async fn shared_name(&self, environment: &Environment) -> Result<Option<String>> {
+        let databases_are_named = self.is_named(self.files.databases());
+        let application = self.files.application(Generation::V2);
+        if application.is_empty() || !(databases_are_named || self.is_named(application)) {
+            return Ok(None);
+        }
+        let plain = self.files.selection(Set::Application, Generation::V2)?;
+        let name = self.config_of(&plain, environment).await?.name;
+        if databases_are_named {
+            let plain = self.files.selection(Set::Databases, Generation::V2)?;
+            let other = self.config_of(&plain, environment).await?.name;
+            if other != name {
+                return Err(error::state(format!(
+                    "the application's Compose files make the project `{name}`, the database files `{other}`"
+                ))
+                .with_hint("dkv runs both as one project: give the files the same top-level `name:`")
+                .into());
+            }
+        }
+        Ok(Some(name))
+    }
+
+    /// Whether one of `files` names its project; what cannot be read here Compose will refuse itself.
+    fn is_named(&self, files: &[PathBuf]) -> bool {
+        let directory = self.files.directory();
+        files.iter().any(|file| Document::read(&directory.join(file)).is_ok_and(|document| document.is_named()))
+    }
+
+    /// Whether a failure is explained by a file that only v2 understands.
+    fn v1_meets_name(&self) -> bool {
+        let is_v1 = self.tool.get().is_some_and(|tool| tool.generation == Generation::V1);
+        is_v1 && self.is_named(&self.files.all(Generation::V1))
+    }
+
+    async fn call<'a>(&'a self, selection: &Selection, action: &Action, environment: &'a Environment) -> Result<Call<'a>> {
+        let tool = self.tool(environment).await?;
+        let arguments = argv::arguments(tool.generation, selection, action);
+        let is_read_only = *action == Action::Config;
+        Ok(Call {
+            program: tool.program,
+            arguments,
+            directory: self.files.directory(),
+            environment,
+            is_read_only,
+            limit: None,
+            held: self.held.as_ref(),
+        })
+    }
+}
+
+/// One Compose process to be.
+struct Call<'a> {
+    program: &'static [&'static str],
+    arguments: Vec<OsString>,
+    directory: &'a Path,
+    environment: &'a Environment,
+    /// Whether it may be killed when nobody waits for it any more.
+    is_read_only: bool,
+    /// How long it may take before it is ended.
+    limit: Option<Duration>,
+    /// A lock to keep while it runs.
+    held: Option<&'a File>,
+}
+
+/// How a call ended and what was kept of its output.
+struct Captured {
+    status: ExitStatus,
+    end: End,
+    stdout: Vec<u8>,
+    messages: Option<String>,
+}
+
+impl Call<'_> {
+    fn command(&self) -> Result<Command> {
+        tracing::debug!("running `{self}` in {}", self.directory.display());
+        let mut command = Command::new(self.program[0]);
+        command.args(&self.program[1..]).args(&self.arguments).current_dir(self.directory);
+        command.kill_on_drop(self.is_read_only);
+        self.environment.apply(&mut command);
+        if self.directory != Path::new(".") {
+            // v2 names a project after the directory as the shell knows it, symbolic links and all.
+            let absolute = std::path::absolute(self.directory).context("cannot find the current directory")?;
+            command.env("PWD", absolute);
+        }
+        Ok(command)
+    }
+
+    fn spawn(&self, command: &mut Command) -> Result<Child> {
+        let failed = |source| error::docker(format!("cannot run `{self}` in {}: {source}", self.directory.display()));
+        Ok(command.spawn().map_err(failed)?)
+    }
+
+    /// The lock as standard input, the one handle that every program passes on to the one it runs.
+    fn input(&self) -> Result<Option<Stdio>> {
+        let Some(held) = self.held.filter(|_| !self.is_read_only) else { return Ok(None) };
+        Ok(Some(held.try_clone().context("cannot share the lock")?.into()))
+    }
+
+    async fn inherit(&self) -> Result<Captured> {
+        let stderr = || std::io::stderr().as_fd().try_clone_to_owned().context("cannot use stderr");
+        let mut command = self.command()?;
+        let signals = Signals::listen()?;
+        if let Some(input) = self.input()? {
+            command.stdin(input);
+        }
+        let mut child = self.spawn(command.stdout(stderr()?).stderr(stderr()?))?;
+        let (status, end) = signals.wait(&mut child, self.limit).await?;
+        Ok(Captured { status, end, stdout: Vec::new(), messages: None })
+    }
+
+    async fn capture(&self) -> Result<Captured> {
+        let mut command = self.command()?;
+        let signals = Signals::listen()?;
+        let input = self.input()?.unwrap_or_else(Stdio::null);
+        let mut child = self.spawn(command.stdin(input).stdout(Stdio::piped()).stderr(Stdio::piped()))?;
+        let (stdout, stderr) = (child.stdout.take(), child.stderr.take());
+        let ((status, end), stdout, stderr) =
+            tokio::try_join!(signals.wait(&mut child, self.limit), drain(stdout), drain(stderr))?;
+        let messages = Some(self.environment.redact(tail(&stderr)));
+        Ok(Captured { status, end, stdout, messages })
+    }
+
+    fn check(&self, captured: &Captured, v1_meets_name: bool) -> Result<()> {
+        match captured.end {
+            End::Itself => {}
+            End::Interrupted => return Err(Error::new(Kind::Interrupted, format!("`{self}` was interrupted")).into()),
+            End::TooLong => {
+                let limit = self.limit.unwrap_or_default().as_secs();
+                return Err(error::docker(format!("`{self}` had not ended after {limit} s and was ended")).into());
+            }
+        }
+        if captured.status.success() {
+            return Ok(());
+        }
+        let how = match captured.status.code() {
+            Some(code) => format!("exit code {code}"),
+            None => captured.status.to_string(),
+        };
+        let mut message = format!("`{self}` failed with {how}");
+        if let Some(messages) = captured.messages.as_deref().filter(|messages| !messages.is_empty()) {
+            message.push_str(":\n");
+            message.push_str(messages);
+        }
+        let error = error::docker(message);
+        Err(if v1_meets_name {
+            error.with_hint("Compose 1 does not know the top-level `name:`: install Compose 2, or use COMPOSE_PROJECT_NAME")
+        } else if captured.messages.is_none() {
+            error.with_hint("Compose says why in its messages above")
+        } else {
+            error
+        }
+        .into())
+    }
+}
+
+/// Shows the command line; values of variables are not part of it.
+impl fmt::Display for Call<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.program.join(" "))?;
+        self.arguments.iter().try_for_each(|argument| write!(f, " {}", argument.display()))
+    }
+}
+
+/// Who made a call end.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum End {
+    /// Nobody.
+    Itself,
+    /// A signal.
+    Interrupted,
+    /// Its limit.
+    TooLong,
+}
+
+/// The signals that ask a call to end, listened to from before the child exists.
+struct Signals {
+    interrupts: Signal,
+    terminations: Signal,
+}
+
+impl Signals {
+    fn listen() -> Result<Self> {
+        Ok(Self {
+            interrupts: signal(SignalKind::interrupt()).context("cannot listen for SIGINT")?,
+            terminations: signal(SignalKind::terminate()).context("cannot listen for SIGTERM")?,
+        })
+    }
+
+    /// Waits for the end of `child`, no longer than `limit`, and tells who asked for it.
+    async fn wait(mut self, child: &mut Child, limit: Option<Duration>) -> Result<(ExitStatus, End)> {
+        let mut end = End::Itself;
+        let mut patience = limit.unwrap_or(Duration::MAX);
+        loop {
+            let too_long = tokio::time::sleep(patience);
+            tokio::select! {
+                status = child.wait() => return Ok((status.context("cannot wait for Compose")?, end)),
+                _ = self.interrupts.recv() => {
+                    if end == End::Interrupted {
+                        terminate(child);
+                    }
+                    end = End::Interrupted;
+                }
+                _ = self.terminations.recv() => {
+                    terminate(child);
+                    end = End::Interrupted;
+                }
+                () = too_long => {
+                    if end == End::TooLong {
+                        child.start_kill().context("cannot end Compose")?;
+                    } else {
+                        terminate(child);
+                        end = End::TooLong;
+                    }
+                    patience = LAST_PATIENCE;
+                }
+            }
+        }
+    }
+}
+
+/// Asks `child` to end; it may have done so by itself in the meantime.
+fn terminate(child: &Child) {
+    let process = child.id().and_then(|id| i32::try_from(id).ok()).and_then(rustix::process::Pid::from_raw);
+    if let Some(process) = process {
+        let _ = rustix::process::kill_process(process, rustix::process::Signal::TERM);
+    }
+}
+
+async fn drain(pipe: Option<impl AsyncRead + Unpin>) -> Result<Vec<u8>> {
+    let mut bytes = Vec::new();
+    if let Some(mut pipe) = pipe {
+        pipe.read_to_end(&mut bytes).await.context("cannot read Compose's output")?;
+    }
+    Ok(bytes)
+}
+
+/// The last lines of `output` without control characters.
+fn tail(output: &[u8]) -> String {
+    let start = output.len().saturating_sub(TAIL);
+    let text = String::from_utf8_lossy(&output[start..]);
+    let text = if start == 0 { text.as_ref() } else { text.split_once('\n').map_or(text.as_ref(), |(_, whole)| whole) };
+    text.trim().chars().filter(|c| *c == '\n' || !c.is_control()).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::compose::files::Configured;
+
+    #[test]
+    fn both_generations_are_told_apart() {
+        let v1 = "docker-compose version 1.29.2, build unknown\ndocker-py version: 5.0.3\n";
+        assert_eq!(parse_version(v1), Some((Generation::V1, "1.29.2".to_owned())));
+        assert_eq!(parse_version("Docker Compose version v2.40.3\n"), Some((Generation::V2, "2.40.3".to_owned())));
+        assert_eq!(parse_version("Docker Compose version 5.0.0-desktop.1"), Some((Generation::V2, "5.0.0-desktop.1".to_owned())));
+        for other in ["", "podman-compose version 1.0", "Docker version 28.2.2, build e6534b4"] {
+            assert_eq!(parse_version(other), None, "{other}");
+        }
+    }
+
+    #[test]
+    fn secrets_are_neither_shown_nor_kept() {
+        let environment = Environment::default()
+            .with([("DK_A_TAG".to_owned(), "1.64".to_owned())])
+            .with_secrets([("PASSWORD".to_owned(), "hunter2!".to_owned())])
+            .without("DK_OLD_TAG");
+        let shown = format!("{environment:?}");
+        assert!(shown.contains("PASSWORD") && shown.contains("DK_OLD_TAG") && !shown.contains("hunter2!"), "{shown}");
+        assert_eq!(environment.redact("near \"PASSWORD=hunter2!\"".to_owned()), "near \"PASSWORD=***\"");
+    }
+
+    #[test]
+    fn only_whole_last_lines_are_kept() {
+        assert_eq!(tail(b"one\n\x1b[31mtwo\x1b[0m\r\n"), "one\n[31mtwo[0m");
+        let long = format!("{}\nlast line\n", "x".repeat(TAIL));
+        assert_eq!(tail(long.as_bytes()), "last line");
+    }
+
+    /// A directory with files and an empty directory of programs to be found first.
+    struct Deployment(tempfile::TempDir);
+
+    impl Deployment {
+        fn new(files: &[(&str, &str)]) -> Self {
+            let deployment = Self(tempfile::tempdir().unwrap());
+            std::fs::create_dir_all(deployment.0.path().join("bin")).unwrap();
+            for (name, text) in files {
+                std::fs::write(deployment.0.path().join(name), text).unwrap();
+            }
+            deployment
+        }
+
+        /// A `docker-compose` made of shell lines that answers as version 2 does.
+        fn fake(&self, script: &str) -> Environment {
+            let version = "if [ \"$*\" = version ]; then echo Docker Compose version v2.0.0; exit; fi";
+            self.program("docker-compose", &format!("{version}\n{script}"))
+        }
+
+        /// A program made of shell lines; the environment in which only such programs are found.
+        fn program(&self, name: &str, script: &str) -> Environment {
+            let source = self.0.path().join("script");
+            std::fs::write(&source, format!("#!/bin/sh\n{script}\n")).unwrap();
+            // Another process writes it: a copy of our open file in a neighbour's fork would make it "busy".
+            let program = self.0.path().join("bin").join(name);
+            let status = std::process::Command::new("install").arg("-m755").args([&source, &program]).status().unwrap();
+            assert!(status.success());
+            self.only_own_programs()
+        }
+
+        fn only_own_programs(&self) -> Environment {
+            let path = self.0.path().join("bin").to_str().unwrap().to_owned();
+            Environment::default().with([("PATH".to_owned(), path)])
+        }
+
+        fn compose(&self) -> Compose {
+            let files = Files::discover(self.0.path(), &Configured::default(), &|_| None).unwrap();
+            Compose::new(files, Output::Capture)
+        }
+    }
+
+    fn up() -> Action {
+        Action::Up { services: Vec::new(), no_deps: false }
+    }
+
+    #[tokio::test]
+    async fn without_compose_the_hint_says_what_to_install() {
+        let deployment = Deployment::new(&[("compose.yaml", "")]);
+        let error = deployment.compose().run(Set::Application, &up(), &deployment.only_own_programs()).await.unwrap_err();
+        let error = error::find(&error).unwrap();
+        assert_eq!(error.kind(), Kind::Docker);
+        assert!(error.hint().unwrap().contains("install"));
+    }
+
+    #[tokio::test]
+    async fn the_plugin_is_preferred_and_the_standalone_program_is_the_fallback() {
+        let deployment = Deployment::new(&[("compose.yaml", "")]);
+        let environment = deployment.program("docker-compose", "echo docker-compose version 1.29.2, build unknown");
+        deployment.program("docker", "echo \"docker: '$1' is not a docker command.\" >&2; exit 1");
+        let tool = Tool::detect(&environment).await.unwrap();
+        assert_eq!((tool.generation, tool.version.as_str()), (Generation::V1, "1.29.2"));
+
+        deployment.program("docker", "[ \"$*\" = 'compose version' ] && echo Docker Compose version v2.40.3");
+        let tool = Tool::detect(&environment).await.unwrap();
+        assert_eq!((tool.program, tool.version.as_str()), (&["docker", "compose"][..], "2.40.3"));
+    }
+
+    #[tokio::test]
+    async fn a_failure_names_the_call_and_its_last_words() {
+        let deployment = Deployment::new(&[("compose.yaml", "")]);
+        let environment = deployment.fake("echo \"no such image, key $KEY\" >&2; exit 17");
+        let environment = environment.with_secrets([("KEY".to_owned(), "s3cr3t".to_owned())]);
+        let error = deployment.compose().run(Set::Application, &up(), &environment).await.unwrap_err();
+        assert_eq!(error::kind(&error), Kind::Docker);
+        assert_eq!(error.to_string(), "`docker-compose up -d` failed with exit code 17:\nno such image, key ***");
+    }
+
+    #[tokio::test]
+    async fn the_child_sees_our_variables_and_not_the_removed_ones() {
+        let deployment = Deployment::new(&[("compose.yaml", ""), ("db-docker-compose.yml", "")]);
+        // cargo sets CARGO_PKG_NAME for every test.
+        let environment = deployment
+            .fake("echo \"$DK_A_TAG,${CARGO_PKG_NAME-gone},$COMPOSE_IGNORE_ORPHANS,$PWD,$*\" >seen")
+            .without("CARGO_PKG_NAME");
+        let environment = environment.with([("DK_A_TAG".to_owned(), "1.64".to_owned())]);
+        let link = deployment.0.path().join("link");
+        std::os::unix::fs::symlink(deployment.0.path(), &link).unwrap();
+        let files = Files::discover(&link, &Configured::default(), &|_| None).unwrap();
+        Compose::new(files, Output::Capture).run(Set::All, &Action::Down, &environment).await.unwrap();
+        let seen = std::fs::read_to_string(deployment.0.path().join("seen")).unwrap();
+        assert_eq!(seen, format!("1.64,gone,1,{},-f compose.yaml -f db-docker-compose.yml down\n", link.display()));
+    }
+
+    #[tokio::test]
+    async fn config_is_given_up_at_its_deadline() {
+        let deployment = Deployment::new(&[("compose.yaml", "")]);
+        let environment = deployment.fake("exec /bin/sleep 60");
+        let deadline = Some(Duration::from_millis(50));
+        let error = deployment.compose().config(Set::Application, &environment, deadline).await.unwrap_err();
+        assert_eq!(error::kind(&error), Kind::Docker);
+    }
+}

@@ -1,0 +1,171 @@
+//! The Docker daemon: the only module that knows bollard.
+//!
+//! [`Endpoint`] says which daemon and how the user chose it, [`Docker`] talks to it. Every request has
+//! a deadline for silence; every failure says which daemon it was and what to do about it. What a
+//! pull's HTTP status says is not trusted: only the stream to its end, then an inspection.
+
+mod container;
+mod endpoint;
+mod failure;
+mod image;
+mod pull;
+mod stream;
+mod transport;
+mod volume;
+
+use std::future::Future;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::Result;
+use tokio::sync::{OnceCell, watch};
+use tokio::time::Instant;
+
+pub use container::{
+    Container, ContainerDetail, ContainerFilter, ContainerState, Health, HealthProbe, HealthStatus, Labels, Mount, MountKind,
+    RestartPolicy,
+};
+pub use endpoint::{Endpoint, Settings, Source};
+pub use image::{Image, ImageList, ListedImage, Untagged};
+pub use pull::{Credentials, LayerState, PullError, PullEvent, PullFailure, PullRequest, PullTarget, pull_failure};
+pub use stream::{Action, Event, LogLine, LogOptions, LogStream};
+pub use volume::Volume;
+
+use crate::model::reference::Platform;
+use failure::{display_safe, is_not_found, status};
+
+/// How many requests to the daemon are under way at once where many are needed.
+const PARALLEL_REQUESTS: usize = 8;
+
+/// How long the daemon may be silent.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Deadlines {
+    /// Until a connection stands.
+    pub connect: Duration,
+    /// Until a request is answered.
+    pub idle: Duration,
+    /// Between two signs of progress of the pulls under way. Longer, because the daemon waits by itself
+    /// before it asks a failing registry again.
+    pub pull_idle: Duration,
+}
+
+impl Default for Deadlines {
+    fn default() -> Self {
+        Self { connect: Duration::from_secs(10), idle: Duration::from_secs(60), pull_idle: Duration::from_secs(120) }
+    }
+}
+
+/// What a daemon says about itself and its machine.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Host {
+    /// What its images run on, in the words of image indexes.
+    pub platform: Platform,
+    /// The engine's version, such as `20.10.24`.
+    pub server_version: String,
+    /// Where it keeps images and volumes, on its own machine.
+    pub root_dir: PathBuf,
+}
+
+/// A connection to a Docker daemon; cheap to clone.
+#[derive(Debug, Clone)]
+pub struct Docker {
+    client: bollard::Docker,
+    endpoint: Arc<Endpoint>,
+    deadlines: Deadlines,
+    host: Arc<OnceCell<Host>>,
+    /// When a pull over this connection last made progress.
+    pull_progress: watch::Sender<Instant>,
+}
+
+impl Docker {
+    /// Connects, makes sure that a daemon answers, and agrees on the API version: the daemon's own
+    /// newest, as far as this build knows it, unless the user has fixed one.
+    ///
+    /// # Errors
+    /// Kind Docker, with a hint that fits: the daemon is absent, the user may not use its socket, or
+    /// the variable or context that names it is wrong.
+    pub async fn connect(endpoint: Endpoint, deadlines: Deadlines) -> Result<Self> {
+        let client = transport::client(&endpoint, deadlines)?;
+        let pull_progress = watch::Sender::new(Instant::now());
+        let docker = Self { client, endpoint: Arc::new(endpoint), deadlines, host: Arc::default(), pull_progress };
+        docker.answer("greet the daemon", docker.client.ping()).await?;
+        Ok(docker)
+    }
+
+    /// The daemon that this is connected to.
+    #[must_use]
+    pub fn endpoint(&self) -> &Endpoint {
+        &self.endpoint
+    }
+
+    /// What the daemon says about itself; asked once, then remembered.
+    ///
+    /// # Errors
+    /// Kind Docker, when the daemon does not answer.
+    pub async fn host(&self) -> Result<&Host> {
+        self.host
+            .get_or_try_init(|| async {
+                let info = self.answer("describe itself", self.client.info()).await?;
+                Ok(Host {
+                    platform: platform(info.os_type.as_deref(), info.architecture.as_deref()),
+                    server_version: info.server_version.unwrap_or_default(),
+                    root_dir: info.docker_root_dir.unwrap_or_default().into(),
+                })
+            })
+            .await
+    }
+
+    /// What the daemon's images run on.
+    ///
+    /// # Errors
+    /// As [`Docker::host`].
+    pub async fn platform(&self) -> Result<&Platform> {
+        Ok(&self.host().await?.platform)
+    }
+
+    /// The engine's version.
+    ///
+    /// # Errors
+    /// As [`Docker::host`].
+    pub async fn server_version(&self) -> Result<&str> {
+        Ok(&self.host().await?.server_version)
+    }
+
+    /// Where the daemon keeps images and volumes, on its own machine.
+    ///
+    /// # Errors
+    /// As [`Docker::host`].
+    pub async fn root_dir(&self) -> Result<&Path> {
+        Ok(&self.host().await?.root_dir)
+    }
+
+    /// Waits for one whole answer, no longer than the idle deadline. `what` completes "the daemon
+    /// could not …".
+    async fn answer<T>(&self, what: &str, request: impl Future<Output = Result<T, bollard::errors::Error>>) -> Result<T> {
+        match tokio::time::timeout(self.deadlines.idle, request).await {
+            Ok(Ok(answer)) => Ok(answer),
+            Ok(Err(error)) => Err(failure::explain(&self.endpoint, what, &error, self.deadlines.idle).into()),
+            Err(_) => Err(failure::silent(&self.endpoint, self.deadlines.idle).into()),
+        }
+    }
+}
+
+/// The platform in the words of image indexes, from the words of `uname`.
+fn platform(os: Option<&str>, machine: Option<&str>) -> Platform {
+    let (architecture, variant) = match machine.unwrap_or_default() {
+        "x86_64" => ("amd64", None),
+        "i386" | "i486" | "i586" | "i686" => ("386", None),
+        "aarch64" => ("arm64", None),
+        "armv5l" | "armv5tel" => ("arm", Some("v5")),
+        "armv6l" => ("arm", Some("v6")),
+        "armv7l" | "armv8l" => ("arm", Some("v7")),
+        other => (other, None),
+    };
+    Platform { os: os.unwrap_or("linux").to_owned(), architecture: architecture.to_owned(), variant: variant.map(str::to_owned) }
+}
+
+#[cfg(test)]
+mod real_tests;
+#[cfg(test)]
+mod tests;

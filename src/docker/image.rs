@@ -1,0 +1,197 @@
+//! Images that the daemon has: looking them up by name or digest, giving and taking tags.
+
+use anyhow::Result;
+use bollard::models::{ImageInspect, ImageSummary};
+use bollard::query_parameters::{ListImagesOptionsBuilder, RemoveImageOptions, TagImageOptionsBuilder};
+use chrono::{DateTime, Utc};
+use futures_util::{StreamExt as _, TryStreamExt as _};
+
+use super::container::moment;
+use super::{Docker, PARALLEL_REQUESTS, is_not_found, status};
+use crate::model::reference::{Digest, Platform, Reference, Repository, Tag};
+
+/// An image of the daemon, inspected.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Image {
+    /// The daemon's own name for it.
+    pub id: Digest,
+    /// Its tags. Names that no reference grammar allows are left out.
+    pub tags: Vec<(Repository, Tag)>,
+    /// The manifest or index digests that it was pulled or pushed by.
+    pub digests: Vec<(Repository, Digest)>,
+    /// What it runs on.
+    pub platform: Platform,
+    /// When it was built, as its configuration claims.
+    pub created_at: Option<DateTime<Utc>>,
+}
+
+impl Image {
+    /// Whether the daemon knows these bytes as `repository@digest`.
+    #[must_use]
+    pub fn has_digest(&self, repository: &Repository, digest: &Digest) -> bool {
+        self.digests.iter().any(|(known, by)| known == repository && by == digest)
+    }
+
+    /// The digests by which the daemon got it from `repository`.
+    pub fn digests_of<'a>(&'a self, repository: &'a Repository) -> impl Iterator<Item = &'a Digest> {
+        self.digests.iter().filter(move |(known, _)| known == repository).map(|(_, digest)| digest)
+    }
+}
+
+/// An image as the list shows it: one request for all of them.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ListedImage {
+    /// The daemon's own name for it.
+    pub id: Digest,
+    /// Its tags.
+    pub tags: Vec<(Repository, Tag)>,
+    /// The manifest or index digests that it was pulled or pushed by.
+    pub digests: Vec<(Repository, Digest)>,
+}
+
+/// One snapshot of the daemon's images.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct ImageList(Vec<ListedImage>);
+
+impl ImageList {
+    /// All images.
+    #[must_use]
+    pub fn images(&self) -> &[ListedImage] {
+        &self.0
+    }
+
+    /// The image that the daemon has by `repository@digest`.
+    #[must_use]
+    pub fn by_digest(&self, repository: &Repository, digest: &Digest) -> Option<&ListedImage> {
+        self.0.iter().find(|image| image.digests.iter().any(|(known, by)| known == repository && by == digest))
+    }
+
+    /// The image that carries `repository:tag` now.
+    #[must_use]
+    pub fn by_tag(&self, repository: &Repository, tag: &Tag) -> Option<&ListedImage> {
+        self.0.iter().find(|image| image.tags.iter().any(|(known, by)| known == repository && by == tag))
+    }
+
+    /// The image with this ID.
+    #[must_use]
+    pub fn by_id(&self, id: &Digest) -> Option<&ListedImage> {
+        self.0.iter().find(|image| image.id == *id)
+    }
+}
+
+impl FromIterator<ListedImage> for ImageList {
+    fn from_iter<T: IntoIterator<Item = ListedImage>>(images: T) -> Self {
+        Self(images.into_iter().collect())
+    }
+}
+
+/// What became of a tag that was to be removed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Untagged {
+    /// It is gone now.
+    Removed,
+    /// It was not there.
+    Absent,
+    /// A container still needs it; another sweep may find it free.
+    InUse,
+}
+
+impl Docker {
+    /// The image that `name` (`repository:tag`, `repository@digest` or an image ID) means to the
+    /// daemon; `None` if it has none.
+    ///
+    /// # Errors
+    /// Kind Docker, when the daemon does not answer or describes no proper image.
+    pub async fn image(&self, name: &str) -> Result<Option<Image>> {
+        let request = async {
+            match self.client.inspect_image(name).await {
+                Ok(image) => Ok(Some(image)),
+                Err(error) if is_not_found(&error) => Ok(None),
+                Err(error) => Err(error),
+            }
+        };
+        let found = self.answer(&format!("inspect the image {name}"), request).await?;
+        found.map(|image| inspected(name, image)).transpose()
+    }
+
+    /// The images of many names, in their order, asked for in parallel.
+    ///
+    /// # Errors
+    /// As [`Docker::image`]; the first failure ends it.
+    pub async fn images(&self, names: &[String]) -> Result<Vec<Option<Image>>> {
+        let requests: Vec<_> = names.iter().map(|name| self.image(name)).collect();
+        futures_util::stream::iter(requests).buffered(PARALLEL_REQUESTS).try_collect().await
+    }
+
+    /// All images with their tags and digests, in one request.
+    ///
+    /// # Errors
+    /// Kind Docker, when the daemon does not answer.
+    pub async fn image_list(&self) -> Result<ImageList> {
+        let options = ListImagesOptionsBuilder::new().all(false).digests(true).build();
+        let list = self.answer("list the images", self.client.list_images(Some(options))).await?;
+        Ok(ImageList(list.into_iter().filter_map(listed).collect()))
+    }
+
+    /// Gives `source` (a reference or an image ID) the tag `repository:tag`, taking it from whatever
+    /// had it.
+    ///
+    /// # Errors
+    /// Kind Docker, when there is no such image or the daemon does not answer.
+    pub async fn tag(&self, source: &str, repository: &Repository, tag: &Tag) -> Result<()> {
+        let options = TagImageOptionsBuilder::new().repo(repository.as_written()).tag(tag.as_str()).build();
+        let what = format!("tag {source} as {}", repository.with_tag(tag));
+        self.answer(&what, self.client.tag_image(source, Some(options))).await
+    }
+
+    /// Takes the tag `repository:tag` away, and the image with it if nothing else names or uses it.
+    /// Never forced, and a tag only, never an image ID.
+    ///
+    /// # Errors
+    /// Kind Docker, when the daemon does not answer.
+    pub async fn untag(&self, repository: &Repository, tag: &Tag) -> Result<Untagged> {
+        let name = repository.with_tag(tag);
+        let request = async {
+            match self.client.remove_image(&name, None::<RemoveImageOptions>, None).await {
+                Ok(_) => Ok(Untagged::Removed),
+                Err(error) => match status(&error) {
+                    Some(404) => Ok(Untagged::Absent),
+                    Some(409) => Ok(Untagged::InUse),
+                    _ => Err(error),
+                },
+            }
+        };
+        self.answer(&format!("remove the tag {name}"), request).await
+    }
+}
+
+fn inspected(name: &str, image: ImageInspect) -> Result<Image> {
+    let id = image.id.unwrap_or_default();
+    Ok(Image {
+        id: id.parse().map_err(|error| crate::error::docker(format!("the daemon's ID for the image {name}: {error}")))?,
+        tags: tags(&image.repo_tags.unwrap_or_default()),
+        digests: digests(&image.repo_digests.unwrap_or_default()),
+        platform: Platform {
+            os: image.os.unwrap_or_default(),
+            architecture: image.architecture.unwrap_or_default(),
+            variant: image.variant.filter(|variant| !variant.is_empty()),
+        },
+        created_at: image.created.as_deref().and_then(moment),
+    })
+}
+
+fn listed(image: ImageSummary) -> Option<ListedImage> {
+    Some(ListedImage { id: image.id.parse().ok()?, tags: tags(&image.repo_tags), digests: digests(&image.repo_digests) })
+}
+
+/// The proper ones of the daemon's tags; an image without any is listed as `<none>:<none>`.
+fn tags(texts: &[String]) -> Vec<(Repository, Tag)> {
+    let references = texts.iter().filter_map(|text| text.parse::<Reference>().ok());
+    references.filter_map(|reference| Some((reference.repository, reference.tag?))).collect()
+}
+
+/// The proper ones of the daemon's digests; an image without any is listed as `<none>@<none>`.
+fn digests(texts: &[String]) -> Vec<(Repository, Digest)> {
+    let references = texts.iter().filter_map(|text| text.parse::<Reference>().ok());
+    references.filter_map(|reference| Some((reference.repository, reference.digest?))).collect()
+}

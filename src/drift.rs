@@ -1,0 +1,634 @@
+//! Drift: where manifest, `versions.env`, Compose files, local images, containers and registry
+//! disagree about a deployment. Pure; [`Views`] holds what was found.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use crate::docker::{Container, ContainerState, ImageList, ListedImage};
+use crate::model::env_file;
+use crate::model::history::Release;
+use crate::model::interpolation::Template;
+use crate::model::manifest::{Manifest, Service, Source};
+use crate::model::reference::{Digest, Reference, Repository, ServiceName};
+use crate::observe;
+use crate::pin::Verdict;
+use crate::plan;
+use crate::report::ReleaseView;
+use crate::report::drift::{
+    ComposeView, Finding, FindingKind, ReleaseState, Restorable, RunningView, ServiceViews, Verification,
+};
+use crate::report::pin::PinDisagreement;
+
+/// Everything that is compared.
+pub struct Views<'a> {
+    /// What is recorded.
+    pub manifest: &'a Manifest,
+    /// What tells this deployment's keep-tags from others'.
+    pub deployment: &'a str,
+    /// What `versions.env` says.
+    pub env: EnvView,
+    /// What Compose would start, for somebody who has sourced `versions.env`.
+    pub starts: Vec<Start>,
+    /// The images in the Compose files of the directory, as they are written.
+    pub files: Vec<FileImage>,
+    /// The images to which Compose files give different digests.
+    pub disagreements: Vec<PinDisagreement>,
+    /// What is local and what runs; none without a daemon.
+    pub daemon: Option<DaemonView>,
+    /// What the registries have; none unless they were asked.
+    pub remote: Option<RemoteView>,
+}
+
+/// `versions.env`.
+#[derive(Debug, Default)]
+pub struct EnvView {
+    /// The file, as messages name it.
+    pub file: String,
+    /// What is wrong with it, if anything.
+    pub wrong: Option<FindingKind>,
+    /// Its assignments.
+    pub values: BTreeMap<String, String>,
+}
+
+/// What Compose would start for one Compose service.
+#[derive(Debug, Clone, Default)]
+pub struct Start {
+    /// The Compose service.
+    pub compose_service: String,
+    /// Its image with all variables replaced.
+    pub image: Option<String>,
+    /// Its image as the file has it.
+    pub text: Option<String>,
+    /// Whether Compose builds it.
+    pub has_build: bool,
+    /// The Compose services that must have completed before it starts.
+    pub waits_for_end_of: Vec<String>,
+    /// Whether its files say that it is never restarted.
+    pub is_one_shot: bool,
+    /// Whether it belongs to what a plain start would start; others have a profile that is off.
+    pub is_active: bool,
+}
+
+/// One image of a Compose file.
+#[derive(Debug, Clone)]
+pub struct FileImage {
+    /// The file and the line, as messages name them.
+    pub place: String,
+    /// The Compose services that run it.
+    pub compose_services: Vec<String>,
+    /// The image as written.
+    pub image: String,
+    /// Whether it says what the manifest says.
+    pub verdict: Verdict,
+}
+
+/// What the daemon has.
+#[derive(Debug)]
+pub struct DaemonView {
+    /// The Compose project.
+    pub project: String,
+    /// The deployment directory, as Compose labels containers with it.
+    pub directory: String,
+    /// All images.
+    pub images: ImageList,
+    /// All containers, other projects' too.
+    pub containers: Vec<Container>,
+}
+
+/// What the registries have.
+#[derive(Debug, Default)]
+pub struct RemoteView {
+    /// Whether a digest is still there.
+    pub has: BTreeMap<(Repository, Digest), bool>,
+    /// What the tracked tags name.
+    pub tracked: BTreeMap<ServiceName, Option<Digest>>,
+}
+
+/// Compares the views.
+#[must_use]
+pub fn compare(views: &Views<'_>) -> Verification {
+    let mut found = Comparison { views, drift: Vec::new(), notes: Vec::new(), explained: BTreeSet::new() };
+    found.env();
+    found.files();
+    found.products();
+    let services = views.manifest.services.values().map(|service| found.service(service)).collect();
+    found.outsiders();
+    found.untracked();
+    let Comparison { drift, notes, .. } = found;
+    Verification { clean: drift.is_empty(), not_compared: Vec::new(), drift, notes, services }
+}
+
+struct Comparison<'v, 'a> {
+    views: &'v Views<'a>,
+    drift: Vec<Finding>,
+    notes: Vec<Finding>,
+    /// The Compose services whose wrong image has been told of already.
+    explained: BTreeSet<String>,
+}
+
+impl<'a> Comparison<'_, 'a> {
+    fn differs(&mut self, kind: FindingKind, service: Option<&Service>, message: String, mend: impl Into<String>) {
+        let service = service.map(|service| service.name.to_string());
+        self.drift.push(Finding { kind, service, message, mend: Some(mend.into()) });
+    }
+
+    fn note(&mut self, kind: FindingKind, service: Option<&Service>, message: String, mend: Option<&str>) {
+        let service = service.map(|service| service.name.to_string());
+        self.notes.push(Finding { kind, service, message, mend: mend.map(str::to_owned) });
+    }
+
+    /// The manifest service that a Compose service runs.
+    fn tracked(&self, start: &Start) -> Option<&'a Service> {
+        observe::service_of(self.views.manifest, &start.compose_service, repository(start).as_ref())
+    }
+
+    fn env(&mut self) {
+        let Some(kind) = self.views.env.wrong else { return };
+        let file = &self.views.env.file;
+        let followers = self.followers();
+        // A file that nobody reads may be missing.
+        let message = match kind {
+            FindingKind::EnvMissing if followers.is_empty() => return,
+            FindingKind::EnvMissing => format!("{file} does not exist: Compose started by hand runs the defaults of its files"),
+            FindingKind::EnvStale => format!("{file} is stale: it was written from an older manifest"),
+            _ => format!("{file} was edited by hand or by another tool"),
+        };
+        self.explained.extend(followers);
+        self.differs(kind, None, message, "`dkv generate-env`");
+    }
+
+    /// The tracked Compose services whose image has variables.
+    fn followers(&self) -> BTreeSet<String> {
+        let starts = self.views.starts.iter().filter(|start| start.text.as_ref().is_some_and(|text| text.contains('$')));
+        starts.filter(|start| self.tracked(start).is_some()).map(|start| start.compose_service.clone()).collect()
+    }
+
+    /// What is written in Compose files, whether or not Compose would read them now.
+    fn files(&mut self) {
+        for image in &self.views.files {
+            let FileImage { place, compose_services, image, verdict } = image;
+            let repository = image.parse::<Reference>().ok().map(|reference| reference.repository);
+            let service =
+                compose_services.first().and_then(|name| observe::service_of(self.views.manifest, name, repository.as_ref()));
+            match verdict {
+                Verdict::Stale(wanted) => {
+                    let message = format!("{place} pins {}, recorded is {}", shortened(image), shortened(wanted));
+                    self.differs(FindingKind::OtherDigestPinned, service, message, "`dkv pin`");
+                }
+                Verdict::Loose(_) => {
+                    let message = format!("{place} says {image}, whatever versions.env and the manifest say");
+                    let mend = "`dkv migrate-versions --write`, or `dkv pin` to keep it literal";
+                    self.differs(FindingKind::LiteralTag, service, message, mend);
+                }
+                Verdict::Refused(why) => {
+                    let message = format!("{place} says {image}: {why}");
+                    self.differs(FindingKind::LiteralTag, service, message, format!("edit {place}"));
+                }
+                _ => continue,
+            }
+            self.explained.extend(compose_services.iter().cloned());
+        }
+        for disagreement in &self.views.disagreements {
+            let sides = disagreement.digests.iter();
+            let sides: Vec<String> = sides
+                .map(|(digest, places)| format!("{} in {}", crate::report::short_digest(digest), places.join(", ")))
+                .collect();
+            let message = format!("{} is pinned to different digests: {}", disagreement.image, sides.join("; "));
+            let repository = disagreement.image.parse::<Reference>().ok().map(|reference| reference.repository);
+            let service =
+                self.views.manifest.services.values().find(|service| service.image.is_some() && service.image == repository);
+            let mend = if service.is_some() { "`dkv pin`" } else { "give all of them the same digest" };
+            self.differs(FindingKind::FilesDisagree, service, message, mend);
+        }
+    }
+
+    /// Compose services that belong together and do not have the same image.
+    fn products(&mut self) {
+        for service in self.views.manifest.services.values() {
+            let mine: Vec<&Start> = self
+                .views
+                .starts
+                .iter()
+                .filter(|start| self.tracked(start).is_some_and(|one| one.name == service.name))
+                .collect();
+            let (own, foreign): (Vec<&Start>, Vec<&Start>) =
+                mine.into_iter().partition(|start| repository(start).is_none_or(|repository| Some(repository) == service.image));
+            for start in foreign {
+                let (name, image) = (&start.compose_service, start.image.as_deref().unwrap_or_default());
+                let message = format!("{name} belongs to {}, but would start {image}", service.name);
+                let expected = service.image.as_ref().map_or("the others' image", Repository::as_written);
+                self.differs(
+                    FindingKind::ImagesDiffer,
+                    Some(service),
+                    message,
+                    format!("give {name} {expected} in its Compose file"),
+                );
+                self.explained.insert(name.clone());
+            }
+            let mut images: BTreeMap<&str, Vec<&str>> = BTreeMap::new();
+            for start in &own {
+                if let Some(image) = &start.image {
+                    images.entry(image).or_default().push(&start.compose_service);
+                }
+            }
+            if images.len() > 1 {
+                let sides: Vec<String> = images
+                    .iter()
+                    .map(|(image, names)| format!("{} would start {}", names.join(", "), shortened(image)))
+                    .collect();
+                let message = format!("the Compose services of {} have different images: {}", service.name, sides.join("; "));
+                let mend = "`dkv migrate-versions --write` lets all of them follow versions.env";
+                self.differs(FindingKind::ImagesDiffer, Some(service), message, mend);
+                self.explained.extend(images.into_values().flatten().map(str::to_owned));
+            }
+        }
+        for (local, published) in mixed(&self.views.starts, |start| self.is_local(start)) {
+            let message = format!(
+                "{} runs the local build {}, but {} of the same product would start the published {}",
+                local.compose_service,
+                local.image.as_deref().unwrap_or_default(),
+                published.compose_service,
+                published.image.as_deref().unwrap_or_default(),
+            );
+            let mend = format!("give {} the image of {} in its Compose file", published.compose_service, local.compose_service);
+            self.differs(FindingKind::SourcesMixed, self.tracked(local), message, mend);
+            self.explained.insert(published.compose_service.clone());
+        }
+    }
+
+    /// Whether a Compose service runs something that was built on this host.
+    fn is_local(&self, start: &Start) -> bool {
+        let is_recorded =
+            self.tracked(start).is_some_and(|service| service.source == Source::Local && service.image == repository(start));
+        let never_pulled = || {
+            let reference: Reference = start.image.as_ref()?.parse().ok()?;
+            let image = self.views.daemon.as_ref()?.images.by_tag(&reference.repository, reference.tag.as_ref()?)?;
+            Some(image.digests.is_empty())
+        };
+        start.has_build || is_recorded || never_pulled().unwrap_or(false)
+    }
+
+    /// Compares the views of one service.
+    fn service(&mut self, service: &'a Service) -> ServiceViews {
+        let tag_variable = env_file::variable(&self.views.manifest.env.prefix, &service.name, "TAG");
+        let compose = self.compose(service);
+        let releases = self.releases(service);
+        let running = self.running(service);
+        let current = service.current();
+        if current.is_none_or(|current| current.digest.is_none() && current.image_id.is_none()) {
+            let message = "no digest is recorded, so nobody knows which bytes should run".to_owned();
+            self.note(FindingKind::Unrecorded, Some(service), message, Some("`dkv pull-latest`"));
+        }
+        let env = self.views.env.values.get(&tag_variable);
+        ServiceViews {
+            name: service.name.to_string(),
+            manifest: current.map(ReleaseView::from),
+            env_as_recorded: env.is_some_and(|tag| *tag == self.compose_tag(service)),
+            env: env.cloned(),
+            compose,
+            local: self.views.daemon.as_ref().zip(current).map(|(_, current)| self.local(service, current).is_some()),
+            running,
+            remote: self
+                .views
+                .remote
+                .as_ref()
+                .and_then(|remote| remote.tracked.get(&service.name)?.as_ref())
+                .map(ToString::to_string),
+            releases,
+        }
+    }
+
+    /// What Compose would start, against the record.
+    fn compose(&mut self, service: &'a Service) -> Vec<ComposeView> {
+        let mut views = Vec::new();
+        for start in &self.views.starts {
+            let Some(image) = start.image.as_ref().filter(|_| self.tracked(start).is_some_and(|one| one.name == service.name))
+            else {
+                continue;
+            };
+            let as_recorded = image.parse().is_ok_and(|reference| self.is_recorded(service, &reference));
+            if !as_recorded && !self.explained.contains(&start.compose_service) {
+                let name = &start.compose_service;
+                let recorded = self.compose_tag(service);
+                let message =
+                    format!("Compose would start {} for {name}, recorded is {}", shortened(image), shortened(&recorded));
+                let has_variables = start.text.as_ref().is_some_and(|text| text.contains('$'));
+                let (kind, mend) = if has_variables {
+                    (FindingKind::ComposeDiffers, "`dkv migrate-versions` records the variables that the Compose file uses")
+                } else {
+                    (FindingKind::LiteralTag, "`dkv migrate-versions --write`")
+                };
+                self.differs(kind, Some(service), message, mend);
+            }
+            views.push(ComposeView { compose_service: start.compose_service.clone(), image: image.clone(), as_recorded });
+        }
+        views
+    }
+
+    /// The tag that Compose should get.
+    fn compose_tag(&self, service: &Service) -> String {
+        plan::compose_tag(service, self.views.manifest.env.pin, self.views.deployment)
+    }
+
+    /// Whether `reference` gives Compose what is recorded.
+    fn is_recorded(&self, service: &Service, reference: &Reference) -> bool {
+        if service.image.as_ref() != Some(&reference.repository) {
+            return false;
+        }
+        let tag = reference.tag.as_ref();
+        let Some(current) = service.current() else { return tag.is_none_or(|tag| tag.as_str() == service.track_name()) };
+        if let Some(digest) = &reference.digest {
+            return current.digest.as_ref() == Some(digest) || current.platform_digest.as_ref() == Some(digest);
+        }
+        let expected = self.compose_tag(service);
+        if tag.is_some_and(|tag| tag.as_str() == expected) {
+            return true;
+        }
+        // A build may go by any tag, as long as the tag names that build.
+        let named = tag.and_then(|tag| self.views.daemon.as_ref()?.images.by_tag(&reference.repository, tag));
+        match (service.source, &self.views.daemon) {
+            (Source::Local, Some(_)) => named.is_some_and(|image| Some(&image.id) == current.image_id.as_ref()),
+            (Source::Local, None) => true,
+            (Source::Registry, _) => false,
+        }
+    }
+
+    /// The local image of a release, if this host has it.
+    fn local(&self, service: &Service, release: &Release) -> Option<&ListedImage> {
+        let images = &self.views.daemon.as_ref()?.images;
+        let by_digest = || images.by_digest(service.image.as_ref()?, release.digest.as_ref()?);
+        let by_id = || images.by_id(release.image_id.as_ref()?);
+        by_digest().or_else(by_id)
+    }
+
+    /// Where each remembered release can be had.
+    fn releases(&mut self, service: &'a Service) -> Vec<ReleaseState> {
+        let mut states = Vec::new();
+        for (index, release) in service.history.entries().iter().enumerate() {
+            let status = service.status(index);
+            let restorable = self.restorable(service, release);
+            self.judge_release(service, release, status, restorable);
+            states.push(ReleaseState { release: release.into(), status, restorable });
+        }
+        states
+    }
+
+    fn restorable(&self, service: &Service, release: &Release) -> Restorable {
+        if self.local(service, release).is_some() {
+            return Restorable::Here;
+        }
+        let is_lost = release.is_lost(|tag| service.is_moving(tag));
+        // The daemon would have to have it; without one, nobody was asked.
+        let is_gone_build = service.source == Source::Local && self.views.daemon.is_some();
+        if is_lost || is_gone_build {
+            return Restorable::Lost;
+        }
+        match self.in_registry(service, release) {
+            Some(true) => Restorable::Registry,
+            // Where no daemon was asked, this host may still have it.
+            Some(false) if self.views.daemon.is_some() => Restorable::Lost,
+            _ => Restorable::Unknown,
+        }
+    }
+
+    fn in_registry(&self, service: &Service, release: &Release) -> Option<bool> {
+        let key = (service.image.clone()?, release.digest.clone()?);
+        self.views.remote.as_ref()?.has.get(&key).copied()
+    }
+
+    fn judge_release(&mut self, service: &'a Service, release: &Release, status: &str, restorable: Restorable) {
+        let name = described(release);
+        let is_named = release.digest.is_some() || release.image_id.is_some();
+        match (status, restorable) {
+            ("current", Restorable::Registry | Restorable::Unknown) if self.views.daemon.is_some() && is_named => {
+                let message = format!("the image of the recorded release {name} is not on this host");
+                // What only `--no-pull` has recorded, on a host that runs nothing of it, is not missing.
+                if release.image_id.is_some() || self.runs_here() {
+                    self.differs(FindingKind::ImageGone, Some(service), message, "`dkv pull`");
+                } else {
+                    self.note(FindingKind::NotPulled, Some(service), message, Some("`dkv pull`"));
+                }
+            }
+            ("current", Restorable::Lost) if is_named => {
+                let message = format!("the image of the recorded release {name} is neither on this host nor in a registry");
+                let mend = if service.source == Source::Local { "`dkv build`" } else { "`dkv rollback`, or `dkv pull-latest`" };
+                self.differs(FindingKind::ReleaseLost, Some(service), message, mend);
+            }
+            ("previous" | "archived", Restorable::Lost) if is_named => {
+                let message =
+                    format!("a rollback to {name} is not possible any more: it is neither on this host nor in a registry");
+                let mend = format!("`dkv version-pull {} TAG` takes another version", service.name);
+                self.differs(FindingKind::ReleaseLost, Some(service), message, mend);
+            }
+            (_, Restorable::Here) => self.judge_kept(service, release, &name),
+            _ => {}
+        }
+    }
+
+    /// Whether this host has containers of the deployment.
+    fn runs_here(&self) -> bool {
+        let daemon = self.views.daemon.as_ref();
+        daemon.is_some_and(|daemon| daemon.containers.iter().any(|one| one.labels.project() == Some(daemon.project.as_str())))
+    }
+
+    /// Whether a local release will stay local.
+    fn judge_kept(&mut self, service: &'a Service, release: &Release, name: &str) {
+        let Some(id) = self.local(service, release).map(|image| image.id.clone()) else { return };
+        let kept =
+            plan::keep_tag(release, self.views.deployment).zip(service.image.as_ref()).zip(self.views.daemon.as_ref()).map(
+                |((tag, image), daemon)| (image.with_tag(&tag), daemon.images.by_tag(image, &tag).map(|image| image.id.clone())),
+            );
+        match kept {
+            Some((tag, Some(kept))) if kept != id => {
+                let message = format!("{tag} should keep {name}, but names another image");
+                self.differs(FindingKind::KeepTagMoved, Some(service), message, "`dkv pull`");
+            }
+            Some((_, None)) => {
+                let message = format!("nothing keeps the image of {name} from `docker image prune -a`");
+                self.note(FindingKind::NotKept, Some(service), message, Some("`dkv pull` keeps the current release"));
+            }
+            _ => {}
+        }
+        if self.in_registry(service, release) == Some(false) {
+            let message = format!("the registry does not have {name} any more; only this host does");
+            self.note(FindingKind::OnlyHere, Some(service), message, None);
+        }
+    }
+
+    /// What runs, against the record.
+    fn running(&mut self, service: &'a Service) -> Vec<RunningView> {
+        let mut views = Vec::new();
+        let Some(daemon) = &self.views.daemon else { return views };
+        let id_of =
+            |release: &Release| self.local(service, release).map(|image| image.id.clone()).or_else(|| release.image_id.clone());
+        let recorded = service.current().and_then(id_of);
+        let known: Vec<(Digest, &Release)> =
+            service.history.entries().iter().filter_map(|release| Some((id_of(release)?, release))).collect();
+        let mut told = BTreeSet::new();
+        let ours: Vec<&Container> = daemon.containers.iter().filter(|container| self.counts(container)).collect();
+        for container in ours {
+            let start = self.views.starts.iter().find(|start| Some(start.compose_service.as_str()) == container.labels.service());
+            let Some(start) = start.filter(|start| self.tracked(start).is_some_and(|one| one.name == service.name)) else {
+                continue;
+            };
+            let runs = container.image_id.clone();
+            let release = known.iter().find(|(id, _)| Some(id) == runs.as_ref()).map(|(_, release)| *release);
+            let as_recorded = recorded.as_ref().zip(runs.as_ref()).map(|(recorded, runs)| recorded == runs);
+            if as_recorded == Some(false) && told.insert((start.compose_service.clone(), runs.clone())) {
+                let expected = service.current().map_or_else(String::new, described);
+                let name = &start.compose_service;
+                let (kind, message) = match release {
+                    Some(release) => (
+                        FindingKind::RunsOlder,
+                        format!(
+                            "{name} was started from an older manifest: it runs {}, recorded is {expected}",
+                            described(release)
+                        ),
+                    ),
+                    None => {
+                        let id = runs.as_ref().map_or("?", Digest::short);
+                        (
+                            FindingKind::RunsOther,
+                            format!("{name} runs {} (image {id}), recorded is {expected}", shortened(&container.image)),
+                        )
+                    }
+                };
+                self.differs(kind, Some(service), message, "`dkv restart`");
+            }
+            views.push(RunningView {
+                container: container.name.clone(),
+                image_id: runs.map(|id| id.to_string()),
+                tag: release.map(|release| release.tag.to_string()),
+                as_recorded,
+            });
+        }
+        views
+    }
+
+    /// Whether a container of this deployment says what runs: it does run, or it is a one-shot that has.
+    fn counts(&self, container: &Container) -> bool {
+        let project = self.views.daemon.as_ref().map(|daemon| daemon.project.as_str());
+        if container.labels.project() != project || container.labels.is_one_off() {
+            return false;
+        }
+        let is_one_shot = |name: &str| {
+            let is_awaited = |start: &Start| start.waits_for_end_of.iter().any(|one| one == name);
+            self.views.starts.iter().any(|start| is_awaited(start) || (start.is_one_shot && start.compose_service == name))
+        };
+        match container.state {
+            ContainerState::Running | ContainerState::Restarting | ContainerState::Paused => true,
+            ContainerState::Exited => container.labels.service().is_some_and(is_one_shot),
+            _ => false,
+        }
+    }
+
+    /// Containers that run tracked images beside the deployment: without Compose, under another
+    /// project's name from the same directory, or for a Compose service that is gone. Another
+    /// directory's project is another deployment.
+    fn outsiders(&mut self) {
+        let Some(daemon) = &self.views.daemon else { return };
+        for container in daemon.containers.iter().filter(|container| container.state == ContainerState::Running) {
+            let labels = &container.labels;
+            let how = match (labels.project(), labels.service()) {
+                (None, _) => "without Compose".to_owned(),
+                (Some(project), _) if project != daemon.project => {
+                    if labels.working_dir() != Some(daemon.directory.as_str()) {
+                        continue;
+                    }
+                    format!("as the project {project}")
+                }
+                (Some(_), Some(name)) if labels.is_one_off() => format!("as a one-off of {name}"),
+                (Some(_), Some(name)) if !self.views.starts.iter().any(|start| start.compose_service == name) => {
+                    format!("for the Compose service {name}, which the files do not have")
+                }
+                _ => continue,
+            };
+            let Some(service) = self.service_of_container(container) else { continue };
+            let message = format!("the container {} runs {} {how}", container.name, shortened(&container.image));
+            self.differs(FindingKind::StartedOutside, Some(service), message, format!("`docker rm -f {}`", container.name));
+        }
+    }
+
+    /// The manifest service whose image a container runs, whatever started it.
+    fn service_of_container(&self, container: &Container) -> Option<&'a Service> {
+        let named = container.image.parse::<Reference>().ok().map(|reference| reference.repository);
+        let image = container.image_id.as_ref().and_then(|id| self.views.daemon.as_ref()?.images.by_id(id));
+        let known = image.into_iter().flat_map(|image| {
+            image.tags.iter().map(|(repository, _)| repository).chain(image.digests.iter().map(|(repository, _)| repository))
+        });
+        let repositories: Vec<&Repository> = named.iter().chain(known).collect();
+        self.views.manifest.services.values().find(|service| repositories.iter().any(|one| service.image.as_ref() == Some(*one)))
+    }
+
+    fn untracked(&mut self) {
+        for start in self.views.starts.iter().filter(|start| start.is_active) {
+            if self.tracked(start).is_none() {
+                let image = start.image.as_deref().unwrap_or("what it builds");
+                let message = format!("nothing tracks the Compose service {} ({})", start.compose_service, shortened(image));
+                self.note(FindingKind::Untracked, None, message, Some("`dkv migrate-versions` adds it"));
+            }
+        }
+    }
+}
+
+fn repository(start: &Start) -> Option<Repository> {
+    start.image.as_ref()?.parse::<Reference>().ok().map(|reference| reference.repository)
+}
+
+/// Pairs of Compose services of one product of which one runs a local build and the other a published
+/// image. One product they are if one variable gives both their tags, if their repositories have the
+/// same last name, or if one extends the other's name and one is a step of the other, as migrations
+/// are of an application.
+fn mixed(starts: &[Start], is_local: impl Fn(&Start) -> bool) -> Vec<(&Start, &Start)> {
+    let (local, published): (Vec<&Start>, Vec<&Start>) =
+        starts.iter().filter(|start| start.image.is_some()).partition(|start| is_local(start));
+    let waits = |one: &Start, other: &Start| one.waits_for_end_of.contains(&other.compose_service);
+    let belongs = |local: &Start, published: &Start| {
+        let (Some(here), Some(there)) = (repository(local), repository(published)) else { return false };
+        let (here, there) = (here.base_name(), there.base_name());
+        let extends = |long: &str, short: &str| long.strip_prefix(short).is_some_and(|rest| rest.starts_with(['-', '_']));
+        let shares_variable = !tag_variables(local).is_disjoint(&tag_variables(published));
+        let is_step = waits(local, published) || waits(published, local) || local.is_one_shot != published.is_one_shot;
+        here == there || shares_variable || (is_step && (extends(here, there) || extends(there, here)))
+    };
+    // One line for each published service: all local ones would say the same.
+    let pairs = published.into_iter().filter_map(|published| {
+        let local = local.iter().find(|local| belongs(local, published))?;
+        Some((*local, published))
+    });
+    pairs.collect()
+}
+
+/// The variables that give the tag of a Compose service's image.
+fn tag_variables(start: &Start) -> BTreeSet<String> {
+    let text = start.text.as_deref().unwrap_or_default();
+    let mut depth = 0_usize;
+    let mut colon = None;
+    for (index, character) in text.char_indices() {
+        match character {
+            '{' => depth += 1,
+            '}' => depth = depth.saturating_sub(1),
+            ':' if depth == 0 => colon = Some(index),
+            '/' if depth == 0 => colon = None,
+            _ => {}
+        }
+    }
+    let tail = colon.map_or("", |index| &text[index + 1..]);
+    let template = Template::parse(tail);
+    template.iter().flat_map(Template::variables).map(str::to_owned).collect()
+}
+
+/// A release as messages name it: the tag and the beginning of what names its bytes.
+fn described(release: &Release) -> String {
+    ReleaseView::from(release).short()
+}
+
+/// An image with its digest cut to what people read.
+fn shortened(image: &str) -> String {
+    match image.split_once("@sha256:") {
+        Some((name, hex)) => format!("{name}@sha256:{}…", hex.get(..12).unwrap_or(hex)),
+        None => image.to_owned(),
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,307 @@
+//! Each kind of drift once, and what is none.
+
+use super::*;
+use crate::docker::Labels;
+use crate::report::drift::FindingKind as Found;
+
+const IMAGE: &str = "r.example/web";
+const HASH: &str = "0123abcd";
+
+fn digest(text: &str) -> Digest {
+    Digest::of(text.as_bytes())
+}
+
+/// `web` at 1.64, after 1.63; the daemon's IDs are known. `extra` goes behind the service's image.
+fn manifest(extra: &str) -> Manifest {
+    let entry = |tag: &str, status: &str| {
+        format!(
+            "  - {{tag: '{tag}', digest: '{}', image_id: '{}', status: {status}}}\n",
+            digest(tag),
+            digest(&format!("id {tag}"))
+        )
+    };
+    let text = format!(
+        "schema_version: '1.1'\nservices:\n  web:\n    image: {IMAGE}\n{extra}    current_tag: '1.64'\n    \
+         image_digest: {}\nhistory:\n  web:\n{}{}",
+        digest("1.64"),
+        entry("1.64", "current"),
+        entry("1.63", "previous"),
+    );
+    let mut manifest = Manifest::read(text.as_bytes()).unwrap();
+    manifest.settle(|_| None).unwrap();
+    manifest
+}
+
+fn pin(tag: &str) -> String {
+    format!("{IMAGE}:{tag}@{}", digest(tag))
+}
+
+fn start(name: &str, image: &str) -> Start {
+    let text = Some(format!("${{DK_WEB_IMAGE:-{IMAGE}}}:${{DK_WEB_TAG:-latest}}"));
+    Start { compose_service: name.into(), image: Some(image.into()), text, is_active: true, ..Start::default() }
+}
+
+fn listed(tag: &str) -> ListedImage {
+    let image: Repository = IMAGE.parse().unwrap();
+    let keep = format!("dkv-{HASH}-{}", digest(tag).short()).parse().unwrap();
+    ListedImage { id: digest(&format!("id {tag}")), tags: vec![(image.clone(), keep)], digests: vec![(image, digest(tag))] }
+}
+
+fn container(name: &str, tag: &str, labels: &[(&str, &str)]) -> Container {
+    let label = |(key, value): &(&str, &str)| (format!("com.docker.compose.{key}"), (*value).to_owned());
+    Container {
+        id: name.into(),
+        name: name.into(),
+        image_id: Some(digest(&format!("id {tag}"))),
+        image: pin(tag),
+        labels: labels.iter().map(label).collect::<Labels>(),
+        state: ContainerState::Running,
+    }
+}
+
+const OURS: [(&str, &str); 2] = [("project", "shop"), ("service", "web")];
+
+/// Everything agrees.
+fn agreeing(manifest: &Manifest) -> Views<'_> {
+    let value = format!("1.64@{}", digest("1.64"));
+    Views {
+        manifest,
+        deployment: HASH,
+        env: EnvView { file: "versions.env".into(), wrong: None, values: [("DK_WEB_TAG".to_owned(), value)].into() },
+        starts: vec![start("web", &pin("1.64"))],
+        files: Vec::new(),
+        disagreements: Vec::new(),
+        daemon: Some(DaemonView {
+            project: "shop".into(),
+            directory: "/srv/shop".into(),
+            images: [listed("1.64"), listed("1.63")].into_iter().collect(),
+            containers: vec![container("shop-web-1", "1.64", &OURS)],
+        }),
+        remote: None,
+    }
+}
+
+fn kinds(views: &Views<'_>) -> Vec<Found> {
+    compare(views).drift.into_iter().map(|finding| finding.kind).collect()
+}
+
+fn note_kinds(views: &Views<'_>) -> Vec<Found> {
+    compare(views).notes.into_iter().map(|finding| finding.kind).collect()
+}
+
+#[test]
+fn nothing_disagrees() {
+    let manifest = manifest("");
+    let found = compare(&agreeing(&manifest));
+    assert!(found.clean && found.notes.is_empty(), "{found:?}");
+    let web = &found.services[0];
+    assert!(web.env_as_recorded && web.compose[0].as_recorded && web.local == Some(true));
+    assert_eq!(web.running[0].as_recorded, Some(true));
+    assert!(web.releases.iter().all(|state| state.restorable == Restorable::Here));
+}
+
+#[test]
+fn the_env_file_is_told_of_once() {
+    let manifest = manifest("");
+    for kind in [Found::EnvMissing, Found::EnvStale, Found::EnvEdited] {
+        let mut views = agreeing(&manifest);
+        views.env.wrong = Some(kind);
+        views.starts = vec![start("web", &format!("{IMAGE}:latest"))];
+        assert_eq!(kinds(&views), [kind]);
+    }
+    let mut views = agreeing(&manifest);
+    views.env.wrong = Some(Found::EnvMissing);
+    views.starts[0].text = Some(pin("1.64"));
+    assert_eq!(kinds(&views), []);
+}
+
+#[test]
+fn compose_files_are_compared_with_the_record() {
+    let manifest = manifest("");
+    let file = |verdict| FileImage { place: "c.yml:3".into(), compose_services: vec!["web".into()], image: pin("1.63"), verdict };
+    for (verdict, kind) in
+        [(Verdict::Stale(pin("1.64")), Found::OtherDigestPinned), (Verdict::Loose(pin("1.64")), Found::LiteralTag)]
+    {
+        let mut views = agreeing(&manifest);
+        views.files = vec![file(verdict)];
+        views.starts = vec![Start { text: Some(pin("1.63")), ..start("web", &pin("1.63")) }];
+        assert_eq!(kinds(&views), [kind]);
+    }
+    let mut views = agreeing(&manifest);
+    let digests = [("sha256:1".to_owned(), vec!["a.yml:1".to_owned()]), ("sha256:2".to_owned(), vec!["b.yml:1".to_owned()])];
+    views.disagreements = vec![PinDisagreement { image: IMAGE.into(), digests: digests.into() }];
+    let found = compare(&views);
+    assert_eq!((found.drift[0].kind, found.drift[0].mend.as_deref()), (Found::FilesDisagree, Some("`dkv pin`")));
+}
+
+#[test]
+fn variables_of_another_name_are_noticed() {
+    let manifest = manifest("");
+    let mut views = agreeing(&manifest);
+    views.starts =
+        vec![Start { text: Some(format!("{IMAGE}:${{VERSION:-latest}}")), ..start("web", &format!("{IMAGE}:latest")) }];
+    assert_eq!(kinds(&views), [Found::ComposeDiffers]);
+}
+
+#[test]
+fn services_of_one_product_must_have_one_image() {
+    let listing = manifest("    compose_services: [web, migrate]\n");
+    let mut views = agreeing(&listing);
+    views.starts.push(start("migrate", &pin("1.63")));
+    assert_eq!(kinds(&views), [Found::ImagesDiffer]);
+    views.starts[1] = start("migrate", "acme/migrations:1");
+    assert_eq!(kinds(&views), [Found::ImagesDiffer]);
+    assert!(compare(&views).drift[0].message.contains("migrate belongs to web, but would start acme/migrations:1"));
+}
+
+fn bot(name: &str, image: &str, text: &str, waits_for: &[&str]) -> Start {
+    Start {
+        text: Some(text.into()),
+        waits_for_end_of: waits_for.iter().map(|name| (*name).into()).collect(),
+        ..start(name, image)
+    }
+}
+
+#[test]
+fn local_and_published_images_of_one_product_are_mixed() {
+    let local = |start: &Start| start.image.as_deref().is_some_and(|image| image.starts_with("whisperengine-bot:"));
+    let elena = |text: &str, waits: &[&str]| bot("elena", "whisperengine-bot:latest", text, waits);
+    let migrate = |image: &str, text: &str| bot("db-migrate", image, text, &[]);
+    let published = "whisperengine/whisperengine:latest";
+    let by_step = [elena("whisperengine-bot:latest", &["db-migrate"]), migrate(published, published)];
+    let by_variable = [
+        elena("whisperengine-bot:${VERSION:-latest}", &[]),
+        migrate(published, "whisperengine/whisperengine:${VERSION:-latest}"),
+    ];
+    let by_name = [elena("whisperengine-bot:1", &[]), migrate("acme/whisperengine-bot:1", "acme/whisperengine-bot:1")];
+    let once = Start { is_one_shot: true, ..migrate(published, published) };
+    let by_restart = [elena("whisperengine-bot:latest", &[]), once];
+    for starts in [by_step, by_restart, by_variable, by_name] {
+        let found = mixed(&starts, local);
+        assert_eq!(found.len(), 1, "{starts:?}");
+        assert_eq!((found[0].0.compose_service.as_str(), found[0].1.compose_service.as_str()), ("elena", "db-migrate"));
+    }
+    let apart = [
+        elena("${REGISTRY:-r:1}/whisperengine-bot:${VERSION:-1}", &["buckets"]),
+        bot("buckets", "minio/mc:1", "${REGISTRY:-r:1}/minio/mc:${MC:-1}", &[]),
+        bot("db", "whisperengine/whisperengine-postgres:16", "whisperengine/whisperengine-postgres:16", &[]),
+    ];
+    assert!(mixed(&apart, local).is_empty());
+    let app = bot("app", "whisperengine-bot:1", "whisperengine-bot:1", &["hook"]);
+    let namesakes = [
+        app.clone(),
+        bot("db", "acme/whisperengine-bot-postgres:16", "acme/whisperengine-bot-postgres:16", &[]),
+        bot("hook", "acme/whisperengine-bots:1", "acme/whisperengine-bots:1", &[]),
+    ];
+    assert!(mixed(&namesakes, local).is_empty());
+}
+
+#[test]
+fn a_local_build_may_go_by_any_tag_that_names_it() {
+    let local = manifest("    source: local\n");
+    let mut views = agreeing(&local);
+    views.starts = vec![Start { text: Some(format!("{IMAGE}:latest")), ..start("web", &format!("{IMAGE}:latest")) }];
+    assert_eq!(kinds(&views), [Found::LiteralTag]);
+    let mut image = listed("1.64");
+    image.tags.push((IMAGE.parse().unwrap(), "latest".parse().unwrap()));
+    views.daemon.as_mut().unwrap().images = [image, listed("1.63")].into_iter().collect();
+    assert_eq!(kinds(&views), []);
+    views.daemon = None;
+    assert_eq!(kinds(&views), []);
+}
+
+#[test]
+fn containers_are_compared_with_the_record() {
+    let manifest = manifest("");
+    for (tag, kind) in [("1.63", Found::RunsOlder), ("0.9", Found::RunsOther)] {
+        let mut views = agreeing(&manifest);
+        let daemon = views.daemon.as_mut().unwrap();
+        daemon.containers = vec![container("a", tag, &OURS), container("b", tag, &OURS)];
+        assert_eq!(kinds(&views), [kind], "{tag}");
+        let daemon = views.daemon.as_mut().unwrap();
+        daemon.containers.iter_mut().for_each(|container| container.state = ContainerState::Exited);
+        assert_eq!(kinds(&views), [], "{tag}");
+        views.starts.push(Start { waits_for_end_of: vec!["web".into()], ..start("app", &pin("1.64")) });
+        assert_eq!(kinds(&views), [kind], "{tag}");
+    }
+}
+
+#[test]
+fn containers_beside_the_deployment_are_found() {
+    let manifest = manifest("");
+    let elsewhere = [("project", "test"), ("service", "web"), ("project.working_dir", "/srv/test")];
+    let here = [("project", "test"), ("service", "web"), ("project.working_dir", "/srv/shop")];
+    let orphan = [("project", "shop"), ("service", "old-web")];
+    for (labels, expected) in [
+        (&[][..], &[Found::StartedOutside][..]),
+        (&here[..], &[Found::StartedOutside]),
+        (&orphan[..], &[Found::StartedOutside]),
+        (&elsewhere[..], &[]),
+    ] {
+        let mut views = agreeing(&manifest);
+        views.daemon.as_mut().unwrap().containers.push(container("other", "1.64", labels));
+        assert_eq!(kinds(&views), expected, "{labels:?}");
+    }
+    let mut views = agreeing(&manifest);
+    let mut foreign = container("db", "x", &[]);
+    foreign.image = "postgres:16".into();
+    views.daemon.as_mut().unwrap().containers.push(foreign);
+    assert_eq!(kinds(&views), []);
+}
+
+#[test]
+fn what_was_never_pulled_here_is_not_missing() {
+    let text = format!("services:\n  web: {{image: {IMAGE}, current_tag: '1.64', image_digest: '{}'}}\n", digest("1.64"));
+    let mut manifest = Manifest::read(text.as_bytes()).unwrap();
+    manifest.settle(|_| None).unwrap();
+    let mut views = agreeing(&manifest);
+    let daemon = views.daemon.as_mut().unwrap();
+    daemon.images = ImageList::default();
+    daemon.containers.clear();
+    assert_eq!((kinds(&views), note_kinds(&views)), (vec![], vec![Found::NotPulled]));
+    views.daemon.as_mut().unwrap().containers = vec![container("shop-web-1", "1.64", &OURS)];
+    assert_eq!(kinds(&views), [Found::ImageGone]);
+}
+
+#[test]
+fn images_that_are_gone_are_missed() {
+    let manifest = manifest("");
+    let key = |tag: &str| (IMAGE.parse().unwrap(), digest(tag));
+    let remote = |old: bool| RemoteView { has: [(key("1.64"), true), (key("1.63"), old)].into(), tracked: BTreeMap::new() };
+    let mut views = agreeing(&manifest);
+    views.daemon.as_mut().unwrap().images = ImageList::default();
+    assert_eq!(kinds(&views), [Found::ImageGone]);
+    views.remote = Some(remote(true));
+    assert_eq!(kinds(&views), [Found::ImageGone]);
+    assert_eq!(compare(&views).services[0].releases[1].restorable, Restorable::Registry);
+    views.remote = Some(remote(false));
+    assert_eq!(kinds(&views), [Found::ImageGone, Found::ReleaseLost]);
+
+    let mut views = agreeing(&manifest);
+    views.remote = Some(remote(false));
+    assert_eq!((kinds(&views), note_kinds(&views)), (vec![], vec![Found::OnlyHere]));
+    views.daemon = None;
+    assert_eq!(kinds(&views), []);
+    assert_eq!(compare(&views).services[0].releases[1].restorable, Restorable::Unknown);
+}
+
+#[test]
+fn keep_tags_must_name_the_recorded_image() {
+    let manifest = manifest("");
+    let mut views = agreeing(&manifest);
+    let (mut current, mut other) = (listed("1.64"), listed("1.63"));
+    other.tags.append(&mut current.tags);
+    views.daemon.as_mut().unwrap().images = [current.clone(), other].into_iter().collect();
+    assert_eq!(kinds(&views), [Found::KeepTagMoved]);
+    views.daemon.as_mut().unwrap().images = [current, listed("1.63")].into_iter().collect();
+    assert_eq!((kinds(&views), note_kinds(&views)), (vec![], vec![Found::NotKept]));
+}
+
+#[test]
+fn what_nothing_tracks_is_no_drift() {
+    let manifest = manifest("");
+    let mut views = agreeing(&manifest);
+    views.starts.push(start("nginx", "nginx:latest"));
+    views.starts.push(Start { is_active: false, ..start("debug", "busybox") });
+    assert_eq!((kinds(&views), note_kinds(&views)), (vec![], vec![Found::Untracked]));
+}

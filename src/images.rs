@@ -1,0 +1,299 @@
+//! Making images local and keeping them: resolve a tag once, pull exactly what it named, check that
+//! the daemon has it, and give it a tag of our own that no clean-up takes away.
+
+use std::sync::Arc;
+
+use anyhow::{Context as _, Result};
+use futures_util::StreamExt as _;
+
+use crate::docker::{self, Docker, Image, PullRequest, PullTarget};
+use crate::error::{self, Error};
+use crate::model::history::Release;
+use crate::model::manifest::{Service, Source};
+use crate::model::reference::{Digest, Repository, Tag};
+use crate::plan;
+use crate::registry::{self, Login};
+use crate::ui::{ItemProgress, Progress, Ui};
+
+/// An image that shall be local.
+#[derive(Debug, Clone)]
+pub struct Wanted {
+    /// For messages: the service, or the Compose service where there is no manifest.
+    pub name: String,
+    /// Where it lives.
+    pub repository: Repository,
+    /// Which bytes, or which tag where the bytes are not known.
+    pub target: PullTarget,
+    /// The tag to show; none for bytes that only a digest names.
+    pub tag: Option<Tag>,
+    /// The keep-tag to give it.
+    pub keep: Option<Tag>,
+    /// The image ID that the record has.
+    pub image_id: Option<Digest>,
+    /// Whether it was built on this host, and so can only be here.
+    pub is_local: bool,
+}
+
+impl Wanted {
+    /// The image of `release`, a release of `service`.
+    #[must_use]
+    pub fn release(service: &Service, release: &Release, deployment: &str) -> Option<Self> {
+        let target = match &release.digest {
+            Some(digest) => PullTarget::Digest(digest.clone()),
+            None => PullTarget::Tag(release.tag.clone()),
+        };
+        Some(Self {
+            name: service.name.to_string(),
+            repository: service.image.clone()?,
+            target,
+            tag: Some(release.tag.clone()),
+            keep: plan::keep_tag(release, deployment),
+            image_id: release.image_id.clone(),
+            is_local: service.source == Source::Local,
+        })
+    }
+
+    /// The image of a Compose service that no manifest knows; `None` if its name is no reference.
+    #[must_use]
+    pub fn named(compose_service: &str, image: &str) -> Option<Self> {
+        let reference: crate::model::reference::Reference = image.parse().ok()?;
+        let tag = match reference.tag {
+            Some(tag) => tag,
+            None => crate::model::manifest::DEFAULT_TRACK.parse().ok()?,
+        };
+        Some(Self {
+            name: compose_service.to_owned(),
+            repository: reference.repository,
+            target: reference.digest.map_or_else(|| PullTarget::Tag(tag.clone()), PullTarget::Digest),
+            tag: Some(tag),
+            keep: None,
+            image_id: None,
+            is_local: false,
+        })
+    }
+
+    /// What the daemon is asked for.
+    #[must_use]
+    pub fn reference(&self) -> String {
+        match (&self.target, &self.image_id) {
+            (_, Some(id)) if self.is_local => id.to_string(),
+            (PullTarget::Digest(digest), _) => self.repository.with_digest(digest),
+            (PullTarget::Tag(tag), _) => self.repository.with_tag(tag),
+        }
+    }
+}
+
+/// An image that is local now.
+#[derive(Debug, Clone)]
+pub struct Arrived {
+    /// What the daemon says about it.
+    pub image: Image,
+    /// Whether it came over the network just now.
+    pub pulled: bool,
+}
+
+/// The parts that fetching needs.
+#[derive(Clone)]
+pub struct Fetcher {
+    /// The daemon.
+    pub docker: Docker,
+    /// The registries, for logins.
+    pub registry: registry::Client,
+    /// The terminal.
+    pub ui: Ui,
+    /// How many images are pulled at once.
+    pub jobs: usize,
+}
+
+impl Fetcher {
+    /// Makes all of `wanted` local, several at once; each result stands at the place of its wish.
+    pub async fn fetch(&self, wanted: &[Wanted]) -> Vec<Result<Arrived>> {
+        let names: Vec<String> = wanted.iter().map(Wanted::reference).collect();
+        match self.docker.images(&names).await {
+            Ok(local) => self.complete(wanted, local).await,
+            Err(error) => repeated(&error, wanted.len()),
+        }
+    }
+
+    /// As [`Self::fetch`], but asks the registry what the tags name now, whatever is local.
+    pub async fn fetch_anew(&self, wanted: &[Wanted]) -> Vec<Result<Arrived>> {
+        self.complete(wanted, wanted.iter().map(|_| None).collect()).await
+    }
+
+    /// Pulls what is not in `local`, checks everything, and gives it its keep-tags.
+    async fn complete(&self, wanted: &[Wanted], local: Vec<Option<Image>>) -> Vec<Result<Arrived>> {
+        let missing = local.iter().filter(|image| image.is_none()).count();
+        let progress = Arc::new(self.ui.progress("Pulling", "Pulled", missing));
+        let work = wanted.iter().zip(local).map(|(wanted, local)| {
+            let progress = Arc::clone(&progress);
+            async move {
+                let arrived = match local {
+                    Some(image) => Arrived { image, pulled: false },
+                    None if wanted.is_local => return Err(gone(wanted)),
+                    None => self.pull(wanted, &progress).await?,
+                };
+                self.check(wanted, &arrived.image)?;
+                let has_keep = |keep: &Tag| {
+                    arrived.image.tags.iter().any(|(repository, tag)| *repository == wanted.repository && tag == keep)
+                };
+                if let Some(keep) = wanted.keep.as_ref().filter(|keep| !has_keep(keep)) {
+                    self.docker.tag(arrived.image.id.as_str(), &wanted.repository, keep).await?;
+                }
+                Ok(arrived)
+            }
+        });
+        futures_util::stream::iter(work).buffered(self.jobs.max(1)).collect().await
+    }
+
+    /// Pulls one image, once more without a login if the registry refused it.
+    async fn pull(&self, wanted: &Wanted, progress: &Progress) -> Result<Arrived> {
+        let label = wanted.tag.as_ref().map_or_else(|| wanted.reference(), ToString::to_string);
+        let item = progress.item(&wanted.name, &label);
+        let sums = std::sync::Mutex::new(LayerSums::default());
+        let on_event = |event| {
+            if let docker::PullEvent::Layer { id, state } = event
+                && let Ok(mut sums) = sums.lock()
+            {
+                sums.note(id, state);
+                item.update(sums.progress());
+            }
+        };
+        let mut request = PullRequest {
+            repository: wanted.repository.clone(),
+            target: wanted.target.clone(),
+            platform: None,
+            credentials: self.registry.credentials(&wanted.repository).await.map(for_daemon),
+        };
+        let mut outcome = self.docker.pull(&request, &on_event).await;
+        if request.credentials.is_some()
+            && outcome.as_ref().err().and_then(docker::pull_failure) == Some(docker::PullFailure::Denied)
+        {
+            self.registry.use_anonymous(&wanted.repository);
+            request.credentials = None;
+            let anonymous = self.docker.pull(&request, &on_event).await;
+            if anonymous.is_ok() {
+                tracing::warn!("the login for {} was refused; pulled without it", wanted.repository.host());
+                outcome = anonymous;
+            }
+        }
+        let checked = match outcome {
+            Ok(()) => self.docker.image(&wanted.reference()).await,
+            Err(error) => Err(error),
+        };
+        let arrived = checked.and_then(|image| {
+            let image = image.with_context(|| {
+                let message = format!("the daemon says it pulled {}, but does not have it", wanted.reference());
+                error::docker(message).with_hint("look at the daemon's log, then run the command again")
+            })?;
+            Ok(Arrived { image, pulled: true })
+        });
+        match &arrived {
+            Ok(_) => item.done(""),
+            Err(error) => item.failed(&format!("{error:#}")),
+        }
+        arrived
+    }
+
+    /// Whether the local image is the recorded one.
+    fn check(&self, wanted: &Wanted, image: &Image) -> Result<()> {
+        // A digest names bytes by itself; an image ID only guards what nothing but a tag names.
+        if let (PullTarget::Tag(tag), Some(recorded)) = (&wanted.target, &wanted.image_id)
+            && image.id != *recorded
+            && !wanted.is_local
+        {
+            let message = format!(
+                "{}: {} is another image now ({}) than the recorded one ({})",
+                wanted.name,
+                wanted.repository.with_tag(tag),
+                image.id.short(),
+                recorded.short()
+            );
+            return Err(error::docker(message).with_hint("`dkv version-history` shows what else can be rolled back to").into());
+        }
+        Ok(())
+    }
+}
+
+/// A build that this host no longer has.
+fn gone(wanted: &Wanted) -> anyhow::Error {
+    let name = wanted.tag.as_ref().map_or_else(|| wanted.reference(), |tag| wanted.repository.with_tag(tag));
+    let message = format!("{}: the build {name} is not on this host any more, and local images are never pulled", wanted.name);
+    error::docker(message)
+        .with_hint("`dkv build` makes a new one; `dkv version-history` shows the builds that are remembered")
+        .into()
+}
+
+/// One failure for every wish, because none could be tried.
+fn repeated(error: &anyhow::Error, times: usize) -> Vec<Result<Arrived>> {
+    let (kind, hint) = (error::kind(error), error::find(error).and_then(Error::hint).map(str::to_owned));
+    let one = || {
+        let again = Error::new(kind, format!("{error:#}"));
+        Err(match &hint {
+            Some(hint) => again.with_hint(hint.clone()),
+            None => again,
+        }
+        .into())
+    };
+    (0..times).map(|_| one()).collect()
+}
+
+/// The login in the daemon's form.
+fn for_daemon(credentials: registry::Credentials) -> docker::Credentials {
+    let server_address = credentials.server;
+    match credentials.login {
+        Login::Password { username, password } => {
+            docker::Credentials { username, password: password.expose().to_owned(), identity_token: None, server_address }
+        }
+        Login::IdentityToken(token) => docker::Credentials {
+            identity_token: Some(token.expose().to_owned()),
+            server_address,
+            ..docker::Credentials::default()
+        },
+    }
+}
+
+/// The progress of an image as the sum of its layers'.
+#[derive(Default)]
+struct LayerSums {
+    layers: std::collections::BTreeMap<String, (docker::LayerState, u64, u64)>,
+}
+
+impl LayerSums {
+    fn note(&mut self, id: String, state: docker::LayerState) {
+        let (last, current, total) = self.layers.entry(id).or_insert((state, 0, 0));
+        *last = state;
+        match state {
+            docker::LayerState::Downloading { current: bytes, total: all } => {
+                *current = bytes;
+                *total = all.unwrap_or(*total).max(bytes);
+            }
+            docker::LayerState::Downloaded | docker::LayerState::Extracting { .. } | docker::LayerState::Complete => {
+                *current = *total;
+            }
+            _ => {}
+        }
+    }
+
+    fn progress(&self) -> ItemProgress<'static> {
+        let done = |state: docker::LayerState| matches!(state, docker::LayerState::Complete | docker::LayerState::Exists);
+        let extracting = self.layers.values().any(|(state, ..)| matches!(state, docker::LayerState::Extracting { .. }));
+        let downloading = self.layers.values().any(|(state, ..)| matches!(state, docker::LayerState::Downloading { .. }));
+        ItemProgress {
+            current_bytes: self.layers.values().map(|(_, current, _)| current).sum(),
+            total_bytes: self.layers.values().map(|(.., total)| total).sum(),
+            layers_done: self.layers.values().filter(|(state, ..)| done(*state)).count(),
+            layers_total: self.layers.len(),
+            phase: if extracting && !downloading { "extracting" } else { "downloading" },
+        }
+    }
+}
+
+/// The repository of a service whose images are settled.
+///
+/// # Errors
+///
+/// They are not (exit 3).
+pub fn image_of(service: &Service) -> Result<&Repository> {
+    let missing = || error::state(format!("service `{}` has no `image` in the manifest", service.name));
+    Ok(service.image.as_ref().ok_or_else(missing)?)
+}

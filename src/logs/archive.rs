@@ -1,0 +1,378 @@
+//! The logs of containers that are gone: one file a day, compressed after some days, then removed.
+//!
+//! A file holds `TIME LABEL CONTAINER | TEXT` lines. Each time that logs are saved, their lines go in
+//! by time; so a file is a row of runs that are each in order.
+
+use std::collections::{BTreeMap, HashSet};
+use std::fs::{self, File, OpenOptions};
+use std::io::{self, BufRead as _, BufReader, BufWriter, Read as _, Seek as _, SeekFrom, Write};
+use std::os::unix::fs::OpenOptionsExt as _;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::{Context as _, Result};
+use chrono::{DateTime, Days, NaiveDate, SecondsFormat, TimeZone, Utc};
+use futures_util::{StreamExt as _, TryStreamExt as _, stream};
+
+use super::filter::days_ago;
+use super::merge::{Lines, RawLine, merge};
+use super::view::label;
+use crate::docker::{Container, ContainerFilter, Docker, LogOptions};
+use crate::model::manifest::LogSettings;
+
+/// How far the log of each container has been saved.
+const PROGRESS: &str = ".saved.json";
+/// How long the daemon may take for the next line.
+const PATIENCE: Duration = Duration::from_secs(30);
+/// Logs may hold secrets.
+const FILE_MODE: u32 = 0o640;
+
+/// A directory with the logs of containers that are gone: `logs/`, or `dblogs/` for databases.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Archive {
+    directory: PathBuf,
+    settings: LogSettings,
+}
+
+impl Archive {
+    /// The archive in `directory`, which is made when there is something to save.
+    #[must_use]
+    pub fn new(directory: PathBuf, settings: LogSettings) -> Self {
+        Self { directory, settings }
+    }
+
+    /// Saves what `containers`, which are about to go, have written since it was last saved, and tidies
+    /// up. A failure is a warning: it must not keep anything from being stopped or replaced.
+    ///
+    /// Days are those of the zone of `now`.
+    pub async fn save<Zone: TimeZone + Sync>(&self, docker: &Docker, containers: &[Container], now: &DateTime<Zone>)
+    where
+        Zone::Offset: Send + Sync,
+    {
+        if let Err(error) = self.append(docker, containers, now).await {
+            tracing::warn!("the logs of containers that go are not saved completely in {}: {error:#}", self.directory.display());
+        }
+        if let Err(error) = self.tidy(now) {
+            tracing::warn!("{error:#}");
+        }
+    }
+
+    async fn append<Zone: TimeZone + Sync>(&self, docker: &Docker, containers: &[Container], now: &DateTime<Zone>) -> Result<()> {
+        let containers: Vec<&Container> = containers.iter().filter(|container| container.labels.service().is_some()).collect();
+        if containers.is_empty() {
+            return Ok(());
+        }
+        fs::create_dir_all(&self.directory).with_context(|| format!("cannot make {}", self.directory.display()))?;
+        let mut progress = self.read_progress();
+        // What is older would be removed at once.
+        let oldest = days_ago(now, self.settings.delete_after_days);
+        let logs = containers.iter().map(|container| {
+            let last = progress.get(&container.id).copied();
+            let since = last.unwrap_or_default().max(oldest.and_time(chrono::NaiveTime::MIN).and_utc());
+            let options = LogOptions { since: Some(since), ..LogOptions::default() };
+            let origin = origin(container);
+            let log = docker.logs(&container.id, &options).try_filter_map(move |line| {
+                let time = line.time.filter(|time| last.is_none_or(|last| *time > last));
+                std::future::ready(Ok(time.map(|time| RawLine { origin: origin.clone(), time, bytes: line.bytes })))
+            });
+            Box::pin(log) as Lines
+        });
+        let mut writer = DayWriter::default();
+        let mut failure = None;
+        let mut lines = Box::pin(merge(logs.collect()));
+        loop {
+            let next = tokio::time::timeout(PATIENCE, lines.next()).await;
+            let Some((index, line)) = next.context("the daemon has stopped in the middle of a log")? else { break };
+            match line {
+                Ok(line) => {
+                    let day = line.time.with_timezone(&now.timezone()).date_naive();
+                    let written = self.write(&mut writer, day, &line);
+                    written.with_context(|| format!("cannot write to {}", self.directory.display()))?;
+                    progress.insert(containers[index].id.clone(), line.time);
+                }
+                Err(error) => failure = Some(error.context(format!("cannot read the log of {}", containers[index].name))),
+            }
+        }
+        writer.finish().with_context(|| format!("cannot write to {}", self.directory.display()))?;
+        if let Ok(existing) = docker.containers(&ContainerFilter::default()).await {
+            let existing: HashSet<String> = existing.into_iter().map(|container| container.id).collect();
+            progress.retain(|id, _| existing.contains(id));
+        }
+        self.write_progress(&progress)?;
+        failure.map_or(Ok(()), Err)
+    }
+
+    fn write(&self, writer: &mut DayWriter, day: NaiveDate, line: &RawLine) -> io::Result<()> {
+        let file = writer.open(&self.directory, day)?;
+        write!(file, "{} {} | ", line.time.to_rfc3339_opts(SecondsFormat::Nanos, true), line.origin)?;
+        file.write_all(&line.bytes)?;
+        file.write_all(b"\n")
+    }
+
+    /// A missing or damaged file only means that lines may be saved twice.
+    fn read_progress(&self) -> BTreeMap<String, DateTime<Utc>> {
+        let text = fs::read(self.directory.join(PROGRESS)).unwrap_or_default();
+        let saved: BTreeMap<String, String> = serde_json::from_slice(&text).unwrap_or_default();
+        let times = saved.into_iter().filter_map(|(id, time)| Some((id, DateTime::parse_from_rfc3339(&time).ok()?.to_utc())));
+        times.collect()
+    }
+
+    fn write_progress(&self, progress: &BTreeMap<String, DateTime<Utc>>) -> Result<()> {
+        let nanoseconds = |time: &DateTime<Utc>| time.to_rfc3339_opts(SecondsFormat::Nanos, true);
+        let saved: BTreeMap<&String, String> = progress.iter().map(|(id, time)| (id, nanoseconds(time))).collect();
+        let path = self.directory.join(PROGRESS);
+        let text = serde_json::to_vec(&saved).context("cannot write down what was saved")?;
+        replace(&path, |file| file.write_all(&text)).with_context(|| format!("cannot write {}", path.display()))
+    }
+
+    /// Compresses and removes files by the day in their names; touches no others.
+    pub(super) fn tidy<Zone: TimeZone>(&self, now: &DateTime<Zone>) -> Result<()> {
+        let compress = days_ago(now, self.settings.compress_after_days);
+        let delete = days_ago(now, self.settings.delete_after_days);
+        for DayFile { day, path, is_compressed } in self.files()? {
+            if day < delete {
+                fs::remove_file(&path).with_context(|| format!("cannot remove {}", path.display()))?;
+            } else if day < compress && !is_compressed {
+                compress_file(&path).with_context(|| format!("cannot compress {}", path.display()))?;
+            }
+        }
+        Ok(())
+    }
+
+    /// The files of this archive, oldest day first.
+    fn files(&self) -> Result<Vec<DayFile>> {
+        let unreadable = || format!("cannot read {}", self.directory.display());
+        let entries = match fs::read_dir(&self.directory) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+            entries => entries.with_context(unreadable)?,
+        };
+        let mut files = Vec::new();
+        for entry in entries {
+            let entry = entry.with_context(unreadable)?;
+            let is_file = entry.file_type().is_ok_and(|kind| kind.is_file());
+            files.extend(DayFile::new(entry.path()).filter(|_| is_file));
+        }
+        files.sort();
+        Ok(files)
+    }
+
+    /// The saved lines from `since` to `until`, as logs that are each in order.
+    ///
+    /// # Errors
+    /// A file cannot be read.
+    pub(super) fn runs(&self, since: DateTime<Utc>, until: Option<DateTime<Utc>>) -> Result<Vec<Run>> {
+        // A day more on both sides, because the days of the files are those of some zone.
+        let first = since.date_naive().checked_sub_days(Days::new(1)).unwrap_or(NaiveDate::MIN);
+        let last = until.and_then(|until| until.date_naive().checked_add_days(Days::new(1))).unwrap_or(NaiveDate::MAX);
+        let mut runs = Vec::new();
+        for file in self.files()?.into_iter().filter(|file| (first..=last).contains(&file.day)) {
+            runs.extend(file.runs().with_context(|| format!("cannot read {}", file.path.display()))?);
+        }
+        Ok(runs)
+    }
+}
+
+/// Who wrote a line: `LABEL CONTAINER`.
+fn origin(container: &Container) -> Arc<str> {
+    let label = label(container.labels.service().unwrap_or_default(), container.labels.number());
+    format!("{label} {}", short(&container.id)).into()
+}
+
+/// The runs of one file of an archive.
+#[cfg(test)]
+pub(super) fn runs_of(path: &Path) -> io::Result<Vec<Run>> {
+    DayFile::new(path.to_owned()).map_or(Ok(Vec::new()), |file| file.runs())
+}
+
+/// The part of a container ID that people use.
+pub(super) fn short(id: &str) -> &str {
+    id.get(..12).unwrap_or(id)
+}
+
+/// A file of one day.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+struct DayFile {
+    day: NaiveDate,
+    path: PathBuf,
+    is_compressed: bool,
+}
+
+impl DayFile {
+    /// `None` for a name that this archive does not give.
+    fn new(path: PathBuf) -> Option<Self> {
+        let name = path.file_name()?.to_str()?;
+        let (stem, is_compressed) = match name.strip_suffix(".log.zst") {
+            Some(stem) => (stem, true),
+            None => (name.strip_suffix(".log")?, false),
+        };
+        let day = NaiveDate::parse_from_str(stem, "%Y-%m-%d").ok()?;
+        (day.to_string() == stem).then_some(Self { day, path, is_compressed })
+    }
+
+    fn runs(&self) -> io::Result<Vec<Run>> {
+        let mut file = File::open(&self.path)?;
+        if self.is_compressed {
+            let mut plain = tempfile::tempfile()?;
+            zstd::stream::copy_decode(file, &mut plain)?;
+            file = plain;
+        }
+        Run::all(file)
+    }
+}
+
+/// A stretch of a file whose lines are in order.
+#[derive(Debug)]
+pub(super) struct Run {
+    file: File,
+    start: u64,
+    length: u64,
+}
+
+/// A line of an archive.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct SavedLine {
+    /// The short ID.
+    pub(super) container: String,
+    /// With the label as its origin.
+    pub(super) line: RawLine,
+}
+
+impl SavedLine {
+    /// `None` for a line that this archive did not write.
+    fn parse(line: &[u8]) -> Option<Self> {
+        let end = line.windows(3).position(|part| part == b" | ")?;
+        let mut head = std::str::from_utf8(&line[..end]).ok()?.split(' ');
+        let (time, label, container) = (head.next()?, head.next()?, head.next()?);
+        let time = DateTime::parse_from_rfc3339(time).ok()?.to_utc();
+        let line = RawLine { origin: label.into(), time, bytes: line[end + 3..].to_vec() };
+        Some(Self { container: container.to_owned(), line })
+    }
+}
+
+impl Run {
+    /// Reads the file once to find where its runs begin.
+    fn all(file: File) -> io::Result<Vec<Self>> {
+        let mut runs: Vec<Self> = Vec::new();
+        let mut latest = None;
+        let mut reader = BufReader::new(file.try_clone()?);
+        reader.seek(SeekFrom::Start(0))?;
+        let mut line = Vec::new();
+        let mut offset = 0;
+        loop {
+            line.clear();
+            let length = reader.read_until(b'\n', &mut line)? as u64;
+            if length == 0 {
+                return Ok(runs);
+            }
+            let time = SavedLine::parse(&line).map(|saved| saved.line.time);
+            match runs.last_mut().filter(|_| time.is_none() || time >= latest) {
+                Some(run) => run.length += length,
+                None => runs.push(Self { file: file.try_clone()?, start: offset, length }),
+            }
+            latest = time.or(latest);
+            offset += length;
+        }
+    }
+
+    /// The lines, oldest first. What the archive did not write is left out.
+    pub(super) fn lines(self) -> impl Iterator<Item = io::Result<SavedLine>> + Send {
+        let Self { file, start, length } = self;
+        // The runs of a file share its position, so each buffer asks for its own place.
+        let mut reader = BufReader::new(At { file, offset: start }.take(length));
+        std::iter::from_fn(move || {
+            loop {
+                let mut line = Vec::new();
+                match reader.read_until(b'\n', &mut line) {
+                    Ok(0) => return None,
+                    Ok(_) => {}
+                    Err(error) => return Some(Err(error)),
+                }
+                let line = line.strip_suffix(b"\n").unwrap_or(&line);
+                if let Some(saved) = SavedLine::parse(line) {
+                    return Some(Ok(saved));
+                }
+            }
+        })
+    }
+}
+
+/// A reader with a position of its own.
+struct At {
+    file: File,
+    offset: u64,
+}
+
+impl io::Read for At {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let count = std::os::unix::fs::FileExt::read_at(&self.file, buffer, self.offset)?;
+        self.offset += count as u64;
+        Ok(count)
+    }
+}
+
+/// Appends to the file of one day at a time.
+#[derive(Default)]
+struct DayWriter(Option<(NaiveDate, BufWriter<File>)>);
+
+impl DayWriter {
+    fn open(&mut self, directory: &Path, day: NaiveDate) -> io::Result<&mut BufWriter<File>> {
+        if self.0.as_ref().is_some_and(|(open, _)| *open != day) {
+            self.finish()?;
+        }
+        let (_, file) = match self.0.take() {
+            Some(open) => self.0.insert(open),
+            None => {
+                let path = directory.join(format!("{day}.log"));
+                let file = OpenOptions::new().create(true).append(true).mode(FILE_MODE).open(path)?;
+                self.0.insert((day, BufWriter::new(file)))
+            }
+        };
+        Ok(file)
+    }
+
+    /// The lines are on the disk before the containers that wrote them go.
+    fn finish(&mut self) -> io::Result<()> {
+        match self.0.take() {
+            Some((_, mut file)) => {
+                file.flush()?;
+                file.get_ref().sync_all()
+            }
+            None => Ok(()),
+        }
+    }
+}
+
+/// `DAY.log` to `DAY.log.zst`; after what is already there, as zstd streams may follow each other.
+pub(super) fn compress_file(path: &Path) -> io::Result<()> {
+    let mut compressed = path.as_os_str().to_owned();
+    compressed.push(".zst");
+    let compressed = PathBuf::from(compressed);
+    replace(&compressed, |file| {
+        match File::open(&compressed) {
+            Ok(mut before) => io::copy(&mut before, file).map(drop)?,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+            Err(error) => return Err(error),
+        }
+        zstd::stream::copy_encode(File::open(path)?, file, zstd::DEFAULT_COMPRESSION_LEVEL)
+    })?;
+    fs::remove_file(path)
+}
+
+/// Puts a complete file in the place of another.
+fn replace(path: &Path, write: impl FnOnce(&mut File) -> io::Result<()>) -> io::Result<()> {
+    let directory = path.parent().unwrap_or(Path::new("."));
+    let mut temporary = tempfile::Builder::new()
+        .prefix(".saving-")
+        .permissions(std::os::unix::fs::PermissionsExt::from_mode(FILE_MODE))
+        .tempfile_in(directory)?;
+    write(temporary.as_file_mut())?;
+    temporary.as_file().sync_all()?;
+    temporary.persist(path)?;
+    Ok(())
+}
+
+/// A run as a log, for [`merge`].
+pub(super) fn as_lines(lines: impl Iterator<Item = io::Result<RawLine>> + Send + 'static) -> Lines {
+    Box::pin(stream::iter(lines.map(|line| line.context("cannot read a saved log"))))
+}

@@ -1,0 +1,230 @@
+//! What registries and the daemon say about a service: which bytes its tag names, and which version
+//! that is.
+
+use anyhow::Result;
+
+use crate::docker::Docker;
+use crate::error::{self, Error};
+use crate::images;
+use crate::model::manifest::{Ecr, Service, Source};
+use crate::model::reference::{Platform, Repository, Tag};
+use crate::model::version;
+use crate::plan::Found;
+use crate::registry::ecr_private::PrivateRegistry;
+use crate::registry::resolve::{DEFAULT_CAP, EcrHint, Question, Resolution, Resolver};
+use crate::registry::{self, ManifestKind, ManifestName};
+
+/// How many requests go to one registry at once; HEAD requests cost it little.
+const REQUESTS_AT_ONCE: usize = 16;
+
+/// Asks about services; one serves a whole run.
+pub struct Lookup {
+    registry: registry::Client,
+    resolver: Resolver,
+    ecr: Option<Ecr>,
+    has_aws_credentials: bool,
+    platform: Option<Platform>,
+}
+
+impl Lookup {
+    /// A lookup through `registry`. With the daemon's `platform`, new multi-platform images must have
+    /// something for it; without, the platform of this program is what digests are compared for.
+    #[must_use]
+    pub fn new(registry: registry::Client, ecr: Option<Ecr>, has_aws_credentials: bool, platform: Option<Platform>) -> Self {
+        Self { resolver: Resolver::new(registry.clone()), registry, ecr, has_aws_credentials, platform }
+    }
+
+    /// Says which services will be asked about, so that one token serves all of a registry's, and logs
+    /// in to private ECR where the user has AWS credentials.
+    pub async fn expect(&self, services: &[&Service]) {
+        let repositories: Vec<&Repository> = services
+            .iter()
+            .filter(|service| service.source == Source::Registry)
+            .filter_map(|service| service.image.as_ref())
+            .collect();
+        let mut hosts: Vec<PrivateRegistry> = repositories.iter().filter_map(|repository| self.private(repository)).collect();
+        hosts.dedup_by(|one, other| one.host == other.host);
+        for private in hosts.into_iter().filter(|_| self.has_aws_credentials) {
+            match private.login().await {
+                Ok(granted) => {
+                    for repository in repositories.iter().filter(|repository| repository.host() == private.host) {
+                        self.registry.supply_credentials(repository, granted.credentials.clone());
+                    }
+                }
+                // The Docker configuration may have a login as well.
+                Err(error) => tracing::warn!("{error:#}"),
+            }
+        }
+        self.registry.expect(repositories);
+    }
+
+    fn private(&self, repository: &Repository) -> Option<PrivateRegistry> {
+        let configured = self.ecr.as_ref().filter(|ecr| ecr.is_private());
+        let host = configured.map(|ecr| ecr.private_registry.split('/').next().unwrap_or_default());
+        match configured {
+            Some(ecr) if host == Some(repository.host()) => Some(PrivateRegistry::new(repository.host(), &ecr.private_region)),
+            _ => PrivateRegistry::of_host(repository.host()),
+        }
+    }
+
+    /// What `name` names in the service's repository: one HEAD request, and for a multi-platform image
+    /// that the history does not have one GET, to make sure that it has something for this host.
+    ///
+    /// # Errors
+    ///
+    /// The registry fails or has no such tag, or the image is for other platforms only (exit 5).
+    pub async fn named(&self, service: &Service, name: &ManifestName, asked: &Tag) -> Result<Named> {
+        let repository = images::image_of(service)?;
+        let described = self.registry.head(repository, name).await.map_err(|error| explain(service, error))?;
+        let mut found = Found {
+            asked: asked.clone(),
+            version: None,
+            digest: Some(described.digest.clone()),
+            platform_digest: None,
+            image_id: None,
+        };
+        let is_known = service.history.entries().iter().any(|entry| entry.digest.as_ref() == Some(&described.digest));
+        let Some(platform) = self.platform.as_ref().filter(|_| described.is_index && !is_known) else {
+            return Ok(Named { found, is_index: described.is_index });
+        };
+        let exact = ManifestName::Digest(described.digest);
+        let manifest = self.registry.manifest(repository, &exact).await.map_err(|error| explain(service, error))?;
+        found.platform_digest = manifest.platform_entry(platform);
+        if let (None, ManifestKind::Index(entries)) = (&found.platform_digest, &manifest.kind) {
+            let offered: Vec<String> =
+                entries.iter().filter_map(|entry| entry.platform.as_ref()).map(ToString::to_string).collect();
+            let message = format!("{}: {} has no image for {platform}", service.name, repository.with_tag(asked));
+            return Err(error::registry(message).with_hint(format!("it has {}", offered.join(", "))).into());
+        }
+        Ok(Named { found, is_index: described.is_index })
+    }
+
+    /// What the tracked tag names now, with its version if the history does not know one for it.
+    ///
+    /// # Errors
+    ///
+    /// As for [`Self::named`].
+    pub async fn latest(&self, service: &Service) -> Result<Latest> {
+        let tag = track(service)?;
+        let Named { mut found, is_index } = self.named(service, &ManifestName::Tag(tag.clone()), &tag).await?;
+        let is_named = |entry: &crate::model::history::Release| {
+            entry.digest.is_some() && entry.digest == found.digest && !service.is_moving(&entry.tag)
+        };
+        if service.history.entries().iter().any(is_named) {
+            return Ok(Latest { found, resolution: None });
+        }
+        let resolution = self.version_of(service, &found, Some(is_index)).await;
+        found.version = resolution.as_ref().and_then(|resolution| resolution.version.clone()).map(|(tag, _)| tag);
+        Ok(Latest { found, resolution })
+    }
+
+    /// The newest version in the service's repository, if its tags can be listed.
+    pub async fn newest(&self, service: &Service) -> Option<Tag> {
+        let current = service.current().map(|current| &current.tag);
+        let pattern = service.version_pattern.as_deref();
+        self.resolver.newest(service.image.as_ref()?, &track(service).ok()?, pattern, current).await
+    }
+
+    /// Which version the bytes of `found` are; `None` if they have no digest to compare.
+    pub async fn version_of(&self, service: &Service, found: &Found, is_index: Option<bool>) -> Option<Resolution> {
+        let repository = service.image.clone()?;
+        let question = Question {
+            ecr: EcrHint { registry_id: None, private: self.private(&repository) },
+            repository,
+            tracked: track(service).ok()?,
+            digest: found.digest.clone()?,
+            is_index,
+            platform: Some(self.platform.clone().unwrap_or_else(Platform::of_this_program)),
+            pattern: service.version_pattern.clone(),
+            has_aws_credentials: self.has_aws_credentials,
+            wants_newest: false,
+            cap: DEFAULT_CAP,
+            jobs: REQUESTS_AT_ONCE,
+        };
+        let resolution = self.resolver.version_of(&question).await;
+        if let Some(why) = &resolution.why_unresolved {
+            tracing::info!("{}: {}:{} is unresolved: {why}", service.name, question.repository, question.tracked);
+        }
+        Some(resolution)
+    }
+}
+
+/// What a name names.
+#[derive(Debug)]
+pub struct Named {
+    /// The bytes.
+    pub found: Found,
+    /// Whether it is a multi-platform index.
+    pub is_index: bool,
+}
+
+/// What a tracked tag names, and how its version was found out.
+#[derive(Debug)]
+pub struct Latest {
+    /// The bytes, and their version if there is one.
+    pub found: Found,
+    /// How the version was looked for; `None` if the history knew it.
+    pub resolution: Option<Resolution>,
+}
+
+/// What a local build's tracked tag names on this host, and the version that another tag of the same
+/// image says.
+///
+/// # Errors
+///
+/// The daemon has no such image, or does not answer (exit 6).
+pub async fn local(docker: &Docker, service: &Service, tag: &Tag) -> Result<Found> {
+    let repository = images::image_of(service)?;
+    let reference = repository.with_tag(tag);
+    let missing = || {
+        error::docker(format!("service `{}`: there is no local image {reference}", service.name))
+            .with_hint("`dkv build` builds it; local images are never pulled")
+    };
+    let image = docker.image(&reference).await?.ok_or_else(missing)?;
+    let names: Vec<Tag> = image.tags.iter().filter(|(known, _)| known == repository).map(|(_, tag)| tag.clone()).collect();
+    let tracked = track(service)?;
+    let version = if *tag == tracked { version::choose(&names, &tracked, service.version_pattern.as_deref()) } else { None };
+    Ok(Found { asked: tag.clone(), version, digest: None, platform_digest: None, image_id: Some(image.id) })
+}
+
+/// The service with what the daemon can add to a current release that has no digest: the wizard wrote
+/// image IDs, and an old `latest` is still what the daemon calls so.
+///
+/// # Errors
+///
+/// The daemon does not answer (exit 6).
+pub async fn with_known_digest(docker: &Docker, service: &Service) -> Result<Service> {
+    let mut known = service.clone();
+    let (Some(repository), Source::Registry) = (&service.image, service.source) else { return Ok(known) };
+    let Some(current) = known.history.current_mut().filter(|current| current.digest.is_none()) else { return Ok(known) };
+    let image = match &current.unverified_digest {
+        Some(id) => match docker.image(id.as_str()).await? {
+            Some(image) => Some(image),
+            None => docker.image(&repository.with_digest(id)).await?,
+        },
+        None => docker.image(&repository.with_tag(&current.tag)).await?,
+    };
+    if let Some(image) = image
+        && let Some(digest) = image.digests_of(repository).next()
+    {
+        current.digest = Some(digest.clone());
+        current.image_id = Some(image.id.clone());
+        current.unverified_digest = None;
+    }
+    Ok(known)
+}
+
+/// The tag that a service follows.
+///
+/// # Errors
+///
+/// It is no tag (exit 3).
+pub fn track(service: &Service) -> Result<Tag> {
+    let wrong = |why: crate::model::reference::InvalidName| error::state(format!("service `{}`: {why}", service.name));
+    Ok(service.track_name().parse().map_err(wrong)?)
+}
+
+/// A registry's failure, with the service it was asked for.
+fn explain(service: &Service, error: registry::Error) -> anyhow::Error {
+    anyhow::Error::from(Error::from(error)).context(format!("service `{}`", service.name))
+}

@@ -1,0 +1,482 @@
+//! Reading a manifest: strict about what would be dangerous, generous about what deployments hold.
+
+use std::time::Duration;
+
+use indexmap::IndexMap;
+
+use super::{ComposeSettings, Custom, DataBackup, Ecr, EnvSettings, LogSettings, Manifest, Rejected, Service, Source};
+use crate::model::env_file::{self, Pin};
+use crate::model::history::{History, Release};
+use crate::model::reference::{Digest, Repository, ServiceName, Tag};
+use crate::model::yaml::{Document, Kind, Node, YamlError};
+
+/// Who the old migration wizard says has deployed a version; it wrote image IDs where digests belong.
+const OLD_WIZARD: &str = "migration";
+
+impl Manifest {
+    /// Reads a manifest from the bytes of its file.
+    ///
+    /// # Errors
+    ///
+    /// What is not UTF-8 or not YAML, is a duplicate, has the wrong type, is no valid name, tag or
+    /// digest, or belongs to a newer schema; always with line and column.
+    pub fn read(bytes: &[u8]) -> Result<Self, YamlError> {
+        let document = Document::parse_bytes(bytes)?;
+        let root = document.root();
+        if root.is_null() {
+            return Err(root.error("the manifest is empty"));
+        }
+        let mut warnings = Vec::new();
+        let is_legacy = is_legacy(root)?;
+        let ecr = optional(root, "ecr").map(read_ecr).transpose()?;
+        let histories = optional(root, "history");
+        let overrides = optional(root, "custom_overrides");
+        let rejections = optional(root, "rejected");
+        let mut services = IndexMap::new();
+        if let Some(section) = optional(root, "services") {
+            for (key, node) in section.mapping()? {
+                let name: ServiceName = parsed(key)?;
+                let parts = Parts {
+                    history: histories.map(|section| child(section, name.as_str())).transpose()?.flatten(),
+                    custom: overrides.map(|section| child(section, name.as_str())).transpose()?.flatten(),
+                    rejected: rejections.map(|section| child(section, name.as_str())).transpose()?.flatten(),
+                    ecr: ecr.as_ref(),
+                    is_legacy,
+                };
+                let service = read_service(name.clone(), node, &parts, &mut warnings)?;
+                services.insert(name, service);
+            }
+        }
+        let manifest = Self {
+            is_legacy,
+            deployment_id: text_or_empty(root, "deployment_id")?,
+            customer_id: text_or_empty(root, "customer_id")?,
+            ecr,
+            compose: read_compose(root)?,
+            env: read_env(root)?,
+            data_backup: read_data_backup(root)?,
+            logs: read_logs(root)?,
+            services,
+            warnings,
+            document,
+        };
+        Ok(manifest)
+    }
+}
+
+/// Whether the schema is the old tool's; refuses what this dkv does not know.
+fn is_legacy(root: Node<'_>) -> Result<bool, YamlError> {
+    root.mapping()?;
+    let Some(node) = root.get("schema_version") else { return Ok(true) };
+    let text = node.text()?;
+    let major = text.split('.').next().unwrap_or(text);
+    match major.parse::<u32>() {
+        Ok(1) => Ok(text == "1" || text == "1.0"),
+        Ok(newer) if newer > 1 => {
+            Err(node.error(format!("schema version {text} is newer than this dkv understands (1.1); update dkv")))
+        }
+        _ => Err(node.error("`schema_version` must be 1.0 or 1.1")),
+    }
+}
+
+/// The value of `key`, unless it is missing, null or an empty node.
+fn optional<'a>(mapping: Node<'a>, key: &str) -> Option<Node<'a>> {
+    mapping.get(key).filter(|node| !node.is_null())
+}
+
+/// As [`optional`], where `section` must be a mapping.
+fn child<'a>(section: Node<'a>, key: &str) -> Result<Option<Node<'a>>, YamlError> {
+    section.mapping()?;
+    Ok(optional(section, key))
+}
+
+fn text_or_empty(mapping: Node<'_>, key: &str) -> Result<String, YamlError> {
+    optional(mapping, key).map_or(Ok(String::new()), |node| node.text().map(str::to_owned))
+}
+
+fn optional_text(mapping: Node<'_>, key: &str) -> Result<Option<String>, YamlError> {
+    let found = mapping.get(key).map(Node::text).transpose()?;
+    Ok(found.filter(|text| !text.is_empty()).map(str::to_owned))
+}
+
+/// Parses a text node as a name of the image world; the error stands at the node.
+fn parsed<T>(node: Node<'_>) -> Result<T, YamlError>
+where
+    T: std::str::FromStr<Err = crate::model::reference::InvalidName>,
+{
+    node.text()?.parse().map_err(|error| node.error(format!("{error}")))
+}
+
+/// As [`parsed`], for a key whose value may be missing or empty.
+fn optional_parsed<T>(mapping: Node<'_>, key: &str) -> Result<Option<T>, YamlError>
+where
+    T: std::str::FromStr<Err = crate::model::reference::InvalidName>,
+{
+    match mapping.get(key) {
+        Some(node) if !node.text()?.is_empty() => parsed(node).map(Some),
+        _ => Ok(None),
+    }
+}
+
+fn texts(mapping: Node<'_>, key: &str) -> Result<Vec<String>, YamlError> {
+    let Some(node) = optional(mapping, key) else { return Ok(Vec::new()) };
+    if let Ok(single) = node.text() {
+        return Ok(vec![single.to_owned()]);
+    }
+    node.sequence()?.map(|item| item.text().map(str::to_owned)).collect()
+}
+
+fn flag(mapping: Node<'_>, key: &str) -> Result<bool, YamlError> {
+    optional(mapping, key).map_or(Ok(false), Node::boolean)
+}
+
+fn read_ecr(node: Node<'_>) -> Result<Ecr, YamlError> {
+    node.mapping()?;
+    let ecr = Ecr {
+        registry: optional_text(node, "registry")?.unwrap_or_else(|| super::DEFAULT_ECR_REGISTRY.to_owned()),
+        repository_alias: text_or_empty(node, "repository_alias")?,
+        use_private: flag(node, "use_private")?,
+        private_registry: text_or_empty(node, "private_registry")?,
+        private_region: optional_text(node, "private_region")?.unwrap_or_else(|| "us-east-1".to_owned()),
+    };
+    // The prefix goes into versions.env: it must be made of what image names are made of.
+    if let Err(error) = format!("{}/name", ecr.prefix()).parse::<Repository>() {
+        return Err(node.error(format!("the registry of this section makes no image name: {error}")));
+    }
+    Ok(ecr)
+}
+
+fn read_compose(root: Node<'_>) -> Result<ComposeSettings, YamlError> {
+    let Some(node) = optional(root, "compose") else { return Ok(ComposeSettings::default()) };
+    node.mapping()?;
+    Ok(ComposeSettings { files: texts(node, "files")?, db_files: texts(node, "db_files")? })
+}
+
+fn read_env(root: Node<'_>) -> Result<EnvSettings, YamlError> {
+    let mut settings = EnvSettings::default();
+    let Some(node) = optional(root, "env") else { return Ok(settings) };
+    node.mapping()?;
+    if let Some(file) = node.get("file") {
+        let name = file.text()?;
+        if name.is_empty() || name.ends_with('/') || name.chars().any(char::is_control) {
+            return Err(file.error("`file` must name a file"));
+        }
+        name.clone_into(&mut settings.file);
+    }
+    if let Some(prefix) = node.get("prefix") {
+        let text = prefix.text()?;
+        if !text.is_empty() && !env_file::is_variable(text) {
+            return Err(prefix.error("`prefix` may hold letters, digits and `_`, and must not begin with a digit"));
+        }
+        text.clone_into(&mut settings.prefix);
+    }
+    if let Some(pin) = node.get("pin") {
+        settings.pin = match pin.text()? {
+            "digest" => Pin::Digest,
+            "tag" => Pin::Tag,
+            _ => return Err(pin.error("`pin` must be `digest` or `tag`")),
+        };
+    }
+    Ok(settings)
+}
+
+fn read_data_backup(root: Node<'_>) -> Result<DataBackup, YamlError> {
+    let Some(node) = optional(root, "data_backup") else { return Ok(DataBackup::default()) };
+    if let Ok(word) = node.text() {
+        return match word {
+            "none" => Ok(DataBackup::None),
+            "databases" => Ok(DataBackup::Databases),
+            _ => Err(node.error("`data_backup` must be `none`, `databases`, or a mapping with `paths` or `command`")),
+        };
+    }
+    if node.kind() == Kind::Sequence {
+        let paths: Result<_, _> = node.sequence()?.map(|item| item.text().map(str::to_owned)).collect();
+        return paths.map(DataBackup::Paths);
+    }
+    node.mapping()?;
+    let (paths, command) = (texts(node, "paths")?, optional(node, "command"));
+    match command {
+        Some(_) if !paths.is_empty() => Err(node.error("`data_backup` takes `paths` or `command`, not both")),
+        Some(command) if command.kind() == Kind::Sequence => Ok(DataBackup::Command(texts(node, "command")?)),
+        // A text is what the operator would type: a shell runs it.
+        Some(command) => Ok(DataBackup::Command(vec!["sh".to_owned(), "-c".to_owned(), command.text()?.to_owned()])),
+        None if paths.is_empty() => Err(node.error("`data_backup` needs `paths` or `command`")),
+        None => Ok(DataBackup::Paths(paths)),
+    }
+}
+
+fn read_logs(root: Node<'_>) -> Result<LogSettings, YamlError> {
+    let mut settings = LogSettings::default();
+    let Some(node) = optional(root, "logs") else { return Ok(settings) };
+    node.mapping()?;
+    for (key, days) in
+        [("compress_after_days", &mut settings.compress_after_days), ("delete_after_days", &mut settings.delete_after_days)]
+    {
+        if let Some(value) = optional(node, key) {
+            *days = value.text()?.parse().map_err(|_| value.error(format!("`{key}` must be a number of days")))?;
+        }
+    }
+    Ok(settings)
+}
+
+/// What other sections say about a service.
+struct Parts<'a> {
+    history: Option<Node<'a>>,
+    custom: Option<Node<'a>>,
+    rejected: Option<Node<'a>>,
+    ecr: Option<&'a Ecr>,
+    is_legacy: bool,
+}
+
+fn read_service(name: ServiceName, node: Node<'_>, parts: &Parts<'_>, warnings: &mut Vec<String>) -> Result<Service, YamlError> {
+    if !node.is_null() {
+        node.mapping()?;
+    }
+    let mut service = Service::new(name, None);
+    if let Some(image) = optional(node, "image") {
+        let repository: Repository = parsed(image)?;
+        service.follows_ecr = parts.ecr.is_some_and(|ecr| spells_out_default(ecr, &repository, &service.name));
+        service.image = (!service.follows_ecr).then_some(repository);
+    }
+    service.track = optional_parsed(node, "track")?;
+    if let Some(source) = optional(node, "source") {
+        service.source = match source.text()? {
+            "registry" => Source::Registry,
+            "local" => Source::Local,
+            _ => return Err(source.error("`source` must be `registry` or `local`")),
+        };
+    }
+    service.held = flag(node, "held")?;
+    service.compose_services = texts(node, "compose_services")?;
+    service.env_tag = read_variable(node, "env_tag")?;
+    service.env_image = read_variable(node, "env_image")?;
+    service.version_pattern = optional_text(node, "version_pattern")?;
+    service.health_timeout = read_seconds(node, "health_timeout")?;
+    service.deployed_at = optional_text(node, "deployed_at")?;
+    service.deployed_by = optional_text(node, "deployed_by")?;
+    if let Some(custom) = parts.custom {
+        service.custom = read_custom(custom)?;
+    }
+    if let Some(rejected) = parts.rejected {
+        service.rejected = rejected.sequence()?.map(read_rejected).collect::<Result<_, _>>()?;
+    }
+    let recorded = read_recorded(node, &service, parts)?;
+    let entries = match parts.history {
+        Some(history) => read_entries(history, service.image.as_ref())?,
+        None => Vec::new(),
+    };
+    service.history = settle_history(&service, recorded, entries, warnings);
+    if let (Some(custom), Some(current)) = (&service.custom, service.current())
+        && custom.tag != current.tag
+        && parts.is_legacy
+    {
+        warnings.push(format!(
+            "{}: custom_overrides names {}, but {} is current; the override is not in force",
+            service.name, custom.tag, current.tag
+        ));
+    }
+    Ok(service)
+}
+
+/// Whether `image` is what one of the `ecr` defaults would give, and so should follow the section
+/// when it is switched.
+fn spells_out_default(ecr: &Ecr, image: &Repository, service: &ServiceName) -> bool {
+    ecr.prefixes().iter().any(|prefix| !prefix.is_empty() && image.as_written() == format!("{prefix}/{service}"))
+}
+
+fn read_variable(node: Node<'_>, key: &str) -> Result<Option<String>, YamlError> {
+    let Some(name) = optional_text(node, key)? else { return Ok(None) };
+    if env_file::is_variable(&name) {
+        return Ok(Some(name));
+    }
+    let position = node.get(key).unwrap_or(node);
+    Err(position.error(format!("`{key}` must be a variable name: letters, digits and `_`")))
+}
+
+fn read_seconds(node: Node<'_>, key: &str) -> Result<Option<Duration>, YamlError> {
+    let Some(value) = optional(node, key) else { return Ok(None) };
+    let text = value.text()?;
+    let (number, factor) = match text.strip_suffix('m') {
+        Some(minutes) => (minutes, 60),
+        None => (text.strip_suffix('s').unwrap_or(text), 1),
+    };
+    let seconds: u64 =
+        number.trim().parse().map_err(|_| value.error(format!("`{key}` must be a number of seconds, `60s` or `2m`")))?;
+    Ok(Some(Duration::from_secs(seconds.saturating_mul(factor))))
+}
+
+fn read_custom(node: Node<'_>) -> Result<Option<Custom>, YamlError> {
+    node.mapping()?;
+    let Some(tag) = optional_parsed(node, "tag")? else { return Ok(None) };
+    Ok(Some(Custom {
+        tag,
+        reason: optional_text(node, "reason")?,
+        applied_at: optional_text(node, "applied_at")?,
+        applied_by: optional_text(node, "applied_by")?,
+    }))
+}
+
+fn read_rejected(node: Node<'_>) -> Result<Rejected, YamlError> {
+    node.mapping()?;
+    let Some(digest) = optional_parsed(node, "digest")? else {
+        return Err(node.error("a rejected release needs its `digest`"));
+    };
+    Ok(Rejected {
+        digest,
+        tag: optional_parsed(node, "tag")?,
+        reason: optional_text(node, "reason")?,
+        at: optional_text(node, "at")?,
+    })
+}
+
+/// What `services.<name>` itself says about the current release.
+fn read_recorded(node: Node<'_>, service: &Service, parts: &Parts<'_>) -> Result<Option<Release>, YamlError> {
+    let tag: Tag = match node.get("current_tag") {
+        Some(tag) => parsed(tag)?,
+        None if service.track.is_none() && node.get("image_digest").is_none() => return Ok(None),
+        None => service.track_name().parse().map_err(|error| node.error(format!("{error}")))?,
+    };
+    let mut release = Release::new(tag, None);
+    if let Some(digest) = node.get("image_digest") {
+        match read_digest(digest, service.image.as_ref())? {
+            Some(Written::Bare(digest)) if parts.is_legacy && service.deployed_by.as_deref() == Some(OLD_WIZARD) => {
+                release.unverified_digest = Some(digest);
+            }
+            Some(Written::Bare(digest) | Written::Printed(digest)) => release.digest = Some(digest),
+            None => {}
+        }
+    }
+    release.deployed_at = service.deployed_at.clone();
+    release.deployed_by = service.deployed_by.clone();
+    Ok(Some(release))
+}
+
+/// A digest in one of the forms that the old tool left.
+enum Written {
+    /// `sha256:…`
+    Bare(Digest),
+    /// `[repository@sha256:…]`, a Go slice as text.
+    Printed(Digest),
+}
+
+/// Reads a digest field; empty texts and empty slices are none.
+fn read_digest(node: Node<'_>, image: Option<&Repository>) -> Result<Option<Written>, YamlError> {
+    let text = node.text()?.trim();
+    let Some(inner) = text.strip_prefix('[').and_then(|rest| rest.strip_suffix(']')) else {
+        return match text.rsplit_once('@') {
+            Some((_, digest)) => digest.parse().map(|digest| Some(Written::Printed(digest))),
+            None if text.is_empty() => Ok(None),
+            None => text.parse().map(|digest| Some(Written::Bare(digest))),
+        }
+        .map_err(|error| node.error(format!("{error}")));
+    };
+    let mut digests = Vec::new();
+    for part in inner.split_whitespace() {
+        let (repository, digest) = part.split_once('@').unwrap_or(("", part));
+        let digest: Digest = digest.parse().map_err(|error| node.error(format!("{error}")))?;
+        digests.push((repository.parse::<Repository>().ok(), digest));
+    }
+    // The daemon lists one digest per repository that it knows the image by; ours is the one meant.
+    let ours = digests.iter().position(|(repository, _)| repository.is_some() && repository.as_ref() == image);
+    Ok(digests.into_iter().nth(ours.unwrap_or(0)).map(|(_, digest)| Written::Printed(digest)))
+}
+
+/// A history entry and whether the file calls it current.
+struct Entry {
+    release: Release,
+    is_current: bool,
+}
+
+fn read_entries(history: Node<'_>, image: Option<&Repository>) -> Result<Vec<Entry>, YamlError> {
+    let mut entries = Vec::new();
+    for (index, node) in history.sequence()?.enumerate() {
+        node.mapping()?;
+        let Some(tag) = node.get("tag") else { return Err(node.error("a history entry needs its `tag`")) };
+        let mut release = Release::new(parsed(tag)?, None);
+        for key in ["digest", "image_digest"] {
+            if let Some(digest) = node.get(key)
+                && let Some(Written::Bare(digest) | Written::Printed(digest)) = read_digest(digest, image)?
+            {
+                release.digest = Some(digest);
+            }
+        }
+        release.platform_digest = optional_parsed(node, "platform_digest")?;
+        release.image_id = optional_parsed(node, "image_id")?;
+        release.deployed_at = optional_text(node, "deployed_at")?;
+        release.deployed_by = optional_text(node, "deployed_by")?;
+        release.origin = Some(index);
+        let status = optional_text(node, "status")?;
+        release.rolled_back = status.as_deref() == Some("rolled-back");
+        entries.push(Entry { release, is_current: status.as_deref() == Some("current") });
+    }
+    Ok(entries)
+}
+
+/// Brings together what the service's own fields and its history say about the current release.
+fn settle_history(service: &Service, recorded: Option<Release>, entries: Vec<Entry>, warnings: &mut Vec<String>) -> History {
+    let name = &service.name;
+    if entries.iter().filter(|entry| entry.is_current).count() > 1 {
+        warnings.push(format!("{name}: more than one history entry is `current`; the newest counts"));
+    }
+    let marked = entries.iter().position(|entry| entry.is_current);
+    let mut releases: Vec<Release> = entries.into_iter().map(|entry| entry.release).collect();
+    let Some(recorded) = recorded else {
+        let current = marked.unwrap_or(0);
+        return without_repeats(service, releases, current);
+    };
+    let names_it = |release: &Release| {
+        release.tag == recorded.tag
+            && (recorded.digest.is_none() || release.digest.is_none() || release.digest == recorded.digest)
+    };
+    let current = match marked.filter(|index| names_it(&releases[*index])) {
+        Some(index) => Some(index),
+        None => releases.iter().position(names_it).inspect(|_| {
+            if marked.is_some() {
+                warnings.push(format!(
+                    "{name}: current_tag says {}, but the history calls another entry current; current_tag counts",
+                    recorded.tag
+                ));
+            }
+        }),
+    };
+    if let Some(index) = current {
+        let entry = &mut releases[index];
+        entry.digest = entry.digest.take().or(recorded.digest);
+        entry.unverified_digest = if entry.digest.is_none() { recorded.unverified_digest } else { None };
+        entry.deployed_by = entry.deployed_by.take().or(recorded.deployed_by);
+        return without_repeats(service, releases, index);
+    }
+    let mut front = recorded;
+    // Somebody changed the tag by hand and left the digest of the version before it.
+    if let Some(stale) = marked.filter(|index| front.digest.is_some() && releases[*index].digest == front.digest) {
+        warnings.push(format!(
+            "{name}: current_tag was changed by hand from {} to {}, whose digest is not known; \
+             `dkv version-pull {name} {}` records it",
+            releases[stale].tag, front.tag, front.tag
+        ));
+        front.digest = None;
+    }
+    releases.insert(0, front);
+    without_repeats(service, releases, 0)
+}
+
+/// The old tool pushed an entry for every command; of several for one release the one that is
+/// current counts, else the newest.
+fn without_repeats(service: &Service, releases: Vec<Release>, current: usize) -> History {
+    let mut kept: Vec<Release> = Vec::with_capacity(releases.len());
+    let mut cursor = 0;
+    let current_release = releases.get(current).cloned();
+    for (index, release) in releases.into_iter().enumerate() {
+        let moving = |tag: &Tag| service.is_moving(tag);
+        if index != current && current_release.as_ref().is_some_and(|other| release.is_same(other, moving)) {
+            continue;
+        }
+        if index == current {
+            cursor = kept.len();
+        } else if kept.iter().any(|other| other.is_same(&release, moving)) {
+            continue;
+        }
+        kept.push(release);
+    }
+    History::from_entries(kept, cursor).unwrap_or_default()
+}

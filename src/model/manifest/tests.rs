@@ -1,0 +1,189 @@
+//! Manifests as deployments have them, read and written.
+
+use super::{Manifest, Service, Source};
+use crate::model::history::Release;
+use crate::model::reference::{Digest, Repository, ServiceName};
+
+const PULLED: &str = include_str!("../../../tests/fixtures/manifests/dkapp-pulled.yaml");
+const WIZARD: &str = include_str!("../../../tests/fixtures/manifests/dkapp-wizard.yaml");
+const PROXY: &str = include_str!("../../../tests/fixtures/manifests/dkproxy.yaml");
+const EXAMPLE: &str = include_str!("../../../version-manifest.example.yaml");
+
+fn read(text: &str) -> Manifest {
+    Manifest::read(text.as_bytes()).unwrap_or_else(|error| panic!("{error}\n{text}"))
+}
+
+fn service<'a>(manifest: &'a Manifest, name: &str) -> &'a Service {
+    &manifest.services[&name.parse::<ServiceName>().unwrap()]
+}
+
+fn digit(digit: char) -> Option<Digest> {
+    Some(format!("sha256:{}", String::from(digit).repeat(64)).parse().unwrap())
+}
+
+fn tags(service: &Service) -> Vec<&str> {
+    service.history.entries().iter().map(|entry| entry.tag.as_str()).collect()
+}
+
+#[test]
+fn reads_what_the_old_tool_wrote() {
+    let manifest = read(PULLED);
+    assert!(manifest.is_legacy);
+    let router = service(&manifest, "req_router");
+    assert_eq!(router.current().unwrap().digest, digit('1'));
+    assert_eq!(router.previous_index(), Some(1), "a fixed tag without a digest can be gone back to");
+    let tasks = service(&manifest, "taskservice");
+    assert_eq!(tasks.current().unwrap().digest, None);
+    assert_eq!(tasks.previous_index(), Some(2), "`latest` without a digest is lost");
+    let settings = service(&manifest, "settings");
+    assert_eq!((settings.current().unwrap().tag.as_str(), &settings.current().unwrap().digest), ("1.40", &digit('2')));
+    let custom = service(&manifest, "conv_mgr");
+    assert!(custom.custom_in_force().is_some());
+    assert_eq!(custom.current().unwrap().digest, None);
+    assert_eq!(manifest.services.len(), 4, "a service that is only in the history is left alone");
+}
+
+#[test]
+fn the_wizards_image_id_is_never_a_digest() {
+    let manifest = read(WIZARD);
+    let current = service(&manifest, "wsfe").current().unwrap();
+    assert_eq!((&current.digest, &current.unverified_digest), (&None, &digit('3')));
+    let ours = read(&WIZARD.replace("schema_version: '1.0'", "schema_version: '1.1'"));
+    assert_eq!(service(&ours, "wsfe").current().unwrap().digest, digit('3'));
+}
+
+#[test]
+fn images_come_from_compose_or_from_the_default() {
+    let mut manifest = read(PROXY);
+    assert!(manifest.needs_compose());
+    let vault: Repository = "hashicorp/vault".parse().unwrap();
+    let hint = |service: &Service| (service.name.as_str() == "vault").then(|| (vault.clone(), Some("1.20.3".parse().unwrap())));
+    manifest.settle(hint).unwrap();
+    assert_eq!(service(&manifest, "vault").image.as_ref(), Some(&vault));
+    assert_eq!(service(&manifest, "vault").track_name(), "1.20.3");
+    assert_eq!(service(&manifest, "outpost").image.as_ref().unwrap().to_string(), "public.ecr.aws/n5k3t9x2/outpost");
+    assert_eq!(service(&manifest, "outpost").track_name(), "latest");
+    assert_eq!(tags(service(&manifest, "outpost")), ["1.12", "1.11"], "the same release twice is one");
+}
+
+#[test]
+fn an_image_that_spells_out_the_default_follows_the_switch() {
+    let private = PULLED
+        .replace("use_private: false", "use_private: true")
+        .replace("private_registry: ''", "private_registry: 123456789012.dkr.ecr.us-east-1.amazonaws.com");
+    let mut manifest = read(&private);
+    manifest.settle(|_| None).unwrap();
+    assert_eq!(
+        service(&manifest, "settings").image.as_ref().unwrap().to_string(),
+        "123456789012.dkr.ecr.us-east-1.amazonaws.com/settings"
+    );
+}
+
+#[test]
+fn dangerous_content_is_refused_where_it_stands() {
+    for (from, to, line, part) in [
+        ("current_tag: '1.64'", "current_tag: '$(touch x)'", 13, "not a valid tag"),
+        ("current_tag: '1.64'", "current_tag: ''", 13, "empty"),
+        ("current_tag: '1.64'", "current_tag:", 13, "expected text"),
+        ("current_tag: '1.64'", "current_tag: [1]", 13, "expected text"),
+        ("  req_router:\n    image", "  req router:\n    image", 11, "not a valid service name"),
+        ("image: public.ecr.aws/n5k3t9x2/req_router", "image: 'a b'", 12, "not a valid image name"),
+        ("req_router@sha256:1111", "req_router@sha256:x111", 16, "not a valid digest"),
+        ("schema_version: '1.0'", "schema_version: '2.0'", 1, "newer"),
+        ("customer_id: ''", "customer_id: ''\ncustomer_id: x", 4, "duplicate"),
+        ("use_private: false", "use_private: perhaps", 7, "true or false"),
+        ("  - tag: '1.63'", "  - tag: ''", 40, "empty"),
+        ("  req_router:\n  - tag: '1.64'", "  req_router: oops\n  x:\n  - tag: '1.64'", 36, "expected a list"),
+    ] {
+        assert!(PULLED.contains(from), "{from}");
+        let error = Manifest::read(PULLED.replacen(from, to, 1).as_bytes()).expect_err(to).to_string();
+        assert!(error.contains(&format!("line {line}")) && error.contains(part), "{to}: {error}");
+    }
+    assert!(Manifest::read(b"").is_err());
+    assert!(Manifest::read(b"a: \xff").is_err());
+}
+
+#[test]
+fn two_current_entries_mean_the_newest() {
+    let manifest = read(&PULLED.replacen("status: previous", "status: current", 1));
+    assert_eq!(service(&manifest, "req_router").current().unwrap().tag.as_str(), "1.64");
+    assert!(manifest.warnings.iter().any(|warning| warning.contains("req_router")));
+}
+
+#[test]
+fn a_tag_changed_by_hand_leaves_its_old_digest_behind() {
+    let manifest = read(&PULLED.replacen("current_tag: '1.64'", "current_tag: '1.63'", 1));
+    let router = service(&manifest, "req_router");
+    assert_eq!(router.current().unwrap().tag.as_str(), "1.63");
+    let ours = EXAMPLE_CHANGED.replace("TAG", "9.9");
+    let manifest = read(&ours);
+    let web = service(&manifest, "web");
+    assert_eq!((web.current().unwrap().tag.as_str(), &web.current().unwrap().digest), ("9.9", &None));
+}
+
+const EXAMPLE_CHANGED: &str = "schema_version: '1.1'\nservices:\n  web:\n    image: r.example/web\n    current_tag: 'TAG'\n    \
+    image_digest: sha256:1111111111111111111111111111111111111111111111111111111111111111\nhistory:\n  web:\n  - {tag: '1', digest: \
+    'sha256:1111111111111111111111111111111111111111111111111111111111111111', status: current}\n";
+
+#[test]
+fn the_example_at_the_top_level_is_read_as_it_says() {
+    let manifest = read(EXAMPLE);
+    assert!(!manifest.is_legacy && manifest.warnings.is_empty(), "{:?}", manifest.warnings);
+    assert!(manifest.services.len() >= 3);
+    assert!(manifest.services.values().any(|service| service.source == Source::Local));
+    assert!(manifest.services.values().any(|service| service.held));
+}
+
+/// The lines of `text` that do not belong to the service `name` in any section.
+fn foreign_lines<'a>(text: &'a str, name: &str) -> Vec<&'a str> {
+    let mut mine = false;
+    let mut lines = Vec::new();
+    for line in text.lines() {
+        if line.starts_with(|c: char| !c.is_whitespace())
+            || (line.starts_with("  ") && !line.starts_with("   ") && !line.starts_with("  -"))
+        {
+            mine = line.trim_start().starts_with(&format!("{name}:"));
+        }
+        if !mine && !line.starts_with("schema_version") {
+            lines.push(line);
+        }
+    }
+    lines
+}
+
+#[test]
+fn recording_a_release_changes_no_line_of_another_service() {
+    for text in [PULLED.to_owned(), PULLED.replace('\n', "\r\n")] {
+        let manifest = read(&text);
+        let mut router = service(&manifest, "req_router").clone();
+        let mut release = Release::new("1.65".parse().unwrap(), digit('9'));
+        release.deployed_at = Some("2026-02-01T00:00:00Z".to_owned());
+        release.deployed_by = Some("bob".to_owned());
+        router.history.advance(release, |tag| tag.as_str() == "latest");
+        router.deployed_at = Some("2026-02-01T00:00:00Z".to_owned());
+        let written = manifest.with_services(&[router]).unwrap();
+        let again = read(&written);
+        assert!(!again.is_legacy);
+        let router = service(&again, "req_router");
+        assert_eq!(tags(router), ["1.65", "1.64", "1.63"]);
+        assert_eq!(router.history.entries()[1].digest, digit('1'), "the digest that only the service had");
+        assert_eq!((router.status(0), router.status(1), router.status(2)), ("current", "previous", "archived"));
+        assert_eq!(foreign_lines(&text, "req_router"), foreign_lines(&written, "req_router"));
+        assert_eq!(text.contains('\r'), written.contains('\r'));
+        assert_eq!(written.matches("\r\n").count(), if text.contains('\r') { written.matches('\n').count() } else { 0 });
+        let same = read(&written);
+        let unchanged: Vec<Service> = same.services.values().cloned().collect();
+        assert_eq!(same.with_services(&unchanged).unwrap(), written, "nothing new, nothing written");
+    }
+}
+
+#[test]
+fn a_service_of_its_own_is_added_with_its_history() {
+    let manifest = read(PULLED);
+    let mut added = Service::new("mcp-server".parse().unwrap(), Some("r.example/mcp".parse().unwrap()));
+    added.history.advance(Release::new("1.0".parse().unwrap(), digit('7')), |_| false);
+    let written = manifest.with_services(&[added]).unwrap();
+    let again = read(&written);
+    assert_eq!(again.services.len(), 5);
+    assert_eq!(service(&again, "mcp-server").current().unwrap().digest, digit('7'));
+}

@@ -1,0 +1,9 @@
+//! The words of the domain and their rules: no I/O, no clock, no runtime.
+
+pub mod env_file;
+pub mod history;
+pub mod interpolation;
+pub mod manifest;
+pub mod reference;
+pub mod version;
+pub mod yaml;

@@ -1,0 +1,146 @@
+//! Proof that a new text says what was intended, by reading it again.
+
+use super::document::{Document, Shape, Style, YamlError};
+use super::plan::{MappingPlan, Plan, Slot};
+use super::quote::is_plain_text;
+use super::value::Value;
+
+/// Parses `text` and compares it with `old` as changed by `plan`: what was planned must be there, and
+/// everything else must have its value and its style.
+pub fn verify(old: &Document, plan: &Plan, text: &str) -> Result<(), YamlError> {
+    let refusal = |at: u32, reason: &str| {
+        old.node(at).error(format!("refusing to write: the result would not hold what was intended ({reason}); edit it by hand"))
+    };
+    let new = Document::parse(text).map_err(|error| refusal(old.root().id, &error.to_string()))?;
+    let comparison = Comparison { old, new: &new };
+    comparison.planned(old.root().id, new.root().id, plan).map_err(|at| refusal(at, "it reads differently"))
+}
+
+/// Compares node by node; the error is the old node near which they differ.
+struct Comparison<'d> {
+    old: &'d Document,
+    new: &'d Document,
+}
+
+/// What is expected at one place of a collection.
+enum Expected<'p> {
+    Old(u32, &'p Plan),
+    Key(&'p str),
+    New(&'p Value),
+}
+
+impl Comparison<'_> {
+    fn planned(&self, old: u32, new: u32, plan: &Plan) -> Result<(), u32> {
+        match plan {
+            Plan::Same => self.same(old, new),
+            Plan::Replace(value) => self.value(old, new, value),
+            Plan::Mapping(mapping) => {
+                let expected = self.mapping(old, mapping);
+                self.shape(old, new)?;
+                self.children(old, new, expected)
+            }
+            Plan::Sequence(slots) => {
+                let items = self.old.children(old);
+                let expected = slots.iter().map(|slot| match slot {
+                    Slot::Keep(index, plan) => Expected::Old(items[*index], plan),
+                    Slot::New(value) => Expected::New(value),
+                });
+                self.shape(old, new)?;
+                self.children(old, new, expected.collect())
+            }
+        }
+    }
+
+    fn mapping<'p>(&self, old: u32, plan: &'p MappingPlan) -> Vec<Expected<'p>> {
+        let mut expected = Vec::new();
+        let (mut changed, mut added) = (plan.changed.iter().peekable(), plan.added.iter().peekable());
+        for (entry, pair) in self.old.children(old).chunks_exact(2).enumerate() {
+            if plan.removed.binary_search(&entry).is_err() {
+                let plan = changed.next_if(|(number, _)| *number == entry).map_or(&Plan::Same, |(_, plan)| plan);
+                expected.extend([Expected::Old(pair[0], &Plan::Same), Expected::Old(pair[1], plan)]);
+            }
+            while let Some((_, key, value)) = added.next_if(|(number, ..)| *number == entry) {
+                expected.extend([Expected::Key(key), Expected::New(value)]);
+            }
+        }
+        expected
+    }
+
+    fn children(&self, old: u32, new: u32, expected: Vec<Expected<'_>>) -> Result<(), u32> {
+        let found = self.new.children(new);
+        if found.len() != expected.len() {
+            return Err(old);
+        }
+        for (expected, &new) in expected.into_iter().zip(found) {
+            match expected {
+                Expected::Old(id, plan) => self.planned(id, new, plan)?,
+                Expected::Key(key) => self.text(old, new, key)?,
+                Expected::New(value) => self.value(old, new, value)?,
+            }
+        }
+        Ok(())
+    }
+
+    /// An untouched node: value, style, anchor, tag, and everything in it.
+    fn same(&self, old: u32, new: u32) -> Result<(), u32> {
+        self.shape(old, new)?;
+        let (before, after) = (self.old.data(old), self.new.data(new));
+        if before.shape == Shape::Alias
+            && self.old.source()[self.old.node(old).span()] != self.new.source()[self.new.node(new).span()]
+        {
+            return Err(old);
+        }
+        if before.explicit != after.explicit || self.old.scalar_text(old) != self.new.scalar_text(new) {
+            return Err(old);
+        }
+        let (children, found) = (self.old.children(old), self.new.children(new));
+        if children.len() != found.len() {
+            return Err(old);
+        }
+        children.iter().zip(found).try_for_each(|(&old, &new)| self.same(old, new))
+    }
+
+    /// The kind and style of a node, its anchor and its tag.
+    fn shape(&self, old: u32, new: u32) -> Result<(), u32> {
+        let properties = |document: &'_ Document, id: u32| {
+            let data = document.data(id);
+            document.source()[data.outer as usize..data.start as usize].trim_end().to_owned()
+        };
+        let same = self.old.data(old).shape == self.new.data(new).shape && properties(self.old, old) == properties(self.new, new);
+        if same { Ok(()) } else { Err(old) }
+    }
+
+    fn text(&self, near: u32, new: u32, text: &str) -> Result<(), u32> {
+        let plain = self.new.data(new).shape == Shape::Scalar(Style::Plain);
+        let same = self.new.scalar_text(new) == Some(text) && (!plain || is_plain_text(text, false));
+        if same { Ok(()) } else { Err(near) }
+    }
+
+    fn value(&self, near: u32, new: u32, value: &Value) -> Result<(), u32> {
+        let shape = self.new.data(new).shape;
+        let found = self.new.children(new);
+        let same = match value {
+            Value::Flow(inner) => return self.value(near, new, inner),
+            Value::Text(text) => return self.text(near, new, text),
+            Value::Bool(value) => self.plain(new, if *value { "true" } else { "false" }),
+            Value::Integer(number) => self.plain(new, &number.to_string()),
+            Value::Null => shape == Shape::Null,
+            Value::Mapping(entries) => {
+                for (pair, (key, value)) in found.chunks_exact(2).zip(entries) {
+                    self.text(near, pair[0], key)?;
+                    self.value(near, pair[1], value)?;
+                }
+                matches!(shape, Shape::Mapping { .. }) && found.len() == entries.len() * 2
+            }
+            Value::Sequence(items) => {
+                found.iter().zip(items).try_for_each(|(&new, value)| self.value(near, new, value))?;
+                matches!(shape, Shape::Sequence { .. }) && found.len() == items.len()
+            }
+        };
+        if same { Ok(()) } else { Err(near) }
+    }
+
+    fn plain(&self, new: u32, word: &str) -> bool {
+        self.new.data(new).shape == Shape::Scalar(Style::Plain) && self.new.scalar_text(new) == Some(word)
+    }
+}

@@ -1,0 +1,198 @@
+//! Images of every kind judged and rewritten, and random documents pinned and unpinned.
+
+use super::*;
+use proptest::prelude::*;
+
+fn digest(text: &str) -> Digest {
+    Digest::of(text.as_bytes())
+}
+
+/// `web` is tracked at 1.64, `stable` and `latest` move; `built` is local; `new` has no digest.
+fn ask(_: &str, reference: &Reference) -> Answer {
+    let known = |digest| {
+        let keeps_tag = reference.tag.as_ref().is_some_and(|tag| matches!(tag.as_str(), "latest" | "stable"));
+        Answer::Known(Known { tag: "1.64".parse().unwrap(), digest, keeps_tag })
+    };
+    match reference.repository.base_name() {
+        "web" => known(Some(digest("new"))),
+        "new" => known(None),
+        "built" => Answer::Local,
+        _ => Answer::Untracked,
+    }
+}
+
+fn only(text: &str) -> Site {
+    let mut all = sites(&Document::parse(text).unwrap());
+    assert_eq!(all.len(), 1, "{text}");
+    all.remove(0)
+}
+
+fn judged(image: &str, mode: Mode) -> Verdict {
+    judge(&only(&format!("services:\n  a:\n    image: {image}\n")), mode, ask)
+}
+
+#[test]
+fn every_kind_of_image_is_judged() {
+    let (old, new) = (digest("old"), digest("new"));
+    let loose = |tail: &str| Verdict::Loose(format!("r.example/web{tail}"));
+    let stale = |tail: &str| Verdict::Stale(format!("r.example/web{tail}"));
+    for (image, expected) in [
+        ("r.example/web:1.64".to_owned(), loose(&format!(":1.64@{new}"))),
+        ("r.example/web:latest".to_owned(), loose(&format!(":latest@{new}"))),
+        ("r.example/web:1.63".to_owned(), loose(&format!(":1.64@{new}"))),
+        ("r.example/web".to_owned(), loose(&format!(":1.64@{new}"))),
+        (format!("r.example/web@{old}"), stale(&format!("@{new}"))),
+        (format!("r.example/web:1.63@{old}"), stale(&format!(":1.64@{new}"))),
+        (format!("r.example/web:stable@{old}"), stale(&format!(":stable@{new}"))),
+        (format!("r.example/web:1.63@{new}"), Verdict::Current),
+        (format!("r.example/web@{new}"), Verdict::Current),
+        ("r.example/web:${TAG:-1}".to_owned(), Verdict::Interpolated),
+        ("$IMAGE".to_owned(), Verdict::Interpolated),
+        ("new:1".to_owned(), Verdict::Unrecorded),
+        ("built:1".to_owned(), Verdict::Local),
+        ("postgres:16-alpine".to_owned(), Verdict::Untracked),
+        ("Not An Image".to_owned(), Verdict::Invalid),
+    ] {
+        assert_eq!(judged(&image, Mode::Pin), expected, "{image}");
+    }
+}
+
+#[test]
+fn unpinning_goes_back_to_tags() {
+    let any = digest("any");
+    for (image, expected) in [
+        (format!("web:1.3@{any}"), Verdict::Loose("web:1.3".to_owned())),
+        (format!("web@{any}"), Verdict::Loose("web:1.64".to_owned())),
+        ("web:1.3".to_owned(), Verdict::Current),
+        ("web".to_owned(), Verdict::Current),
+        (format!("postgres@{any}"), Verdict::Untracked),
+    ] {
+        assert_eq!(judged(&image, Mode::Unpin), expected, "{image}");
+    }
+}
+
+fn rewritten(text: &str, mode: Mode) -> String {
+    let document = Document::parse(text).unwrap();
+    let sites = sites(&document);
+    let verdicts: Vec<Verdict> = sites.iter().map(|site| judge(site, mode, ask)).collect();
+    let changes: Vec<(&Site, &str)> =
+        sites.iter().zip(&verdicts).filter_map(|(site, verdict)| Some((site, verdict.wanted()?))).collect();
+    rewrite(&document, &changes).unwrap()
+}
+
+#[test]
+fn a_file_keeps_everything_but_the_images() {
+    let (old, new) = (digest("old"), digest("new"));
+    let text = format!(
+        "\u{feff}# top: ü\r\nx-bot: &bot\r\n  image: \"web:1.64\"   # shared\r\nx-image: &image 'web:latest'\r\nservices:\r\n  \
+         elena: {{<<: *bot, restart: 'no'}}\r\n  marcus:\r\n    <<: *bot\r\n  other: {{image: *image}}\r\n  \
+         flow: {{image: web@{old}, ports: ['80']}}\r\n  built: {{build: ., image: web:1.64}}\r\n  \
+         tagged:\r\n    image: !!str\r\n      web:1.64\r\n  db: {{image: postgres:16}}"
+    );
+    let expected = text
+        .replacen("\"web:1.64\"", &format!("\"web:1.64@{new}\""), 1)
+        .replacen("'web:latest'", &format!("'web:latest@{new}'"), 1)
+        .replacen(&format!("web@{old}"), &format!("web@{new}"), 1)
+        .replacen("  web:1.64\r\n", &format!("  web:1.64@{new}\r\n"), 1);
+    assert_eq!(rewritten(&text, Mode::Pin), expected);
+}
+
+#[test]
+fn services_that_share_an_image_must_agree() {
+    let document =
+        Document::parse("x: &x {image: 'web:1'}\nservices:\n  a: {<<: *x}\n  b:\n    <<: *x\n    build: null\n").unwrap();
+    let all = sites(&document);
+    assert_eq!(all[0].compose_services, ["a", "b"]);
+    let by_name = |name: &str, _: &Reference| {
+        Answer::Known(Known { tag: "1".parse().unwrap(), digest: Some(digest(name)), keeps_tag: true })
+    };
+    assert!(matches!(judge(&all[0], Mode::Pin, by_name), Verdict::Refused(_)));
+    assert_eq!((all[0].position.line, all[0].position.column), (1, 15));
+    let block = only("services:\n  a:\n    image: >-\n      web:1.64\n");
+    assert!(matches!(judge(&block, Mode::Pin, ask), Verdict::Refused(_)));
+}
+
+#[test]
+fn files_that_name_different_bytes_disagree() {
+    let (one, two) = (digest("1"), digest("2"));
+    let images = [format!("web:1@{one}"), format!("docker.io/library/web:1@{two}"), format!("web:2@{two}"), "web:1".to_owned()];
+    let places = images.iter().enumerate().map(|(index, image)| (format!("file{index}"), image.as_str()));
+    let found = disagreements(places);
+    assert_eq!(found.len(), 1);
+    assert_eq!(found[0].image, "web:1");
+    assert_eq!(found[0].digests.get(&two), Some(&vec!["file1".to_owned()]));
+}
+
+/// An image in some quotes, with what may stand around it on its line.
+fn image_text() -> impl Strategy<Value = (String, &'static str)> {
+    let repository =
+        prop::sample::select(&["web", "r.example:5000/a/web", "docker.io/library/web", "postgres", "built", "new"][..]);
+    let tag = prop::sample::select(&["1.64", "latest", "stable"][..]);
+    let quote = prop::sample::select(&["", "'", "\""][..]);
+    let whole = prop_oneof![
+        6 => (repository, tag).prop_map(|(repository, tag)| format!("{repository}:{tag}")),
+        1 => Just("$DK_WEB_IMAGE:$DK_WEB_TAG".to_owned()),
+    ];
+    (whole, quote)
+}
+
+/// A Compose file with anchors, aliases, merges, comments and both line endings. The second value has
+/// a hole, `\0`, in place of each image.
+fn compose_file() -> impl Strategy<Value = (String, String)> {
+    let service = (image_text(), 0u8..6, prop::sample::select(&["", " # note", "   "][..]), any::<bool>());
+    (prop::collection::vec(service, 1..8), any::<bool>(), any::<bool>(), image_text())
+        .prop_map(|(services, crlf, last, shared)| {
+            let quoted = |(image, quote): &(String, &str)| (format!("{quote}{image}{quote}"), format!("{quote}\0{quote}"));
+            let mut texts = [String::from("# Compose\nx-common: &common\n  image: "), String::new()];
+            texts[1] = texts[0].clone();
+            let shared = quoted(&shared);
+            texts[0] += &shared.0;
+            // Nobody may use it, and then it is no image at all.
+            let is_used = services.iter().any(|(_, shape, ..)| matches!(shape, 2 | 3));
+            texts[1] += if is_used { &shared.1 } else { &shared.0 };
+            for text in &mut texts {
+                *text += "\nservices:\n";
+            }
+            for (index, (image, shape, comment, extra)) in services.iter().enumerate() {
+                let (written, hole) = quoted(image);
+                for (text, image) in texts.iter_mut().zip([&written, &hole]) {
+                    *text += &match shape {
+                        0 => format!("  s{index}:{comment}\n    image: {image}{comment}\n"),
+                        1 => format!("  s{index}: {{image: {image}, restart: 'no'}}{comment}\n"),
+                        2 => format!("  s{index}:\n    <<: *common\n    labels: [\"a:b\", 'c']\n"),
+                        3 => format!("  s{index}: {{<<: *common}}\n"),
+                        4 => format!("  s{index}: &s{index}\n    image: &i{index} {image}{comment}\n\n"),
+                        _ => format!("  ? s{index}\n  : image:\n      {image}\n"),
+                    };
+                    if *extra {
+                        *text += "  # between: services\n";
+                    }
+                }
+            }
+            texts.map(|mut text| {
+                if !last {
+                    text.truncate(text.trim_end().len());
+                }
+                if crlf { text.replace('\n', "\r\n") } else { text }
+            })
+        })
+        .prop_map(|[text, holes]| (text, holes))
+}
+
+proptest! {
+    #[test]
+    fn pinning_and_unpinning_change_nothing_else((text, holes) in compose_file()) {
+        let pinned = rewritten(&text, Mode::Pin);
+        let mut rest = pinned.as_str();
+        let mut pieces = holes.split('\0');
+        rest = rest.strip_prefix(pieces.next().unwrap()).unwrap();
+        for piece in pieces {
+            // An image holds no quote and no blank, so it ends where the next piece can begin.
+            let end = rest.find(|c: char| c.is_whitespace() || matches!(c, '\'' | '"' | ',')).unwrap_or(rest.len());
+            rest = rest[end..].strip_prefix(piece).unwrap();
+        }
+        prop_assert_eq!(rest, "");
+        prop_assert_eq!(&rewritten(&pinned, Mode::Pin), &pinned);
+        prop_assert_eq!(rewritten(&pinned, Mode::Unpin), text);
+    }
+}

@@ -1,0 +1,115 @@
+//! The `Link` header of paged lists (RFC 8288, as the distribution specification uses it).
+
+use reqwest::Url;
+
+/// The target of the `rel="next"` link among the values of all `Link` headers.
+pub(super) fn next<'a>(values: impl Iterator<Item = &'a str>) -> Option<&'a str> {
+    values.flat_map(links).find(|link| link.is_next()).map(|link| link.target)
+}
+
+/// One link: its target and its parameters, unparsed.
+struct Link<'a> {
+    target: &'a str,
+    parameters: &'a str,
+}
+
+impl Link<'_> {
+    /// Whether the (first) `rel` parameter contains the relation `next`.
+    fn is_next(&self) -> bool {
+        let relation = split_outside_quotes(self.parameters, b';').find_map(|parameter| {
+            let (name, value) = parameter.split_once('=')?;
+            name.trim().eq_ignore_ascii_case("rel").then(|| value.trim().trim_matches('"'))
+        });
+        relation.is_some_and(|names| names.split_ascii_whitespace().any(|name| name.eq_ignore_ascii_case("next")))
+    }
+}
+
+/// The well-formed links of one header value; whatever else stands there is skipped.
+fn links(mut value: &str) -> impl Iterator<Item = Link<'_>> {
+    std::iter::from_fn(move || {
+        // Commas may stand inside the angle brackets, so the target ends before the list is split.
+        let (_, rest) = value.split_once('<')?;
+        let (target, rest) = rest.split_once('>')?;
+        let parameters = split_outside_quotes(rest, b',').next().unwrap_or_default();
+        value = &rest[parameters.len()..];
+        Some(Link { target: target.trim(), parameters })
+    })
+}
+
+/// Splits at a separator that does not stand inside a quoted string.
+fn split_outside_quotes(text: &str, separator: u8) -> impl Iterator<Item = &str> {
+    let mut is_quoted = false;
+    let mut is_escaped = false;
+    text.split(move |c: char| {
+        if is_escaped {
+            is_escaped = false;
+            return false;
+        }
+        match c {
+            '\\' if is_quoted => is_escaped = true,
+            '"' => is_quoted = !is_quoted,
+            _ => {}
+        }
+        !is_quoted && c == char::from(separator)
+    })
+}
+
+/// The next page's address, if it stays at the server that the list came from.
+///
+/// # Errors
+/// Why the link is not followed.
+pub(super) fn resolve(page: &Url, target: &str) -> Result<Url, &'static str> {
+    let next = page.join(target).map_err(|_| "its next page has an invalid address")?;
+    if next.origin() != page.origin() || !next.username().is_empty() || next.password().is_some() {
+        return Err("its next page is on another host");
+    }
+    Ok(next)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_next_page_is_found() {
+        let found = |value| next([value].into_iter());
+        assert_eq!(found(r#"</v2/a/tags/list?last=x&n=2>; rel="next""#), Some("/v2/a/tags/list?last=x&n=2"));
+        assert_eq!(found("<a,b;c>; rel=next"), Some("a,b;c"));
+        assert_eq!(found(r#"<p>; rel="prev", <n>; title="a, \"<b>\""; REL="last NEXT""#), Some("n"));
+        for none in ["", "<a>", "a; rel=next", "<a; rel=next", r#"<a>; rel="prev""#, r#"<a>; title="rel=next""#, "<a>; relx=next"]
+        {
+            assert_eq!(found(none), None, "{none}");
+        }
+        assert_eq!(next(["<p>; rel=prev", "<n>; rel=next"].into_iter()), Some("n"));
+    }
+
+    #[test]
+    fn pages_stay_on_their_host() {
+        let page: Url = "https://r.example:5000/v2/a/tags/list?n=1000".parse().unwrap();
+        for (target, resolved) in [
+            ("/v2/a/tags/list?last=1", "https://r.example:5000/v2/a/tags/list?last=1"),
+            ("?last=1", "https://r.example:5000/v2/a/tags/list?last=1"),
+            ("https://r.example:5000/x", "https://r.example:5000/x"),
+        ] {
+            assert_eq!(resolve(&page, target).unwrap().as_str(), resolved);
+        }
+        for foreign in [
+            "https://evil.example/x",
+            "//evil.example/x",
+            "http://r.example:5000/x",
+            "https://r.example/x",
+            "https://user@r.example:5000/x",
+            "file:///etc/passwd",
+            "https://[",
+        ] {
+            assert!(resolve(&page, foreign).is_err(), "{foreign}");
+        }
+    }
+
+    proptest::proptest! {
+        #[test]
+        fn no_header_is_too_strange(value in "[<>;,\"\\\\=a-z relnxt]{0,60}") {
+            let _ = next([value.as_str()].into_iter());
+        }
+    }
+}

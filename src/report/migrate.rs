@@ -1,0 +1,116 @@
+//! `migrate-versions`: what was added to a manifest, and what else the operator should do.
+
+use serde::Serialize;
+
+use super::Files;
+
+/// `migrate-versions`.
+#[derive(Debug, Default, Serialize)]
+pub struct Migration {
+    /// Whether nothing was done.
+    pub dry_run: bool,
+    /// The manifest's path.
+    pub manifest: String,
+    /// Whether there was none before.
+    pub created: bool,
+    /// The services added.
+    pub services: Vec<MigratedService>,
+    /// The images that nothing tracks.
+    pub untracked: Vec<UntrackedImage>,
+    /// The image lines that do not follow `versions.env`, or did not until now.
+    pub compose_changes: Vec<ComposeChange>,
+    /// Other tools that write `versions.env` or start the deployment.
+    pub other_tools: Vec<OtherTool>,
+    /// Where Compose would start another image than runs now.
+    pub differences: Vec<Difference>,
+    /// What the operator should know beyond that.
+    pub notes: Vec<String>,
+    /// What became of the deployment's files.
+    pub files: Files,
+}
+
+/// A service that was added.
+#[derive(Debug, Serialize)]
+pub struct MigratedService {
+    /// Its name in the manifest.
+    pub name: String,
+    /// Its repository.
+    pub image: String,
+    /// The recorded tag.
+    pub tag: String,
+    /// The recorded digest; `null` for local builds and where no registry could be asked.
+    pub digest: Option<String>,
+    /// The image ID on this host.
+    pub image_id: Option<String>,
+    /// `registry` or `local`.
+    pub source: &'static str,
+    /// Where the version was found: `running`, `local-image`, `registry` or `compose-file`.
+    pub found: &'static str,
+    /// The tag that `pull-latest` follows.
+    pub track: String,
+    /// The Compose services that run it.
+    pub compose_services: Vec<String>,
+    /// The variable that existing Compose files use for the tag.
+    pub env_tag: Option<String>,
+    /// The variable that existing Compose files use for the image.
+    pub env_image: Option<String>,
+    /// What the operator should know.
+    pub notes: Vec<String>,
+}
+
+/// An image that nothing tracks.
+#[derive(Debug, Serialize)]
+pub struct UntrackedImage {
+    /// The image.
+    pub image: String,
+    /// The Compose services that run it.
+    pub compose_services: Vec<String>,
+}
+
+/// An image line and what makes it follow `versions.env`.
+#[derive(Debug, Serialize)]
+pub struct ComposeChange {
+    /// The Compose service.
+    pub compose_service: String,
+    /// The service in that file: the one that it extends, if that has the line.
+    #[serde(skip)]
+    pub service_there: String,
+    /// The file, relative to the deployment.
+    pub file: String,
+    /// The line, from 1.
+    pub line: Option<usize>,
+    /// The image as it is written; `null` if only a build section says what it is.
+    pub from: Option<String>,
+    /// The image as it should be written.
+    pub to: String,
+    /// Whether it was written.
+    pub written: bool,
+    /// The template that the file is made from, which is what has to be changed.
+    pub template: Option<String>,
+}
+
+/// A line of another tool.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct OtherTool {
+    /// The file.
+    pub file: String,
+    /// The line, from 1.
+    pub line: usize,
+    /// What stands there.
+    pub text: String,
+    /// What to put instead.
+    pub instead: String,
+}
+
+/// A Compose service that would start another image than it runs.
+#[derive(Debug, Serialize)]
+pub struct Difference {
+    /// The Compose service.
+    pub compose_service: String,
+    /// The image ID that runs.
+    pub runs: String,
+    /// What Compose would start.
+    pub would_start: String,
+    /// Whether that is because its image line does not follow `versions.env`.
+    pub line_does_not_follow: bool,
+}

@@ -1,0 +1,51 @@
+//! What `update-safe` returns.
+
+use serde::Serialize;
+
+use super::{ContainerLine, Files, ServiceChange};
+
+/// `update-safe`: what was updated, or with `--dry-run` would be. A failed update is an error document.
+#[derive(Debug, Default, Serialize)]
+pub struct SafeUpdate {
+    /// Whether nothing was done.
+    pub dry_run: bool,
+    /// `updated`, `unchanged`, or `restored` after `--abort`; `planned` with `--dry-run`.
+    pub result: &'static str,
+    /// One entry a service of the manifest.
+    pub services: Vec<ServiceChange>,
+    /// The Compose services whose containers were replaced.
+    pub replaced: Vec<ReplacedService>,
+    /// The containers as they run now, problems first.
+    pub containers: Vec<ContainerLine>,
+    /// The data backup that was made.
+    pub data_backup: Option<String>,
+    /// What became of the deployment's files.
+    pub files: Files,
+}
+
+/// A Compose service whose containers were replaced.
+#[derive(Debug, Clone, Serialize)]
+pub struct ReplacedService {
+    /// The Compose service.
+    pub compose_service: String,
+    /// The manifest service whose image it runs; `null` for one that is not tracked.
+    pub service: Option<String>,
+    /// From the end of the old container to a good new one, by the daemon's clock; `null` if there was
+    /// no old one, or that was not seen.
+    pub downtime_seconds: Option<f64>,
+}
+
+/// `restore-data`: what was put back.
+#[derive(Debug, Serialize)]
+pub struct RestoredData {
+    /// Whether nothing was done.
+    pub dry_run: bool,
+    /// The backup's file.
+    pub backup: String,
+    /// When it was made.
+    pub made_at: String,
+    /// The directories and volumes that it holds.
+    pub sources: Vec<String>,
+    /// The Compose services that were stopped meanwhile.
+    pub stopped: Vec<String>,
+}

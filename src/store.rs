@@ -1,0 +1,339 @@
+//! The only writer of deployment files: locks, reading, backups, and the atomic commit of a set of files.
+//!
+//! A file is replaced by writing a neighbour, syncing it and renaming it over the old one, so that at
+//! every moment, also after a power cut, the old or the new content is there in full. Readers take no
+//! lock because of that. Writers take the state lock around "read again, compare, write", never across
+//! the network.
+
+mod lock;
+mod replace;
+
+use std::ffi::{OsStr, OsString};
+use std::io;
+use std::os::unix::ffi::OsStrExt as _;
+use std::os::unix::fs::MetadataExt as _;
+use std::path::{Path, PathBuf};
+
+use anyhow::Context as _;
+
+use crate::error::{self, Error};
+pub use lock::{Lock, LockWait};
+pub use replace::{Replacement, replace_all};
+
+/// The directory for backups, locks and journals, inside a deployment.
+pub const STATE_DIRECTORY: &str = ".version-backups";
+
+/// How many of dkv's own manifest backups are kept.
+const BACKUPS_KEPT: usize = 50;
+
+/// The list of the backups that dkv itself made, oldest first; only these are ever removed.
+const LEDGER: &str = ".dkv-backups";
+
+/// The lock of whoever starts and stops containers.
+const OPERATION_LOCK: &str = ".operation.lock";
+
+/// What an update under way has written down about itself.
+const JOURNAL: &str = "update-journal.json";
+
+/// The files of one deployment directory.
+#[derive(Debug, Clone)]
+pub struct Store {
+    directory: PathBuf,
+    manifest: PathBuf,
+}
+
+/// A file's bytes as they were read.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Snapshot {
+    /// Where it stands, links resolved.
+    pub path: PathBuf,
+    /// Its content.
+    pub bytes: Vec<u8>,
+}
+
+/// The largest manifest or environment file that is read, in bytes.
+pub const MAX_FILE_BYTES: u64 = 16 * 1024 * 1024;
+
+impl Store {
+    /// The store of the deployment in `directory` whose manifest is the file `manifest`.
+    #[must_use]
+    pub fn new(directory: PathBuf, manifest: PathBuf) -> Self {
+        Self { directory, manifest }
+    }
+
+    /// The deployment directory.
+    #[must_use]
+    pub fn directory(&self) -> &Path {
+        &self.directory
+    }
+
+    /// The manifest's path as the user knows it.
+    #[must_use]
+    pub fn manifest_path(&self) -> &Path {
+        &self.manifest
+    }
+
+    /// The manifest's file name.
+    #[must_use]
+    pub fn manifest_name(&self) -> String {
+        self.manifest.file_name().unwrap_or_else(|| OsStr::new("version-manifest.yaml")).to_string_lossy().into_owned()
+    }
+
+    /// The directory for backups, locks and journals.
+    #[must_use]
+    pub fn state_directory(&self) -> PathBuf {
+        self.directory.join(STATE_DIRECTORY)
+    }
+
+    /// What tells this deployment's images from those of its neighbours on the same host: eight
+    /// hexadecimal digits made from the directory's real path.
+    ///
+    /// # Errors
+    ///
+    /// The directory cannot be resolved.
+    pub fn deployment_hash(&self) -> anyhow::Result<String> {
+        let real = self.directory.canonicalize().with_context(|| format!("cannot resolve `{}`", self.directory.display()))?;
+        Ok(crate::model::reference::Digest::of(real.as_os_str().as_bytes()).hex()[..8].to_owned())
+    }
+
+    /// Reads the manifest; `None` if there is none.
+    ///
+    /// # Errors
+    ///
+    /// See [`read`].
+    pub fn read_manifest(&self) -> anyhow::Result<Option<Snapshot>> {
+        read(&self.manifest)
+    }
+
+    /// Takes the state lock, for planning and committing.
+    ///
+    /// # Errors
+    ///
+    /// Another dkv holds it for longer than `wait` allows (exit 4), or the state directory cannot be
+    /// used (exit 3).
+    pub fn lock_state(&self, wait: &LockWait<'_>) -> anyhow::Result<Lock> {
+        Lock::acquire(&self.prepare_state_directory()?.join(".state.lock"), "state", wait)
+    }
+
+    /// Takes the operation lock, for what starts and stops containers.
+    ///
+    /// # Errors
+    ///
+    /// As for [`Self::lock_state`].
+    pub fn lock_operation(&self, wait: &LockWait<'_>) -> anyhow::Result<Lock> {
+        Lock::acquire(&self.prepare_state_directory()?.join(OPERATION_LOCK), "operation", wait)
+    }
+
+    /// Who holds the operation lock, in its own words; `None` if nobody does. Changes nothing.
+    #[must_use]
+    pub fn operation_holder(&self) -> Option<String> {
+        Lock::holder(&self.state_directory().join(OPERATION_LOCK))
+    }
+
+    /// Makes sure, before anything expensive happens, that the deployment's files can be written.
+    ///
+    /// # Errors
+    ///
+    /// The directory, or the one that a linked manifest really lives in, is read-only or full (exit 3).
+    pub fn check_writable(&self) -> anyhow::Result<()> {
+        self.prepare_state_directory()?;
+        let mut directories = vec![self.directory.clone()];
+        if let Ok(real) = self.manifest.canonicalize()
+            && let Some(parent) = real.parent()
+        {
+            directories.push(parent.to_owned());
+        }
+        for directory in directories {
+            replace::probe(&directory).map_err(|source| cannot_write(&directory, &source))?;
+        }
+        Ok(())
+    }
+
+    /// Makes the state directory and refuses one that other users could tamper with.
+    fn prepare_state_directory(&self) -> anyhow::Result<PathBuf> {
+        let path = self.state_directory();
+        match std::fs::create_dir(&path) {
+            Ok(()) => replace::adopt_owner(&path, &self.directory)?,
+            Err(source) if source.kind() == io::ErrorKind::AlreadyExists => {}
+            Err(source) => return Err(cannot_write(&self.directory, &source).into()),
+        }
+        let metadata = std::fs::metadata(&path).map_err(|source| cannot_write(&path, &source))?;
+        if !metadata.is_dir() {
+            return Err(error::state(format!("`{}` is not a directory", path.display()))
+                .with_hint("move it away; dkv keeps backups and locks there")
+                .into());
+        }
+        if metadata.mode() & 0o002 != 0 {
+            return Err(error::state(format!("`{}` can be written by every user of this machine", path.display()))
+                .with_hint(format!("take that right away: chmod o-w {}", path.display()))
+                .into());
+        }
+        Ok(path)
+    }
+
+    /// Copies the manifest's current bytes into the backups, never over an existing file, and removes
+    /// dkv's own oldest beyond 50. `stamp` is the local time as `YYYYMMDDHHMMSS`.
+    ///
+    /// # Errors
+    ///
+    /// The backup cannot be written (exit 3); nothing else has happened then.
+    pub fn back_up(&self, _lock: &Lock, file_name: &str, bytes: &[u8], stamp: &str) -> anyhow::Result<PathBuf> {
+        let directory = self.prepare_state_directory()?;
+        let mut number = 0;
+        loop {
+            let name = if number == 0 { format!("{file_name}.{stamp}") } else { format!("{file_name}.{stamp}-{number}") };
+            let path = directory.join(&name);
+            match replace::create_new(&path, bytes, &self.directory) {
+                Ok(()) => {
+                    self.remember_backup(&directory, &name)?;
+                    return Ok(path);
+                }
+                Err(source) if source.kind() == io::ErrorKind::AlreadyExists => number += 1,
+                Err(source) => return Err(cannot_write(&path, &source).into()),
+            }
+        }
+    }
+
+    /// Adds a backup to the ledger and removes the oldest of its kind.
+    fn remember_backup(&self, directory: &Path, name: &str) -> anyhow::Result<()> {
+        let ledger = directory.join(LEDGER);
+        let known = match std::fs::read_to_string(&ledger) {
+            Ok(text) => text,
+            Err(source) if source.kind() == io::ErrorKind::NotFound => String::new(),
+            Err(source) => return Err(source).with_context(|| format!("cannot read `{}`", ledger.display())),
+        };
+        let mut names: Vec<&str> = known.lines().filter(|line| !line.is_empty() && !line.contains('/')).collect();
+        names.push(name);
+        let kind = |name: &str| name.split_at(name.rfind('.').unwrap_or(name.len())).0.to_owned();
+        let ours: Vec<&str> = names.iter().copied().filter(|other| kind(other) == kind(name)).collect();
+        let gone = &ours[..ours.len().saturating_sub(BACKUPS_KEPT)];
+        for old in gone {
+            match std::fs::remove_file(directory.join(old)) {
+                Ok(()) => {}
+                Err(source) if source.kind() == io::ErrorKind::NotFound => {}
+                Err(source) => tracing::warn!("the old backup {old} cannot be removed: {source}"),
+            }
+        }
+        names.retain(|other| !gone.contains(other));
+        let text = names.join("\n") + "\n";
+        replace_all(&[Replacement { path: ledger, bytes: text.into_bytes(), owner_like: self.directory.clone() }])
+    }
+
+    /// The backups of the manifest, newest first, whoever made them.
+    #[must_use]
+    pub fn backups(&self) -> Vec<PathBuf> {
+        let prefix = format!("{}.", self.manifest_name());
+        let Ok(entries) = std::fs::read_dir(self.state_directory()) else { return Vec::new() };
+        let mut found: Vec<(String, u64, PathBuf)> = entries
+            .flatten()
+            .filter_map(|entry| {
+                let name = entry.file_name().into_string().ok()?;
+                let rest = name.strip_prefix(&prefix)?;
+                let (stamp, number) = rest.split_once('-').unwrap_or((rest, "0"));
+                let is_stamp = stamp.len() == 14 && stamp.bytes().all(|b| b.is_ascii_digit());
+                Some((stamp.to_owned(), number.parse().ok()?, entry.path())).filter(|_| is_stamp)
+            })
+            .collect();
+        found.sort_by(|a, b| (&b.0, b.1).cmp(&(&a.0, a.1)));
+        found.into_iter().map(|(_, _, path)| path).collect()
+    }
+
+    /// The journal of an update that has not ended; `None` if there is none.
+    ///
+    /// # Errors
+    ///
+    /// See [`read`].
+    pub fn read_journal(&self) -> anyhow::Result<Option<Snapshot>> {
+        read(&self.state_directory().join(JOURNAL))
+    }
+
+    /// Replaces the journal; it is on the disk when this returns.
+    ///
+    /// # Errors
+    ///
+    /// It cannot be written (exit 3); the one before is still there then.
+    pub fn write_journal(&self, _operation: &Lock, text: String) -> anyhow::Result<()> {
+        let path = self.prepare_state_directory()?.join(JOURNAL);
+        replace_all(&[Replacement { path, bytes: text.into_bytes(), owner_like: self.directory.clone() }])
+    }
+
+    /// Removes the journal, if there is one.
+    ///
+    /// # Errors
+    ///
+    /// It cannot be removed (exit 3).
+    pub fn remove_journal(&self, _operation: &Lock) -> anyhow::Result<()> {
+        let path = self.state_directory().join(JOURNAL);
+        replace::remove(&path).map_err(|source| cannot_write(&path, &source).into())
+    }
+
+    /// Where `update-safe` keeps its data backups.
+    #[must_use]
+    pub fn data_directory(&self) -> PathBuf {
+        self.state_directory().join("data")
+    }
+
+    /// The target of a replacement: `path` with links resolved, so that a linked file stays a link.
+    #[must_use]
+    pub fn resolve(path: &Path) -> PathBuf {
+        path.canonicalize().unwrap_or_else(|_| path.to_owned())
+    }
+}
+
+/// Reads `path` with links resolved; `None` if there is no such file.
+///
+/// # Errors
+///
+/// The file cannot be read, is not a regular file, or is larger than 16 MiB (exit 3).
+pub fn read(path: &Path) -> anyhow::Result<Option<Snapshot>> {
+    let fail = |source: &io::Error| {
+        let hint = match source.kind() {
+            io::ErrorKind::PermissionDenied => "run dkv as a user who may read it",
+            _ => "check the file and the disk it is on",
+        };
+        error::state(format!("cannot read `{}`: {source}", path.display())).with_hint(hint)
+    };
+    let metadata = match std::fs::metadata(path) {
+        Ok(metadata) => metadata,
+        Err(source) if source.kind() == io::ErrorKind::NotFound => {
+            // A link that points nowhere is not the same as no file: writing would follow it.
+            if std::fs::symlink_metadata(path).is_ok() {
+                return Err(error::state(format!("`{}` is a link to a file that does not exist", path.display()))
+                    .with_hint("restore its target, or remove the link")
+                    .into());
+            }
+            return Ok(None);
+        }
+        Err(source) => return Err(fail(&source).into()),
+    };
+    if !metadata.is_file() {
+        return Err(error::state(format!("`{}` is not a file", path.display())).into());
+    }
+    if metadata.len() > MAX_FILE_BYTES {
+        let size = metadata.len() / (1024 * 1024);
+        return Err(error::state(format!("`{}` is {size} MiB long; dkv reads 16 MiB at most", path.display())).into());
+    }
+    let bytes = std::fs::read(path).map_err(|source| fail(&source))?;
+    Ok(Some(Snapshot { path: Store::resolve(path), bytes }))
+}
+
+/// A failed write as the operator should read it.
+pub(crate) fn cannot_write(path: &Path, source: &io::Error) -> Error {
+    let hint = match source.kind() {
+        io::ErrorKind::PermissionDenied => "run dkv as a user who may write there",
+        io::ErrorKind::ReadOnlyFilesystem => "the file system is mounted read-only",
+        io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => "free some space on that disk and run the command again",
+        io::ErrorKind::NotFound => "check that the directory exists",
+        _ => "nothing was changed; check the disk and run the command again",
+    };
+    error::state(format!("cannot write `{}`: {source}", path.display())).with_hint(hint)
+}
+
+/// The name of the temporary neighbour of `path`. It is the same every time: writers hold the state
+/// lock, so a neighbour that is there already was left by one that was killed.
+fn neighbour(path: &Path) -> PathBuf {
+    let mut name = OsString::from(".");
+    name.push(path.file_name().unwrap_or_else(|| OsStr::new("file")));
+    name.push(".dkv-new");
+    path.with_file_name(name)
+}

@@ -1,0 +1,246 @@
+//! What an update writes down about itself.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use anyhow::{Context as _, Result, bail};
+use serde::{Deserialize, Serialize};
+
+use super::machine::State;
+use crate::model::history::Release;
+use crate::model::reference::{Digest, Repository, ServiceName, Tag};
+
+/// The shape of the file that this dkv writes.
+const FORMAT: u32 = 1;
+
+/// Everything that finishing or undoing an update takes. Holds no secrets.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Journal {
+    format: u32,
+    /// What is under way.
+    pub state: State,
+    /// When the update began; RFC 3339, UTC.
+    pub started_at: String,
+    /// Who began it.
+    pub started_by: String,
+    /// The Compose project.
+    pub project: String,
+    /// How it was asked for.
+    pub options: Options,
+    /// Whether any container may have been replaced.
+    pub is_replacing: bool,
+    /// Every container of the deployment as it was when the update began.
+    pub ran: Vec<Ran>,
+    /// The images that ran, with what brings them back.
+    pub kept: Vec<Kept>,
+    /// The releases to record once they are healthy.
+    pub targets: Vec<Target>,
+    /// The Compose services to replace.
+    pub changed: Vec<String>,
+    /// The Compose services that were stopped for the data backup.
+    pub stopped: Vec<String>,
+    /// Compose's variables for what ran, where they are not the manifest's.
+    pub variables_before: BTreeMap<String, String>,
+    /// Compose's variables for what shall run.
+    pub variables_after: BTreeMap<String, String>,
+    /// The file of the data backup.
+    pub data_backup: Option<String>,
+    /// Why what ran is brought back, line by line.
+    pub reason: Vec<String>,
+    /// The services whose new release is at fault.
+    pub culprits: Vec<ServiceName>,
+}
+
+/// How an update was asked for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct Options {
+    /// Take what an earlier update found bad.
+    pub retry: bool,
+    /// Leave the data backup out.
+    pub no_data_backup: bool,
+    /// How long containers may take to become healthy, where not the manifest's time holds.
+    pub timeout: Option<Duration>,
+}
+
+/// A container before the update.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Ran {
+    /// Its Compose service.
+    pub compose_service: String,
+    /// The manifest service whose image it runs.
+    pub service: Option<ServiceName>,
+    /// The daemon's full container ID.
+    pub container: String,
+    /// The image that it runs.
+    pub image_id: Option<Digest>,
+    /// The image reference that it was made with.
+    pub image: String,
+    /// Whether it was running.
+    pub is_running: bool,
+    /// Whether it was as it should be.
+    pub is_good: bool,
+}
+
+/// An image that ran, and what brings it back.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Kept {
+    /// The manifest service.
+    pub service: ServiceName,
+    /// The repository that it was started from.
+    pub repository: Repository,
+    /// The image.
+    pub image_id: Digest,
+    /// The tag that keeps it from being pruned.
+    pub keep_tag: Tag,
+    /// What Compose gets as its tag: `tag@digest`, or the keep-tag where no digest is known.
+    pub tag: String,
+}
+
+/// A release to record.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Target {
+    /// The manifest service.
+    pub service: ServiceName,
+    /// The release's tag.
+    pub tag: Tag,
+    /// Its digest.
+    pub digest: Option<Digest>,
+    /// Digest of the index's entry for this host.
+    pub platform_digest: Option<Digest>,
+    /// Its image ID.
+    pub image_id: Option<Digest>,
+}
+
+impl Target {
+    /// The target that records `release` for `service`.
+    #[must_use]
+    pub fn new(service: &ServiceName, release: &Release) -> Self {
+        Self {
+            service: service.clone(),
+            tag: release.tag.clone(),
+            digest: release.digest.clone(),
+            platform_digest: release.platform_digest.clone(),
+            image_id: release.image_id.clone(),
+        }
+    }
+}
+
+impl Journal {
+    /// The journal of an update that begins.
+    #[must_use]
+    pub fn new(project: &str, started_at: String, started_by: String, options: Options) -> Self {
+        Self {
+            format: FORMAT,
+            state: State::Preparing,
+            started_at,
+            started_by,
+            project: project.to_owned(),
+            options,
+            is_replacing: false,
+            ran: Vec::new(),
+            kept: Vec::new(),
+            targets: Vec::new(),
+            changed: Vec::new(),
+            stopped: Vec::new(),
+            variables_before: BTreeMap::new(),
+            variables_after: BTreeMap::new(),
+            data_backup: None,
+            reason: Vec::new(),
+            culprits: Vec::new(),
+        }
+    }
+
+    /// Reads a journal.
+    ///
+    /// # Errors
+    ///
+    /// The bytes are no journal, or one of another dkv.
+    pub fn parse(bytes: &[u8]) -> Result<Self> {
+        #[derive(Deserialize)]
+        struct Head {
+            format: u32,
+        }
+        let head: Head = serde_json::from_slice(bytes).context("it is not an update's journal")?;
+        if head.format != FORMAT {
+            bail!("its format {} is not the one this dkv knows ({FORMAT})", head.format);
+        }
+        serde_json::from_slice(bytes).context("it is damaged")
+    }
+
+    /// The journal's text.
+    ///
+    /// # Errors
+    ///
+    /// It has no JSON form.
+    pub fn text(&self) -> Result<String> {
+        Ok(serde_json::to_string_pretty(self)? + "\n")
+    }
+
+    /// Whether `compose_service` had a container.
+    #[must_use]
+    pub fn had_container(&self, compose_service: &str) -> bool {
+        self.ran.iter().any(|ran| ran.compose_service == compose_service)
+    }
+
+    /// Whether all containers of `compose_service` were as they should be, and it had one.
+    #[must_use]
+    pub fn was_good(&self, compose_service: &str) -> bool {
+        let mut containers = self.ran.iter().filter(|ran| ran.compose_service == compose_service).peekable();
+        containers.peek().is_some() && containers.all(|ran| ran.is_good)
+    }
+
+    /// Whether `compose_service` is to be replaced.
+    #[must_use]
+    pub fn is_changed(&self, compose_service: &str) -> bool {
+        self.changed.iter().any(|changed| changed == compose_service)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn journal() -> Journal {
+        let options = Options { timeout: Some(Duration::from_millis(1500)), ..Options::default() };
+        let mut journal = Journal::new("shop", "2026-01-12T12:29:08Z".to_owned(), "alice".to_owned(), options);
+        let ran = |compose_service: &str, is_good| Ran {
+            compose_service: compose_service.to_owned(),
+            service: "web".parse().ok(),
+            container: "0123".to_owned(),
+            image_id: Some(Digest::of(b"1")),
+            image: "r.example/web:1".to_owned(),
+            is_running: true,
+            is_good,
+        };
+        journal.ran = vec![ran("web", true), ran("web", false), ran("db", true)];
+        journal.kept.push(Kept {
+            service: "web".parse().unwrap(),
+            repository: "r.example/web".parse().unwrap(),
+            image_id: Digest::of(b"1"),
+            keep_tag: "dkv-1".parse().unwrap(),
+            tag: format!("1@{}", Digest::of(b"1")),
+        });
+        journal
+    }
+
+    #[test]
+    fn what_is_written_is_read() {
+        let journal = journal();
+        assert_eq!(Journal::parse(journal.text().unwrap().as_bytes()).unwrap(), journal);
+    }
+
+    #[test]
+    fn other_formats_and_torn_files_are_refused() {
+        let text = journal().text().unwrap();
+        let newer = text.replace("\"format\": 1", "\"format\": 2");
+        assert!(Journal::parse(newer.as_bytes()).unwrap_err().to_string().contains("format 2"));
+        assert!(Journal::parse(&text.as_bytes()[..text.len() / 2]).is_err());
+        assert!(Journal::parse(b"").is_err());
+    }
+
+    #[test]
+    fn a_service_was_good_if_all_its_containers_were() {
+        let journal = journal();
+        assert!(journal.was_good("db") && !journal.was_good("web") && !journal.was_good("cache"));
+    }
+}

@@ -1,0 +1,185 @@
+//! What an update is about: which containers give way, what is kept of them, and who is at fault.
+
+use std::collections::BTreeMap;
+
+use super::journal::{Journal, Ran};
+use crate::compose::Project;
+use crate::health::{Cause, Deployment, Judged, Verdict};
+use crate::model::manifest::{REJECTED_LIMIT, Rejected, Service};
+use crate::model::reference::{Digest, ServiceName, Tag};
+
+/// The Compose services whose containers run another image than `wanted` has for their manifest
+/// service, in Compose's order.
+///
+/// A service without a container takes part if its manifest service has others that do, or if
+/// nothing of the deployment has a container; then everything does that no profile guards. Services
+/// for which `wanted` has nothing are left alone.
+#[must_use]
+pub fn to_replace(
+    project: &Project,
+    tracked: &BTreeMap<String, ServiceName>,
+    ran: &[Ran],
+    wanted: &BTreeMap<ServiceName, Digest>,
+) -> Vec<String> {
+    let differs = |one: &&Ran| {
+        let wanted = one.service.as_ref().and_then(|service| wanted.get(service));
+        wanted.is_some_and(|wanted| one.image_id.as_ref() != Some(wanted))
+    };
+    let changed: Vec<&Ran> = ran.iter().filter(differs).collect();
+    let takes_part = |name: &str| {
+        let has_container = ran.iter().any(|one| one.compose_service == name);
+        if has_container {
+            return changed.iter().any(|one| one.compose_service == name);
+        }
+        let siblings_change = || changed.iter().any(|one| one.service.as_ref() == tracked.get(name) && one.service.is_some());
+        ran.is_empty() || siblings_change()
+    };
+    let services = project.services.iter().filter(|service| service.profiles.is_empty() || has(ran, &service.name));
+    services.filter(|service| takes_part(&service.name)).map(|service| service.name.clone()).collect()
+}
+
+fn has(ran: &[Ran], compose_service: &str) -> bool {
+    ran.iter().any(|one| one.compose_service == compose_service)
+}
+
+/// The container that says what a manifest service ran: one that runs before one that has ended, as a
+/// one-shot may be left from an older release.
+#[must_use]
+pub fn main_container<'a>(ran: &'a [Ran], service: &ServiceName) -> Option<&'a Ran> {
+    let mut mine = ran.iter().filter(|one| one.service.as_ref() == Some(service) && one.image_id.is_some());
+    let first = mine.clone().next();
+    mine.find(|one| one.is_running).or(first)
+}
+
+/// The manifest service that a Compose service of `journal` belongs to.
+#[must_use]
+pub fn kept_service<'a>(journal: &'a Journal, compose_service: &str) -> Option<&'a ServiceName> {
+    journal.ran.iter().find(|ran| ran.compose_service == compose_service)?.service.as_ref()
+}
+
+/// The manifest services at fault: those of the changed containers that failed by themselves. If none
+/// did, as when something else broke, all that changed.
+#[must_use]
+pub fn culprits(judged: Option<&Deployment>, changed: &[String], tracked: &BTreeMap<String, ServiceName>) -> Vec<ServiceName> {
+    let is_own_failure = |judged: &&Judged| matches!(&judged.verdict, Verdict::Failed(cause) if !matches!(cause, Cause::NeverStarted(_) | Cause::Missing));
+    let failed = judged.into_iter().flat_map(Deployment::failures).filter(is_own_failure).map(|judged| &judged.service);
+    let mut culprits = services_of(failed.filter(|name| changed.contains(name)), tracked);
+    if culprits.is_empty() {
+        culprits = services_of(changed.iter(), tracked);
+    }
+    culprits
+}
+
+fn services_of<'a>(names: impl Iterator<Item = &'a String>, tracked: &BTreeMap<String, ServiceName>) -> Vec<ServiceName> {
+    let mut services: Vec<ServiceName> = names.filter_map(|name| tracked.get(name).cloned()).collect();
+    services.sort();
+    services.dedup();
+    services
+}
+
+/// Remembers in `service` that `digest` was found bad, at the head of at most five.
+pub fn reject(service: &mut Service, digest: &Digest, tag: &Tag, reason: &str, at: &str) {
+    service.rejected.retain(|rejected| rejected.digest != *digest);
+    let rejected =
+        Rejected { digest: digest.clone(), tag: Some(tag.clone()), reason: Some(reason.to_owned()), at: Some(at.to_owned()) };
+    service.rejected.insert(0, rejected);
+    service.rejected.truncate(REJECTED_LIMIT);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::compose::config;
+
+    fn project() -> Project {
+        config::parse_v2(
+            r#"{"name": "shop", "services": {
+                "migrate": {"image": "r.example/app:1"}, "app": {"image": "r.example/app:1"}, "ui": {"image": "r.example/ui:1"},
+                "nginx": {"image": "nginx:latest"}, "debug": {"image": "r.example/app:1", "profiles": ["debug"]}}}"#,
+        )
+        .unwrap()
+    }
+
+    fn tracked() -> BTreeMap<String, ServiceName> {
+        [("migrate", "app"), ("app", "app"), ("ui", "ui"), ("debug", "app")]
+            .map(|(name, service)| (name.to_owned(), service.parse().unwrap()))
+            .into()
+    }
+
+    fn ran(name: &str, bytes: &[u8], is_running: bool) -> Ran {
+        Ran {
+            compose_service: name.to_owned(),
+            service: tracked().get(name).cloned(),
+            container: name.to_owned(),
+            image_id: Some(Digest::of(bytes)),
+            image: String::new(),
+            is_running,
+            is_good: true,
+        }
+    }
+
+    fn wanted(list: &[(&str, &[u8])]) -> BTreeMap<ServiceName, Digest> {
+        list.iter().map(|(name, bytes)| (name.parse().unwrap(), Digest::of(bytes))).collect()
+    }
+
+    #[test]
+    fn only_other_bytes_are_replaced() {
+        let running = [ran("app", b"1", true), ran("ui", b"1", true), ran("nginx", b"1", true)];
+        let replaced = |wanted| to_replace(&project(), &tracked(), &running, &wanted);
+        assert!(replaced(wanted(&[("app", b"1"), ("ui", b"1")])).is_empty());
+        assert_eq!(replaced(wanted(&[("app", b"1"), ("ui", b"2")])), ["ui"]);
+        assert!(replaced(wanted(&[])).is_empty());
+    }
+
+    #[test]
+    fn the_migration_of_a_changed_image_runs_though_its_container_is_gone() {
+        let running = [ran("app", b"1", true), ran("ui", b"1", true)];
+        let wanted = wanted(&[("app", b"2"), ("ui", b"1")]);
+        assert_eq!(to_replace(&project(), &tracked(), &running, &wanted), ["migrate", "app"]);
+    }
+
+    #[test]
+    fn where_nothing_runs_everything_is_started_that_no_profile_guards() {
+        let wanted = wanted(&[("app", b"2"), ("ui", b"1")]);
+        assert_eq!(to_replace(&project(), &tracked(), &[], &wanted), ["migrate", "app", "ui", "nginx"]);
+    }
+
+    #[test]
+    fn a_running_container_says_what_ran() {
+        let containers = [ran("migrate", b"0", false), ran("app", b"1", true)];
+        let main = main_container(&containers, &"app".parse().unwrap()).unwrap();
+        assert_eq!(main.compose_service, "app");
+        let main = main_container(&containers[..1], &"app".parse().unwrap()).unwrap();
+        assert_eq!(main.compose_service, "migrate");
+        assert!(main_container(&containers, &"ui".parse().unwrap()).is_none());
+    }
+
+    #[test]
+    fn who_failed_by_itself_is_at_fault_else_all_that_changed() {
+        let judged = |service: &str, cause| Judged {
+            service: service.to_owned(),
+            container: None,
+            verdict: Verdict::Failed(cause),
+            counts: true,
+            log: Vec::new(),
+        };
+        let changed = ["app".to_owned(), "ui".to_owned()];
+        let of = |containers| culprits(Some(&Deployment { containers }), &changed, &tracked());
+        let blocked = || judged("ui", Cause::NeverStarted(crate::health::Chain::default()));
+        assert_eq!(of(vec![judged("app", Cause::Exited { code: 1 }), blocked()]), ["app".parse().unwrap()]);
+        let all: Vec<ServiceName> = vec!["app".parse().unwrap(), "ui".parse().unwrap()];
+        assert_eq!(of(vec![judged("nginx", Cause::Exited { code: 1 }), blocked()]), all);
+        assert_eq!(culprits(None, &changed, &tracked()), all);
+    }
+
+    #[test]
+    fn five_rejections_are_remembered_each_once() {
+        let mut service = Service::new("web".parse().unwrap(), None);
+        for number in [1, 2, 3, 4, 5, 6, 4] {
+            reject(&mut service, &Digest::of(&[number]), &"latest".parse().unwrap(), "bad", "now");
+        }
+        let left: Vec<u8> = (1..=6).filter(|number| service.rejection(&Digest::of(&[*number])).is_some()).collect();
+        assert_eq!((left, service.rejected.len()), (vec![2, 3, 4, 5, 6], REJECTED_LIMIT));
+        assert_eq!(service.rejected[0].digest, Digest::of(&[4]));
+    }
+}

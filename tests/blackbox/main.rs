@@ -1,0 +1,31 @@
+//! Black-box tests: the built binary against a real daemon, real registries and both Composes.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::print_stderr,
+    reason = "tests stop at the first surprise"
+)]
+
+mod crash;
+mod credentials;
+mod ecr;
+mod env;
+mod errors;
+mod examples;
+mod harness;
+mod locks;
+mod looking;
+mod manifest;
+mod migrate;
+mod network;
+mod pin;
+mod pull;
+mod resolution;
+mod rollback;
+mod running;
+mod seeing;
+mod support;
+mod update_safe;
+mod updates;
+mod verify;

@@ -1,0 +1,247 @@
+//! Manners on the network, and what a registry may do to dkv: rows 25 to 42 of the fault matrix.
+
+use std::fs;
+use std::thread;
+use std::time::Duration;
+
+use crate::resolution::manifest;
+use crate::support::http::Response;
+use crate::support::token::TokenServer;
+use crate::support::{Daemon, Deployment, Fault, Image, On, Proxy, Registry};
+
+/// A registry with `web` 1.42 as `latest`, a proxy before it, and a deployment that uses the proxy.
+fn bench() -> (Registry, Proxy, Deployment) {
+    let registry = Registry::start();
+    registry.push(Image::new("web").tag("1.42").tag("latest"));
+    let proxy = Proxy::to(&registry);
+    let deployment = Deployment::new("network");
+    deployment.write("version-manifest.yaml", &manifest(&proxy.repository("web"), &[]));
+    (registry, proxy, deployment)
+}
+
+const LATEST: &str = "/manifests/latest";
+
+#[test]
+fn what_is_transient_is_tried_three_times_and_nothing_else_is() {
+    let (_registry, proxy, deployment) = bench();
+    for fault in [408, 429, 500, 502, 503, 504].map(Fault::status).into_iter().chain([Fault::Reset]) {
+        proxy.reset();
+        proxy.fault(On::target(LATEST).first(1), fault.clone());
+        deployment.dkv(["check-updates"]).exit(0).stdout_contains("1.42");
+        assert_eq!(proxy.count("HEAD", LATEST), 2, "{fault:?}");
+    }
+    for fault in [Fault::status(503), Fault::Reset] {
+        proxy.reset();
+        proxy.fault(On::target(LATEST), fault.clone());
+        deployment.dkv(["pull-latest", "--no-pull"]).exit(5).stderr_contains(&proxy.address().to_string());
+        assert_eq!(proxy.count("HEAD", LATEST), 3, "{fault:?}");
+    }
+    for status in [400, 404, 501] {
+        proxy.reset();
+        proxy.fault(On::target("/manifests/"), Fault::status(status));
+        deployment.dkv(["pull-latest", "--no-pull"]).exit(5);
+        assert!(proxy.count("HEAD", LATEST) <= 1, "{status}");
+        assert!(proxy.requests().len() <= 2, "{status}: {:?}", proxy.requests());
+    }
+}
+
+#[test]
+fn nothing_is_asked_before_retry_after_is_over() {
+    let (_registry, proxy, deployment) = bench();
+    proxy.fault(On::target(LATEST).first(1), Fault::retry_after(2));
+    deployment.dkv(["check-updates"]).exit(0).stdout_contains("1.42");
+    let seen = proxy.requests();
+    assert!(seen[1].at - seen[0].at >= Duration::from_secs(2));
+    assert!(seen[3].at - seen[2].at >= Duration::from_millis(900), "one request a second from then on");
+
+    proxy.reset();
+    proxy.fault(On::target(LATEST), Fault::retry_after(100_000));
+    let outcome = deployment.dkv(["pull-latest", "--no-pull"]).exit(5);
+    outcome.stderr_contains("limits the rate of requests").stderr_contains("100000 s");
+    assert!(outcome.elapsed < Duration::from_secs(10));
+    assert_eq!(proxy.requests().len(), 1);
+}
+
+#[test]
+fn a_head_that_says_too_little_is_asked_again_as_get() {
+    let (registry, proxy, deployment) = bench();
+    let digest = registry.digest_of("web", "latest").unwrap();
+    for fault in [Fault::status(405), Fault::NoDigestHeader] {
+        proxy.reset();
+        proxy.fault(On::target("/manifests/").method("HEAD"), fault);
+        deployment.write("version-manifest.yaml", &manifest(&proxy.repository("web"), &[]));
+        deployment.dkv(["pull-latest", "--no-pull"]).exit(0);
+        let web = deployment.manifest_data()["services"]["web"].clone();
+        assert_eq!((&web["current_tag"], &web["image_digest"]), (&"1.42".into(), &digest.clone().into()));
+    }
+}
+
+#[test]
+fn a_registry_that_lies_about_a_digest_is_an_error() {
+    let (_registry, proxy, deployment) = bench();
+    let before = deployment.manifest();
+    for (lie, method) in [(Fault::WrongBody, "GET"), (Fault::WrongDigestHeader, "GET")] {
+        proxy.reset();
+        proxy.fault(On::target(LATEST).method("HEAD"), Fault::status(405));
+        proxy.fault(On::target(LATEST).method(method), lie);
+        deployment.dkv(["pull-latest", "--no-pull"]).exit(5).stderr_contains("wrong content");
+        assert_eq!(deployment.manifest(), before);
+    }
+}
+
+#[test]
+fn redirects_end_and_stay_on_safe_ground() {
+    let (_registry, proxy, deployment) = bench();
+    proxy.fault(On::target(LATEST), Fault::RedirectLoop);
+    deployment.dkv(["pull-latest", "--no-pull"]).exit(5).stderr_contains("redirects more than 10 times");
+    assert!(proxy.requests().len() <= 11, "{}", proxy.requests().len());
+
+    proxy.reset();
+    let away = Response::new(307, "text/plain", "").with_header("Location", "http://192.0.2.1/v2/");
+    proxy.fault(On::target(LATEST), Fault::Respond(away));
+    deployment.dkv(["pull-latest", "--no-pull"]).exit(5).stderr_contains("without TLS");
+}
+
+#[test]
+fn pages_end_and_stay_on_their_host() {
+    let (_registry, proxy, deployment) = bench();
+    let own = format!("</v2/{}/tags/list?n=1000>; rel=\"next\"", proxy.repository("web").split_once('/').unwrap().1);
+    for (link, why) in [(own.as_str(), "in circles"), ("<http://127.0.0.1:9/v2/a/tags/list>; rel=\"next\"", "another host")] {
+        proxy.reset();
+        proxy.fault(On::target("/tags/list"), Fault::Header("Link".into(), link.into()));
+        deployment.dkv(["pull-latest", "--no-pull", "--dry-run"]).exit(0).stdout_contains("unresolved").stdout_contains(why);
+        assert_eq!(proxy.count("GET", "/tags/list"), 1);
+    }
+}
+
+#[test]
+fn truncated_answers_are_asked_for_again() {
+    let (_registry, proxy, deployment) = bench();
+    proxy.fault(On::target("/tags/list").first(1), Fault::Truncate(10));
+    deployment.dkv(["check-updates"]).exit(0).stdout_contains("1.42");
+    assert_eq!(proxy.count("GET", "/tags/list"), 2);
+
+    proxy.reset();
+    proxy.fault(On::target(LATEST).method("HEAD"), Fault::status(405));
+    proxy.fault(On::target(LATEST).method("GET"), Fault::Truncate(10));
+    deployment.dkv(["pull-latest", "--no-pull"]).exit(5);
+    assert_eq!(proxy.count("GET", LATEST), 3);
+}
+
+#[test]
+fn an_endless_answer_costs_little_memory() {
+    let (_registry, proxy, deployment) = bench();
+    for (on, code) in [("/tags/list", 0), ("/manifests/", 5)] {
+        proxy.reset();
+        proxy.fault(On::target("/manifests/").method("HEAD").first(if code == 5 { 1 } else { 0 }), Fault::status(405));
+        proxy.fault(On::target(on).method("GET"), Fault::EndlessBody(200));
+        let mut running = deployment.dkv(["pull-latest", "--no-pull", "--dry-run"]).spawn();
+        let status = format!("/proc/{}/status", running.pid());
+        let mut peak = 0;
+        while running.is_running() {
+            let text = fs::read_to_string(&status).unwrap_or_default();
+            let line = text.lines().find_map(|line| line.strip_prefix("VmHWM:")).unwrap_or_default();
+            peak = line.trim().trim_end_matches(" kB").parse().unwrap_or(peak);
+            thread::sleep(Duration::from_millis(2));
+        }
+        let outcome = running.exit(code);
+        assert!(format!("{outcome}").contains("more than"), "{outcome}");
+        assert!(peak < 200_000, "{peak} kB");
+    }
+}
+
+#[test]
+fn tls_is_verified_and_never_left_out() {
+    let registry = Registry::builder().tls().start();
+    registry.push(Image::new("web").tag("1.42").tag("latest"));
+    let deployment = Deployment::new("tls");
+    deployment.write("version-manifest.yaml", &manifest(&registry.repository("web"), &[]));
+    deployment.dkv(["pull-latest", "--no-pull"]).exit(5).stderr_contains("SSL_CERT_FILE");
+    assert!(!registry.access_log().contains("/manifests/"), "{}", registry.access_log());
+    let trusting = deployment.dkv(["pull-latest", "--no-pull"]).env("SSL_CERT_FILE", registry.ca_file().display().to_string());
+    trusting.exit(0).stdout_contains("1.42");
+}
+
+#[test]
+fn a_refused_token_is_renewed_once() {
+    let registry = Registry::builder().token_auth(TokenServer::anonymous()).start();
+    registry.push(Image::new("web").tag("1.42").tag("latest"));
+    let proxy = Proxy::to(&registry);
+    let deployment = Deployment::new("network");
+    deployment.write("version-manifest.yaml", &manifest(&proxy.repository("web"), &[]));
+    proxy.fault(On::target(LATEST).nth(2), Fault::status(401));
+    deployment.dkv(["check-updates"]).exit(0).stdout_contains("1.42");
+    assert_eq!(proxy.count("GET", "/token"), 2);
+
+    proxy.reset();
+    proxy.fault(On::target("/manifests/"), Fault::status(403));
+    deployment.dkv(["pull-latest", "--no-pull"]).exit(5).stderr_contains("refuses access");
+    assert!(proxy.requests().len() <= 4, "{:?}", proxy.requests());
+}
+
+#[test]
+fn rate_limits_and_hostile_texts_are_shown_safely() {
+    let (_registry, proxy, deployment) = bench();
+    proxy.fault(On::target(LATEST), Fault::Header("RateLimit-Remaining".into(), "98;w=21600".into()));
+    deployment.dkv(["check-updates", "-v"]).exit(0).stderr_contains("98;w=21600");
+    deployment.dkv(["check-updates"]).exit(0).stderr_lacks("98;w=21600");
+
+    proxy.reset();
+    let body =
+        serde_json::json!({"errors": [{"code": "DENIED", "message": "\u{1b}[31mred\u{1b}]0;title\u{7}\r\nerror: fake\u{202e}"}]});
+    proxy.fault(On::target(LATEST), Fault::Respond(Response::json(400, &body)));
+    proxy.fault(On::target(LATEST), Fault::Respond(Response::json(400, &body)));
+    for args in [&["check-updates", "-vv"][..], &["pull-latest", "--no-pull", "-vv"], &["check-updates", "--json"]] {
+        let outcome = deployment.dkv(args.iter().copied()).exit(5);
+        let all = outcome.stdout.clone() + &outcome.stderr;
+        assert!(!all.contains(['\u{1b}', '\u{7}', '\u{202e}', '\r']), "{outcome}");
+        assert!(!all.lines().any(|line| line.starts_with("error: fake")), "{outcome}");
+    }
+
+    proxy.reset();
+    let tags = serde_json::json!({"name": "web", "tags": ["1.43\u{1b}[31m", "$(touch x)", "1.42"]});
+    proxy.fault(On::target("/tags/list"), Fault::Respond(Response::json(200, &tags)));
+    let outcome = deployment.dkv(["check-updates", "-vv"]).exit(0);
+    assert!(!(outcome.stdout.clone() + &outcome.stderr).contains('\u{1b}'), "{outcome}");
+}
+
+#[test]
+fn an_image_for_other_platforms_only_is_refused_before_anything_is_pulled() {
+    let registry = Registry::start();
+    registry.push(Image::new("web").tag("1.42").tag("latest").platforms(&["arm64"]));
+    let proxy = Proxy::to(&registry);
+    let deployment = Deployment::new("network");
+    deployment.write("version-manifest.yaml", &manifest(&proxy.repository("web"), &[]));
+    deployment.dkv(["pull-latest"]).exit(5).stderr_contains("linux/arm64");
+    assert_eq!(proxy.count("GET", "/blobs/"), 0);
+    assert!(!deployment.exists("versions.env"));
+}
+
+/// All services share the one wait for a registry that says nothing.
+#[test]
+fn silence_is_waited_for_once() {
+    let registry = Registry::start();
+    let proxy = Proxy::to(&registry);
+    proxy.fault(On::all(), Fault::Stall);
+    let deployment = Deployment::new("network");
+    let service = |name: &str| format!("  {name}:\n    image: {}\n", proxy.repository(name));
+    let services: String = ["a", "b", "c"].map(service).concat();
+    deployment.write("version-manifest.yaml", &format!("schema_version: '1.1'\nservices:\n{services}"));
+    let outcome = deployment.dkv(["check-updates"]).exit(5);
+    outcome.stdout_contains("silent for 30 s");
+    assert!(outcome.elapsed < Duration::from_secs(45), "{outcome}");
+}
+
+/// The digest that a tag is said to name is not there: the daemon finds out, and nothing is recorded.
+#[test]
+fn a_tag_with_a_digest_that_is_not_there_is_no_release() {
+    let (registry, proxy, _) = bench();
+    let daemon = Daemon::private();
+    let deployment = Deployment::on(daemon.engine().clone(), "network");
+    deployment.write("version-manifest.yaml", &manifest(&proxy.repository("web"), &[]));
+    proxy.fault(On::target(LATEST).method("HEAD"), Fault::WrongDigestHeader);
+    let before = deployment.manifest();
+    deployment.dkv(["pull-latest"]).exit(5).stderr_contains("web");
+    assert_eq!(deployment.manifest(), before);
+    drop(registry);
+}

@@ -1,0 +1,152 @@
+//! `pin`: digests in Compose files, from the manifest or from registries.
+
+use std::fs;
+use std::os::unix::fs::{PermissionsExt, symlink};
+
+use crate::support::deployment::Compose;
+use crate::support::{Deployment, Image, Registry, Run};
+
+/// Where no daemon is, as in CI.
+fn without_daemon(run: Run) -> Run {
+    run.env("DOCKER_HOST", "unix:///nonexistent/docker.sock")
+}
+
+fn dkv(deployment: &Deployment, line: &str) -> Run {
+    without_daemon(deployment.dkv(line.split(' ')))
+}
+
+/// PrivexBot's two files, pinned to `digest`.
+fn privexbot(deployment: &Deployment, repository: &str, digest: &str) -> [(&'static str, String); 2] {
+    let files = [
+        (
+            "docker-compose.yml",
+            format!(
+                "# The backend; see deploy.md.\nservices:\n  backend:\n    image: {repository}@{digest}   # copied by hand\n    \
+                 depends_on:\n      postgres: {{condition: service_started}}\n  postgres:\n    image: postgres:16-alpine\n"
+            ),
+        ),
+        (
+            "docker-compose.secretvm.yml",
+            format!("services:\r\n  backend: {{image: \"{repository}@{digest}\", restart: always}}\r\n"),
+        ),
+    ];
+    for (name, text) in &files {
+        deployment.write(name, text);
+    }
+    files
+}
+
+#[test]
+fn in_ci_one_command_pins_both_files_and_another_guards_them() {
+    let registry = Registry::start();
+    let deployment = Deployment::new("privexbot");
+    let old = registry.push(Image::new("backend").tag("1.0").tag("latest"));
+    let files = privexbot(&deployment, &old.repository, &old.digest);
+    deployment.write_product(&[("backend", old.repository.clone())]);
+    deployment.write(files[0].0, &files[0].1);
+    dkv(&deployment, "pull-latest --no-pull").exit(0);
+    dkv(&deployment, "pin --check").exit(0).stderr_contains("up to date");
+    dkv(&deployment, "verify").exit(0).stderr_contains("not compared");
+    deployment.dkv(["verify"]).exit(0).stderr_contains("is not on this host");
+
+    let new = registry.push(Image::new("backend").tag("1.1").tag("latest"));
+    dkv(&deployment, "pull-latest --no-pull").exit(0);
+    let check = dkv(&deployment, "pin --check").exit(10);
+    check.stdout_contains("docker-compose.yml:4: stale").stdout_contains("docker-compose.secretvm.yml:2: stale");
+    let drift = dkv(&deployment, "verify").exit(10);
+    drift.stdout_contains("docker-compose.yml:4 pins").stdout_contains("`dkv pin`");
+    dkv(&deployment, "verify").compose(Compose::Neither).exit(10).stderr_contains("what Compose itself makes of its files");
+    for (name, text) in &files {
+        assert_eq!(&deployment.read(name), text);
+    }
+
+    let pinned = dkv(&deployment, "pin").exit(0);
+    pinned.stderr_contains("postgres:16-alpine is left alone: the manifest does not know it");
+    for (name, text) in &files {
+        assert_eq!(deployment.read(name), text.replace(&old.digest, &new.digest), "{name}");
+        let backups = deployment.list(".version-backups");
+        let backup = backups.iter().find(|backup| backup.starts_with(&format!("{name}."))).expect("a backup");
+        assert_eq!(&deployment.read(&format!(".version-backups/{backup}")), text);
+    }
+    dkv(&deployment, "pin --check").exit(0);
+    dkv(&deployment, "verify").exit(0);
+    dkv(&deployment, "pin").exit(0).stderr_contains("Nothing to change");
+
+    deployment.write(files[1].0, &files[1].1);
+    let check = dkv(&deployment, "pin --check").exit(10);
+    check.stdout_contains("pinned to different digests");
+    dkv(&deployment, "verify").exit(10).stdout_contains("pinned to different digests");
+}
+
+#[test]
+fn latest_resolves_records_and_writes_at_once() {
+    let registry = Registry::start();
+    let deployment = Deployment::new("latest");
+    let old = registry.push(Image::new("backend").tag("latest").version("1"));
+    deployment.write_product(&[("backend", old.repository.clone())]);
+    let files = privexbot(&deployment, &old.repository, &old.digest);
+    dkv(&deployment, "pull-latest --no-pull").exit(0);
+    let new = registry.push(Image::new("backend").tag("latest").version("2"));
+    let before = deployment.manifest();
+
+    let plan = dkv(&deployment, "pin --latest --dry-run").exit(0);
+    plan.stdout_contains("--- a/docker-compose.yml").stdout_contains(&format!("+    image: {}@{}", new.repository, new.digest));
+    assert_eq!((deployment.manifest(), deployment.read(files[0].0)), (before, files[0].1.clone()));
+
+    let report = dkv(&deployment, "--json pin --latest").exit(0).json();
+    assert_eq!(report["services"][0]["to"]["digest"], new.digest.as_str());
+    assert_eq!(report["files"][0]["written"], true);
+    assert_eq!(report["files"][0]["images"][0]["state"], "stale");
+    assert!(deployment.manifest().contains(&new.digest) && deployment.versions_env().contains(&new.digest));
+    for (name, text) in files {
+        assert_eq!(deployment.read(name), text.replace(&old.digest, &new.digest), "{name}");
+    }
+}
+
+#[test]
+fn without_a_manifest_the_registry_is_the_source() {
+    let registry = Registry::start();
+    let deployment = Deployment::new("plain");
+    let web = registry.push(Image::new("web").tag("1.2").tag("latest"));
+    let text = format!(
+        "x-web: &web\n  image: '{0}:1.2' # ours\nservices:\n  one: {{<<: *web}}\n  two:\n    <<: *web\n  three:\n    \
+         image: ${{IMAGE:-{0}}}:${{TAG:-latest}}\n  four:\n    build: .\n    image: four:1\n",
+        web.repository
+    );
+    deployment.write("compose/app.yaml", &text);
+    deployment.write("compose/shared.yaml", "services: {}\n");
+    fs::set_permissions(deployment.path("compose/shared.yaml"), fs::Permissions::from_mode(0o640)).unwrap();
+    symlink("app.yaml", deployment.path("compose/link.yaml")).unwrap();
+    let pinned = text.replace(":1.2'", &format!(":1.2@{}'", web.digest));
+
+    dkv(&deployment, "pin --check compose/app.yaml").exit(10).stdout_contains("compose/app.yaml:2: not pinned");
+    let run = dkv(&deployment, "pin compose/link.yaml compose/shared.yaml compose/app.yaml").exit(0);
+    run.stderr_contains("it has variables").stderr_contains("it is built here");
+    assert_eq!(deployment.read("compose/app.yaml"), pinned);
+    assert!(deployment.path("compose/link.yaml").is_symlink());
+    dkv(&deployment, "pin --check compose/app.yaml").exit(0);
+    dkv(&deployment, "pin --unpin --dry-run compose/app.yaml")
+        .exit(0)
+        .stdout_contains(&format!("+  image: '{}:1.2' # ours", web.repository));
+    dkv(&deployment, "pin --unpin compose/app.yaml").exit(0);
+    assert_eq!(deployment.read("compose/app.yaml"), text);
+
+    registry.delete_tag("web", "1.2");
+    dkv(&deployment, "pin compose/app.yaml").exit(5).stderr_contains("no file was changed");
+    dkv(&deployment, "pin compose/gone.yaml").exit(3).stderr_contains("does not exist");
+    assert_eq!(deployment.read("compose/app.yaml"), text);
+}
+
+#[test]
+fn what_cannot_be_edited_is_refused_with_its_position() {
+    let deployment = Deployment::new("refused");
+    deployment.write_product(&[("web", "r.example/web".to_owned())]);
+    let manifest = deployment.manifest().replace("image_digest: ''", &format!("image_digest: sha256:{}", "1".repeat(64)));
+    deployment.write("version-manifest.yaml", &manifest);
+    let text = "services:\n  web:\n    image: >-\n      r.example/web:1\n";
+    deployment.write("docker-compose.yml", text);
+    dkv(&deployment, "pin").exit(3).stderr_contains("docker-compose.yml, line 3, column 12");
+    deployment.write("docker-compose.yml", "services: [\n");
+    dkv(&deployment, "pin").exit(3).stderr_contains("docker-compose.yml, line");
+    assert!(deployment.list(".version-backups").iter().all(|name| !name.starts_with("docker-compose")));
+}

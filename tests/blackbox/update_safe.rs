@@ -1,0 +1,558 @@
+//! `update-safe`: whatever happens, in the end the new versions run and are healthy, or the old ones do.
+
+use std::time::{Duration, Instant};
+
+use rustix::process::Signal;
+
+use crate::support::deployment::Compose;
+use crate::support::{Deployment, Health, Image, Outcome, Registry, Run, Running, wait_for};
+
+/// A product of `web` and `side`, running release 1 of both.
+struct Product {
+    // Dropped first: its containers use the registry's images.
+    deployment: Deployment,
+    registry: Registry,
+    compose: Compose,
+}
+
+impl Product {
+    fn new(topic: &str) -> Self {
+        Self::with(topic, Compose::V2, |_| {})
+    }
+
+    /// `arrange` may write further files before the first start.
+    fn with(topic: &str, compose: Compose, arrange: impl FnOnce(&Self)) -> Self {
+        let product = Self { deployment: Deployment::new(topic), registry: Registry::start(), compose };
+        product.publish("web", "1", |image| image.health(Health::Passing));
+        product.publish("side", "1", |image| image.health(Health::Passing));
+        let services = ["web", "side"].map(|name| (name, product.registry.repository(name)));
+        product.deployment.write_product(&services);
+        arrange(&product);
+        product.dkv(["pull-latest"]).exit(0);
+        product.dkv(["start"]).exit(0);
+        product
+    }
+
+    /// Pushes a release as its own tag and as `latest`.
+    fn publish(&self, name: &str, version: &str, change: impl FnOnce(Image) -> Image) -> String {
+        let image = change(Image::new(name).tag(version).tag("latest").health_interval_ms(200));
+        self.registry.push(image).digest
+    }
+
+    fn dkv<'a>(&self, args: impl IntoIterator<Item = &'a str>) -> Run {
+        self.deployment.dkv(args).compose(self.compose)
+    }
+
+    fn update(&self) -> Run {
+        self.dkv(["update-safe", "--timeout", "4s"])
+    }
+
+    fn version(&self, service: &str) -> String {
+        self.deployment.engine().version(self.deployment.project(), service)
+    }
+
+    fn container(&self, service: &str) -> String {
+        let name = &self.deployment.engine().containers(self.deployment.project(), service)[0];
+        self.deployment.engine().docker(&["inspect", "--format", "{{.Id}}", name])
+    }
+
+    fn health(&self, service: &str) -> String {
+        let name = &self.deployment.engine().containers(self.deployment.project(), service)[0];
+        self.deployment.engine().docker(&["inspect", "--format", "{{.State.Health.Status}}", name])
+    }
+
+    fn current_tag(&self, service: &str) -> String {
+        self.deployment.manifest_data()["services"][service]["current_tag"].as_str().unwrap_or_default().to_owned()
+    }
+
+    fn journal_state(&self) -> Option<String> {
+        let text = std::fs::read_to_string(self.deployment.path(".version-backups/update-journal.json")).ok()?;
+        let journal: serde_json::Value = serde_json::from_str(&text).ok()?;
+        Some(journal["state"].as_str()?.to_owned())
+    }
+
+    /// Runs `update` until its journal is in `state`, then sends it `signal`.
+    fn stop_in(&self, state: &str, update: Run, signal: Signal) -> Running {
+        let mut running = update.spawn();
+        wait_for(&format!("the state {state}"), Duration::from_secs(40), || {
+            assert!(running.is_running(), "it ended before:\n{}", running.output());
+            (self.journal_state().as_deref() == Some(state)).then_some(())
+        });
+        running.signal(signal);
+        running
+    }
+
+    fn assert_runs(&self, version: &str) {
+        assert_eq!(self.version("web"), version);
+        assert_eq!(self.health("web"), "healthy");
+        assert_eq!(self.journal_state(), None);
+    }
+}
+
+fn good_update(compose: Compose) {
+    let product = Product::with("good", compose, |_| {});
+    let (web, side) = (product.container("web"), product.container("side"));
+    product.publish("web", "2", |image| image.health(Health::Passing));
+
+    let plan = product.dkv(["update-safe", "--dry-run"]).exit(0);
+    plan.stdout_contains("would restart: web");
+    assert_eq!((product.version("web").as_str(), product.journal_state()), ("1", None));
+
+    let done = product.update().exit(0);
+    done.stdout_contains("web: 1 ").stderr_contains("web was away for");
+    product.assert_runs("2");
+    assert_ne!(product.container("web"), web);
+    assert_eq!(product.container("side"), side);
+    assert_eq!(product.current_tag("web"), "2");
+    assert!(product.deployment.versions_env().contains("DK_WEB_TAG=2@sha256:"));
+
+    let web = product.container("web");
+    product.update().exit(0).stderr_contains("Nothing new");
+    product.dkv(["up"]).exit(0);
+    assert_eq!(product.container("web"), web);
+}
+
+#[test]
+fn a_good_release_replaces_only_what_changed_v2() {
+    good_update(Compose::V2);
+}
+
+#[test]
+fn a_good_release_replaces_only_what_changed_v1() {
+    good_update(Compose::V1);
+}
+
+fn bad_update(compose: Compose) {
+    let product = Product::with("bad", compose, |_| {});
+    let side = product.container("side");
+    let (manifest, env) = (product.deployment.manifest(), product.deployment.versions_env());
+    let bad = product.publish("web", "2", |image| image.health(Health::Failing));
+
+    let failed = product.update().exit(7);
+    failed.stderr_contains("no database").stderr_contains("--retry");
+    product.assert_runs("1");
+    assert_eq!(product.container("side"), side);
+    let rejected = &product.deployment.manifest_data()["rejected"]["web"][0];
+    assert_eq!((rejected["digest"].as_str(), rejected["tag"].as_str()), (Some(bad.as_str()), Some("2")));
+    assert!(product.deployment.manifest().starts_with(manifest.trim_end().trim_end_matches("rejected: {}").trim_end()));
+    let assignments = |text: &str| text.lines().filter(|line| !line.starts_with('#')).map(str::to_owned).collect::<Vec<_>>();
+    assert_eq!(assignments(&product.deployment.versions_env()), assignments(&env));
+
+    let web = product.container("web");
+    product.dkv(["up"]).exit(0);
+    assert_eq!(product.container("web"), web);
+    product.dkv(["pull-latest"]).exit(0).stdout_contains("--retry");
+    assert_eq!(product.current_tag("web"), "1");
+    product.update().exit(0).stdout_contains("--retry");
+    product.assert_runs("1");
+}
+
+#[test]
+fn a_release_that_is_never_healthy_is_undone_and_rejected_v2() {
+    bad_update(Compose::V2);
+}
+
+#[test]
+fn a_release_that_is_never_healthy_is_undone_and_rejected_v1() {
+    bad_update(Compose::V1);
+}
+
+#[test]
+fn what_crashes_or_flaps_is_undone() {
+    let product = Product::new("crash");
+    for (version, change) in [
+        ("2", (|image: Image| image.crashing(3)) as fn(Image) -> Image),
+        ("3", |image| image.script("sleep 1; exit 4")),
+        ("4", |image| image.health(Health::Flapping(1))),
+    ] {
+        product.publish("web", version, change);
+        // Still on its way while `web` goes up and down.
+        product.publish("side", version, |image| image.health(Health::FromProbe(6)));
+        product.dkv(["update-safe", "--timeout", "8s"]).exit(7);
+        product.assert_runs("1");
+    }
+    let rejected = &product.deployment.manifest_data()["rejected"];
+    let tags = |service: &str| rejected[service].as_array().map(|list| list.len());
+    assert_eq!((tags("web"), tags("side")), (Some(3), None));
+}
+
+#[test]
+fn a_migration_that_fails_keeps_the_application_as_it_was() {
+    let product = Product::with("migration", Compose::V2, |product| {
+        let image = "${DK_WEB_IMAGE}:${DK_WEB_TAG:-latest}";
+        let compose = format!(
+            "services:\n  migrate:\n    image: {image}\n    command: [/bin/sh, -c, \"test $$(cat /version) != 2\"]\n    \
+             healthcheck: {{disable: true}}\n    restart: 'no'\n  web:\n    image: {image}\n    depends_on: {{migrate: \
+             {{condition: service_completed_successfully}}}}\n  side:\n    image: ${{DK_SIDE_IMAGE}}:${{DK_SIDE_TAG:-latest}}\n"
+        );
+        product.deployment.write("docker-compose.yml", &compose);
+    });
+    product.publish("web", "2", |image| image.health(Health::Passing));
+    product.update().exit(7).stderr_contains("migrate");
+    product.assert_runs("1");
+
+    product.publish("web", "3", |image| image.health(Health::Passing));
+    product.update().exit(0);
+    product.assert_runs("3");
+}
+
+#[test]
+fn nothing_stops_when_something_cannot_be_pulled() {
+    let mut product = Product::new("unpulled");
+    let before = [product.container("web"), product.container("side")];
+    let manifest = product.deployment.manifest();
+    product.registry.stop();
+    product.update().exit(5);
+    assert_eq!([product.container("web"), product.container("side")], before);
+    assert_eq!((product.deployment.manifest(), product.journal_state()), (manifest, None));
+    product.dkv(["version"]).exit(0).stderr_lacks("update-safe");
+}
+
+#[test]
+fn a_restore_that_fails_says_so_and_can_be_tried_again() {
+    let product = Product::with("norestore", Compose::V2, |product| {
+        let web = "echo x; test -e /state/ok || exit 1; trap 'exit 0' TERM; while :; do sleep 3600 & wait $!; done";
+        product.publish("web", "1", |image| image.script(web).health(Health::Passing));
+        let compose = product.deployment.read("docker-compose.yml");
+        let compose = compose.replace("  side:", "    volumes: ['./state:/state']\n  side:");
+        product.deployment.write("docker-compose.yml", &compose);
+        product.deployment.write("state/ok", "");
+    });
+    product.publish("web", "2", |image| image.script("rm -f /state/ok; exit 5"));
+    product.update().exit(8).stderr_contains("--abort");
+    assert_eq!(product.journal_state().as_deref(), Some("restore-failed"));
+    product.dkv(["version"]).exit(0).stderr_contains("failed");
+
+    product.deployment.write("state/ok", "");
+    product.dkv(["update-safe", "--abort"]).exit(0);
+    product.assert_runs("1");
+}
+
+#[test]
+fn what_ran_comes_back_not_what_is_recorded() {
+    let product = Product::new("ran");
+    product.publish("web", "2", |image| image.health(Health::Passing));
+    product.dkv(["pull-latest"]).exit(0);
+    assert_eq!((product.version("web").as_str(), product.current_tag("web").as_str()), ("1", "2"));
+
+    product.publish("web", "3", |image| image.crashing(1));
+    product.update().exit(7);
+    product.assert_runs("1");
+    assert_eq!(product.current_tag("web"), "2");
+    assert_eq!(product.deployment.manifest_data()["rejected"]["web"][0]["tag"].as_str(), Some("3"));
+}
+
+/// A new release under way, slow in `state`.
+fn slow_update(product: &Product, state: &str, version: &str) -> Run {
+    let health = match state {
+        "judging" => Health::FromProbe(8),
+        "restoring" => Health::Failing,
+        _ => Health::Passing,
+    };
+    product.publish("web", version, |image| match state {
+        "preparing" => image.health(health).payload(40_000_000),
+        _ => image.health(health),
+    });
+    product.dkv(["update-safe", "--timeout", if state == "restoring" { "2s" } else { "20s" }])
+}
+
+/// Kills updates in `state`: one is then undone, the next one finished.
+fn killed_in(state: &str) {
+    let product = Product::with(&format!("kill-{state}"), Compose::V2, |product| {
+        let manifest = product.deployment.manifest();
+        product.deployment.write("version-manifest.yaml", &format!("{manifest}data_backup: {{command: sleep 1}}\n"));
+    });
+    let side = product.container("side");
+
+    let update = slow_update(&product, state, "2");
+    assert_eq!(product.stop_in(state, update, Signal::KILL).finish().code(), None);
+    product.dkv(["version"]).exit(0).stderr_contains("--resume");
+    product.dkv(["pull-latest"]).exit(3).stderr_contains("--abort").stderr_contains("--resume");
+    product.dkv(["update-safe"]).exit(3);
+    product.dkv(["update-safe", "--abort", "--timeout", "20s", "--lock-timeout", "60"]).exit(0);
+    product.assert_runs("1");
+    assert_eq!(product.current_tag("web"), "1");
+
+    let update = slow_update(&product, state, "3");
+    product.stop_in(state, update, Signal::KILL).finish();
+    let resumed = product.dkv(["update-safe", "--resume", "--timeout", "20s", "--lock-timeout", "60"]).finish();
+    let (code, version) = if state == "restoring" { (7, "1") } else { (0, "3") };
+    assert_eq!(resumed.code(), Some(code), "{resumed}");
+    product.assert_runs(version);
+    assert_eq!(product.current_tag("web"), version);
+    assert_eq!(product.container("side"), side);
+}
+
+#[test]
+fn killed_while_pulling() {
+    killed_in("preparing");
+}
+
+#[test]
+fn killed_while_saving_data() {
+    killed_in("saving");
+}
+
+#[test]
+fn killed_while_replacing() {
+    killed_in("replacing");
+}
+
+#[test]
+fn killed_while_judging() {
+    killed_in("judging");
+}
+
+#[test]
+fn killed_while_restoring() {
+    killed_in("restoring");
+}
+
+#[test]
+fn killed_while_recording() {
+    for (option, version) in [("--abort", "2"), ("--resume", "2")] {
+        let product = Product::new("kill-recording");
+        product.publish("web", version, |image| image.health(Health::Passing));
+        let new = product.deployment.path(".version-manifest.yaml.dkv-new").display().to_string();
+        let renames = "rename,renameat,renameat2";
+        let (trace, inject) = (format!("trace={renames}"), format!("inject={renames}:signal=KILL:when=1"));
+        product.update().under_strace(["-f", "-qq", "-P", &new, "-e", &trace, "-e", &inject]).finish();
+        assert_eq!(product.journal_state().as_deref(), Some("recording"));
+        // Found healthy: whoever takes it up brings it to its end.
+        product.dkv(["update-safe", option]).exit(0);
+        product.assert_runs(version);
+        assert_eq!(product.current_tag("web"), version);
+    }
+}
+
+#[test]
+fn ctrl_c_stops_at_a_safe_point_and_offers_to_go_on() {
+    let product = Product::new("ctrlc");
+    let update = slow_update(&product, "judging", "2");
+    let stopped = product.stop_in("judging", update, Signal::INT).exit(130);
+    stopped.stderr_contains("--resume").stderr_contains("--abort");
+    product.dkv(["update-safe", "--abort"]).exit(0);
+    product.assert_runs("1");
+}
+
+/// A database with data in a directory and in a volume.
+fn with_database(product: &Product) {
+    product.publish("db", "1", |image| image.health(Health::Passing));
+    let image = product.registry.repository("db");
+    product.deployment.write(
+        "db-docker-compose.yml",
+        &format!(
+            "services:\n  db:\n    image: {image}:1\n    volumes: ['./pgdata:/pgdata', 'files:/files']\nvolumes: {{files: {{}}}}\n"
+        ),
+    );
+    product.deployment.write("pgdata/table", "rows of 1");
+}
+
+#[test]
+fn data_is_saved_and_can_be_put_back() {
+    let product = Product::with("data", Compose::V2, with_database);
+    let db = product.container("db");
+    let engine = product.deployment.engine();
+    let name = &engine.containers(product.deployment.project(), "db")[0];
+    engine.docker(&["exec", name, "sh", "-c", "echo kept > /files/file"]);
+
+    product.publish("web", "2", |image| image.health(Health::Passing));
+    let done = product.dkv(["--json", "update-safe"]).exit(0);
+    let backup = done.json()["data_backup"].as_str().unwrap().to_owned();
+    assert!(done.json()["replaced"][0]["downtime_seconds"].as_f64().unwrap() > 0.0, "{done}");
+    assert_eq!(product.container("db"), db);
+    assert_eq!(product.health("db"), "healthy");
+    let file = product.deployment.path(&format!(".version-backups/data/{backup}"));
+    assert!(file.is_file() && file.with_file_name(format!("{backup}.sha256")).is_file());
+
+    product.deployment.write("pgdata/table", "rows of 2");
+    product.deployment.write("pgdata/new", "");
+    engine.docker(&["exec", name, "sh", "-c", "echo lost > /files/file"]);
+    product.dkv(["restore-data", &backup]).exit(2);
+    product.dkv(["restore-data", &backup, "-y"]).exit(0);
+    assert_eq!(product.deployment.read("pgdata/table"), "rows of 1");
+    assert_eq!(product.deployment.list("pgdata"), ["table"]);
+    assert_eq!(engine.docker(&["exec", name, "cat", "/files/file"]), "kept");
+
+    product.publish("web", "3", |image| image.crashing(1));
+    product.update().exit(7).stderr_contains("dkv restore-data data-");
+    product.publish("web", "4", |image| image.health(Health::Passing));
+    product.dkv(["update-safe", "--no-data-backup"]).exit(0);
+    assert_eq!(product.deployment.list(".version-backups/data").len(), 4);
+
+    let manifest = product.deployment.manifest();
+    product.deployment.write("version-manifest.yaml", &format!("{manifest}data_backup: {{command: 'false'}}\n"));
+    product.publish("web", "5", |image| image.health(Health::Passing));
+    product.update().exit(3).stderr_contains("data_backup");
+    product.assert_runs("4");
+}
+
+#[test]
+fn an_encrypted_environment_reaches_containers_and_a_wrong_passphrase_stops_nothing() {
+    let product = Product::with("gpg", Compose::V2, |product| {
+        let compose = product.deployment.read("docker-compose.yml");
+        let compose = compose.replace("  side:", "    environment: {SECRET: '${SECRET:?}'}\n  side:");
+        product.deployment.write("docker-compose.yml", &compose);
+        encrypt(product, "SECRET=correct-horse\n");
+    });
+    let name = product.deployment.engine().containers(product.deployment.project(), "web")[0].clone();
+    assert_eq!(product.deployment.engine().docker(&["exec", &name, "sh", "-c", "echo $SECRET"]), "correct-horse");
+    assert!(!product.deployment.exists(".env"));
+
+    product.publish("web", "2", |image| image.crashing(1));
+    let failed = product.update().exit(7);
+    failed.stderr_lacks("correct-horse").stdout_lacks("correct-horse");
+    for name in product.deployment.list(".version-backups") {
+        let path = product.deployment.path(".version-backups").join(&name);
+        let text = std::fs::read(&path).unwrap_or_default();
+        assert!(!String::from_utf8_lossy(&text).contains("correct-horse"), "{name}");
+    }
+    product.assert_runs("1");
+
+    std::fs::write(product.deployment.home().join(".gnupg/passphrase"), "wrong").unwrap();
+    let web = product.container("web");
+    product.publish("web", "3", |image| image.health(Health::Passing));
+    for command in ["restart", "update-safe", "up", "build"] {
+        product.dkv([command]).exit(3).stderr_contains(".env.gpg");
+    }
+    assert_eq!(product.container("web"), web);
+}
+
+/// Leaves `.env` only encrypted; gpg takes the passphrase from a file.
+fn encrypt(product: &Product, text: &str) {
+    let gnupg = product.deployment.home().join(".gnupg");
+    std::fs::create_dir_all(&gnupg).unwrap();
+    std::fs::set_permissions(&gnupg, std::os::unix::fs::PermissionsExt::from_mode(0o700)).unwrap();
+    let passphrase = gnupg.join("passphrase");
+    std::fs::write(&passphrase, "sesame").unwrap();
+    let options = format!("batch\npinentry-mode loopback\npassphrase-file {}\nno-symkey-cache\n", passphrase.display());
+    std::fs::write(gnupg.join("gpg.conf"), options).unwrap();
+    product.deployment.write(".env", text);
+    let gpg = crate::support::program("gpg");
+    product.deployment.command(&gpg, ["-c", ".env"]).exit(0);
+    std::fs::remove_file(product.deployment.path(".env")).unwrap();
+}
+
+#[test]
+fn returning_takes_no_time_once_all_is_healthy() {
+    let product = Product::new("quick");
+    product.publish("web", "2", |image| image.health(Health::FromProbe(4)));
+    let mut running = product.update().spawn();
+    let name = wait_for("the new container", Duration::from_secs(30), || {
+        let names = product.deployment.engine().containers(product.deployment.project(), "web");
+        let [name] = names.as_slice() else { return None };
+        let engine = product.deployment.engine();
+        let image = engine.try_docker(&["exec", name, "cat", "/version"]);
+        (image.stdout == b"2\n").then(|| name.clone())
+    });
+    let engine = product.deployment.engine();
+    let healthy = wait_for("health", Duration::from_secs(30), || {
+        let state = engine.try_docker(&["inspect", "--format", "{{.State.Health.Status}}", &name]);
+        (state.stdout == b"healthy\n").then(Instant::now)
+    });
+    while running.is_running() {
+        std::thread::sleep(Duration::from_millis(2));
+    }
+    let returned = healthy.elapsed();
+    let done: Outcome = running.exit(0);
+    assert!(returned < Duration::from_millis(300), "{returned:?}\n{done}");
+}
+
+#[test]
+fn a_disk_too_small_for_the_data_stops_nothing() {
+    let deployment = Deployment::new("small");
+    let _mounted = deployment.mount_tmpfs("8m");
+    let product = Product { deployment, registry: Registry::start(), compose: Compose::V2 };
+    product.publish("web", "1", |image| image.health(Health::Passing));
+    product.deployment.write_product(&[("web", product.registry.repository("web"))]);
+    with_database(&product);
+    product.dkv(["pull-latest"]).exit(0);
+    product.dkv(["start"]).exit(0);
+    let before = [product.container("web"), product.container("db")];
+    let db = product.deployment.engine().containers(product.deployment.project(), "db")[0].clone();
+    let started = || product.deployment.engine().docker(&["inspect", "--format", "{{.State.StartedAt}}", &db]);
+    let since = started();
+
+    product.publish("web", "2", |image| image.health(Health::Passing));
+    product.update().exit(3).stderr_contains("MiB free");
+    assert_eq!([product.container("web"), product.container("db")], before);
+    assert_eq!((started(), product.journal_state()), (since, None));
+}
+
+#[test]
+fn where_nothing_runs_everything_is_started_or_stopped_again() {
+    let product = Product::new("down");
+    product.dkv(["down"]).exit(0);
+    product.publish("web", "2", |image| image.crashing(1));
+    product.update().exit(7);
+    let engine = product.deployment.engine();
+    let project = format!("label=com.docker.compose.project={}", product.deployment.project());
+    assert_eq!(engine.docker(&["ps", "-q", "--filter", &project]), "");
+    product.dkv(["down"]).exit(0);
+
+    product.publish("web", "3", |image| image.health(Health::Passing));
+    product.update().exit(0);
+    product.assert_runs("3");
+    assert_eq!(product.health("side"), "healthy");
+}
+
+#[test]
+fn what_failed_before_and_is_no_part_of_the_update_is_only_reported() {
+    let product = Product::new("before");
+    let side = product.deployment.engine().containers(product.deployment.project(), "side")[0].clone();
+    product.deployment.engine().docker(&["kill", &side]);
+    product.publish("web", "2", |image| image.health(Health::Passing));
+    product.update().exit(0).stderr_contains("side");
+    product.assert_runs("2");
+}
+
+#[test]
+fn files_that_do_not_follow_the_versions_are_refused() {
+    let product = Product::new("deaf");
+    let compose = product.deployment.read("docker-compose.yml");
+    let hard = format!("{}:1", product.registry.repository("web"));
+    let line = compose.lines().find(|line| line.contains("DK_WEB_TAG")).unwrap();
+    product.deployment.write("docker-compose.yml", &compose.replace(line, &format!("    image: {hard}")));
+    product.publish("web", "2", |image| image.health(Health::Passing));
+    product.update().exit(3).stderr_contains("does not follow");
+    product.assert_runs("1");
+}
+
+fn builds(compose: Compose) {
+    let deployment = Deployment::new("build");
+    let repository = format!("{}-bot", deployment.project());
+    deployment.write_build_context("bot", "1");
+    let image = format!("{repository}:${{VERSION:-latest}}");
+    deployment.write("docker-compose.yml", &format!("services:\n  bot:\n    build: bot\n    image: {image}\n"));
+    deployment.write(
+        "version-manifest.yaml",
+        &format!("schema_version: '1.1'\nservices:\n  bot: {{image: {repository}, source: local, env_tag: VERSION}}\n"),
+    );
+    let dkv = |args: &[&str]| deployment.dkv(args.iter().copied()).compose(compose).exit(0);
+    dkv(&["build"]);
+    dkv(&["up"]);
+    assert_eq!(deployment.engine().version(deployment.project(), "bot"), "1");
+
+    deployment.write_build_context("bot", "2");
+    dkv(&["update"]).stderr_contains("dkv up");
+    assert!(deployment.engine().containers(deployment.project(), "bot").is_empty());
+    dkv(&["up"]);
+    assert_eq!(deployment.engine().version(deployment.project(), "bot"), "2");
+
+    dkv(&["rollback", "-y"]);
+    dkv(&["restart"]);
+    assert_eq!(deployment.engine().version(deployment.project(), "bot"), "1");
+    dkv(&["build"]);
+    dkv(&["restart"]);
+    assert_eq!(deployment.engine().version(deployment.project(), "bot"), "2");
+}
+
+#[test]
+fn builds_are_recorded_and_rolled_back_v2() {
+    builds(Compose::V2);
+}
+
+#[test]
+fn builds_are_recorded_and_rolled_back_v1() {
+    builds(Compose::V1);
+}

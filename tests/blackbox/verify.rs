@@ -1,0 +1,141 @@
+//! `verify`: each kind of drift made once, on a real engine, and `prune`.
+
+use crate::support::{Deployment, Image, Outcome, Registry};
+
+fn dkv(deployment: &Deployment, line: &str, code: i32) -> Outcome {
+    deployment.dkv(line.split(' ')).exit(code)
+}
+
+#[test]
+fn what_runs_is_compared_with_what_is_written() {
+    let registry = Registry::start();
+    let deployment = Deployment::new("drift");
+    let engine = deployment.engine().clone();
+    let web = registry.push(Image::new("web").tag("1.0").tag("latest"));
+    registry.push(Image::new("worker").tag("1.0").tag("latest"));
+    deployment.write_product(&[("web", registry.repository("web")), ("worker", registry.repository("worker"))]);
+    let compose = deployment.read("docker-compose.yml");
+    dkv(&deployment, "pull-latest", 0);
+    dkv(&deployment, "up", 0);
+    dkv(&deployment, "verify", 0).stderr_contains("No drift");
+
+    deployment.write("versions.env", &deployment.versions_env().replace("DK_WEB_TAG=", "DK_WEB_TAG=0."));
+    dkv(&deployment, "verify", 10).stdout_contains("versions.env was edited").stdout_contains("`dkv generate-env`");
+    std::fs::remove_file(deployment.path("versions.env")).unwrap();
+    dkv(&deployment, "verify", 10).stdout_contains("versions.env does not exist");
+    dkv(&deployment, "generate-env", 0);
+    dkv(&deployment, "verify", 0);
+
+    deployment.write("docker-compose.yml", &format!("{compose}  other:\n    image: {}:1.0\n", registry.repository("other")));
+    dkv(&deployment, "verify", 0).stderr_contains("nothing tracks the Compose service other");
+    deployment.write(
+        "docker-compose.yml",
+        &compose.replace("${DK_WEB_TAG:-latest}", "1.0").replace("${DK_WEB_IMAGE:-", "").replace("web}", "web"),
+    );
+    let literal = dkv(&deployment, "verify", 10);
+    literal.stdout_contains("docker-compose.yml:3 says").stdout_contains("`dkv migrate-versions --write`");
+    deployment.write("docker-compose.yml", &compose);
+
+    registry.push(Image::new("web").tag("1.1").tag("latest"));
+    dkv(&deployment, "pull-latest", 0);
+    let older = dkv(&deployment, "verify", 10);
+    older.stdout_contains("web was started from an older manifest").stdout_contains("`dkv restart`").stdout_lacks("worker was");
+    dkv(&deployment, "restart", 0);
+    dkv(&deployment, "verify", 0);
+
+    let other = registry.push(Image::new("web").version("stray").tag("stray"));
+    engine.docker(&["pull", "-q", &other.pin()]);
+    deployment.compose_v2(["up", "-d", "web"]).env("DK_WEB_TAG", format!("stray@{}", other.digest)).exit(0);
+    dkv(&deployment, "verify", 10).stdout_contains("web runs").stdout_contains("`dkv restart`");
+    dkv(&deployment, "restart", 0);
+
+    let outside = format!("{}-outside", deployment.project());
+    engine.docker(&["run", "-d", "--name", &outside, "--network", "none", &web.pin()]);
+    let found = dkv(&deployment, "--json verify", 10).json();
+    engine.docker(&["rm", "-f", &outside]);
+    assert_eq!(found["drift"][0]["kind"], "started-outside");
+    assert_eq!(found["drift"][0]["mend"], format!("`docker rm -f {outside}`"));
+    assert_eq!(found["services"][0]["releases"][1]["restorable"], "here");
+    dkv(&deployment, "verify", 0);
+}
+
+#[test]
+fn images_that_are_gone_are_named_with_where_they_can_be_had() {
+    let registry = Registry::start();
+    let deployment = Deployment::new("gone");
+    let engine = deployment.engine().clone();
+    let old = registry.push(Image::new("web").tag("1.0").tag("latest"));
+    deployment.write_product(&[("web", old.repository.clone())]);
+    dkv(&deployment, "pull-latest", 0);
+    let new = registry.push(Image::new("web").tag("1.1").tag("latest"));
+    dkv(&deployment, "pull-latest", 0);
+    dkv(&deployment, "verify --remote", 0).stdout_contains("REGISTRY");
+
+    engine.docker(&["rmi", "-f", new.image_id(), old.image_id()]);
+    let gone = dkv(&deployment, "verify", 10);
+    gone.stdout_contains("is not on this host").stdout_contains("`dkv pull`");
+    let remote = dkv(&deployment, "--json verify --remote", 10).json();
+    assert_eq!(remote["services"][0]["releases"][1]["restorable"], "registry");
+    dkv(&deployment, "pull", 0);
+    dkv(&deployment, "verify", 0);
+
+    registry.delete("web", &old.digest);
+    let lost = dkv(&deployment, "verify --remote", 10);
+    lost.stdout_contains("a rollback to").stdout_contains("is not possible any more");
+    dkv(&deployment, "verify", 0);
+}
+
+#[test]
+fn a_product_of_local_and_published_images_is_found() {
+    let registry = Registry::start();
+    let deployment = Deployment::new("whisperengine");
+    let local = format!("{}/bot", deployment.project());
+    deployment.load(&local, Image::new("bot").tag("latest").version("dev"));
+    let published = registry.push(Image::new("bot").tag("latest").one_shot()).repository;
+    let compose = |migrate: &str| {
+        format!(
+            "x-bot: &bot\n  image: {local}:${{VERSION:-latest}}\n  depends_on:\n    db-migrate: {{condition: service_completed_successfully}}\n\
+             services:\n  db-migrate:\n    image: {migrate}:${{VERSION:-latest}}\n  elena: {{<<: *bot}}\n  marcus: {{<<: *bot}}\n"
+        )
+    };
+    deployment.write("docker-compose.yml", &compose(&published));
+    let manifest = format!(
+        "schema_version: '1.1'\nservices:\n  bot:\n    image: {local}\n    source: local\n    env_tag: VERSION\n    current_tag: latest\n    \
+         image_digest: ''\n"
+    );
+    deployment.write("version-manifest.yaml", &manifest);
+    dkv(&deployment, "pull-latest", 0);
+
+    let fault = dkv(&deployment, "verify", 10);
+    fault
+        .stdout_contains("db-migrate of the same product would start the published")
+        .stdout_contains("give db-migrate the image of");
+    deployment.write("docker-compose.yml", &compose(&local));
+    dkv(&deployment, "verify", 0);
+}
+
+#[test]
+fn prune_removes_the_keep_tags_that_no_history_names() {
+    let registry = Registry::start();
+    let deployment = Deployment::new("prune");
+    let engine = deployment.engine().clone();
+    let web = registry.push(Image::new("web").tag("latest"));
+    deployment.write_product(&[("web", web.repository.clone())]);
+    dkv(&deployment, "pull-latest", 0);
+    let tags = || engine.docker(&["images", "--format", "{{.Tag}}", &web.repository]);
+    let keep = tags().lines().find(|tag| tag.starts_with("dkv-")).expect("a keep-tag").to_owned();
+    let (hash, _) = keep.rsplit_once('-').unwrap();
+    let forgotten = format!("{hash}-000000000000");
+    let foreign = "dkv-00000000-000000000000";
+    for tag in [forgotten.as_str(), foreign] {
+        engine.docker(&["tag", &web.pin(), &format!("{}:{tag}", web.repository)]);
+    }
+
+    dkv(&deployment, "prune --dry-run", 0).stdout_contains(&forgotten);
+    dkv(&deployment, "prune", 2).stderr_contains("--yes");
+    assert!(tags().contains(&forgotten));
+    dkv(&deployment, "prune -y", 0).stdout_contains(&forgotten);
+    let left = tags();
+    assert!(left.contains(&keep) && left.contains(foreign) && !left.contains(&forgotten), "{left}");
+    dkv(&deployment, "prune -y", 0).stderr_contains("Nothing to remove");
+}

@@ -1,0 +1,43 @@
+#!/usr/bin/env bash
+# Runs all tests, or those whose name contains an argument: tests/run.sh [ARGUMENT-OF-CARGO-TEST…]
+# What the tests need is provided first (tests/setup.sh). Exits as `cargo test` does.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+# shellcheck source=tests/setup.sh
+. tests/setup.sh
+
+# Everything that the tests make is named after the run, so that what a killed one leaves can be told apart.
+run=dkvt$$
+
+sweep() {
+    local environment pid left
+    for environment in /proc/[0-9]*/environ; do
+        if { tr '\0' '\n' <"$environment"; } 2>/dev/null | grep -qx "DKV_TEST_RUN=$run"; then
+            pid=${environment#/proc/}
+            pid=${pid%/environ}
+            setup_say "ending left-over process $pid"
+            kill -KILL "$pid" 2>/dev/null || true
+        fi
+    done
+    if docker version >/dev/null 2>&1; then
+        left=$(docker ps -a --filter label=dkv.test --format '{{.ID}} {{.Label "dkv.test"}}' | awk -v run="$run-" 'index($2, run) == 1 {print $1}')
+        [ -z "$left" ] || xargs docker rm -f -v <<<"$left" >/dev/null || true
+        left=$(docker images --filter label=dkv.test --format '{{.ID}} {{.Repository}}' | grep -F "/$run-" | cut -d' ' -f1 || true)
+        [ -z "$left" ] || xargs docker rmi -f <<<"$left" >/dev/null || true
+        left=$(docker network ls -q --filter "name=^$run-")
+        [ -z "$left" ] || xargs docker network rm <<<"$left" >/dev/null || true
+        left=$(docker volume ls -q --filter "name=^$run-")
+        [ -z "$left" ] || xargs docker volume rm <<<"$left" >/dev/null || true
+    fi
+    awk -v made="${TMPDIR:-/tmp}/$run-" 'index($2, made) == 1 {print $2}' /proc/mounts | xargs -r -n1 umount -l || true
+    rm -rf --one-file-system "${TMPDIR:-/tmp}/$run"-*
+    setup_stop
+}
+trap sweep EXIT
+trap 'exit 130' INT TERM
+
+setup_all build compose registry tests moto
+DKV_TEST_COMPOSE_V2=$(realpath "$setup_target")/tools/cli-plugins/docker-compose
+export DKV_TEST_COMPOSE_V2
+# Black-box tests wait more than they compute.
+RUST_TEST_THREADS=${RUST_TEST_THREADS:-4} DKV_TEST_RUN=$run cargo test --no-fail-fast "$@"
