@@ -5,7 +5,8 @@
 //!
 //! A container that has a health check is good as soon as the check passes, and one without after it
 //! has run for the stability window; one that was seen failing or restarting during the wait must
-//! afterwards stay good for that window. A one-shot is good when it has exited with 0. An exit that
+//! afterwards stay good for that window. A new release that `update-safe` tries must in any case pass all
+//! checks that fall into its first window. A one-shot is good when it has exited with 0. An exit that
 //! nothing will follow, and a restart loop, fail at once. Everything else has until the deadline, also
 //! a container that the daemon calls unhealthy, because it may still recover.
 
@@ -58,6 +59,11 @@ pub struct Expectation {
     pub must_complete: bool,
     /// Whether another service waits for it to be healthy.
     pub must_be_healthy: bool,
+    /// Whether it ran without end before, so that an exit with 0 is none of a one-shot.
+    pub must_stay: bool,
+    /// Whether it is on trial: passing its health check once is not enough if the check comes again
+    /// within the stability window after its start.
+    pub is_on_trial: bool,
     /// Whether it must have a container.
     pub is_required: bool,
     /// Whether its health decides about the deployment's.
@@ -119,6 +125,24 @@ impl Expectations {
     pub fn counting(mut self, counts: impl Fn(&str) -> bool) -> Self {
         for (name, expectation) in &mut self.0 {
             expectation.counts &= counts(name);
+        }
+        self
+    }
+
+    /// Lets services that `stay` chooses not end, whatever their exit code.
+    #[must_use]
+    pub fn staying(mut self, stay: impl Fn(&str) -> bool) -> Self {
+        for (name, expectation) in &mut self.0 {
+            expectation.must_stay |= stay(name);
+        }
+        self
+    }
+
+    /// Lets services that `is_new` chooses prove themselves for the stability window.
+    #[must_use]
+    pub fn on_trial(mut self, is_new: impl Fn(&str) -> bool) -> Self {
+        for (name, expectation) in &mut self.0 {
+            expectation.is_on_trial |= is_new(name);
         }
         self
     }
@@ -204,8 +228,8 @@ pub enum Waiting {
     Restarting {
         /// How often it has done so.
         restarts: i64,
-        /// What the last run exited with.
-        code: i64,
+        /// What the last run exited with; `None` if it has begun to run again.
+        code: Option<i64>,
     },
     /// That it is started.
     NotStarted,
@@ -229,8 +253,8 @@ pub enum Cause {
     RestartLoop {
         /// How often the daemon has started it again.
         restarts: i64,
-        /// What the last run exited with.
-        code: i64,
+        /// What the last run exited with; `None` if it has begun to run again.
+        code: Option<i64>,
     },
     /// The kernel killed it for its memory use.
     OutOfMemory {
@@ -331,7 +355,7 @@ pub fn judge(
         ContainerState::Restarting => {
             let restarts = container.restart_count;
             if restarts - memory.map_or(0, Memory::forgiven_restarts) < RESTARTS_OF_A_LOOP {
-                Verdict::Pending(Waiting::Restarting { restarts, code })
+                Verdict::Pending(Waiting::Restarting { restarts, code: Some(code) })
             } else {
                 Verdict::Failed(looping(container))
             }
@@ -356,6 +380,11 @@ fn running(
         return Verdict::Pending(Waiting::Completing);
     }
     let window = TimeDelta::from_std(stability).unwrap_or(TimeDelta::MAX);
+    let restarts = container.restart_count;
+    if memory.is_none() && restarts >= RESTARTS_OF_A_LOOP && container.started_at.is_some_and(|started| now < started + window) {
+        // Caught in the moment in which it runs.
+        return Verdict::Pending(Waiting::Restarting { restarts, code: None });
+    }
     if let Some(memory) = memory
         && memory.setbacks() > 0
         && let Some(since) = memory.good_since()
@@ -366,14 +395,42 @@ fn running(
     if container.has_health_check {
         let last = container.health.as_ref().and_then(|health| health.last.clone());
         return match container.health.as_ref().map(|health| health.status) {
-            Some(HealthStatus::Healthy) if memory.is_none_or(|memory| memory.good_since().is_some()) => Verdict::Healthy,
+            Some(HealthStatus::Healthy) if memory.is_none_or(|memory| memory.good_since().is_some()) => {
+                match trial(container, expectation, memory, window, now) {
+                    Some(until) => Verdict::Pending(Waiting::Stabilising { until }),
+                    None => Verdict::Healthy,
+                }
+            }
             Some(HealthStatus::Healthy | HealthStatus::Unhealthy) => Verdict::Pending(Waiting::Unhealthy(last)),
             Some(HealthStatus::Starting) | None => Verdict::Pending(Waiting::Starting(last)),
         };
     }
-    // A start in the future is a clock that disagrees with ours: what the wait itself has seen holds.
-    let started = container.started_at.unwrap_or(now).min(memory.and_then(Memory::good_since).unwrap_or(now));
-    if now < started + window { Verdict::Pending(Waiting::Stabilising { until: started + window }) } else { Verdict::Unchecked }
+    let until = started(container, memory, now) + window;
+    if now < until { Verdict::Pending(Waiting::Stabilising { until }) } else { Verdict::Unchecked }
+}
+
+/// Until when a container on trial must go on passing its health check; `None` if it has nothing left to
+/// prove, also because the check does not come again within the window.
+fn trial(
+    container: &ContainerDetail,
+    expectation: &Expectation,
+    memory: Option<&Memory>,
+    window: TimeDelta,
+    now: DateTime<Utc>,
+) -> Option<DateTime<Utc>> {
+    let until = started(container, memory, now) + window;
+    if !expectation.is_on_trial || now >= until {
+        return None;
+    }
+    let last = container.health.as_ref()?.last.as_ref()?.ended_at?;
+    let pause = TimeDelta::from_std(container.health_check_interval).unwrap_or(TimeDelta::MAX).min(window);
+    (last + pause < until).then_some(until)
+}
+
+/// When the container started. A start in the future is a clock that disagrees with ours: what the wait
+/// itself has seen holds.
+fn started(container: &ContainerDetail, memory: Option<&Memory>, now: DateTime<Utc>) -> DateTime<Utc> {
+    container.started_at.unwrap_or(now).min(memory.and_then(Memory::good_since).unwrap_or(now))
 }
 
 /// Whether anything says that a container which has exited with 0 should still run.
@@ -382,7 +439,7 @@ fn should_run(container: &ContainerDetail, expectation: &Expectation) -> bool {
         return false;
     }
     let stays = matches!(container.restart_policy, RestartPolicy::Always | RestartPolicy::UnlessStopped);
-    stays || container.has_health_check || expectation.must_be_healthy
+    stays || container.has_health_check || expectation.must_be_healthy || expectation.must_stay
 }
 
 fn ended(container: &ContainerDetail) -> Cause {
@@ -399,7 +456,8 @@ fn looping(container: &ContainerDetail) -> Cause {
     if container.oom_killed {
         return Cause::OutOfMemory { restarts: container.restart_count };
     }
-    Cause::RestartLoop { restarts: container.restart_count, code: container.exit_code }
+    let is_over = container.state != ContainerState::Running;
+    Cause::RestartLoop { restarts: container.restart_count, code: is_over.then_some(container.exit_code) }
 }
 
 impl Waiting {

@@ -19,6 +19,7 @@ pub mod model;
 pub mod observe;
 pub mod pin;
 pub mod plan;
+pub mod process;
 pub mod registry;
 pub mod report;
 pub mod secrets;

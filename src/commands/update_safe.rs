@@ -30,9 +30,8 @@ use crate::store::Lock;
 use crate::update::{Journal, Next, Options, Outcome, State, culprits};
 use downtime::Downtime;
 
-/// How much longer than containers may take to become healthy Compose may take to start them: the old
-/// ones get their time to stop.
-const COMPOSE_RESERVE: std::time::Duration = std::time::Duration::from_secs(60);
+/// How much longer than containers may take to stop and to become healthy Compose may take for both.
+const COMPOSE_RESERVE: std::time::Duration = std::time::Duration::from_secs(30);
 
 /// What `update-safe` was asked for.
 #[derive(Debug, Clone, Copy, Default)]
@@ -271,10 +270,20 @@ impl<'a> Update<'a> {
 
     /// One call for all of `services`, so that order and conditions among them hold.
     async fn up(&self, services: Vec<String>, environment: &compose::Environment) -> Result<()> {
-        let limit = self.launch.limits().timeout.saturating_add(COMPOSE_RESERVE);
         self.launch.keep_logs(&self.project, |name| services.iter().any(|service| service == name)).await;
+        self.compose(&Action::Up { services, no_deps: true }, environment).await
+    }
+
+    /// Runs Compose, but no longer than containers may take to stop and to become healthy: what hangs must
+    /// not keep the old versions from coming back.
+    async fn compose(&self, action: &Action, environment: &compose::Environment) -> Result<()> {
+        let expectations = self.launch.expectations(&self.project);
+        let own = expectations.iter().filter_map(|(_, expectation)| expectation.timeout).max();
+        let healthy = self.launch.limits().timeout.max(own.unwrap_or_default());
+        let stopped = self.project.services.iter().map(|service| service.stop_grace_period).max().unwrap_or_default();
+        let limit = healthy.saturating_add(stopped).saturating_add(COMPOSE_RESERVE);
         self.app.touch_containers();
-        self.launch.compose.run_within(Some(limit), self.all(), &Action::Up { services, no_deps: true }, environment).await
+        self.launch.compose.run_within(Some(limit), self.all(), action, environment).await
     }
 
     /// All files of the deployment.
@@ -288,13 +297,18 @@ impl<'a> Update<'a> {
     }
 
     async fn look(&self) -> Result<health::Deployment> {
-        let expectations = self.launch.expectations(&self.project).counting(|name| self.counts(name));
+        let expectations = self.expectations(|name| self.counts(name));
         health::snapshot(&self.docker, &self.journal.project, &expectations, self.launch.limits(), Utc::now()).await
     }
 
+    /// What is asked of the services: what ran before the update must not end now.
+    fn expectations(&self, counts: impl Fn(&str) -> bool) -> health::Expectations {
+        let asked = self.launch.expectations(&self.project).counting(counts);
+        asked.staying(|name| self.journal.was_serving(name))
+    }
+
     /// Waits until all that counts is good, or something has failed.
-    async fn judge(&self, counts: impl Fn(&str) -> bool) -> Result<health::Deployment> {
-        let expectations = self.launch.expectations(&self.project).counting(counts);
+    async fn judge(&self, expectations: health::Expectations) -> Result<health::Deployment> {
         let live = self.app.ui.live();
         let on_progress = |deployment: &health::Deployment| {
             self.downtime.look(deployment);
@@ -310,7 +324,8 @@ impl<'a> Update<'a> {
 
     async fn judge_new(&mut self) -> Result<()> {
         self.app.ui.step("Checking", "that the new containers are healthy");
-        let judged = self.judge(|name| self.counts(name)).await?;
+        let expectations = self.expectations(|name| self.counts(name)).on_trial(|name| self.journal.is_changed(name));
+        let judged = self.judge(expectations).await?;
         if judged.failures().next().is_none() {
             self.judged = Some(judged);
             return Ok(());

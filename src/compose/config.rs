@@ -3,9 +3,16 @@
 //! v2 prints JSON, v1 YAML; both are read by the same types, generous to keys that dkv does not need.
 //! Environments of services are not read: they hold secrets.
 
+use std::time::Duration;
+
 use anyhow::{Context as _, Result};
 use indexmap::IndexMap;
 use serde::Deserialize;
+
+use crate::model::duration;
+
+/// The daemon's, where the files name none.
+const DEFAULT_STOP_GRACE_PERIOD: Duration = Duration::from_secs(10);
 
 /// A Compose project.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -54,6 +61,8 @@ pub struct ServiceConfig {
     pub profiles: Vec<String>,
     /// The bind mounts and volumes.
     pub mounts: Vec<Mount>,
+    /// How long it may take to stop before it is killed.
+    pub stop_grace_period: Duration,
 }
 
 impl ServiceConfig {
@@ -70,6 +79,7 @@ impl ServiceConfig {
             container_name: None,
             profiles: Vec::new(),
             mounts: Vec::new(),
+            stop_grace_period: DEFAULT_STOP_GRACE_PERIOD,
         }
     }
 }
@@ -184,6 +194,7 @@ struct RawService {
     profiles: Vec<String>,
     #[serde(default)]
     volumes: Vec<RawMount>,
+    stop_grace_period: Option<String>,
 }
 
 #[derive(Deserialize)]
@@ -280,6 +291,7 @@ impl RawService {
             container_name: self.container_name,
             profiles: self.profiles,
             mounts: self.volumes.into_iter().filter_map(|mount| mount.into_mount(volumes)).collect(),
+            stop_grace_period: self.stop_grace_period.as_deref().and_then(duration::parse).unwrap_or(DEFAULT_STOP_GRACE_PERIOD),
         }
     }
 }

@@ -19,9 +19,10 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::OsString;
 use std::fmt;
 use std::fs::File;
-use std::io::ErrorKind;
+use std::io::{ErrorKind, IsTerminal as _, Write as _};
 use std::os::fd::AsFd as _;
 use std::path::{Path, PathBuf};
+use std::pin::pin;
 use std::process::{ExitStatus, Stdio};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
@@ -40,6 +41,12 @@ use crate::error::{self, Error, Kind};
 
 /// How long a call that took too long may take to end when it is asked to.
 const LAST_PATIENCE: Duration = Duration::from_secs(10);
+
+/// How long Compose may take to say which version it is.
+const DETECTION_LIMIT: Duration = Duration::from_secs(30);
+
+/// How long Compose may take to read its files, which may include some from elsewhere.
+const CONFIG_LIMIT: Duration = Duration::from_secs(120);
 
 /// How many bytes of a failed call's messages go into the error.
 const TAIL: usize = 2048;
@@ -158,7 +165,11 @@ impl Tool {
             let mut command = Command::new(program[0]);
             command.args(&program[1..]).arg("version").stdin(Stdio::null()).kill_on_drop(true);
             environment.apply(&mut command);
-            let output = match command.output().await {
+            let Ok(output) = tokio::time::timeout(DETECTION_LIMIT, command.output()).await else {
+                let message = format!("`{} version` gives no answer within {} s", program.join(" "), DETECTION_LIMIT.as_secs());
+                return Err(error::docker(message).with_hint("run it by hand to see what it waits for").into());
+            };
+            let output = match output {
                 Ok(output) => output,
                 Err(error) if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::PermissionDenied) => continue,
                 Err(error) => return Err(error).with_context(|| format!("cannot run `{}`", program.join(" "))),
@@ -252,7 +263,8 @@ impl Compose {
         call.check(&captured, self.v1_meets_name())
     }
 
-    /// What Compose would start of `set`, interpolated and merged; given up after `deadline`.
+    /// What Compose would start of `set`, interpolated and merged; given up after `deadline`, or after two
+    /// minutes.
     ///
     /// # Errors
     /// As [`Compose::run`], and when the deadline passes (exit 6).
@@ -261,7 +273,7 @@ impl Compose {
             let selection = self.selection(set, environment).await?;
             self.config_of(&selection, environment).await
         };
-        let Some(deadline) = deadline else { return read.await };
+        let deadline = deadline.unwrap_or(CONFIG_LIMIT);
         tokio::time::timeout(deadline, read).await.unwrap_or_else(|_| {
             let message = format!("Compose did not read its files within {} s", deadline.as_secs_f64());
             Err(error::docker(message).with_hint("run `docker compose config` by hand to see what it waits for").into())
@@ -391,14 +403,34 @@ impl Call<'_> {
     }
 
     async fn inherit(&self) -> Result<Captured> {
-        let stderr = || std::io::stderr().as_fd().try_clone_to_owned().context("cannot use stderr");
         let mut command = self.command()?;
         let signals = Signals::listen()?;
         if let Some(input) = self.input()? {
             command.stdin(input);
         }
-        let mut child = self.spawn(command.stdout(stderr()?).stderr(stderr()?))?;
+        let own = || std::io::stderr().as_fd().try_clone_to_owned().context("cannot use stderr");
+        let mut relay = None;
+        if std::io::stderr().is_terminal() {
+            command.stdout(own()?).stderr(own()?);
+        } else {
+            let (output, input) = std::io::pipe().context("cannot make a pipe")?;
+            command.stdout(input.try_clone().context("cannot share a pipe")?).stderr(input);
+            let (ended, end) = tokio::sync::oneshot::channel();
+            std::thread::spawn(move || {
+                pass_on(output);
+                // Nobody may wait for it any more.
+                let _ = ended.send(());
+            });
+            relay = Some(end);
+        }
+        let mut child = self.spawn(&mut command)?;
+        // The pipe ends when nobody has it any more.
+        drop(command);
         let (status, end) = signals.wait(&mut child, self.limit).await?;
+        if let Some(relay) = relay {
+            // What Compose has started may live on and keep the pipe open.
+            let _ = tokio::time::timeout(LAST_PATIENCE, relay).await;
+        }
         Ok(Captured { status, end, stdout: Vec::new(), messages: None })
     }
 
@@ -408,8 +440,21 @@ impl Call<'_> {
         let input = self.input()?.unwrap_or_else(Stdio::null);
         let mut child = self.spawn(command.stdin(input).stdout(Stdio::piped()).stderr(Stdio::piped()))?;
         let (stdout, stderr) = (child.stdout.take(), child.stderr.take());
-        let ((status, end), stdout, stderr) =
-            tokio::try_join!(signals.wait(&mut child, self.limit), drain(stdout), drain(stderr))?;
+        let mut output = pin!(async { tokio::try_join!(drain(stdout), drain(stderr)) });
+        let mut wait = pin!(signals.wait(&mut child, self.limit));
+        let mut collected = None;
+        let (status, end) = loop {
+            tokio::select! {
+                ended = &mut wait => break ended?,
+                all = &mut output, if collected.is_none() => collected = Some(all?),
+            }
+        };
+        let (stdout, stderr) = match collected {
+            Some(collected) => collected,
+            None if end == End::Itself => output.await?,
+            // What it has started may live on and keep the pipes open.
+            None => tokio::time::timeout(LAST_PATIENCE, output).await.unwrap_or_else(|_| Ok(Default::default()))?,
+        };
         let messages = Some(self.environment.redact(tail(&stderr)));
         Ok(Captured { status, end, stdout, messages })
     }
@@ -517,6 +562,22 @@ fn terminate(child: &Child) {
     let process = child.id().and_then(|id| i32::try_from(id).ok()).and_then(rustix::process::Pid::from_raw);
     if let Some(process) = process {
         let _ = rustix::process::kill_process(process, rustix::process::Signal::TERM);
+    }
+}
+
+/// Hands on what Compose says. Compose itself would die of an output that nobody reads any more, in the
+/// middle of its work.
+fn pass_on(mut output: impl std::io::Read) {
+    let mut buffer = [0; 4096];
+    loop {
+        match output.read(&mut buffer) {
+            Ok(0) => return,
+            Err(error) if error.kind() == ErrorKind::Interrupted => {}
+            Err(_) => return,
+            Ok(count) => {
+                let _ = std::io::stderr().write_all(&buffer[..count]);
+            }
+        }
     }
 }
 

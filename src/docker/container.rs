@@ -1,6 +1,7 @@
 //! Containers as the daemon describes them: what `status` shows and what health is judged by.
 
 use std::collections::{BTreeMap, HashMap};
+use std::time::Duration;
 
 use anyhow::Result;
 use bollard::models::{
@@ -27,6 +28,9 @@ impl ContainerFilter {
         Self { labels: vec![format!("{PROJECT}={name}")] }
     }
 }
+
+/// The daemon's, where neither image nor Compose file names one.
+const DEFAULT_HEALTH_CHECK_INTERVAL: Duration = Duration::from_secs(30);
 
 const PROJECT: &str = "com.docker.compose.project";
 
@@ -260,6 +264,8 @@ pub struct ContainerDetail {
     pub restart_policy: RestartPolicy,
     /// Whether the image or the Compose file gives it a health check.
     pub has_health_check: bool,
+    /// The pause between two runs of the health check.
+    pub health_check_interval: Duration,
     /// The health check's state; absent until the container has started.
     pub health: Option<Health>,
     /// Its mounts.
@@ -342,7 +348,8 @@ impl From<ContainerInspectResponse> for ContainerDetail {
         let state = answer.state.unwrap_or_default();
         let config = answer.config.unwrap_or_default();
         let policy = answer.host_config.and_then(|host| host.restart_policy).and_then(|policy| policy.name);
-        let test = config.healthcheck.and_then(|check| check.test).unwrap_or_default();
+        let check = config.healthcheck.unwrap_or_default();
+        let interval = check.interval.and_then(|nanoseconds| u64::try_from(nanoseconds).ok()).filter(|interval| *interval > 0);
         Self {
             id: answer.id.unwrap_or_default(),
             name: answer.name.map(|name| name.trim_start_matches('/').to_owned()).unwrap_or_default(),
@@ -367,7 +374,8 @@ impl From<ContainerInspectResponse> for ContainerDetail {
             finished_at: state.finished_at.as_deref().and_then(moment),
             restart_count: answer.restart_count.unwrap_or_default(),
             restart_policy: restart_policy(policy),
-            has_health_check: test.first().is_some_and(|kind| kind != "NONE"),
+            has_health_check: check.test.unwrap_or_default().first().is_some_and(|kind| kind != "NONE"),
+            health_check_interval: interval.map_or(DEFAULT_HEALTH_CHECK_INTERVAL, Duration::from_nanos),
             health: state.health.and_then(health),
             mounts: answer.mounts.unwrap_or_default().into_iter().map(Mount::from).collect(),
         }

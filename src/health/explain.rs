@@ -60,7 +60,8 @@ fn pending(waiting: &Waiting) -> String {
         }
         Waiting::Completing => "has not finished yet".to_owned(),
         Waiting::Restarting { restarts, code } => {
-            format!("{}, about to be restarted ({} so far)", exited(*code), times("restart", *restarts))
+            let last = code.map_or_else(|| "has just started again".to_owned(), |code| exited(code) + ", about to be restarted");
+            format!("{last} ({} so far)", times("restart", *restarts))
         }
         Waiting::NotStarted => "not started yet".to_owned(),
         Waiting::Blocked(chain) => blocked("not started yet", chain),
@@ -71,9 +72,11 @@ fn pending(waiting: &Waiting) -> String {
 
 fn failed(cause: &Cause) -> String {
     match cause {
+        Cause::Exited { code: 0 } => format!("{}, although it should keep running", exited(0)),
         Cause::Exited { code } => exited(*code),
         Cause::RestartLoop { restarts, code } => {
-            format!("keeps restarting ({} so far): last it {}", times("restart", *restarts), exited(*code))
+            let last = code.map_or_else(|| "it has just started again".to_owned(), |code| format!("last it {}", exited(code)));
+            format!("keeps restarting ({} so far): {last}", times("restart", *restarts))
         }
         Cause::OutOfMemory { restarts: 0 } => "was killed because it ran out of memory".to_owned(),
         Cause::OutOfMemory { restarts } => {

@@ -28,6 +28,7 @@ fn container(state: ContainerState) -> ContainerDetail {
         restart_count: 0,
         restart_policy: RestartPolicy::No,
         has_health_check: false,
+        health_check_interval: Duration::from_secs(1),
         health: None,
         mounts: Vec::new(),
     }
@@ -88,6 +89,7 @@ fn verdict_of<'a>(deployment: &'a Deployment, service: &str) -> &'a Verdict {
 fn exits_are_judged_by_code_policy_and_what_others_wait_for() {
     let plain = Expectation::default();
     let awaited = Expectation { must_be_healthy: true, ..Expectation::default() };
+    let server = Expectation { must_stay: true, ..Expectation::default() };
     let failed = |code| Verdict::Failed(Cause::Exited { code });
     let cases = [
         (exited(0, RestartPolicy::No), &plain, Verdict::Completed),
@@ -96,6 +98,8 @@ fn exits_are_judged_by_code_policy_and_what_others_wait_for() {
         (exited(0, RestartPolicy::UnlessStopped), &plain, failed(0)),
         (exited(0, RestartPolicy::No), &awaited, failed(0)),
         (exited(0, RestartPolicy::Always), &one_shot(), Verdict::Completed),
+        (exited(0, RestartPolicy::No), &server, failed(0)),
+        (exited(0, RestartPolicy::No), &Expectation { must_stay: true, ..one_shot() }, Verdict::Completed),
         (exited(3, RestartPolicy::No), &plain, failed(3)),
         (exited(3, RestartPolicy::OnFailure), &plain, failed(3)),
         (exited(3, RestartPolicy::No), &one_shot(), failed(3)),
@@ -249,6 +253,51 @@ fn restarts_of_long_ago_are_no_loop() {
     let stable = ContainerDetail { restart_count: 17, ..container(ContainerState::Running) };
     assert!(watch.look(vec![observed("web", stable)], at(60_000)).is_good());
     assert_eq!(watch.look(vec![observed("web", restarting(18))], at(61_000)).failures().count(), 0);
+}
+
+#[test]
+fn a_loop_is_seen_without_patience_also_in_the_moment_in_which_it_runs() {
+    let expectations = expectations("{web: {}}");
+    let look = |restart_count, now| {
+        let seen = ContainerDetail { restart_count, ..container(ContainerState::Running) };
+        Deployment::as_it_stands(vec![observed("web", seen)], &expectations, Duration::from_secs(5), at(now))
+    };
+    let headline = "web (shop_web_1): keeps restarting (3 restarts so far): it has just started again";
+    assert_eq!(headlines(&look(RESTARTS_OF_A_LOOP, 4_999)), [headline]);
+    assert!(look(RESTARTS_OF_A_LOOP, 5_000).is_good());
+    assert_eq!(verdict_of(&look(RESTARTS_OF_A_LOOP - 1, 4_999), "web").word(), "pending");
+}
+
+#[test]
+fn a_release_on_trial_must_pass_every_check_of_its_first_window() {
+    let expectations = expectations("{web: {}}").on_trial(|_| true);
+    let checked = |status, started: i64, probed: i64, interval: u64| {
+        let seen = checked(status);
+        let health = seen.health.clone().map(|health| Health {
+            last: health.last.map(|last| HealthProbe { exit_code: 0, ended_at: Some(at(probed)), ..last }),
+            ..health
+        });
+        let health_check_interval = Duration::from_secs(interval);
+        vec![observed("web", ContainerDetail { started_at: Some(at(started)), health, health_check_interval, ..seen })]
+    };
+    let mut watch = Watch::new(&expectations, Limits::default(), at(0));
+    assert!(!watch.look(checked(HealthStatus::Healthy, 0, 1_000, 1), at(1_010)).is_good());
+    assert_eq!(watch.wake(), Some(at(5_000)));
+    assert!(watch.look(checked(HealthStatus::Healthy, 0, 4_030, 1), at(4_040)).is_good(), "no check is left in the window");
+
+    let mut watch = Watch::new(&expectations, Limits::default(), at(0));
+    assert!(!watch.look(checked(HealthStatus::Healthy, 0, 1_000, 1), at(1_010)).is_good());
+    assert!(!watch.look(checked(HealthStatus::Unhealthy, 0, 2_000, 1), at(2_010)).is_good());
+    assert!(!watch.look(checked(HealthStatus::Healthy, 0, 3_000, 1), at(3_010)).is_good());
+    assert!(!watch.look(checked(HealthStatus::Healthy, 0, 7_000, 1), at(7_010)).is_good(), "it was seen failing");
+    assert!(watch.look(checked(HealthStatus::Healthy, 0, 8_000, 1), at(8_010)).is_good());
+
+    let at_once = |seen, now| Watch::new(&expectations, Limits::default(), at(0)).look(seen, at(now)).is_good();
+    assert!(at_once(checked(HealthStatus::Healthy, 0, 9_000, 1), 9_010), "its window is over");
+    assert!(at_once(checked(HealthStatus::Healthy, 0, 1_000, 30), 1_010), "waiting for half a minute would prove nothing");
+    let known = super::rules_tests::expectations("{web: {}}");
+    let seen = checked(HealthStatus::Healthy, 0, 1_000, 1);
+    assert!(Watch::new(&known, Limits::default(), at(0)).look(seen, at(1_010)).is_good());
 }
 
 #[test]

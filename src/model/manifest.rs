@@ -125,7 +125,12 @@ pub enum DataBackup {
     /// These paths.
     Paths(Vec<String>),
     /// This command, run instead of a copy.
-    Command(Vec<String>),
+    Command {
+        /// The program and its arguments.
+        words: Vec<String>,
+        /// How long it may take: a run that nobody watches must end.
+        timeout: Duration,
+    },
     /// Nothing.
     None,
 }

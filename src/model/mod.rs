@@ -1,5 +1,6 @@
 //! The words of the domain and their rules: no I/O, no clock, no runtime.
 
+pub mod duration;
 pub mod env_file;
 pub mod history;
 pub mod interpolation;

@@ -10,7 +10,6 @@ use std::time::Duration;
 use base64::Engine as _;
 use base64::engine::{DecodePaddingMode, GeneralPurpose, GeneralPurposeConfig};
 use indexmap::IndexMap;
-use rustix::process::{Pid, Signal, kill_process_group};
 use serde::Deserialize;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::process::Command;
@@ -18,6 +17,7 @@ use tokio::process::Command;
 use super::error::printable;
 use super::transport::Settings;
 use crate::model::reference::DOCKER_HUB;
+use crate::process::Group;
 
 /// How `config.json` and the helpers call Docker Hub.
 const DOCKER_HUB_SERVER: &str = "https://index.docker.io/v1/";
@@ -294,7 +294,7 @@ async fn run_helper(program: &Path, server: &str) -> std::io::Result<(bool, Vec<
         .stderr(Stdio::null())
         .process_group(0)
         .spawn()?;
-    let mut group = Group(child.id().and_then(|id| Pid::from_raw(i32::try_from(id).ok()?)));
+    let group = Group::of(&child);
     if let Some(mut input) = child.stdin.take() {
         match input.write_all(server.as_bytes()).await {
             // A helper that needs no input may have closed it.
@@ -310,21 +310,8 @@ async fn run_helper(program: &Path, server: &str) -> std::io::Result<(bool, Vec<
         return Err(std::io::Error::other("its answer is larger than 64 KiB"));
     }
     let status = child.wait().await?;
-    group.0 = None;
+    group.has_ended();
     Ok((status.success(), output))
-}
-
-/// A process group that does not outlive its use. Emptied once its leader has been waited for, because
-/// its number may then belong to somebody else.
-struct Group(Option<Pid>);
-
-impl Drop for Group {
-    fn drop(&mut self) {
-        if let Some(leader) = self.0 {
-            // It may be gone already.
-            let _ = kill_process_group(leader, Signal::KILL);
-        }
-    }
 }
 
 #[cfg(test)]

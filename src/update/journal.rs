@@ -189,6 +189,13 @@ impl Journal {
         containers.peek().is_some() && containers.all(|ran| ran.is_good)
     }
 
+    /// Whether `compose_service` was running and as it should be: nothing that does its work and ends.
+    #[must_use]
+    pub fn was_serving(&self, compose_service: &str) -> bool {
+        let mut containers = self.ran.iter().filter(|ran| ran.compose_service == compose_service).peekable();
+        containers.peek().is_some() && containers.all(|ran| ran.is_running && ran.is_good)
+    }
+
     /// Whether `compose_service` is to be replaced.
     #[must_use]
     pub fn is_changed(&self, compose_service: &str) -> bool {
@@ -242,5 +249,13 @@ mod tests {
     fn a_service_was_good_if_all_its_containers_were() {
         let journal = journal();
         assert!(journal.was_good("db") && !journal.was_good("web") && !journal.was_good("cache"));
+    }
+
+    #[test]
+    fn a_service_was_serving_if_all_its_containers_ran_and_were_good() {
+        let mut journal = journal();
+        assert!(journal.was_serving("db") && !journal.was_serving("web") && !journal.was_serving("cache"));
+        journal.ran[2].is_running = false;
+        assert!(!journal.was_serving("db"));
     }
 }

@@ -117,7 +117,11 @@ fn status_shows_problems_first_with_their_causes() {
     assert_eq!(line(&status, "nginx")["digest"], json!(other.digest));
     // Caught between two restarts or in the moment in which it runs.
     let looper = line(&status, "looper");
-    assert!(looper["restarts"].as_i64().unwrap() >= 3 && looper["problem"].to_string().contains("restart"), "{looper:#}");
+    assert!(
+        looper["restarts"].as_i64().unwrap() >= 3 && looper["problem"].to_string().contains("keeps restarting"),
+        "{looper:#}"
+    );
+    assert_eq!(looper["verdict"], "failed");
     assert_eq!(line(&status, "migrate")["exit_code"], 0);
     let is_problem = |line: &Value| !line["problem"].as_array().unwrap().is_empty();
     let places: Vec<bool> = status["containers"].as_array().unwrap().iter().map(is_problem).collect();
@@ -127,7 +131,7 @@ fn status_shows_problems_first_with_their_causes() {
 
     let text = bench.deployment.dkv(["status"]).exit(0);
     text.stdout_contains("router waits for settings (healthy)").stdout_contains("no configuration").stdout_contains("untracked");
-    text.stdout_contains("gone: has no container").stdout_contains("SERVICE");
+    text.stdout_contains("keeps restarting").stdout_contains("gone: has no container").stdout_contains("SERVICE");
     let first = text.stdout.lines().next().unwrap();
     assert!(["settings", "looper", "gone"].iter().any(|name| first.starts_with(name)), "{text}");
 }

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use rustix::process::Signal;
 
 use crate::support::deployment::Compose;
-use crate::support::{Deployment, Health, Image, Outcome, Registry, Run, Running, wait_for};
+use crate::support::{Daemon, Deployment, Health, Image, Outcome, Registry, Run, Running, wait_for};
 
 /// A product of `web` and `side`, running release 1 of both.
 struct Product {
@@ -22,7 +22,11 @@ impl Product {
 
     /// `arrange` may write further files before the first start.
     fn with(topic: &str, compose: Compose, arrange: impl FnOnce(&Self)) -> Self {
-        let product = Self { deployment: Deployment::new(topic), registry: Registry::start(), compose };
+        Self::start(Deployment::new(topic), compose, arrange)
+    }
+
+    fn start(deployment: Deployment, compose: Compose, arrange: impl FnOnce(&Self)) -> Self {
+        let product = Self { deployment, registry: Registry::start(), compose };
         product.publish("web", "1", |image| image.health(Health::Passing));
         product.publish("side", "1", |image| image.health(Health::Passing));
         let services = ["web", "side"].map(|name| (name, product.registry.repository(name)));
@@ -166,14 +170,37 @@ fn what_crashes_or_flaps_is_undone() {
         ("4", |image| image.health(Health::Flapping(1))),
     ] {
         product.publish("web", version, change);
-        // Still on its way while `web` goes up and down.
-        product.publish("side", version, |image| image.health(Health::FromProbe(6)));
         product.dkv(["update-safe", "--timeout", "8s"]).exit(7);
         product.assert_runs("1");
     }
+    // Passes more than once first; the other is still on its way then.
+    product.publish("web", "5", |image| image.health(Health::Flapping(3)));
+    product.publish("side", "5", |image| image.health(Health::FromProbe(6)));
+    product.dkv(["update-safe", "--timeout", "8s"]).exit(7);
+    product.assert_runs("1");
     let rejected = &product.deployment.manifest_data()["rejected"];
     let tags = |service: &str| rejected[service].as_array().map(|list| list.len());
-    assert_eq!((tags("web"), tags("side")), (Some(3), None));
+    assert_eq!((tags("web"), tags("side")), (Some(4), None));
+}
+
+#[test]
+fn a_server_that_ends_well_has_failed_and_a_job_has_not() {
+    let product = Product::with("ended", Compose::V2, |product| {
+        product.publish("web", "1", |image| image);
+        product.publish("side", "1", |image| image.script("exit 0"));
+    });
+    wait_for("a web server that has run for long enough", Duration::from_secs(30), || {
+        let status = product.dkv(["status", "--json"]).exit(0).json();
+        let containers = status["containers"].as_array().cloned().unwrap_or_default();
+        containers.iter().any(|line| line["compose_service"] == "web" && line["verdict"] == "unchecked").then_some(())
+    });
+    product.publish("side", "2", |image| image.script("exit 0"));
+    product.update().exit(0);
+    product.publish("web", "2", |image| image.script("exit 0"));
+    product.update().exit(7).stderr_contains("it should keep running");
+    assert_eq!(product.version("web"), "1");
+    let running = product.deployment.engine().docker(&["inspect", "--format", "{{.State.Running}}", &product.container("web")]);
+    assert_eq!((running.as_str(), product.current_tag("side").as_str()), ("true", "2"));
 }
 
 #[test]
@@ -436,8 +463,8 @@ fn encrypt(product: &Product, text: &str) {
 #[test]
 fn returning_takes_no_time_once_all_is_healthy() {
     let product = Product::new("quick");
-    product.publish("web", "2", |image| image.health(Health::FromProbe(4)));
-    let mut running = product.update().spawn();
+    product.publish("web", "2", |image| image.health(AFTER_ITS_TRIAL));
+    let mut running = product.dkv(["update-safe"]).spawn();
     let name = wait_for("the new container", Duration::from_secs(30), || {
         let names = product.deployment.engine().containers(product.deployment.project(), "web");
         let [name] = names.as_slice() else { return None };
@@ -456,6 +483,94 @@ fn returning_takes_no_time_once_all_is_healthy() {
     let returned = healthy.elapsed();
     let done: Outcome = running.exit(0);
     assert!(returned < Duration::from_millis(300), "{returned:?}\n{done}");
+}
+
+/// The health of a new release that is healthy only after the window in which it is on trial.
+const AFTER_ITS_TRIAL: Health = Health::FromProbe(28);
+
+#[test]
+fn what_hangs_is_ended_and_what_ran_comes_back() {
+    let product = Product::with("hang", Compose::V2, with_database);
+    let before = [product.container("web"), product.container("db")];
+    let docker = crate::support::program("docker");
+    let script = format!(
+        "#!/bin/sh\nif [ -e hang ]; then case \" $* \" in *\" $(/bin/cat hang) \"*) /bin/rm hang; exec /bin/sleep 1000;; esac; fi\n\
+         exec {} \"$@\"\n",
+        docker.display()
+    );
+    product.deployment.install("docker", &script);
+    let hanging = |version: &str, action: &str| {
+        product.publish("web", version, |image| image.health(Health::Passing));
+        product.deployment.write("hang", action);
+        product.dkv(["update-safe", "--timeout", "1s"]).timeout(Duration::from_secs(180)).spawn()
+    };
+    let stopping = hanging("2", "stop").exit(6);
+    stopping.stderr_contains("had not ended after").stderr_contains("stop");
+    assert_eq!([product.container("web"), product.container("db")], before);
+    product.assert_runs("1");
+    assert_eq!(product.health("db"), "healthy");
+
+    let replacing = hanging("3", "up").exit(7);
+    replacing.stderr_contains("had not ended after");
+    product.assert_runs("1");
+    assert_eq!((product.container("db"), product.current_tag("web")), (before[1].clone(), "1".to_owned()));
+}
+
+#[test]
+fn a_backup_command_that_hangs_is_ended_with_its_children() {
+    let product = Product::with("dump", Compose::V2, |product| {
+        let manifest = product.deployment.manifest();
+        let backup = "data_backup: {command: 'sleep 1000 & echo $! >pid; wait', timeout: 1s}\n";
+        product.deployment.write("version-manifest.yaml", &(manifest + backup));
+    });
+    let web = product.container("web");
+    product.publish("web", "2", |image| image.health(Health::Passing));
+    product.update().exit(3).stderr_contains("had not ended after 1 s").stderr_contains("timeout");
+    let pid = product.deployment.read("pid").trim().to_owned();
+    wait_for("the end of its child", Duration::from_secs(10), || {
+        let status = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+        (status.is_empty() || status.contains(") Z ")).then_some(())
+    });
+    assert_eq!(product.container("web"), web);
+    product.assert_runs("1");
+}
+
+#[test]
+fn a_daemon_that_hangs_for_a_while_ends_old_and_healthy_or_new_and_healthy() {
+    let daemon = Daemon::private();
+    let deployment = Deployment::on(daemon.engine(), "stall");
+    let product = Product::start(deployment, Compose::V2, |_| {});
+    product.publish("web", "2", |image| image.health(Health::Failing));
+    let running = product.stop_in("judging", product.dkv(["update-safe", "--timeout", "90s"]), Signal::CONT);
+    daemon.signal(Signal::STOP);
+    wait_for("the restore", Duration::from_secs(120), || (product.journal_state().as_deref() == Some("restoring")).then_some(()));
+    daemon.signal(Signal::CONT);
+    running.exit(7).stderr_contains("has not answered for");
+    product.assert_runs("1");
+}
+
+#[test]
+fn a_closed_output_does_not_change_what_is_done() {
+    let product = Product::new("closed");
+    product.publish("web", "2", |image| image.health(Health::Passing));
+    let command = format!("{} update-safe --timeout 8s 2>&1 | /usr/bin/head -c 0", env!("CARGO_BIN_EXE_dkv"));
+    product.deployment.command(std::path::Path::new("/bin/sh"), ["-c", &command]).exit(0);
+    product.assert_runs("2");
+    assert_eq!(product.current_tag("web"), "2");
+}
+
+#[test]
+fn the_newest_three_data_backups_are_kept() {
+    let product = Product::with("three", Compose::V2, with_database);
+    let mut made = Vec::new();
+    for version in ["2", "3", "4", "5"] {
+        product.publish("web", version, |image| image.health(Health::Passing));
+        let done = product.dkv(["--json", "update-safe"]).exit(0);
+        made.push(done.json()["data_backup"].as_str().unwrap().to_owned());
+    }
+    let mut kept: Vec<String> = made[1..].iter().flat_map(|name| [name.clone(), format!("{name}.sha256")]).collect();
+    kept.sort();
+    assert_eq!(product.deployment.list(".version-backups/data"), kept);
 }
 
 #[test]

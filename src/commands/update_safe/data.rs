@@ -3,6 +3,7 @@
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::sync::Arc;
+use std::time::Duration;
 
 use anyhow::{Context as _, Result};
 use chrono::Local;
@@ -14,6 +15,7 @@ use crate::compose::config::Source as MountSource;
 use crate::compose::{Action, Project, Set};
 use crate::error;
 use crate::model::manifest::DataBackup;
+use crate::process::Group;
 
 impl Update<'_> {
     /// Saves the data as the manifest asks; containers that use it are stopped for the copy.
@@ -24,7 +26,7 @@ impl Update<'_> {
         let sources = match self.deployment()?.manifest.data_backup.clone() {
             DataBackup::None => return Ok(()),
             DataBackup::Databases if !self.launch.has_databases() => return Ok(()),
-            DataBackup::Command(command) => return self.run_command(&command).await,
+            DataBackup::Command { words, timeout } => return self.run_command(&words, timeout).await,
             DataBackup::Paths(paths) => {
                 let place = |path: &String| Source { path: self.app.store.directory().join(path), volume: None };
                 paths.iter().map(place).collect()
@@ -68,8 +70,7 @@ impl Update<'_> {
         self.app.ui.step("Saving", names.join(", "));
         if !self.journal.stopped.is_empty() {
             let stop = Action::Stop { services: self.journal.stopped.clone() };
-            self.app.touch_containers();
-            self.launch.compose.run(self.all(), &stop, &self.launch.environment).await?;
+            self.compose(&stop, &self.launch.environment).await?;
         }
         let stamp = self.app.now.with_timezone(&Local).format("%Y%m%d%H%M%S").to_string();
         let made_at = self.app.stamp().at;
@@ -77,22 +78,28 @@ impl Update<'_> {
     }
 
     /// The operator's own command, a dump for example; nothing is stopped for it.
-    async fn run_command(&self, command: &[String]) -> Result<()> {
+    async fn run_command(&self, command: &[String], limit: Duration) -> Result<()> {
         let Some((program, arguments)) = command.split_first() else { return Ok(()) };
         self.app.ui.step("Saving", format!("data with `{}`", command.join(" ")));
         let mut child = tokio::process::Command::new(program);
         child.args(arguments).current_dir(self.app.store.directory());
-        child.stdin(Stdio::null()).stdout(Stdio::null()).kill_on_drop(true);
+        child.stdin(Stdio::null()).stdout(Stdio::null()).process_group(0);
         self.launch.environment.apply(&mut child);
         let failed = |how: String| {
             error::state(format!("the data backup failed: `{}` {how}", command.join(" ")))
                 .with_hint("nothing was stopped; mend `data_backup` in the manifest, or leave it out with --no-data-backup")
         };
-        let ended = tokio::select! {
-            ended = child.status() => ended,
+        let mut child = child.spawn().map_err(|source| failed(format!("cannot be run: {source}")))?;
+        let group = Group::of(&child);
+        let status = tokio::select! {
+            ended = child.wait() => ended.context("cannot wait for the data backup")?,
             () = self.app.interruption().raised() => return Err(interrupted()),
+            () = tokio::time::sleep(limit) => {
+                let how = format!("had not ended after {} s and was ended; `timeout` beside it allows more", limit.as_secs());
+                return Err(failed(how).into());
+            }
         };
-        let status = ended.map_err(|source| failed(format!("cannot be run: {source}")))?;
+        group.has_ended();
         if status.success() { Ok(()) } else { Err(failed(format!("ended with {status}")).into()) }
     }
 }

@@ -28,7 +28,7 @@ impl Update<'_> {
         if replaced && let Err(error) = self.bring_back().await {
             problems.push(not_interrupted(error)?);
         }
-        let judged = self.judge(|name| self.journal.was_good(name)).await?;
+        let judged = self.judge(self.expectations(|name| self.journal.was_good(name))).await?;
         problems.extend(judged.failures().flat_map(health::explain));
         let is_good = judged.failures().next().is_none();
         self.restore_problems = problems;
@@ -45,7 +45,7 @@ impl Update<'_> {
         let environment = self.launch.environment.clone().with(self.journal.variables_before.clone());
         if !lacked.is_empty() {
             let stop = Action::Stop { services: lacked };
-            self.launch.compose.run(self.all(), &stop, &environment).await?;
+            self.compose(&stop, &environment).await?;
         }
         if had.is_empty() { Ok(()) } else { self.up(had, &environment).await }
     }
@@ -56,8 +56,9 @@ impl Update<'_> {
             return Ok(());
         }
         let start = Action::Start { services: services.to_vec() };
-        self.launch.compose.run(self.all(), &start, &self.launch.environment).await?;
-        let judged = self.judge(|name| services.iter().any(|service| service == name) && self.journal.was_good(name)).await?;
+        self.compose(&start, &self.launch.environment).await?;
+        let is_asked = |name: &str| services.iter().any(|service| service == name) && self.journal.was_good(name);
+        let judged = self.judge(self.expectations(is_asked)).await?;
         let problems: Vec<String> = judged.failures().flat_map(health::explain).collect();
         if problems.is_empty() { Ok(()) } else { Err(error::docker(problems.join("\n")).into()) }
     }

@@ -5,6 +5,7 @@ use std::time::Duration;
 use indexmap::IndexMap;
 
 use super::{ComposeSettings, Custom, DataBackup, Ecr, EnvSettings, LogSettings, Manifest, Rejected, Service, Source};
+use crate::model::duration;
 use crate::model::env_file::{self, Pin};
 use crate::model::history::{History, Release};
 use crate::model::reference::{Digest, Repository, ServiceName, Tag};
@@ -12,6 +13,9 @@ use crate::model::yaml::{Document, Kind, Node, YamlError};
 
 /// Who the old migration wizard says has deployed a version; it wrote image IDs where digests belong.
 const OLD_WIZARD: &str = "migration";
+
+/// How long the operator's own backup command may take, unless the manifest says otherwise.
+const COMMAND_TIMEOUT: Duration = Duration::from_secs(60 * 60);
 
 impl Manifest {
     /// Reads a manifest from the bytes of its file.
@@ -195,11 +199,14 @@ fn read_data_backup(root: Node<'_>) -> Result<DataBackup, YamlError> {
     }
     node.mapping()?;
     let (paths, command) = (texts(node, "paths")?, optional(node, "command"));
+    let timeout = read_duration(node, "timeout")?.unwrap_or(COMMAND_TIMEOUT);
     match command {
         Some(_) if !paths.is_empty() => Err(node.error("`data_backup` takes `paths` or `command`, not both")),
-        Some(command) if command.kind() == Kind::Sequence => Ok(DataBackup::Command(texts(node, "command")?)),
+        Some(command) if command.kind() == Kind::Sequence => Ok(DataBackup::Command { words: texts(node, "command")?, timeout }),
         // A text is what the operator would type: a shell runs it.
-        Some(command) => Ok(DataBackup::Command(vec!["sh".to_owned(), "-c".to_owned(), command.text()?.to_owned()])),
+        Some(command) => {
+            Ok(DataBackup::Command { words: vec!["sh".to_owned(), "-c".to_owned(), command.text()?.to_owned()], timeout })
+        }
         None if paths.is_empty() => Err(node.error("`data_backup` needs `paths` or `command`")),
         None => Ok(DataBackup::Paths(paths)),
     }
@@ -251,7 +258,7 @@ fn read_service(name: ServiceName, node: Node<'_>, parts: &Parts<'_>, warnings: 
     service.env_tag = read_variable(node, "env_tag")?;
     service.env_image = read_variable(node, "env_image")?;
     service.version_pattern = optional_text(node, "version_pattern")?;
-    service.health_timeout = read_seconds(node, "health_timeout")?;
+    service.health_timeout = read_duration(node, "health_timeout")?;
     service.deployed_at = optional_text(node, "deployed_at")?;
     service.deployed_by = optional_text(node, "deployed_by")?;
     if let Some(custom) = parts.custom {
@@ -293,16 +300,12 @@ fn read_variable(node: Node<'_>, key: &str) -> Result<Option<String>, YamlError>
     Err(position.error(format!("`{key}` must be a variable name: letters, digits and `_`")))
 }
 
-fn read_seconds(node: Node<'_>, key: &str) -> Result<Option<Duration>, YamlError> {
+fn read_duration(node: Node<'_>, key: &str) -> Result<Option<Duration>, YamlError> {
     let Some(value) = optional(node, key) else { return Ok(None) };
-    let text = value.text()?;
-    let (number, factor) = match text.strip_suffix('m') {
-        Some(minutes) => (minutes, 60),
-        None => (text.strip_suffix('s').unwrap_or(text), 1),
-    };
-    let seconds: u64 =
-        number.trim().parse().map_err(|_| value.error(format!("`{key}` must be a number of seconds, `60s` or `2m`")))?;
-    Ok(Some(Duration::from_secs(seconds.saturating_mul(factor))))
+    let length = duration::parse(value.text()?);
+    length
+        .map(Some)
+        .ok_or_else(|| value.error(format!("`{key}` must be a number of seconds, or a time such as `90s`, `2m` or `1h`")))
 }
 
 fn read_custom(node: Node<'_>) -> Result<Option<Custom>, YamlError> {
