@@ -428,6 +428,9 @@ pub struct UpdateSafe {
     /// Leave out the data backup, this once
     #[arg(long)]
     pub no_data_backup: bool,
+    /// Restore only the services whose new version fails, and keep the others' (exit 9)
+    #[arg(long, conflicts_with_all = ["resume", "abort"])]
+    pub keep_going: bool,
     /// Wait this long for the containers to become healthy [default: the manifest's, else 120s]
     #[arg(long, value_name = "DURATION", value_parser = duration)]
     pub timeout: Option<Duration>,

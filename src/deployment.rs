@@ -83,6 +83,13 @@ impl Deployment {
         assignments(&self.manifest, &self.hash, choose)
     }
 
+    /// The variables that tell Compose which image of `service` to run.
+    #[must_use]
+    pub fn variables_of(&self, service: &Service) -> Vec<String> {
+        let own = ["IMAGE", "TAG"].map(|suffix| env_file::variable(&self.manifest.env.prefix, &service.name, suffix));
+        own.into_iter().chain(service.env_image.clone()).chain(service.env_tag.clone()).collect()
+    }
+
     /// The text that `versions.env` should have.
     ///
     /// # Errors

@@ -215,6 +215,7 @@ async fn dispatch_async(app: &App, command: Command) -> Result<Exit> {
             let options = dkv::update::Options {
                 retry: arguments.retry,
                 no_data_backup: arguments.no_data_backup,
+                keep_going: arguments.keep_going,
                 timeout: arguments.timeout,
             };
             let request = Request { resume: arguments.resume, abort: arguments.abort, dry_run: arguments.dry_run, options };

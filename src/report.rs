@@ -16,7 +16,7 @@ use crate::model::history::Release;
 use crate::model::manifest::{Manifest, Service, Source};
 use crate::plan::{Outcome, Step};
 
-pub use update::{ReplacedService, RestoredData, SafeUpdate};
+pub use update::{GivenUpService, ReplacedService, RestoredData, SafeUpdate};
 
 /// A report with what every JSON document carries.
 #[derive(Debug, Serialize)]

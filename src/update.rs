@@ -9,6 +9,6 @@ mod journal;
 mod machine;
 mod scope;
 
-pub use journal::{Journal, Kept, Options, Ran, Target};
+pub use journal::{GivenUp, Journal, Kept, Options, Ran, Target};
 pub use machine::{Next, Outcome, State};
 pub use scope::{culprits, kept_service, main_container, reject, to_replace};

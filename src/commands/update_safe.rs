@@ -9,6 +9,7 @@ mod downtime;
 mod prepare;
 mod report;
 mod restore;
+mod retreat;
 
 use std::collections::BTreeMap;
 
@@ -178,7 +179,10 @@ impl<'a> Update<'a> {
             let mut outcome = match self.work().await {
                 Ok(outcome) => outcome,
                 Err(error) if error::kind(&error) == Kind::Interrupted => return Err(self.interrupted()),
-                Err(error) => self.fail(error),
+                Err(error) => {
+                    let failed = self.fail(error);
+                    if self.retreat()? { Outcome::Retreat } else { failed }
+                }
             };
             loop {
                 match self.journal.state.after(outcome) {
@@ -293,7 +297,13 @@ impl<'a> Update<'a> {
 
     /// What of the new state must be good: what was replaced, and what was good before.
     fn counts(&self, compose_service: &str) -> bool {
-        self.journal.is_changed(compose_service) || self.journal.was_good(compose_service)
+        self.is_new(compose_service) || self.journal.was_good(compose_service)
+    }
+
+    /// Whether a Compose service runs a new release.
+    fn is_new(&self, compose_service: &str) -> bool {
+        let is_given_up = || self.tracked().get(compose_service).is_some_and(|service| self.journal.is_given_up(service));
+        self.journal.is_changed(compose_service) && !is_given_up()
     }
 
     async fn look(&self) -> Result<health::Deployment> {
@@ -324,7 +334,7 @@ impl<'a> Update<'a> {
 
     async fn judge_new(&mut self) -> Result<()> {
         self.app.ui.step("Checking", "that the new containers are healthy");
-        let expectations = self.expectations(|name| self.counts(name)).on_trial(|name| self.journal.is_changed(name));
+        let expectations = self.expectations(|name| self.counts(name)).on_trial(|name| self.is_new(name));
         let judged = self.judge(expectations).await?;
         if judged.failures().next().is_none() {
             self.judged = Some(judged);

@@ -9,18 +9,30 @@ use super::{ContainerLine, Files, ServiceChange};
 pub struct SafeUpdate {
     /// Whether nothing was done.
     pub dry_run: bool,
-    /// `updated`, `unchanged`, or `restored` after `--abort`; `planned` with `--dry-run`.
+    /// `updated`, `partly-updated` (with `--keep-going`), `unchanged`, or `restored` after `--abort`;
+    /// `planned` with `--dry-run`.
     pub result: &'static str,
     /// One entry a service of the manifest.
     pub services: Vec<ServiceChange>,
     /// The Compose services whose containers were replaced.
     pub replaced: Vec<ReplacedService>,
+    /// The services whose new version failed and was given up, with `--keep-going`.
+    pub given_up: Vec<GivenUpService>,
     /// The containers as they run now, problems first.
     pub containers: Vec<ContainerLine>,
     /// The data backup that was made.
     pub data_backup: Option<String>,
     /// What became of the deployment's files.
     pub files: Files,
+}
+
+/// A service whose new version was given up.
+#[derive(Debug, Clone, Serialize)]
+pub struct GivenUpService {
+    /// The manifest service.
+    pub service: String,
+    /// Why.
+    pub reason: String,
 }
 
 /// A Compose service whose containers were replaced.

@@ -49,6 +49,9 @@ pub struct Journal {
     pub reason: Vec<String>,
     /// The services whose new release is at fault.
     pub culprits: Vec<ServiceName>,
+    /// The services whose new release was given up while the others' updates went on.
+    #[serde(default)]
+    pub given_up: Vec<GivenUp>,
 }
 
 /// How an update was asked for.
@@ -58,6 +61,9 @@ pub struct Options {
     pub retry: bool,
     /// Leave the data backup out.
     pub no_data_backup: bool,
+    /// Go on with the other services when one fails.
+    #[serde(default)]
+    pub keep_going: bool,
     /// How long containers may take to become healthy, where not the manifest's time holds.
     pub timeout: Option<Duration>,
 }
@@ -79,6 +85,17 @@ pub struct Ran {
     pub is_running: bool,
     /// Whether it was as it should be.
     pub is_good: bool,
+}
+
+/// A service whose old version was kept or brought back while the others were updated.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct GivenUp {
+    /// The manifest service.
+    pub service: ServiceName,
+    /// Why, line by line.
+    pub reason: Vec<String>,
+    /// Whether its digest was found bad, and is remembered as such.
+    pub is_rejected: bool,
 }
 
 /// An image that ran, and what brings it back.
@@ -147,6 +164,7 @@ impl Journal {
             data_backup: None,
             reason: Vec::new(),
             culprits: Vec::new(),
+            given_up: Vec::new(),
         }
     }
 
@@ -194,6 +212,12 @@ impl Journal {
     pub fn was_serving(&self, compose_service: &str) -> bool {
         let mut containers = self.ran.iter().filter(|ran| ran.compose_service == compose_service).peekable();
         containers.peek().is_some() && containers.all(|ran| ran.is_running && ran.is_good)
+    }
+
+    /// Whether the new release of `service` was given up.
+    #[must_use]
+    pub fn is_given_up(&self, service: &ServiceName) -> bool {
+        self.given_up.iter().any(|given_up| given_up.service == *service)
     }
 
     /// Whether `compose_service` is to be replaced.

@@ -29,6 +29,8 @@ pub enum Outcome {
     Done,
     /// There is nothing to replace.
     Nothing,
+    /// It failed for some services only, whose old versions are to come back beside the others' new ones.
+    Retreat,
     /// It failed.
     Failed,
 }
@@ -48,7 +50,7 @@ impl State {
     /// What follows on the end of this state's work.
     #[must_use]
     pub fn after(self, outcome: Outcome) -> Next {
-        use Outcome::{Done, Failed, Nothing};
+        use Outcome::{Done, Failed, Nothing, Retreat};
         match (self, outcome) {
             (Self::Preparing, Done) => Next::Go(Self::Saving),
             (Self::Preparing, Nothing) => Next::Go(Self::Recording),
@@ -56,11 +58,12 @@ impl State {
             (Self::Replacing, Done | Nothing) => Next::Go(Self::Judging),
             (Self::Judging, Done | Nothing) => Next::Go(Self::Recording),
             // Nothing was stopped or replaced: there is nothing to bring back.
-            (Self::Preparing, Failed) | (Self::Recording | Self::Restoring, Done | Nothing) => Next::End,
-            (Self::Saving | Self::Replacing | Self::Judging, Failed) => Next::Go(Self::Restoring),
+            (Self::Preparing, Failed | Retreat) | (Self::Recording | Self::Restoring, Done | Nothing) => Next::End,
+            (Self::Replacing | Self::Judging, Retreat) => Next::Go(Self::Replacing),
+            (Self::Saving | Self::Replacing | Self::Judging, Failed) | (Self::Saving, Retreat) => Next::Go(Self::Restoring),
             // Healthy versions are not given up because a file cannot be written.
-            (Self::Recording, Failed) => Next::Stay,
-            (Self::Restoring, Failed) => Next::Go(Self::RestoreFailed),
+            (Self::Recording, Failed | Retreat) => Next::Stay,
+            (Self::Restoring, Failed | Retreat) => Next::Go(Self::RestoreFailed),
             (Self::RestoreFailed, _) => Next::Stay,
         }
     }
@@ -154,6 +157,13 @@ mod tests {
                 _ => (State::Restoring, Next::End),
             };
             assert_eq!(end(State::Preparing, outcome), expected, "{failing:?}");
+        }
+    }
+
+    #[test]
+    fn after_a_retreat_the_rest_is_judged_again() {
+        for failing in [State::Replacing, State::Judging] {
+            assert_eq!(failing.after(Outcome::Retreat), Next::Go(State::Replacing));
         }
     }
 

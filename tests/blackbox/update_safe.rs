@@ -204,6 +204,31 @@ fn a_server_that_ends_well_has_failed_and_a_job_has_not() {
 }
 
 #[test]
+fn one_bad_release_of_two_can_be_left_out() {
+    let product = Product::new("partly");
+    let (bad, version) = (product.publish("web", "2", |image| image.crashing(3)), "2");
+    product.publish("side", version, |image| image.health(Health::Passing));
+    let partly = product.dkv(["--json", "update-safe", "--keep-going", "--timeout", "8s"]).exit(9);
+    partly.stderr_contains("web was not updated").stderr_contains("code 3").stderr_contains("--retry");
+    assert_eq!(
+        (partly.json()["result"].as_str(), partly.json()["given_up"][0]["service"].as_str()),
+        (Some("partly-updated"), Some("web"))
+    );
+    product.assert_runs("1");
+    assert_eq!((product.version("side").as_str(), product.health("side").as_str()), ("2", "healthy"));
+    assert_eq!((product.current_tag("web").as_str(), product.current_tag("side").as_str()), ("1", "2"));
+    assert_eq!(product.deployment.manifest_data()["rejected"]["web"][0]["digest"].as_str(), Some(bad.as_str()));
+    let before = [product.container("web"), product.container("side")];
+    product.dkv(["up"]).exit(0);
+    assert_eq!([product.container("web"), product.container("side")], before, "what runs is what is recorded");
+
+    // Nothing is left to go on with: all goes back, as without the option.
+    product.publish("web", "3", |image| image.crashing(3));
+    product.dkv(["update-safe", "--keep-going", "--timeout", "8s"]).exit(7);
+    product.assert_runs("1");
+}
+
+#[test]
 fn a_migration_that_fails_keeps_the_application_as_it_was() {
     let product = Product::with("migration", Compose::V2, |product| {
         let image = "${DK_WEB_IMAGE}:${DK_WEB_TAG:-latest}";

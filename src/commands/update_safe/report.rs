@@ -9,7 +9,7 @@ use crate::error::{Error, Kind};
 use crate::model::reference::ServiceName;
 use crate::observe::LocalImages;
 use crate::plan::{Outcome, Step};
-use crate::report::{Changes, ReleaseView, ReplacedService, SafeUpdate, ServiceChange, Started};
+use crate::report::{Changes, GivenUpService, ReleaseView, ReplacedService, SafeUpdate, ServiceChange, Started};
 
 impl Update<'_> {
     /// `--dry-run`.
@@ -33,7 +33,17 @@ impl Update<'_> {
     /// The end of an update that went well.
     pub(super) fn show_updated(mut self, steps: &[Step]) -> Result<Exit> {
         let is_change = !self.journal.changed.is_empty() || steps.iter().any(Step::is_change);
-        self.report.result = if is_change { "updated" } else { "unchanged" };
+        self.report.result = match is_change {
+            _ if !self.journal.given_up.is_empty() => "partly-updated",
+            true => "updated",
+            false => "unchanged",
+        };
+        self.report.given_up = self
+            .journal
+            .given_up
+            .iter()
+            .map(|one| GivenUpService { service: one.service.to_string(), reason: one.reason.join("\n") })
+            .collect();
         self.report.data_backup.clone_from(&self.journal.data_backup);
         self.collect(steps);
         let (app, downtime) = (self.app, &self.downtime);
@@ -68,7 +78,20 @@ impl Update<'_> {
         if !others.is_empty() {
             app.ui.warn(format!("not part of the update, and not as it should be, as before:\n{}", others.join("\n")));
         }
-        Ok(Exit::Done)
+        if self.journal.given_up.is_empty() {
+            return Ok(Exit::Done);
+        }
+        for given_up in &self.journal.given_up {
+            let message = format!("{} was not updated: {}", given_up.service, given_up.reason.join("\n"));
+            let rejected = if given_up.is_rejected {
+                "; its new release is rejected until a newer one appears, `dkv update-safe --retry` takes it all the same"
+            } else {
+                ""
+            };
+            let hint = format!("what it ran before runs{rejected}{}", self.about_data());
+            app.ui.error(&Error::new(Kind::Docker, message).with_hint(hint).into());
+        }
+        Ok(Exit::Partial)
     }
 
     fn collect(&mut self, steps: &[Step]) {

@@ -65,7 +65,7 @@ impl Update<'_> {
 
     /// Remembers the digests that failed. That they cannot be written down must not hide that the old
     /// versions are back.
-    fn record_rejected(&self) {
+    pub(super) fn record_rejected(&self) {
         let recorded = self.rejections().and_then(|steps| {
             let deployment = self.deployment()?;
             if steps.is_empty() { Ok(()) } else { self.app.commit(deployment, &steps).map(drop) }
