@@ -2,22 +2,12 @@
 //! healthy. `tests/bench/run.sh updates` prints how many did, and the median and the worst time.
 //!
 //! `DKV_BAD_UPDATES` says how many (20 by default; a release takes 200).
-#![allow(
-    clippy::print_stdout,
-    clippy::expect_used,
-    clippy::unwrap_used,
-    clippy::panic,
-    reason = "a benchmark prints its figures and stops at the first surprise"
-)]
-
-#[path = "../blackbox/support/mod.rs"]
-mod support;
 
 use std::time::Duration;
 
-use support::{Deployment, Health, Image, Registry};
+use crate::support::{Deployment, Health, Image, Registry};
 
-fn main() {
+pub fn run() {
     let count = std::env::var("DKV_BAD_UPDATES").ok().and_then(|text| text.parse().ok()).unwrap_or(20_u32);
     let registry = Registry::start();
     let good = || Image::new("web").health(Health::Passing).health_interval_ms(200);
