@@ -54,6 +54,8 @@ pub struct ServiceConfig {
     pub profiles: Vec<String>,
     /// The bind mounts and volumes.
     pub mounts: Vec<Mount>,
+    /// How many containers it shall have.
+    pub scale: i64,
 }
 
 impl ServiceConfig {
@@ -70,7 +72,14 @@ impl ServiceConfig {
             container_name: None,
             profiles: Vec::new(),
             mounts: Vec::new(),
+            scale: 1,
         }
+    }
+
+    /// Whether it shall have a container at all; the files may scale it to none.
+    #[must_use]
+    pub fn is_wanted(&self) -> bool {
+        self.scale > 0
     }
 }
 
@@ -150,6 +159,10 @@ pub fn parse_v1(text: &str, name: String, active: &[String]) -> Result<Project> 
     let mut raw: RawProject = serde_yaml::from_str(text).context("cannot read what `docker-compose config` printed")?;
     raw.services
         .retain(|_, service| service.profiles.is_empty() || service.profiles.iter().any(|profile| active.contains(profile)));
+    // v2 takes the replicas of every mode, v1 those of this one only.
+    for service in raw.services.values_mut() {
+        service.deploy = service.deploy.take().filter(|deploy| deploy.mode.as_deref().is_none_or(|mode| mode == "replicated"));
+    }
     Ok(raw.into_project(name))
 }
 
@@ -184,6 +197,14 @@ struct RawService {
     profiles: Vec<String>,
     #[serde(default)]
     volumes: Vec<RawMount>,
+    scale: Option<i64>,
+    deploy: Option<RawDeploy>,
+}
+
+#[derive(Deserialize)]
+struct RawDeploy {
+    mode: Option<String>,
+    replicas: Option<i64>,
 }
 
 #[derive(Deserialize)]
@@ -280,6 +301,7 @@ impl RawService {
             container_name: self.container_name,
             profiles: self.profiles,
             mounts: self.volumes.into_iter().filter_map(|mount| mount.into_mount(volumes)).collect(),
+            scale: self.scale.or(self.deploy.and_then(|deploy| deploy.replicas)).unwrap_or(1),
         }
     }
 }
@@ -444,6 +466,29 @@ volumes:
         assert!(project.is_awaited_to_complete("migrate"));
         assert_eq!(project.volumes["empty"].name, "shop_empty");
         assert!(!format!("{project:?}").contains("hush"));
+    }
+
+    #[test]
+    fn both_composes_say_how_many_containers_there_shall_be() {
+        let services = [
+            ("replicas", "deploy: {replicas: 0}", 0),
+            ("scale", "scale: 0", 0),
+            ("two", "deploy: {replicas: 2, resources: {}}", 2),
+            ("limited", "deploy: {resources: {limits: {memory: 10M}}}", 1),
+            ("one", "image: a", 1),
+        ];
+        let text: String = services.iter().map(|(name, text, _)| format!("  {name}: {{{text}}}\n")).collect();
+        let text = format!("name: shop\nservices:\n{text}");
+        let json: serde_json::Value = serde_yaml::from_str(&text).unwrap();
+        for project in [parse_v1(&text, "shop".to_owned(), &[]).unwrap(), parse_v2(&json.to_string()).unwrap()] {
+            for (name, _, scale) in services {
+                let service = project.service(name).unwrap();
+                assert_eq!((service.scale, service.is_wanted()), (scale, scale > 0), "{name}");
+            }
+        }
+        let global = "{\"name\": \"shop\", \"services\": {\"a\": {\"deploy\": {\"mode\": \"global\", \"replicas\": 0}}}}";
+        let v1 = parse_v1(global, "shop".to_owned(), &[]).unwrap();
+        assert_eq!((v1.services[0].scale, parse_v2(global).unwrap().services[0].scale), (1, 0));
     }
 
     #[test]

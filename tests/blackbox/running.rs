@@ -274,6 +274,38 @@ fn a_migration_that_ends_well_is_a_success_and_one_image_serves_several_compose_
 }
 
 #[test]
+fn what_is_scaled_to_none_is_not_missing() {
+    let registry = Registry::start();
+    publish(&registry, "web", "one");
+    publish(&registry, "db", "one");
+    for compose in [Compose::V2, Compose::V1] {
+        let deployment = with_database("scaled", &registry);
+        let image = "${DK_WEB_IMAGE:-x}:${DK_WEB_TAG:-latest}";
+        let worker = format!("  worker: {{image: '{image}', deploy: {{replicas: 0}}}}\n  cron: {{image: '{image}', scale: 0}}\n");
+        deployment.write("docker-compose.yml", &(deployment.read("docker-compose.yml") + &worker));
+        deployment.write("db-docker-compose.yml", &(deployment.read("db-docker-compose.yml") + "    scale: 0\n"));
+        let dkv = |args: &[&'static str]| deployment.dkv(args.iter().copied()).compose(compose).exit(0);
+        let up = dkv(&["up", "--json"]);
+        up.stderr_lacks("databases first");
+        let status = dkv(&["status", "--json"]).json();
+        for lines in [&up.json()["containers"], &status["containers"]] {
+            let names: Vec<_> = lines.as_array().unwrap().iter().map(|line| line["compose_service"].as_str().unwrap()).collect();
+            assert_eq!(names, ["web"], "{compose:?}");
+        }
+        assert_eq!(status["healthy"], true, "{compose:?}: {status:#}");
+        dkv(&["verify"]);
+        dkv(&["restart"]);
+
+        publish(&registry, "web", &format!("two for {compose:?}"));
+        let updated = dkv(&["update-safe", "--json", "--no-data-backup"]).json();
+        let replaced: Vec<_> =
+            updated["replaced"].as_array().unwrap().iter().map(|one| one["compose_service"].as_str().unwrap()).collect();
+        assert_eq!(replaced, ["web"], "{compose:?}");
+        assert!(runs(&deployment, "web"));
+    }
+}
+
+#[test]
 fn without_a_manifest_compose_runs_as_it_is() {
     let registry = Registry::start();
     publish(&registry, "web", "one");
