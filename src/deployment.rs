@@ -93,6 +93,15 @@ impl Deployment {
         Ok(env_file::render(&store.manifest_name(), &digest, &self.assignments()?))
     }
 
+    /// Makes sure, before anything expensive happens, that a change can be recorded.
+    ///
+    /// # Errors
+    ///
+    /// As for [`Store::check_writable`].
+    pub fn check_writable(&self, store: &Store) -> Result<()> {
+        store.check_writable(Some(&self.env_path(store)))
+    }
+
     /// Where `versions.env` is.
     #[must_use]
     pub fn env_path(&self, store: &Store) -> PathBuf {

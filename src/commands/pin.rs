@@ -97,7 +97,7 @@ pub async fn pin(app: &App, files: &[PathBuf], options: Options) -> Result<Exit>
 /// Records what the tracked tags name now; with `dry_run`, only in memory.
 async fn record_latest(app: &App, deployment: &mut Deployment, dry_run: bool, report: &mut Pins) -> Result<()> {
     if !dry_run {
-        app.store.check_writable()?;
+        deployment.check_writable(&app.store)?;
     }
     let mut changes = Changes::default();
     let (held, followed): (Vec<_>, Vec<_>) = deployment.manifest.services.values().partition(|service| service.held);
