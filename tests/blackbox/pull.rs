@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use serde_json::Value;
 
-use crate::support::{Deployment, Fault, Image, On, Proxy, Pushed, Registry, wait_for};
+use crate::support::{Deployment, Fault, Gate, Image, On, Proxy, Pushed, Registry, wait_for};
 
 /// Pushes `name` under `latest`; another version is another digest.
 fn publish(registry: &Registry, name: &str, version: &str) -> Pushed {
@@ -106,13 +106,15 @@ fn a_tag_that_moves_between_resolving_and_pulling_does_not_matter() {
     let registry = Registry::start();
     let old = publish(&registry, "web", "old");
     let proxy = Proxy::to(&registry);
-    proxy.fault(On::target("/manifests/sha256:"), Fault::Delay(Duration::from_millis(700)));
+    let gate = Gate::default();
+    proxy.fault(On::target("/manifests/sha256:"), Fault::Hold(gate.clone()));
     let deployment = product("moving", &["web"], |name| proxy.repository(name));
     let running = deployment.dkv(["pull-latest"]).spawn();
-    wait_for("the tag is resolved", Duration::from_secs(20), || {
+    wait_for("the tag is resolved", Duration::from_secs(60), || {
         proxy.requests().iter().any(|seen| seen.target().contains("latest") && seen.status == Some(200)).then_some(())
     });
     let new = publish(&registry, "web", "new");
+    gate.open();
     running.exit(0);
     assert_ne!(old.digest, new.digest);
     assert_eq!(current_digest(&deployment, "web"), old.digest);

@@ -220,7 +220,7 @@ fn a_container_that_crashes_is_exit_6_with_its_cause() {
         let outcome = deployment.dkv([command]).exit(6);
         outcome.stderr_contains("api").stderr_contains("cannot start: no configuration").stderr_contains("3");
         outcome.stdout_contains("web").stdout_contains(&bad.digest[7..19]);
-        assert!(outcome.elapsed < Duration::from_secs(30), "{outcome}");
+        assert!(outcome.elapsed < Duration::from_secs(100), "{outcome}");
     }
     assert!(runs(&deployment, "web"));
     let outcome = deployment.dkv(["up", "--json"]).exit(6);
@@ -239,7 +239,7 @@ fn no_wait_returns_as_soon_as_the_containers_are_started() {
     deployment.write_product(&[("web", registry.repository("web"))]);
     deployment.dkv(["pull-latest"]).exit(0);
     let outcome = deployment.dkv(["up", "--no-wait"]).exit(0);
-    assert!(outcome.elapsed < Duration::from_secs(20), "{outcome}");
+    assert!(outcome.elapsed < Duration::from_secs(100), "{outcome}");
     assert!(runs(&deployment, "web"));
     let outcome = deployment.dkv(["up", "--timeout", "1s"]).exit(6);
     outcome.stderr_contains("web");
