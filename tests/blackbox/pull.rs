@@ -404,6 +404,39 @@ fn without_a_manifest_the_images_of_the_compose_files_are_pulled() {
 }
 
 #[test]
+fn what_was_pulled_but_not_recorded_serves_the_next_try_or_is_pruned() {
+    let registry = Registry::start();
+    publish(&registry, "web", "one");
+    let proxy = Proxy::to(&registry);
+    let deployment = product("unrecorded", &["web", "api"], |name| proxy.repository(name));
+    let keep_tags = || {
+        let tags = deployment.engine().docker(&["images", "--format", "{{.Tag}}", &proxy.repository("web")]);
+        tags.lines().filter(|tag| tag.starts_with("dkv-")).count()
+    };
+    let api = publish(&registry, "api", "one");
+    proxy.fault(On::target(&format!("api/manifests/{}", api.digest)).method("GET"), Fault::status(404));
+    let outcome = deployment.dkv(["pull-latest"]).exit(5);
+    outcome.stderr_contains("api").stderr_contains("nothing was recorded");
+    assert_eq!((current_digest(&deployment, "web").as_str(), keep_tags()), ("", 1));
+    proxy.reset();
+    deployment.dkv(["pull-latest"]).exit(0);
+    assert_eq!(proxy.count("GET", "web/blobs/"), 0, "{:?}", proxy.requests());
+
+    publish(&registry, "web", "two");
+    let manifest = deployment.manifest();
+    let gate = Gate::default();
+    proxy.fault(On::target("web/manifests/latest"), Fault::Hold(gate.clone()));
+    let running = deployment.dkv(["pull-latest", "web"]).spawn();
+    wait_for("the request", Duration::from_secs(60), || (proxy.count("HEAD", "web/manifests/latest") == 2).then_some(()));
+    deployment.write("version-manifest.yaml", &manifest.replacen("  web:\n", "  web:\n    held: true\n", 1));
+    gate.open();
+    running.exit(3).stderr_contains("nothing was written");
+    assert_eq!(keep_tags(), 2);
+    deployment.dkv(["prune", "-y"]).exit(0).stdout_contains("removed");
+    assert_eq!(keep_tags(), 1);
+}
+
+#[test]
 fn a_local_image_is_never_pulled() {
     let deployment = Deployment::new("own");
     let repository = format!("{}-bot", deployment.project());
