@@ -514,7 +514,7 @@ pub struct Verify {
   dkv pin --check            exit 10 when a file is stale (CI)
   dkv pin --latest           resolve and record first, then write")]
 pub struct Pin {
-    /// The Compose files [default: all of the directory]
+    /// The Compose files [default: all of the directory, and those that they include or extend inside of it]
     #[arg(value_name = "FILE", value_hint = clap::ValueHint::FilePath)]
     pub files: Vec<PathBuf>,
     /// Change nothing; exit 10 when a file is stale

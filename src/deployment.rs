@@ -100,6 +100,15 @@ impl Deployment {
         Ok(env_file::render(&store.manifest_name(), &digest, &self.assignments()?))
     }
 
+    /// Makes sure, before anything expensive happens, that a change can be recorded.
+    ///
+    /// # Errors
+    ///
+    /// As for [`Store::check_writable`].
+    pub fn check_writable(&self, store: &Store) -> Result<()> {
+        store.check_writable(Some(&self.env_path(store)))
+    }
+
     /// Where `versions.env` is.
     #[must_use]
     pub fn env_path(&self, store: &Store) -> PathBuf {
@@ -143,7 +152,7 @@ fn assignments(
     let registry = manifest.ecr.as_ref().map(crate::model::manifest::Ecr::prefix);
     env_file::assignments(&manifest.env.prefix, registry.as_deref(), &lines).map_err(|collision| {
         error::state(collision.to_string())
-            .with_hint("rename one of the services, or give it another `env_tag` or `env_image`")
+            .with_hint("rename the service, or give it another `env_tag` or `env_image`, or the manifest another `env` `prefix`")
             .into()
     })
 }

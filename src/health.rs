@@ -77,7 +77,7 @@ pub struct Expectation {
 pub struct Expectations(IndexMap<String, Expectation>);
 
 impl Expectations {
-    /// What the Compose files say: every service must have a container, and counts.
+    /// What the Compose files say: every service must have a container, unless it is scaled to none, and counts.
     #[must_use]
     pub fn of(project: &Project) -> Self {
         let dependencies = project.services.iter().map(|service| {
@@ -85,7 +85,11 @@ impl Expectations {
             (service.name.clone(), waits_for)
         });
         let mut expectations = Self::from_dependencies(dependencies);
-        expectations.0.values_mut().for_each(|expectation| expectation.is_required = true);
+        for service in &project.services {
+            if let Some(expectation) = expectations.0.get_mut(&service.name) {
+                expectation.is_required = service.is_wanted();
+            }
+        }
         expectations
     }
 

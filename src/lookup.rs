@@ -196,7 +196,16 @@ pub async fn local(docker: &Docker, service: &Service, tag: &Tag) -> Result<Foun
 pub async fn with_known_digest(docker: &Docker, service: &Service) -> Result<Service> {
     let mut known = service.clone();
     let (Some(repository), Source::Registry) = (&service.image, service.source) else { return Ok(known) };
-    let Some(current) = known.history.current_mut().filter(|current| current.digest.is_none()) else { return Ok(known) };
+    let Some(current) = known.history.current_mut() else { return Ok(known) };
+    if let Some(digest) = current.digest.take() {
+        // What dkv recorded it has seen; what others wrote may be an image ID.
+        let is_id = current.image_id.is_none() && is_image_id(docker, repository, &digest).await?;
+        if !is_id {
+            current.digest = Some(digest);
+            return Ok(known);
+        }
+        current.unverified_digest = Some(digest);
+    }
     let image = match &current.unverified_digest {
         Some(id) => match docker.image(id.as_str()).await? {
             Some(image) => Some(image),
@@ -212,6 +221,12 @@ pub async fn with_known_digest(docker: &Docker, service: &Service) -> Result<Ser
         current.unverified_digest = None;
     }
     Ok(known)
+}
+
+/// Whether the daemon knows `digest` as an image's ID, and not as a digest in `repository`.
+async fn is_image_id(docker: &Docker, repository: &Repository, digest: &Digest) -> Result<bool> {
+    let image = docker.image(digest.as_str()).await?;
+    Ok(image.is_some_and(|image| image.id == *digest && !image.digests_of(repository).any(|known| known == digest)))
 }
 
 /// The tag that a service follows.

@@ -52,6 +52,26 @@ pub fn sites(document: &Document) -> Vec<Site> {
     sites.into_values().collect()
 }
 
+/// The other Compose files that a file names, by `include:` and `extends: {file: …}`, relative to its own
+/// directory. Names with variables and URLs are Compose's to resolve, and left out.
+#[must_use]
+pub fn named_files(document: &Document) -> Vec<String> {
+    let included = document.root().get("include").map(Node::items).into_iter().flatten().flat_map(|entry| {
+        let paths = entry.get("path").unwrap_or(entry);
+        // One text or several.
+        std::iter::once(paths).chain(paths.items()).collect::<Vec<_>>()
+    });
+    let services = document.root().get("services").map(Node::entries).into_iter().flatten();
+    let extended = services.filter_map(|(_, service)| service.get("extends")?.get("file"));
+    let mut names: Vec<String> = Vec::new();
+    for name in included.chain(extended).filter_map(Node::as_text) {
+        if !name.contains('$') && !name.contains("://") && !names.iter().any(|known| known == name) {
+            names.push(name.to_owned());
+        }
+    }
+    names
+}
+
 /// What the manifest or the registry knows of an image.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Answer {

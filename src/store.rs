@@ -130,19 +130,19 @@ impl Store {
         Lock::holder(&self.state_directory().join(OPERATION_LOCK))
     }
 
-    /// Makes sure, before anything expensive happens, that the deployment's files can be written.
+    /// Makes sure, before anything expensive happens, that the manifest and the environment file `env`, if
+    /// that is known, can be replaced.
     ///
     /// # Errors
     ///
-    /// The directory, or the one that a linked manifest really lives in, is read-only or full (exit 3).
-    pub fn check_writable(&self) -> anyhow::Result<()> {
+    /// The directory, or the one that one of these files really lives in, is missing, read-only or full (exit 3).
+    pub fn check_writable(&self, env: Option<&Path>) -> anyhow::Result<()> {
         self.prepare_state_directory()?;
-        let mut directories = vec![self.directory.clone()];
-        if let Ok(real) = self.manifest.canonicalize()
-            && let Some(parent) = real.parent()
-        {
-            directories.push(parent.to_owned());
-        }
+        let files = [Some(self.manifest.as_path()), env].into_iter().flatten().map(Self::resolve);
+        let parents = files.filter_map(|file| file.parent().map(Path::to_owned));
+        let mut directories: Vec<PathBuf> = std::iter::once(Self::resolve(&self.directory)).chain(parents).collect();
+        directories.sort();
+        directories.dedup();
         for directory in directories {
             replace::probe(&directory).map_err(|source| cannot_write(&directory, &source))?;
         }

@@ -53,7 +53,7 @@ pub struct Options {
 pub async fn migrate(app: &App, options: Options) -> Result<Exit> {
     let before = app.load()?;
     if !options.dry_run {
-        app.store.check_writable()?;
+        app.store.check_writable(before.as_ref().map(|before| before.env_path(&app.store)).as_deref())?;
     }
     if let Err(error) = app.decrypt().await {
         // Few image lines need a secret; if one does, Compose will say so.

@@ -1,6 +1,6 @@
 //! `pin`: digests into Compose files, in place.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, Result};
@@ -47,10 +47,20 @@ pub(super) struct ComposeText {
     pub name: String,
     snapshot: Snapshot,
     document: Document,
+    /// The file that includes it or has services that extend its own; none for one that was found or asked for.
+    named_by: Option<String>,
     /// Its images.
     pub sites: Vec<Site>,
     /// Whether it stands in the deployment's directory.
     is_ours: bool,
+}
+
+/// A file to read.
+struct Wish {
+    file: PathBuf,
+    /// Whether it is a Compose file for certain, and not only named like one.
+    is_certain: bool,
+    named_by: Option<String>,
 }
 
 /// The digests that registries gave, by repository and tag.
@@ -68,6 +78,11 @@ pub async fn pin(app: &App, files: &[PathBuf], options: Options) -> Result<Exit>
         record_latest(app, deployment, options.dry_run, &mut report).await?;
     }
     let texts = read(app, deployment.as_ref(), files)?;
+    for text in &texts {
+        if let Some(by) = &text.named_by {
+            app.ui.status(format!("{} is taken as well: {by} names it", text.name));
+        }
+    }
     let manifest = deployment.as_ref().map(|deployment| &deployment.manifest);
     let resolved = resolve(app, &texts, manifest, options.mode).await?;
     let verdicts: Vec<Vec<Verdict>> = texts.iter().map(|text| judge(text, options.mode, manifest, &resolved)).collect();
@@ -97,7 +112,7 @@ pub async fn pin(app: &App, files: &[PathBuf], options: Options) -> Result<Exit>
 /// Records what the tracked tags name now; with `dry_run`, only in memory.
 async fn record_latest(app: &App, deployment: &mut Deployment, dry_run: bool, report: &mut Pins) -> Result<()> {
     if !dry_run {
-        app.store.check_writable()?;
+        deployment.check_writable(&app.store)?;
     }
     let mut changes = Changes::default();
     let (held, followed): (Vec<_>, Vec<_>) = deployment.manifest.services.values().partition(|service| service.held);
@@ -116,7 +131,8 @@ async fn record_latest(app: &App, deployment: &mut Deployment, dry_run: bool, re
     Ok(())
 }
 
-/// Reads the files named, or all Compose files of the directory.
+/// Reads the files named, or all Compose files of the directory with those that they include or extend
+/// inside of it.
 ///
 /// # Errors
 ///
@@ -133,16 +149,29 @@ pub(super) fn read(app: &App, deployment: Option<&Deployment>, named: &[PathBuf]
         wanted.extend(compose_like(directory)?.into_iter().map(|file| (file, false)));
     }
     let mut texts: Vec<ComposeText> = Vec::new();
-    for (file, is_certain) in wanted {
+    let mut left: VecDeque<Wish> =
+        wanted.into_iter().map(|(file, is_certain)| Wish { file, is_certain, named_by: None }).collect();
+    while let Some(Wish { file, is_certain, named_by }) = left.pop_front() {
         let inside = directory.join(&file);
         // What is named on the command line may also be meant from where dkv was started.
         let path = if inside.exists() || named.is_empty() { inside } else { file.clone() };
-        let missing = || error::state(format!("the Compose file {} does not exist", path.display()));
-        let snapshot = store::read(&path)?.ok_or_else(missing)?;
+        let Some(snapshot) = store::read(&path)? else {
+            let by = named_by.as_ref().map_or_else(String::new, |by| format!(", which {by} names,"));
+            let message = format!("the Compose file {}{by} does not exist", path.display());
+            if is_certain {
+                return Err(error::state(message).into());
+            }
+            tracing::warn!("{message}");
+            continue;
+        };
         if texts.iter().any(|text| text.snapshot.path == snapshot.path) {
             continue;
         }
         let name = file.display().to_string();
+        if let Some(by) = named_by.as_ref().filter(|_| !snapshot.path.starts_with(&home)) {
+            app.ui.note(format!("{name}, which {by} names, is left alone: it is outside of the deployment's directory"));
+            continue;
+        }
         let document = match Document::parse_bytes(&snapshot.bytes) {
             Ok(document) => document,
             Err(error) if is_certain => return Err(unreadable(&name, &error).into()),
@@ -151,8 +180,16 @@ pub(super) fn read(app: &App, deployment: Option<&Deployment>, named: &[PathBuf]
                 continue;
             }
         };
+        if named.is_empty() {
+            let beside = file.parent().unwrap_or(Path::new(""));
+            left.extend(pin::named_files(&document).into_iter().map(|other| Wish {
+                file: beside.join(other.strip_prefix("./").unwrap_or(&other)),
+                is_certain,
+                named_by: Some(name.clone()),
+            }));
+        }
         let is_ours = snapshot.path.starts_with(&home) || named.is_empty();
-        texts.push(ComposeText { name, sites: pin::sites(&document), document, snapshot, is_ours });
+        texts.push(ComposeText { name, named_by, sites: pin::sites(&document), document, snapshot, is_ours });
     }
     if texts.is_empty() {
         return Err(error::state(format!("no Compose file in {}", directory.display()))

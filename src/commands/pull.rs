@@ -220,7 +220,7 @@ pub async fn pull_latest(app: &App, names: &[ServiceName], options: LatestOption
         return pull_without_manifest(app, names, options.keep_going, options.dry_run).await;
     };
     if !options.dry_run {
-        app.store.check_writable()?;
+        deployment.check_writable(&app.store)?;
     }
     let mut report = Changes { dry_run: options.dry_run, ..Changes::default() };
     let mut followed = Vec::new();
@@ -475,7 +475,7 @@ pub async fn version_pull(app: &App, name: &ServiceName, tag: &Tag, intent: Inte
     let deployment = app.require_manifest()?;
     let service = plan::find(&deployment.manifest, name)?;
     if !options.dry_run {
-        app.store.check_writable()?;
+        deployment.check_writable(&app.store)?;
     }
     let mut remark = None;
     let found = if service.source == Source::Local {

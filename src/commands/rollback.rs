@@ -109,7 +109,7 @@ async fn go(
         })?;
         return Ok(Exit::Done);
     }
-    app.store.check_writable()?;
+    deployment.check_writable(&app.store)?;
     report.services = steps.iter().map(ServiceChange::of).chain(unchanged).collect();
     if !options.yes {
         show_moves(&report, |line| app.ui.status(line));

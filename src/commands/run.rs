@@ -251,8 +251,8 @@ impl<'a> Launch<'a> {
         let containers = self.app.docker().await?.containers(&ContainerFilter::project(&project.name)).await?;
         let runs =
             |name: &str| containers.iter().any(|one| one.labels.service() == Some(name) && one.state == ContainerState::Running);
-        let stopped: Vec<&str> =
-            databases.services.iter().map(|service| service.name.as_str()).filter(|name| !runs(name)).collect();
+        let wanted = databases.services.iter().filter(|service| service.is_wanted());
+        let stopped: Vec<&str> = wanted.map(|service| service.name.as_str()).filter(|name| !runs(name)).collect();
         if stopped.is_empty() {
             return Ok(());
         }

@@ -59,7 +59,7 @@ pub async fn update_safe(app: &App, request: Request) -> Result<Exit> {
         return prepare::show_plan(app, request.options).await;
     }
     let lock = app.lock_operation()?;
-    app.store.check_writable()?;
+    app.store.check_writable(None)?;
     let found = app.journal()?;
     let Some(journal) = found else {
         if request.resume || request.abort {

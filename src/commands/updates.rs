@@ -158,7 +158,7 @@ pub async fn resolve_tags(app: &App, names: &[ServiceName], dry_run: bool) -> Re
     let deployment = app.require_manifest()?;
     let services = plan::select(&deployment.manifest, names)?;
     if !dry_run {
-        app.store.check_writable()?;
+        deployment.check_writable(&app.store)?;
     }
     let moving: Vec<&Service> = services
         .iter()

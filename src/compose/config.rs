@@ -63,6 +63,8 @@ pub struct ServiceConfig {
     pub mounts: Vec<Mount>,
     /// How long it may take to stop before it is killed.
     pub stop_grace_period: Duration,
+    /// How many containers it shall have.
+    pub scale: i64,
 }
 
 impl ServiceConfig {
@@ -80,7 +82,14 @@ impl ServiceConfig {
             profiles: Vec::new(),
             mounts: Vec::new(),
             stop_grace_period: DEFAULT_STOP_GRACE_PERIOD,
+            scale: 1,
         }
+    }
+
+    /// Whether it shall have a container at all; the files may scale it to none.
+    #[must_use]
+    pub fn is_wanted(&self) -> bool {
+        self.scale > 0
     }
 }
 
@@ -160,6 +169,10 @@ pub fn parse_v1(text: &str, name: String, active: &[String]) -> Result<Project> 
     let mut raw: RawProject = serde_yaml::from_str(text).context("cannot read what `docker-compose config` printed")?;
     raw.services
         .retain(|_, service| service.profiles.is_empty() || service.profiles.iter().any(|profile| active.contains(profile)));
+    // v2 takes the replicas of every mode, v1 those of this one only.
+    for service in raw.services.values_mut() {
+        service.deploy = service.deploy.take().filter(|deploy| deploy.mode.as_deref().is_none_or(|mode| mode == "replicated"));
+    }
     Ok(raw.into_project(name))
 }
 
@@ -195,6 +208,14 @@ struct RawService {
     #[serde(default)]
     volumes: Vec<RawMount>,
     stop_grace_period: Option<String>,
+    scale: Option<i64>,
+    deploy: Option<RawDeploy>,
+}
+
+#[derive(Deserialize)]
+struct RawDeploy {
+    mode: Option<String>,
+    replicas: Option<i64>,
 }
 
 #[derive(Deserialize)]
@@ -292,6 +313,7 @@ impl RawService {
             profiles: self.profiles,
             mounts: self.volumes.into_iter().filter_map(|mount| mount.into_mount(volumes)).collect(),
             stop_grace_period: self.stop_grace_period.as_deref().and_then(duration::parse).unwrap_or(DEFAULT_STOP_GRACE_PERIOD),
+            scale: self.scale.or(self.deploy.and_then(|deploy| deploy.replicas)).unwrap_or(1),
         }
     }
 }
@@ -456,6 +478,29 @@ volumes:
         assert!(project.is_awaited_to_complete("migrate"));
         assert_eq!(project.volumes["empty"].name, "shop_empty");
         assert!(!format!("{project:?}").contains("hush"));
+    }
+
+    #[test]
+    fn both_composes_say_how_many_containers_there_shall_be() {
+        let services = [
+            ("replicas", "deploy: {replicas: 0}", 0),
+            ("scale", "scale: 0", 0),
+            ("two", "deploy: {replicas: 2, resources: {}}", 2),
+            ("limited", "deploy: {resources: {limits: {memory: 10M}}}", 1),
+            ("one", "image: a", 1),
+        ];
+        let text: String = services.iter().map(|(name, text, _)| format!("  {name}: {{{text}}}\n")).collect();
+        let text = format!("name: shop\nservices:\n{text}");
+        let json: serde_json::Value = serde_yaml::from_str(&text).unwrap();
+        for project in [parse_v1(&text, "shop".to_owned(), &[]).unwrap(), parse_v2(&json.to_string()).unwrap()] {
+            for (name, _, scale) in services {
+                let service = project.service(name).unwrap();
+                assert_eq!((service.scale, service.is_wanted()), (scale, scale > 0), "{name}");
+            }
+        }
+        let global = "{\"name\": \"shop\", \"services\": {\"a\": {\"deploy\": {\"mode\": \"global\", \"replicas\": 0}}}}";
+        let v1 = parse_v1(global, "shop".to_owned(), &[]).unwrap();
+        assert_eq!((v1.services[0].scale, parse_v2(global).unwrap().services[0].scale), (1, 0));
     }
 
     #[test]

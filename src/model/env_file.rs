@@ -35,14 +35,25 @@ pub struct Line {
 
 /// Why the assignments of two services cannot stand in one file.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("services `{first}` and `{second}` both set the variable {variable}, to different values")]
-pub struct Collision {
-    /// The variable.
-    pub variable: String,
-    /// The service that comes first.
-    pub first: ServiceName,
-    /// The service that wants another value.
-    pub second: ServiceName,
+pub enum Collision {
+    /// Two services want one variable.
+    #[error("services `{first}` and `{second}` both set the variable {variable}, to different values")]
+    Shared {
+        /// The variable.
+        variable: String,
+        /// The service that comes first.
+        first: ServiceName,
+        /// The service that wants another value.
+        second: ServiceName,
+    },
+    /// A name that no shell would take for a variable, or that a program would act upon.
+    #[error("service `{service}` would set `{variable}`, which is no variable for it to set")]
+    Unusable {
+        /// The name.
+        variable: String,
+        /// The service.
+        service: ServiceName,
+    },
 }
 
 /// The variable name of `service` with `prefix` and `suffix`: upper case, `_` for what a variable
@@ -62,11 +73,34 @@ pub fn is_variable(name: &str) -> bool {
         && name.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_')
 }
 
+/// Whether shells, the loader, Docker or Compose act upon the variable `name`, so that a version in it
+/// would break whoever sources the file.
+#[must_use]
+pub fn is_taken(name: &str) -> bool {
+    const NAMES: [&str; 14] = [
+        "BASH_ENV",
+        "CDPATH",
+        "ENV",
+        "HOME",
+        "IFS",
+        "LANG",
+        "OPTIND",
+        "PATH",
+        "PROMPT_COMMAND",
+        "PS1",
+        "PS2",
+        "PS4",
+        "PWD",
+        "SHELL",
+    ];
+    NAMES.contains(&name) || ["LD_", "LC_", "DOCKER_", "COMPOSE_"].iter().any(|prefix| name.starts_with(prefix))
+}
+
 /// The assignments of all `lines`, after the registry's own.
 ///
 /// # Errors
 ///
-/// Two services that set one variable to different values.
+/// Two services that set one variable to different values, or a name that cannot be a variable.
 pub fn assignments(prefix: &str, registry: Option<&str>, lines: &[Line]) -> Result<Assignments, Collision> {
     let mut all = Assignments::with_capacity(lines.len() * 2 + 1);
     let mut setters = std::collections::HashMap::new();
@@ -80,11 +114,14 @@ pub fn assignments(prefix: &str, registry: Option<&str>, lines: &[Line]) -> Resu
         let also_image = line.also_image.iter().map(|name| (name.clone(), image));
         let also_tag = line.also_tag.iter().map(|name| (name.clone(), line.tag.as_str()));
         for (name, value) in own.into_iter().chain(also_image).chain(also_tag) {
+            if !is_variable(&name) || is_taken(&name) {
+                return Err(Collision::Unusable { variable: name, service: line.service.clone() });
+            }
             match setters.insert(name.clone(), (&line.service, value)) {
                 None => all.push((name, value.to_owned())),
                 Some((_, before)) if before == value => {}
                 Some((first, _)) => {
-                    return Err(Collision { variable: name, first: first.clone(), second: line.service.clone() });
+                    return Err(Collision::Shared { variable: name, first: first.clone(), second: line.service.clone() });
                 }
             }
         }
@@ -182,10 +219,26 @@ mod tests {
     #[test]
     fn one_variable_cannot_have_two_values() {
         let collision = assignments("DK_", None, &[line("a-b", "1"), line("a_b", "2")]).unwrap_err();
-        assert_eq!(collision.variable, "DK_A_B_TAG");
+        assert!(matches!(collision, Collision::Shared { variable, .. } if variable == "DK_A_B_TAG"));
         let shared = |name: &str, tag: &str| Line { also_tag: Some("VERSION".into()), ..line(name, tag) };
         assert!(assignments("DK_", None, &[shared("a", "1"), shared("b", "1")]).is_ok());
         assert!(assignments("DK_", None, &[shared("a", "1"), shared("b", "2")]).is_err());
+    }
+
+    #[test]
+    fn names_that_are_no_variables_or_belong_to_programs_are_refused() {
+        let line = |name: &str, also_tag: Option<&str>| Line {
+            service: name.parse().unwrap(),
+            image: "r.example/a".parse().unwrap(),
+            tag: "1".to_owned(),
+            also_image: None,
+            also_tag: also_tag.map(str::to_owned),
+        };
+        for (prefix, line) in [("", line("1a", None)), ("DK_", line("a", Some("PATH"))), ("COMPOSE_", line("a", None))] {
+            let refused = assignments(prefix, None, std::slice::from_ref(&line));
+            assert!(matches!(refused, Err(Collision::Unusable { .. })), "{prefix} {line:?}: {refused:?}");
+        }
+        assert!(assignments("", None, &[line("a1", Some("VERSION"))]).is_ok());
     }
 
     #[test]

@@ -196,3 +196,13 @@ proptest! {
         prop_assert_eq!(rewritten(&pinned, Mode::Unpin), text);
     }
 }
+
+#[test]
+fn the_files_that_a_file_names_are_found() {
+    let text = "include: [a.yml, {path: b.yml}, {path: [c.yml, a.yml], env_file: x.env}, '${D}/d.yml', 'https://e.example/e.yml']\n\
+                services:\n  one: {extends: {file: f.yml, service: x}}\n  two: {extends: one}\n  three: {extends: {service: one}}\n";
+    assert_eq!(named_files(&Document::parse(text).unwrap()), ["a.yml", "b.yml", "c.yml", "f.yml"]);
+    for other in ["include: x", "include: {path: a.yml}", "services: [a]", "a: b", ""] {
+        assert_eq!(named_files(&Document::parse(other).unwrap()), Vec::<String>::new(), "{other}");
+    }
+}

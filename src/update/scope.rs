@@ -13,7 +13,7 @@ use crate::model::reference::{Digest, ServiceName, Tag};
 ///
 /// A service without a container takes part if its manifest service has others that do, or if
 /// nothing of the deployment has a container; then everything does that no profile guards. Services
-/// for which `wanted` has nothing are left alone.
+/// for which `wanted` has nothing, and those that the files scale to none, are left alone.
 #[must_use]
 pub fn to_replace(
     project: &Project,
@@ -34,7 +34,8 @@ pub fn to_replace(
         let siblings_change = || changed.iter().any(|one| one.service.as_ref() == tracked.get(name) && one.service.is_some());
         ran.is_empty() || siblings_change()
     };
-    let services = project.services.iter().filter(|service| service.profiles.is_empty() || has(ran, &service.name));
+    let services = project.services.iter().filter(|service| service.is_wanted());
+    let services = services.filter(|service| service.profiles.is_empty() || has(ran, &service.name));
     services.filter(|service| takes_part(&service.name)).map(|service| service.name.clone()).collect()
 }
 
@@ -142,6 +143,15 @@ mod tests {
     fn where_nothing_runs_everything_is_started_that_no_profile_guards() {
         let wanted = wanted(&[("app", b"2"), ("ui", b"1")]);
         assert_eq!(to_replace(&project(), &tracked(), &[], &wanted), ["migrate", "app", "ui", "nginx"]);
+    }
+
+    #[test]
+    fn what_is_scaled_to_none_takes_no_part() {
+        let mut project = project();
+        project.services.iter_mut().filter(|service| service.name == "migrate").for_each(|service| service.scale = 0);
+        let wanted = wanted(&[("app", b"2"), ("ui", b"1")]);
+        assert_eq!(to_replace(&project, &tracked(), &[], &wanted), ["app", "ui", "nginx"]);
+        assert_eq!(to_replace(&project, &tracked(), &[ran("app", b"1", true)], &wanted), ["app"]);
     }
 
     #[test]

@@ -2,25 +2,15 @@
 //! against Compose doing the same in the same run: `tests/bench/run.sh network`.
 //!
 //! Counts are exact. Times are printed as ratios and in round trips; nothing is asserted about them.
-#![allow(
-    clippy::print_stdout,
-    clippy::expect_used,
-    clippy::unwrap_used,
-    clippy::panic,
-    reason = "a benchmark prints its figures and stops at the first surprise"
-)]
-
-#[path = "../blackbox/support/mod.rs"]
-mod support;
 
 use std::time::Duration;
 
-use support::{Deployment, Image, Proxy, Registry};
+use crate::support::{Deployment, Image, Proxy, Registry};
 
 const ROUND_TRIP: Duration = Duration::from_millis(50);
 const NAMES: [&str; 8] = ["apigateway", "conv_mgr", "jobsched", "req_router", "settings", "taskservice", "vault", "wsfe"];
 
-fn main() {
+pub fn run() {
     let registry = Registry::start();
     for name in NAMES {
         registry.push(Image::new(name).tag("1.0").tag("latest").payload(2_000_000));

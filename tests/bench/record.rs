@@ -1,14 +1,7 @@
-//! How long reading and recording take as a manifest grows: `cargo bench --bench record`.
+//! How long reading and recording take as a manifest grows: `tests/bench/run.sh record`.
 //!
 //! Prints the median of several runs for each size, and what a service costs at the largest size as a
 //! ratio to the smallest: about 1 if the work is linear.
-#![allow(
-    clippy::print_stdout,
-    clippy::expect_used,
-    clippy::unwrap_used,
-    clippy::panic,
-    reason = "a benchmark prints its figures and stops at the first surprise"
-)]
 
 use std::fmt::Write as _;
 use std::time::{Duration, Instant};
@@ -20,7 +13,7 @@ use dkv::model::reference::Digest;
 const RUNS: usize = 9;
 const SIZES: [usize; 4] = [250, 500, 1_000, 2_000];
 
-fn main() {
+pub fn run() {
     println!("{:>8} {:>10} {:>10} {:>14}", "services", "KiB", "read ms", "record all ms");
     let mut costs = Vec::new();
     for size in SIZES {

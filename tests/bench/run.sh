@@ -49,7 +49,7 @@ PYTHON
 
 case $what in
     start) start ;;
-    record | network | updates) cargo bench --bench "$what" ;;
-    all) start && cargo bench --bench record && cargo bench --bench network && cargo bench --bench updates ;;
+    record | network | updates) cargo bench --bench bench -- "$what" ;;
+    all) start && cargo bench --bench bench ;;
     *) echo "usage: tests/bench/run.sh [start|record|network|updates]" >&2 && exit 2 ;;
 esac

@@ -3,25 +3,16 @@
 //!
 //! `DKV_BAD_UPDATES` says how many bad ones (20 by default; a release takes 200), `DKV_GOOD_UPDATES` how
 //! many good ones of each kind (10).
-#![allow(
-    clippy::print_stdout,
-    clippy::expect_used,
-    clippy::unwrap_used,
-    clippy::panic,
-    reason = "a benchmark prints its figures and stops at the first surprise"
-)]
-
-#[path = "../blackbox/support/mod.rs"]
-mod support;
 
 use std::time::{Duration, Instant, SystemTime};
 
 use serde_json::Value;
-use support::{Deployment, Health, Image, Registry};
+
+use crate::support::{self, Deployment, Health, Image, Registry};
 
 const INTERVAL_MS: u64 = 200;
 
-fn main() {
+pub fn run() {
     downtime(count("DKV_GOOD_UPDATES", 10));
     bad_updates(count("DKV_BAD_UPDATES", 20));
 }

@@ -190,10 +190,10 @@ fn a_hanging_helper_is_killed_with_its_children() {
     deployment.docker_config(&json!({"credsStore": "test"}));
     let started = Instant::now();
     deployment.dkv(["check-updates"]).exit(0).stderr_contains("gives no answer within 10 s").stdout_contains("1.42");
-    assert!(started.elapsed() < Duration::from_secs(25));
+    assert!(started.elapsed() < Duration::from_secs(60));
     for pid in fs::read_to_string(&pids).unwrap().split_whitespace() {
         let state = format!("/proc/{pid}/stat");
-        wait_for("the helper is gone", Duration::from_secs(5), || {
+        wait_for("the helper is gone", Duration::from_secs(60), || {
             // A child that nobody has waited for yet is dead all the same.
             let text = fs::read_to_string(&state).unwrap_or_default();
             (!Path::new(&state).exists() || text.contains(") Z ")).then_some(())

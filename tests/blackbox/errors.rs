@@ -7,7 +7,7 @@ use std::time::Duration;
 use sha2::{Digest as _, Sha256};
 
 use crate::support::deployment::Compose;
-use crate::support::{Daemon, Deployment, Fault, Image, On, Proxy, Registry, program, wait_for};
+use crate::support::{Daemon, Deployment, Fault, Gate, Image, On, Proxy, Registry, program, wait_for};
 
 const SENTINEL: &str = "s3cr3t-s3ntinel";
 
@@ -231,7 +231,7 @@ fn a_daemon_that_dies_during_a_pull_changes_nothing() {
     let registry = Registry::start();
     let pushed = registry.push(Image::new("web").tag("latest"));
     let proxy = Proxy::to(&registry);
-    proxy.fault(On::target("/blobs/"), Fault::Delay(Duration::from_secs(2)));
+    proxy.fault(On::target("/blobs/"), Fault::Hold(Gate::default()));
     let mut daemon = Daemon::private();
     let deployment = Deployment::on(daemon.engine(), "dies");
     deployment.write_product(&[("web", proxy.repository("web"))]);

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use rustix::process::Signal;
 
-use crate::support::{Deployment, Fault, Health, Image, On, Proxy, Registry, wait_for};
+use crate::support::{Deployment, Fault, Gate, Health, Image, On, Proxy, Registry, wait_for};
 
 fn digest_of(deployment: &Deployment, service: &str) -> String {
     deployment.manifest_data()["services"][service]["image_digest"].as_str().unwrap_or_default().to_owned()
@@ -28,10 +28,8 @@ fn a_second_start_waits_then_names_the_first_and_is_free_when_that_dies() {
     let deployment = product("second", &["web".to_owned()], |name| registry.repository(name));
     deployment.dkv(["pull-latest"]).exit(0);
     let mut first = deployment.dkv(["up"]).spawn();
-    wait_for("the container", Duration::from_secs(60), || {
-        (!deployment.engine().containers(deployment.project(), "web").is_empty()).then_some(())
-    });
-    assert!(first.is_running());
+    // Compose has ended by then, which would go on holding the lock when dkv is killed.
+    first.wait_for_output("web  starting");
     let outcome = deployment.dkv(["restart", "--lock-timeout", "0"]).exit(4);
     outcome.stderr_contains("dkv up").stderr_contains(&format!("process {}", first.pid()));
     let outcome = deployment.dkv(["down", "--lock-timeout", "300ms", "--json"]).exit(4);
@@ -44,7 +42,7 @@ fn a_second_start_waits_then_names_the_first_and_is_free_when_that_dies() {
 
     first.signal(Signal::KILL);
     first.finish();
-    deployment.dkv(["down", "--lock-timeout", "2"]).exit(0);
+    deployment.dkv(["down", "--lock-timeout", "30"]).exit(0);
 }
 
 #[test]
@@ -107,10 +105,12 @@ fn an_edit_during_a_pull_is_kept() {
     let original = deployment.manifest();
     let during_a_pull = |edited: &str| {
         proxy.reset();
-        proxy.fault(On::target("/manifests/latest"), Fault::Delay(Duration::from_millis(600)));
+        let gate = Gate::default();
+        proxy.fault(On::target("/manifests/latest"), Fault::Hold(gate.clone()));
         let running = deployment.dkv(["pull-latest", "web"]).spawn();
-        wait_for("the request", Duration::from_secs(20), || (!proxy.requests().is_empty()).then_some(()));
+        wait_for("the request", Duration::from_secs(60), || (!proxy.requests().is_empty()).then_some(()));
         deployment.write("version-manifest.yaml", edited);
+        gate.open();
         running.finish()
     };
     // The same service: the edit wins.
@@ -144,10 +144,12 @@ fn an_edit_during_a_pull_is_kept() {
     assert_eq!(deployment.manifest(), gone);
     deployment.write("version-manifest.yaml", &original);
     proxy.reset();
-    proxy.fault(On::target("/manifests/latest"), Fault::Delay(Duration::from_millis(600)));
+    let gate = Gate::default();
+    proxy.fault(On::target("/manifests/latest"), Fault::Hold(gate.clone()));
     let running = deployment.dkv(["pull-latest", "web"]).spawn();
-    wait_for("the request", Duration::from_secs(20), || (!proxy.requests().is_empty()).then_some(()));
+    wait_for("the request", Duration::from_secs(60), || (!proxy.requests().is_empty()).then_some(()));
     fs::remove_file(deployment.path("version-manifest.yaml")).unwrap();
+    gate.open();
     running.exit(3).stderr_contains("vanished");
     assert!(!deployment.exists("version-manifest.yaml"));
 }

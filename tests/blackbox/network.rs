@@ -58,7 +58,7 @@ fn nothing_is_asked_before_retry_after_is_over() {
     proxy.fault(On::target(LATEST), Fault::retry_after(100_000));
     let outcome = deployment.dkv(["pull-latest", "--no-pull"]).exit(5);
     outcome.stderr_contains("limits the rate of requests").stderr_contains("100000 s");
-    assert!(outcome.elapsed < Duration::from_secs(10));
+    assert!(outcome.elapsed < Duration::from_secs(60));
     assert_eq!(proxy.requests().len(), 1);
 }
 
@@ -229,7 +229,7 @@ fn silence_is_waited_for_once() {
     deployment.write("version-manifest.yaml", &format!("schema_version: '1.1'\nservices:\n{services}"));
     let outcome = deployment.dkv(["check-updates"]).exit(5);
     outcome.stdout_contains("silent for 30 s");
-    assert!(outcome.elapsed < Duration::from_secs(45), "{outcome}");
+    assert!(outcome.elapsed < Duration::from_secs(60), "{outcome}");
 }
 
 /// The digest that a tag is said to name is not there: the daemon finds out, and nothing is recorded.

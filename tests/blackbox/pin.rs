@@ -138,6 +138,46 @@ fn without_a_manifest_the_registry_is_the_source() {
 }
 
 #[test]
+fn files_that_are_included_or_extended_are_pinned_too() {
+    let registry = Registry::start();
+    let web = registry.push(Image::new("web").tag("1.0").tag("latest"));
+    let deployment = Deployment::new("included");
+    let repository = web.repository.clone();
+    deployment.write_product(&[("web", repository.clone())]);
+    let literal = |name: &str| format!("services:\n  {name}:\n    image: {repository}:latest\n");
+    deployment.write("parts/web.yaml", &literal("web"));
+    deployment.write("parts/more/worker.yaml", &literal("worker"));
+    deployment.write("parts/base.yaml", &(literal("base") + "include: [more/worker.yaml]\n"));
+    let outside = "services:\n  outside:\n    image: nginx:1\n";
+    deployment.write("../outside.yaml", outside);
+    let compose = "include:\n- ./parts/web.yaml\n- path: [../outside.yaml]\nservices:\n  \
+                   api:\n    extends: {file: parts/base.yaml, service: base}\n";
+    deployment.write("docker-compose.yml", compose);
+    dkv(&deployment, "pull-latest --no-pull").exit(0);
+
+    let loose = dkv(&deployment, "pin --check").exit(10);
+    loose.stdout_contains("parts/web.yaml:3: not pinned").stdout_contains("parts/more/worker.yaml:3: not pinned");
+    let pinned = dkv(&deployment, "pin").exit(0);
+    pinned.stderr_contains("parts/web.yaml is taken as well: docker-compose.yml names it");
+    pinned.stderr_contains("parts/more/worker.yaml is taken as well: parts/base.yaml names it");
+    pinned.stderr_contains("outside.yaml, which docker-compose.yml names, is left alone");
+    for name in ["web", "more/worker", "base"] {
+        let text = deployment.read(&format!("parts/{name}.yaml"));
+        assert!(text.contains(&format!("{repository}:latest@{}", web.digest)), "{text}");
+    }
+    assert_eq!(deployment.read("../outside.yaml"), outside);
+    assert_eq!(deployment.read("docker-compose.yml"), compose);
+    dkv(&deployment, "pin --check").exit(0);
+    dkv(&deployment, "verify").exit(0);
+
+    // A file by name is that file alone; one that is named and does not exist is an error.
+    deployment.write("parts/web.yaml", &literal("web"));
+    dkv(&deployment, "pin --check docker-compose.yml").exit(0);
+    fs::remove_file(deployment.path("parts/web.yaml")).unwrap();
+    dkv(&deployment, "pin").exit(3).stderr_contains("which docker-compose.yml names, does not exist");
+}
+
+#[test]
 fn what_cannot_be_edited_is_refused_with_its_position() {
     let deployment = Deployment::new("refused");
     deployment.write_product(&[("web", "r.example/web".to_owned())]);

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use serde_json::Value;
 
-use crate::support::{Deployment, Fault, Image, On, Proxy, Pushed, Registry, wait_for};
+use crate::support::{Deployment, Fault, Gate, Image, On, Proxy, Pushed, Registry, wait_for};
 
 /// Pushes `name` under `latest`; another version is another digest.
 fn publish(registry: &Registry, name: &str, version: &str) -> Pushed {
@@ -106,13 +106,15 @@ fn a_tag_that_moves_between_resolving_and_pulling_does_not_matter() {
     let registry = Registry::start();
     let old = publish(&registry, "web", "old");
     let proxy = Proxy::to(&registry);
-    proxy.fault(On::target("/manifests/sha256:"), Fault::Delay(Duration::from_millis(700)));
+    let gate = Gate::default();
+    proxy.fault(On::target("/manifests/sha256:"), Fault::Hold(gate.clone()));
     let deployment = product("moving", &["web"], |name| proxy.repository(name));
     let running = deployment.dkv(["pull-latest"]).spawn();
-    wait_for("the tag is resolved", Duration::from_secs(20), || {
+    wait_for("the tag is resolved", Duration::from_secs(60), || {
         proxy.requests().iter().any(|seen| seen.target().contains("latest") && seen.status == Some(200)).then_some(())
     });
     let new = publish(&registry, "web", "new");
+    gate.open();
     running.exit(0);
     assert_ne!(old.digest, new.digest);
     assert_eq!(current_digest(&deployment, "web"), old.digest);
@@ -399,6 +401,39 @@ fn without_a_manifest_the_images_of_the_compose_files_are_pulled() {
     registry.delete_tag("web", "latest");
     deployment.dkv(["pull"]).exit(5).stderr_contains("web");
     deployment.dkv(["pull", "--keep-going"]).exit(9).stderr_contains("web");
+}
+
+#[test]
+fn what_was_pulled_but_not_recorded_serves_the_next_try_or_is_pruned() {
+    let registry = Registry::start();
+    publish(&registry, "web", "one");
+    let proxy = Proxy::to(&registry);
+    let deployment = product("unrecorded", &["web", "api"], |name| proxy.repository(name));
+    let keep_tags = || {
+        let tags = deployment.engine().docker(&["images", "--format", "{{.Tag}}", &proxy.repository("web")]);
+        tags.lines().filter(|tag| tag.starts_with("dkv-")).count()
+    };
+    let api = publish(&registry, "api", "one");
+    proxy.fault(On::target(&format!("api/manifests/{}", api.digest)).method("GET"), Fault::status(404));
+    let outcome = deployment.dkv(["pull-latest"]).exit(5);
+    outcome.stderr_contains("api").stderr_contains("nothing was recorded");
+    assert_eq!((current_digest(&deployment, "web").as_str(), keep_tags()), ("", 1));
+    proxy.reset();
+    deployment.dkv(["pull-latest"]).exit(0);
+    assert_eq!(proxy.count("GET", "web/blobs/"), 0, "{:?}", proxy.requests());
+
+    publish(&registry, "web", "two");
+    let manifest = deployment.manifest();
+    let gate = Gate::default();
+    proxy.fault(On::target("web/manifests/latest"), Fault::Hold(gate.clone()));
+    let running = deployment.dkv(["pull-latest", "web"]).spawn();
+    wait_for("the request", Duration::from_secs(60), || (proxy.count("HEAD", "web/manifests/latest") == 2).then_some(()));
+    deployment.write("version-manifest.yaml", &manifest.replacen("  web:\n", "  web:\n    held: true\n", 1));
+    gate.open();
+    running.exit(3).stderr_contains("nothing was written");
+    assert_eq!(keep_tags(), 2);
+    deployment.dkv(["prune", "-y"]).exit(0).stdout_contains("removed");
+    assert_eq!(keep_tags(), 1);
 }
 
 #[test]

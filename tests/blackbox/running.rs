@@ -220,7 +220,7 @@ fn a_container_that_crashes_is_exit_6_with_its_cause() {
         let outcome = deployment.dkv([command]).exit(6);
         outcome.stderr_contains("api").stderr_contains("cannot start: no configuration").stderr_contains("3");
         outcome.stdout_contains("web").stdout_contains(&bad.digest[7..19]);
-        assert!(outcome.elapsed < Duration::from_secs(30), "{outcome}");
+        assert!(outcome.elapsed < Duration::from_secs(100), "{outcome}");
     }
     assert!(runs(&deployment, "web"));
     let outcome = deployment.dkv(["up", "--json"]).exit(6);
@@ -239,7 +239,7 @@ fn no_wait_returns_as_soon_as_the_containers_are_started() {
     deployment.write_product(&[("web", registry.repository("web"))]);
     deployment.dkv(["pull-latest"]).exit(0);
     let outcome = deployment.dkv(["up", "--no-wait"]).exit(0);
-    assert!(outcome.elapsed < Duration::from_secs(20), "{outcome}");
+    assert!(outcome.elapsed < Duration::from_secs(100), "{outcome}");
     assert!(runs(&deployment, "web"));
     let outcome = deployment.dkv(["up", "--timeout", "1s"]).exit(6);
     outcome.stderr_contains("web");
@@ -270,6 +270,38 @@ fn a_migration_that_ends_well_is_a_success_and_one_image_serves_several_compose_
         }
         assert_eq!(json["containers"].as_array().unwrap().len(), 2);
         deployment.dkv(["down"]).compose(compose).exit(0);
+    }
+}
+
+#[test]
+fn what_is_scaled_to_none_is_not_missing() {
+    let registry = Registry::start();
+    publish(&registry, "web", "one");
+    publish(&registry, "db", "one");
+    for compose in [Compose::V2, Compose::V1] {
+        let deployment = with_database("scaled", &registry);
+        let image = "${DK_WEB_IMAGE:-x}:${DK_WEB_TAG:-latest}";
+        let worker = format!("  worker: {{image: '{image}', deploy: {{replicas: 0}}}}\n  cron: {{image: '{image}', scale: 0}}\n");
+        deployment.write("docker-compose.yml", &(deployment.read("docker-compose.yml") + &worker));
+        deployment.write("db-docker-compose.yml", &(deployment.read("db-docker-compose.yml") + "    scale: 0\n"));
+        let dkv = |args: &[&'static str]| deployment.dkv(args.iter().copied()).compose(compose).exit(0);
+        let up = dkv(&["up", "--json"]);
+        up.stderr_lacks("databases first");
+        let status = dkv(&["status", "--json"]).json();
+        for lines in [&up.json()["containers"], &status["containers"]] {
+            let names: Vec<_> = lines.as_array().unwrap().iter().map(|line| line["compose_service"].as_str().unwrap()).collect();
+            assert_eq!(names, ["web"], "{compose:?}");
+        }
+        assert_eq!(status["healthy"], true, "{compose:?}: {status:#}");
+        dkv(&["verify"]);
+        dkv(&["restart"]);
+
+        publish(&registry, "web", &format!("two for {compose:?}"));
+        let updated = dkv(&["update-safe", "--json", "--no-data-backup"]).json();
+        let replaced: Vec<_> =
+            updated["replaced"].as_array().unwrap().iter().map(|one| one["compose_service"].as_str().unwrap()).collect();
+        assert_eq!(replaced, ["web"], "{compose:?}");
+        assert!(runs(&deployment, "web"));
     }
 }
 

@@ -208,7 +208,7 @@ fn rounds(proxy: &Proxy, round_trip: Duration) -> usize {
 
 #[test]
 fn nothing_new_takes_few_rounds_of_questions() {
-    let round_trip = Duration::from_millis(300);
+    let round_trip = Duration::from_secs(1);
     for (registry, most) in [(Registry::start(), 3), (Registry::builder().token_auth(TokenServer::anonymous()).start(), 4)] {
         let proxy = Proxy::to(&registry).latency(round_trip);
         let deployment = eight(|name| proxy.repository(name), &registry);
@@ -221,7 +221,7 @@ fn nothing_new_takes_few_rounds_of_questions() {
 #[test]
 fn pull_latest_with_nothing_new_pulls_nothing_and_is_quick() {
     let registry = Registry::start();
-    let round_trip = Duration::from_millis(200);
+    let round_trip = Duration::from_secs(1);
     let proxy = Proxy::to(&registry).latency(round_trip);
     let daemon = Daemon::private();
     let deployment = Deployment::on(daemon.engine().clone(), "nothing-new");

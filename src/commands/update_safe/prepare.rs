@@ -28,6 +28,7 @@ impl<'a> Update<'a> {
     pub(super) async fn note(app: &'a App, lock: &'a Lock, options: Options) -> Result<Self> {
         let mut update = Self::observe(app, Some(lock), options).await?;
         let deployment = update.deployment()?;
+        deployment.check_writable(&app.store)?;
         let mut kept = Vec::new();
         for service in deployment.manifest.services.values() {
             if let Some(ran) = main_container(&update.journal.ran, &service.name) {

@@ -267,11 +267,15 @@ fn read_service(name: ServiceName, node: Node<'_>, parts: &Parts<'_>, warnings: 
     if let Some(rejected) = parts.rejected {
         service.rejected = rejected.sequence()?.map(read_rejected).collect::<Result<_, _>>()?;
     }
-    let recorded = read_recorded(node, &service, parts)?;
+    let images = possible_images(&service, parts.ecr);
+    let mut recorded = read_recorded(node, &service, &images, warnings)?;
     let entries = match parts.history {
-        Some(history) => read_entries(history, service.image.as_ref())?,
+        Some(history) => read_entries(history, &images)?,
         None => Vec::new(),
     };
+    if let Some(recorded) = &mut recorded {
+        settle_unverified(recorded, &entries);
+    }
     service.history = settle_history(&service, recorded, entries, warnings);
     if let (Some(custom), Some(current)) = (&service.custom, service.current())
         && custom.tag != current.tag
@@ -293,11 +297,11 @@ fn spells_out_default(ecr: &Ecr, image: &Repository, service: &ServiceName) -> b
 
 fn read_variable(node: Node<'_>, key: &str) -> Result<Option<String>, YamlError> {
     let Some(name) = optional_text(node, key)? else { return Ok(None) };
-    if env_file::is_variable(&name) {
+    if env_file::is_variable(&name) && !env_file::is_taken(&name) {
         return Ok(Some(name));
     }
     let position = node.get(key).unwrap_or(node);
-    Err(position.error(format!("`{key}` must be a variable name: letters, digits and `_`")))
+    Err(position.error(format!("`{key}` must be a variable name (letters, digits and `_`) that no program acts upon")))
 }
 
 fn read_duration(node: Node<'_>, key: &str) -> Result<Option<Duration>, YamlError> {
@@ -332,8 +336,32 @@ fn read_rejected(node: Node<'_>) -> Result<Rejected, YamlError> {
     })
 }
 
+/// The repositories that the service's image may be in, as far as the manifest says.
+fn possible_images(service: &Service, ecr: Option<&Ecr>) -> Vec<Repository> {
+    let prefixes = ecr.filter(|_| service.image.is_none()).map(Ecr::prefixes).unwrap_or_default();
+    let defaults = prefixes.iter().filter_map(|prefix| format!("{prefix}/{}", service.name).parse().ok());
+    service.image.iter().cloned().chain(defaults).collect()
+}
+
+/// The old wizard's marks outlast its schema. But dkv writes the image's ID only with a digest that it has
+/// seen.
+fn settle_unverified(recorded: &mut Release, entries: &[Entry]) {
+    let has_seen = |entry: &Entry| {
+        let seen = entry.release.image_id.is_some() || entry.release.platform_digest.is_some();
+        seen && entry.release.digest == recorded.unverified_digest
+    };
+    if recorded.unverified_digest.is_some() && entries.iter().any(has_seen) {
+        recorded.digest = recorded.unverified_digest.take();
+    }
+}
+
 /// What `services.<name>` itself says about the current release.
-fn read_recorded(node: Node<'_>, service: &Service, parts: &Parts<'_>) -> Result<Option<Release>, YamlError> {
+fn read_recorded(
+    node: Node<'_>,
+    service: &Service,
+    images: &[Repository],
+    warnings: &mut Vec<String>,
+) -> Result<Option<Release>, YamlError> {
     let tag: Tag = match node.get("current_tag") {
         Some(tag) => parsed(tag)?,
         None if service.track.is_none() && node.get("image_digest").is_none() => return Ok(None),
@@ -341,11 +369,16 @@ fn read_recorded(node: Node<'_>, service: &Service, parts: &Parts<'_>) -> Result
     };
     let mut release = Release::new(tag, None);
     if let Some(digest) = node.get("image_digest") {
-        match read_digest(digest, service.image.as_ref())? {
-            Some(Written::Bare(digest)) if parts.is_legacy && service.deployed_by.as_deref() == Some(OLD_WIZARD) => {
+        match read_digest(digest, images)? {
+            Some(Written::Bare(digest)) if service.deployed_by.as_deref() == Some(OLD_WIZARD) => {
                 release.unverified_digest = Some(digest);
             }
             Some(Written::Bare(digest) | Written::Printed(digest)) => release.digest = Some(digest),
+            Some(Written::Elsewhere) => warnings.push(format!(
+                "{0}: image_digest names other repositories only, so the digest of {1} is not known; `dkv pull-latest {0}` or \
+                 `dkv version-pull {0} {1}` records it",
+                service.name, release.tag
+            )),
             None => {}
         }
     }
@@ -360,18 +393,20 @@ enum Written {
     Bare(Digest),
     /// `[repository@sha256:…]`, a Go slice as text.
     Printed(Digest),
+    /// Such a slice of other repositories, where the same image may have another digest.
+    Elsewhere,
 }
 
-/// Reads a digest field; empty texts and empty slices are none.
-fn read_digest(node: Node<'_>, image: Option<&Repository>) -> Result<Option<Written>, YamlError> {
+/// Reads a digest field; empty texts and empty slices are none. `images` are the repositories that it may
+/// be about; none means that only the Compose files know.
+fn read_digest(node: Node<'_>, images: &[Repository]) -> Result<Option<Written>, YamlError> {
     let text = node.text()?.trim();
-    let Some(inner) = text.strip_prefix('[').and_then(|rest| rest.strip_suffix(']')) else {
-        return match text.rsplit_once('@') {
-            Some((_, digest)) => digest.parse().map(|digest| Some(Written::Printed(digest))),
-            None if text.is_empty() => Ok(None),
-            None => text.parse().map(|digest| Some(Written::Bare(digest))),
-        }
-        .map_err(|error| node.error(format!("{error}")));
+    let slice = text.strip_prefix('[').and_then(|rest| rest.strip_suffix(']'));
+    let Some(inner) = slice.or_else(|| text.contains('@').then_some(text)) else {
+        return match text {
+            "" => Ok(None),
+            text => text.parse().map(|digest| Some(Written::Bare(digest))).map_err(|error| node.error(format!("{error}"))),
+        };
     };
     let mut digests = Vec::new();
     for part in inner.split_whitespace() {
@@ -380,8 +415,13 @@ fn read_digest(node: Node<'_>, image: Option<&Repository>) -> Result<Option<Writ
         digests.push((repository.parse::<Repository>().ok(), digest));
     }
     // The daemon lists one digest per repository that it knows the image by; ours is the one meant.
-    let ours = digests.iter().position(|(repository, _)| repository.is_some() && repository.as_ref() == image);
-    Ok(digests.into_iter().nth(ours.unwrap_or(0)).map(|(_, digest)| Written::Printed(digest)))
+    let is_ours = |repository: &Option<Repository>| repository.as_ref().is_some_and(|repository| images.contains(repository));
+    let is_open = images.is_empty() && digests.iter().all(|(_, digest)| *digest == digests[0].1);
+    Ok(match digests.iter().find(|(repository, _)| is_open || is_ours(repository)) {
+        Some((_, digest)) => Some(Written::Printed(digest.clone())),
+        None if digests.is_empty() => None,
+        None => Some(Written::Elsewhere),
+    })
 }
 
 /// A history entry and whether the file calls it current.
@@ -390,7 +430,7 @@ struct Entry {
     is_current: bool,
 }
 
-fn read_entries(history: Node<'_>, image: Option<&Repository>) -> Result<Vec<Entry>, YamlError> {
+fn read_entries(history: Node<'_>, images: &[Repository]) -> Result<Vec<Entry>, YamlError> {
     let mut entries = Vec::new();
     for (index, node) in history.sequence()?.enumerate() {
         node.mapping()?;
@@ -398,7 +438,7 @@ fn read_entries(history: Node<'_>, image: Option<&Repository>) -> Result<Vec<Ent
         let mut release = Release::new(parsed(tag)?, None);
         for key in ["digest", "image_digest"] {
             if let Some(digest) = node.get(key)
-                && let Some(Written::Bare(digest) | Written::Printed(digest)) = read_digest(digest, image)?
+                && let Some(Written::Bare(digest) | Written::Printed(digest)) = read_digest(digest, images)?
             {
                 release.digest = Some(digest);
             }

@@ -48,8 +48,44 @@ fn the_wizards_image_id_is_never_a_digest() {
     let manifest = read(WIZARD);
     let current = service(&manifest, "wsfe").current().unwrap();
     assert_eq!((&current.digest, &current.unverified_digest), (&None, &digit('3')));
-    let ours = read(&WIZARD.replace("schema_version: '1.0'", "schema_version: '1.1'"));
-    assert_eq!(service(&ours, "wsfe").current().unwrap().digest, digit('3'));
+    // A change of another service has raised the schema meanwhile.
+    let ours = WIZARD.replace("schema_version: '1.0'", "schema_version: '1.1'");
+    assert_eq!(service(&read(&ours), "wsfe").current().unwrap().digest, None);
+}
+
+#[test]
+fn what_dkv_has_seen_in_the_daemon_is_a_digest_whoever_deployed_it() {
+    let digest = digit('3').unwrap();
+    let entry = format!(
+        "history:\n  wsfe:\n  - {{tag: latest, digest: '{digest}', image_id: '{}', status: current}}\n",
+        digit('4').unwrap()
+    );
+    let service_lines = format!(
+        "services:\n  wsfe: {{image: r.example/wsfe, current_tag: latest, image_digest: '{digest}', deployed_by: migration}}\n"
+    );
+    for (history, expected) in [(entry.as_str(), Some(&digest)), ("", None)] {
+        let manifest = read(&format!("schema_version: '1.1'\n{service_lines}{history}"));
+        assert_eq!(service(&manifest, "wsfe").current().unwrap().digest.as_ref(), expected, "{history}");
+    }
+}
+
+#[test]
+fn the_digest_of_another_repository_is_never_taken() {
+    let (theirs, ours) = (digit('5').unwrap(), digit('6').unwrap());
+    let ecr = "ecr: {registry: r.example, repository_alias: acme, use_private: false}";
+    let read = |image: &str, digest: &str| {
+        read(&format!("schema_version: '1.0'\n{ecr}\nservices:\n  web: {{{image} current_tag: '1', image_digest: '{digest}'}}\n"))
+    };
+    let both = format!("[mirror.example/web@{theirs} r.example/acme/web@{ours}]");
+    for image in ["", "image: r.example/acme/web,"] {
+        let known = read(image, &both);
+        assert_eq!(service(&known, "web").current().unwrap().digest.as_ref(), Some(&ours), "{image}");
+    }
+    for digest in [format!("[mirror.example/web@{theirs}]"), format!("mirror.example/web@{theirs}")] {
+        let foreign = read("", &digest);
+        assert_eq!(service(&foreign, "web").current().unwrap().digest, None, "{digest}");
+        assert!(foreign.warnings[0].contains("other repositories"), "{:?}", foreign.warnings);
+    }
 }
 
 #[test]

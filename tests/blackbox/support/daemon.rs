@@ -12,7 +12,7 @@ use tempfile::TempDir;
 use super::registry::free_address;
 use super::{Engine, program, wait_for};
 
-const READY: Duration = Duration::from_secs(60);
+const READY: Duration = Duration::from_secs(120);
 
 /// A daemon with its own data, socket, containerd and bridge. Pulling works, it uses the host's network
 /// itself; its containers reach one another but, without rules in the firewall, nothing else.
@@ -155,7 +155,7 @@ fn processes_with(path: &Path) -> Vec<Pid> {
 /// Kills a process and waits until it is gone.
 fn end(process: Pid) {
     let _ = kill_process(process, Signal::KILL);
-    let deadline = Instant::now() + Duration::from_secs(5);
+    let deadline = Instant::now() + Duration::from_secs(30);
     while test_kill_process(process).is_ok() && Instant::now() < deadline {
         thread::sleep(Duration::from_millis(2));
     }

@@ -223,7 +223,7 @@ impl Deployment {
             stdin: None,
             strace: None,
             tty: false,
-            timeout: Duration::from_secs(120),
+            timeout: Duration::from_secs(300),
         }
     }
 }
@@ -334,7 +334,7 @@ impl Run {
         self.env("LD_PRELOAD", library).env("FAKETIME", time).env("TZ", "UTC")
     }
 
-    /// How long it may take before its process group is killed; two minutes by default.
+    /// How long it may take before its process group is killed; five minutes by default.
     pub fn timeout(mut self, timeout: Duration) -> Self {
         self.timeout = timeout;
         self
@@ -447,11 +447,14 @@ impl Capture {
         String::from_utf8_lossy(&self.bytes.lock().expect("no reader panicked")).into_owned()
     }
 
+    /// Whether everything has been read.
+    fn is_closed(&self) -> bool {
+        self.reader.as_ref().is_none_or(JoinHandle::is_finished)
+    }
+
     /// Waits for the end of the pipe, which a child left behind would keep open.
     fn finish(&mut self, what: &str) -> String {
-        wait_for(&format!("{what} is closed"), Duration::from_secs(10), || {
-            self.reader.as_ref().is_none_or(JoinHandle::is_finished).then_some(())
-        });
+        wait_for(&format!("{what} is closed"), Duration::from_secs(30), || self.is_closed().then_some(()));
         self.reader = None;
         self.text()
     }
@@ -496,10 +499,12 @@ impl Running {
     #[track_caller]
     pub fn wait_for_output(&mut self, text: &str) {
         loop {
+            // Looked at first: what it says at its end comes before it has ended.
+            let may_say_more = self.is_running() || !self.stdout.is_closed() || !self.stderr.is_closed();
             if self.output().contains(text) {
                 return;
             }
-            assert!(self.is_running() && Instant::now() < self.deadline, "no {text:?} in the output:\n{}", self.output());
+            assert!(may_say_more && Instant::now() < self.deadline, "no {text:?} in the output:\n{}", self.output());
             thread::sleep(Duration::from_millis(5));
         }
     }

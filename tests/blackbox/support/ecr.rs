@@ -176,7 +176,7 @@ impl Moto {
             .spawn()
             .expect("moto starts");
         let mut moto = Self { address, child };
-        wait_for("moto answers", Duration::from_secs(60), || {
+        wait_for("moto answers", Duration::from_secs(180), || {
             assert!(moto.child.try_wait().expect("the state of a child").is_none(), "moto ended");
             TcpStream::connect(address).ok()
         });

@@ -24,7 +24,7 @@ pub use daemon::Daemon;
 pub use deployment::{Deployment, Outcome, Run, Running};
 pub use engine::Engine;
 pub use image::{Health, Image, Pushed};
-pub use proxy::{Fault, On, Proxy};
+pub use proxy::{Fault, Gate, On, Proxy};
 pub use registry::Registry;
 
 /// Label on every image (and so on every container) that a test makes: its [`unique`] name.

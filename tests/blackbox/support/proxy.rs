@@ -2,7 +2,7 @@
 
 use std::io::{self, BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpStream};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Condvar, Mutex};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -24,6 +24,8 @@ pub enum Fault {
     Stall,
     /// The answer comes after this time.
     Delay(Duration),
+    /// The answer comes when this is opened.
+    Hold(Gate),
     /// The answer's body comes one byte at a time with this pause between two.
     Drip(Duration),
     /// The `Docker-Content-Digest` header names other bytes.
@@ -60,6 +62,26 @@ impl Fault {
             Self::Respond(response) => Self::Respond(response.with_header("Retry-After", &seconds.to_string())),
             other => other,
         }
+    }
+}
+
+/// What answers wait behind, so that a test can do something meanwhile; closed until it is opened.
+#[derive(Clone, Debug, Default)]
+pub struct Gate(Arc<(Mutex<bool>, Condvar)>);
+
+impl Gate {
+    /// Lets all pass that wait and all that will.
+    pub fn open(&self) {
+        let (is_open, changed) = &*self.0;
+        *is_open.lock().expect("no test panicked here") = true;
+        changed.notify_all();
+    }
+
+    fn wait(&self) {
+        let (is_open, changed) = &*self.0;
+        let is_open = is_open.lock().expect("no test panicked here");
+        // Not for ever: a test that failed opens nothing any more.
+        drop(changed.wait_timeout_while(is_open, Duration::from_secs(120), |is_open| !*is_open));
     }
 }
 
@@ -347,6 +369,7 @@ fn deliver(writer: &mut TcpStream, mut response: Response, fault: Option<&Fault>
     let digest_header = |(name, _): &(String, String)| name.eq_ignore_ascii_case("docker-content-digest");
     match fault {
         Some(Fault::Delay(time)) => thread::sleep(*time),
+        Some(Fault::Hold(gate)) => gate.wait(),
         Some(Fault::WrongDigestHeader) => {
             response.headers.retain(|header| !digest_header(header));
             response = response.with_header("Docker-Content-Digest", &image::digest(b"other bytes"));

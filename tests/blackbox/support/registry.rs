@@ -16,7 +16,7 @@ use super::image::{Image, Pushed, digest};
 use super::token::TokenServer;
 use super::{Engine, program, unique, wait_for};
 
-const READY: Duration = Duration::from_secs(30);
+const READY: Duration = Duration::from_secs(120);
 
 /// How the registry is reached and who may use it; plain and open by default.
 #[derive(Default)]
