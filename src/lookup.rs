@@ -7,7 +7,7 @@ use crate::docker::Docker;
 use crate::error::{self, Error};
 use crate::images;
 use crate::model::manifest::{Ecr, Service, Source};
-use crate::model::reference::{Platform, Repository, Tag};
+use crate::model::reference::{Digest, Platform, Repository, Tag};
 use crate::model::version;
 use crate::plan::Found;
 use crate::registry::ecr_private::PrivateRegistry;
