@@ -1,6 +1,8 @@
 //! Making images local and keeping them: resolve a tag once, pull exactly what it named, check that
 //! the daemon has it, and give it a tag of our own that no clean-up takes away.
 
+mod early;
+
 use std::sync::Arc;
 
 use anyhow::{Context as _, Result};
@@ -14,6 +16,7 @@ use crate::model::reference::{Digest, Repository, Tag};
 use crate::plan;
 use crate::registry::{self, Login};
 use crate::ui::{ItemProgress, Progress, Ui};
+pub use early::Early;
 
 /// An image that shall be local.
 #[derive(Debug, Clone)]
@@ -115,6 +118,22 @@ impl Fetcher {
         }
     }
 
+    /// As [`Self::fetch`], after what began early has ended; what failed then has failed.
+    pub async fn fetch_rest(&self, wanted: &[Wanted], early: Option<Early>) -> Vec<Result<Arrived>> {
+        let mut failed = match early {
+            Some(early) => early.failures().await,
+            None => std::collections::BTreeMap::new(),
+        };
+        let rest: Vec<Wanted> = wanted.iter().filter(|one| !failed.contains_key(&one.name)).cloned().collect();
+        let mut results: Vec<Result<Arrived>> = self.fetch(&rest).await;
+        for (place, one) in wanted.iter().enumerate() {
+            if let Some(error) = failed.remove(&one.name) {
+                results.insert(place, Err(error));
+            }
+        }
+        results
+    }
+
     /// As [`Self::fetch`], but asks the registry what the tags name now, whatever is local.
     pub async fn fetch_anew(&self, wanted: &[Wanted]) -> Vec<Result<Arrived>> {
         self.complete(wanted, wanted.iter().map(|_| None).collect()).await
@@ -143,6 +162,14 @@ impl Fetcher {
             }
         });
         futures_util::stream::iter(work).buffered(self.jobs.max(1)).collect().await
+    }
+
+    /// Pulls one image, unless the daemon has it.
+    async fn bring(&self, wanted: &Wanted, progress: &Progress) -> Result<()> {
+        match self.docker.image(&wanted.reference()).await? {
+            Some(_) => Ok(()),
+            None => self.pull(wanted, progress).await.map(drop),
+        }
     }
 
     /// Pulls one image, once more without a login if the registry refused it.

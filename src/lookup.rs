@@ -105,8 +105,18 @@ impl Lookup {
     ///
     /// As for [`Self::named`].
     pub async fn latest(&self, service: &Service) -> Result<Latest> {
+        self.latest_telling(service, |_| ()).await
+    }
+
+    /// As [`Self::latest`]; tells `on_found` which bytes the tag names before it looks up their version.
+    ///
+    /// # Errors
+    ///
+    /// As for [`Self::named`].
+    pub async fn latest_telling(&self, service: &Service, on_found: impl FnOnce(&Found)) -> Result<Latest> {
         let tag = track(service)?;
         let Named { mut found, is_index } = self.named(service, &ManifestName::Tag(tag.clone()), &tag).await?;
+        on_found(&found);
         let is_named = |entry: &crate::model::history::Release| {
             entry.digest.is_some() && entry.digest == found.digest && !service.is_moving(&entry.tag)
         };

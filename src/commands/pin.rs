@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context as _, Result};
 use futures_util::StreamExt as _;
 
-use super::pull::{self, LatestOptions};
+use super::pull::{self, LatestOptions, Planned};
 use super::{App, Exit};
 use crate::compose::Generation;
 use crate::deployment::Deployment;
@@ -118,7 +118,7 @@ async fn record_latest(app: &App, deployment: &mut Deployment, dry_run: bool, re
     let (held, followed): (Vec<_>, Vec<_>) = deployment.manifest.services.values().partition(|service| service.held);
     changes.services = held.into_iter().map(|service| ServiceChange::skipped(service, "held".to_owned())).collect();
     let options = LatestOptions { no_pull: true, dry_run, ..LatestOptions::default() };
-    let (steps, failures) = pull::plan_latest(app, deployment, &followed, options, &mut changes).await?;
+    let Planned { steps, failures, .. } = pull::plan_latest(app, deployment, &followed, options, &mut changes).await?;
     pull::fail_together(failures, followed.len(), "nothing was recorded and no file was changed")?;
     changes.services.extend(steps.iter().map(ServiceChange::of));
     report.services = changes.services;

@@ -29,6 +29,8 @@ pub struct Progress {
     doing: String,
     done: String,
     overall: Option<ProgressBar>,
+    /// Whether the number of images is not known before they begin.
+    grows: bool,
 }
 
 /// The progress of one image. Dropped without an outcome, it vanishes.
@@ -47,15 +49,29 @@ impl Ui {
     /// Shows the progress of `total` images, in words like `Pulling` and `Pulled`.
     #[must_use]
     pub fn progress(&self, doing: &str, done: &str, total: usize) -> Progress {
+        let overall = self.overall(doing, total, total);
+        if let Some(bar) = &overall {
+            bar.tick();
+        }
+        Progress { ui: self.clone(), doing: doing.to_owned(), done: done.to_owned(), overall, grows: false }
+    }
+
+    /// As [`Ui::progress`], where images turn up one by one, `at_most` so many; shows nothing before the first.
+    #[must_use]
+    pub fn growing_progress(&self, doing: &str, done: &str, at_most: usize) -> Progress {
+        let overall = self.overall(doing, 0, at_most);
+        Progress { ui: self.clone(), doing: doing.to_owned(), done: done.to_owned(), overall, grows: true }
+    }
+
+    /// The bar that sums several images up.
+    fn overall(&self, doing: &str, total: usize, at_most: usize) -> Option<ProgressBar> {
         // One image needs no sum.
-        let overall = self.bars().filter(|_| total > 1).map(|bars| {
+        self.bars().filter(|_| at_most > 1).map(|bars| {
             let bar = bars.add(ProgressBar::new(total as u64));
             bar.set_style(self.bar_style("{msg} {bar:24} {pos}/{len}", "{msg:.bold} {bar:24.green} {pos}/{len}"));
             bar.set_message(doing.to_owned());
-            bar.tick();
             bar
-        });
-        Progress { ui: self.clone(), doing: doing.to_owned(), done: done.to_owned(), overall }
+        })
     }
 
     /// A block of lines that is redrawn in place; see [`Live`].
@@ -80,6 +96,9 @@ impl Progress {
     /// Begins with an image.
     pub fn item(&self, service: &str, tag: &str) -> Item {
         let name = sanitize_line(&format!("{service} {tag}"));
+        if let Some(overall) = self.overall.as_ref().filter(|_| self.grows) {
+            overall.inc_length(1);
+        }
         let bar = self.ui.bars().map(|bars| {
             let bar = ProgressBar::new(1);
             let bar = match &self.overall {

@@ -5,6 +5,7 @@ use std::time::Duration;
 use serde_json::Value;
 
 use crate::support::{Deployment, Fault, Gate, Image, On, Proxy, Pushed, Registry, wait_for};
+use rustix::process::Signal;
 
 /// Pushes `name` under `latest`; another version is another digest.
 fn publish(registry: &Registry, name: &str, version: &str) -> Pushed {
@@ -120,6 +121,72 @@ fn a_tag_that_moves_between_resolving_and_pulling_does_not_matter() {
     assert_eq!(current_digest(&deployment, "web"), old.digest);
     deployment.dkv(["up"]).exit(0);
     assert_eq!(deployment.engine().version(deployment.project(), "web"), "old");
+}
+
+#[test]
+fn images_come_while_their_versions_are_still_looked_up() {
+    let registry = Registry::start();
+    let pushed = registry.push(Image::new("web").tag("1.0").tag("latest"));
+    let proxy = Proxy::to(&registry);
+    proxy.fault(On::target("/tags/list"), Fault::Stall);
+    let deployment = product("early", &["web"], |name| proxy.repository(name));
+    let before = files(&deployment);
+    let running = deployment.dkv(["pull-latest"]).spawn();
+    let pin = format!("{}@{}", proxy.repository("web"), pushed.digest);
+    wait_for("the image, though its version is not known", Duration::from_secs(20), || deployment.engine().image_id(&pin));
+    assert!(proxy.requests().iter().all(|seen| !seen.target().contains("/tags/list") || seen.status.is_none()));
+    running.signal(Signal::INT);
+    running.exit(130);
+    assert_eq!((files(&deployment).0, files(&deployment).1), (before.0, before.1), "nothing is recorded before all is known");
+
+    registry.push(Image::new("web").tag("2.0").tag("latest").version("two"));
+    let proxy = Proxy::to(&registry);
+    proxy.fault(On::target("/tags/list"), Fault::Delay(Duration::from_millis(500)));
+    let deployment = product("early-record", &["web"], |name| proxy.repository(name));
+    deployment.dkv(["pull-latest"]).exit(0).stdout_contains("2.0");
+    assert_eq!(deployment.manifest_data()["services"]["web"]["current_tag"], "2.0");
+    assert_eq!(proxy.count("GET", "/manifests/sha256:"), 1, "pulled once: {:?}", proxy.requests());
+}
+
+#[test]
+fn a_service_that_cannot_be_resolved_ends_the_pulls_that_have_begun() {
+    let registry = Registry::start();
+    publish(&registry, "web", "one");
+    let proxy = Proxy::to(&registry);
+    proxy.fault(On::target("/blobs/"), Fault::Stall);
+    // The registry says that there is no such tag, but not before the other image is on its way.
+    proxy.fault(On::target("api/manifests/latest"), Fault::Delay(Duration::from_millis(1_500)));
+    let deployment = product("unresolved", &["web", "api"], |name| proxy.repository(name));
+    let before = files(&deployment);
+    let outcome = deployment.dkv(["pull-latest"]).exit(5);
+    outcome.stderr_contains("`api`").stderr_lacks("`web`").stderr_contains("nothing was recorded");
+    assert!(proxy.count("GET", "/blobs/") > 0, "{:?}", proxy.requests());
+    assert_eq!((files(&deployment).0, files(&deployment).1), (before.0, before.1));
+}
+
+#[test]
+fn what_will_not_be_recorded_is_not_pulled() {
+    let registry = Registry::start();
+    publish(&registry, "held", "one");
+    let bad = publish(&registry, "bad", "one");
+    publish(&registry, "known", "one");
+    let proxy = Proxy::to(&registry);
+    let deployment = product("no-early", &["held", "bad", "known"], |name| proxy.repository(name));
+    let text = deployment.manifest().replacen("    current_tag", "    held: true\n    current_tag", 1);
+    let rejected = format!("{text}rejected:\n  bad: [{{digest: '{}', tag: '1.65', reason: 'never healthy'}}]\n", bad.digest);
+    deployment.write("version-manifest.yaml", &rejected);
+    deployment.dkv(["pull-latest", "--dry-run"]).exit(0).stdout_contains("known");
+    assert_eq!(proxy.count("GET", "/manifests/"), 0, "{:?}", proxy.requests());
+
+    deployment.dkv(["pull-latest"]).exit(0);
+    let pulled: Vec<String> =
+        proxy.requests().iter().filter(|seen| seen.method() == "GET").map(|seen| seen.target().into()).collect();
+    let of_known =
+        |target: &&String| target.contains("known/") || !(target.contains("/manifests/") || target.contains("/blobs/"));
+    assert_eq!(pulled.iter().filter(|target| !of_known(target)).count(), 0, "{pulled:?}");
+    proxy.reset();
+    deployment.dkv(["pull-latest"]).exit(0);
+    assert_eq!(proxy.count("GET", "/manifests/"), 0, "what is recorded and local: {:?}", proxy.requests());
 }
 
 #[test]

@@ -6,7 +6,7 @@ use anyhow::Result;
 use chrono::Utc;
 
 use super::Update;
-use crate::commands::pull::{self, LatestOptions};
+use crate::commands::pull::{self, LatestOptions, Planned};
 use crate::commands::run::{Launch, StartOptions};
 use crate::commands::{App, Exit};
 use crate::compose::Set;
@@ -14,6 +14,7 @@ use crate::deployment::Deployment;
 use crate::docker::{ContainerState, Docker};
 use crate::error;
 use crate::health;
+use crate::images::Early;
 use crate::model::env_file::Pin;
 use crate::model::history::Release;
 use crate::model::manifest::{Service, Source};
@@ -81,13 +82,13 @@ impl<'a> Update<'a> {
     /// Finds what the tracked tags name, pulls it, and decides what is replaced.
     pub(super) async fn prepare(&mut self) -> Result<()> {
         let mut changes = Changes::default();
-        let steps = plan_steps(self.app, self.deployment()?, self.journal.options, &mut changes).await?;
+        let (steps, early) = plan_steps(self.app, self.deployment()?, self.journal.options, false, &mut changes).await?;
         self.changes = changes;
         let mut failures = Vec::new();
         let (usable, idle): (Vec<Step>, Vec<Step>) = steps.into_iter().partition(|step| step.after.current().is_some());
         let total = usable.len();
         let mut changes = Changes::default();
-        let mut steps = pull::fetch_steps(self.app, self.deployment()?, usable, &mut failures, &mut changes).await?;
+        let mut steps = pull::fetch_steps(self.app, self.deployment()?, (usable, early), &mut failures, &mut changes).await?;
         pull::fail_together(failures, total, "nothing was stopped or changed")?;
         let targets: Vec<&Service> = steps.iter().map(|step| &step.after).collect();
         let wanted = image_ids(&targets);
@@ -211,15 +212,22 @@ fn image_ids(services: &[&Service]) -> BTreeMap<ServiceName, Digest> {
 }
 
 /// What becomes of every service: what its tracked tag names; what is recorded where it is held, or where
-/// that was rejected; nothing where what is recorded was rejected too.
-async fn plan_steps(app: &App, deployment: &Deployment, options: Options, report: &mut Changes) -> Result<Vec<Step>> {
+/// that was rejected; nothing where what is recorded was rejected too. New images are on their way already,
+/// unless this is a dry run.
+async fn plan_steps(
+    app: &App,
+    deployment: &Deployment,
+    options: Options,
+    dry_run: bool,
+    report: &mut Changes,
+) -> Result<(Vec<Step>, Option<Early>)> {
     let (held, followed): (Vec<&Service>, Vec<&Service>) =
         deployment.manifest.services.values().partition(|service| service.held);
     for service in &held {
         report.services.push(ServiceChange::skipped(service, "held; `dkv unhold` lets it follow its tag again".to_owned()));
     }
-    let latest = LatestOptions { retry: options.retry, ..LatestOptions::default() };
-    let (mut steps, failures) = pull::plan_latest(app, deployment, &followed, latest, report).await?;
+    let latest = LatestOptions { retry: options.retry, dry_run, ..LatestOptions::default() };
+    let Planned { mut steps, failures, early } = pull::plan_latest(app, deployment, &followed, latest, report).await?;
     pull::fail_together(failures, followed.len(), "nothing was stopped or changed")?;
     let is_planned = |service: &Service| steps.iter().any(|step| step.before.name == service.name);
     let is_rejected = |service: &Service| {
@@ -234,7 +242,7 @@ async fn plan_steps(app: &App, deployment: &Deployment, options: Options, report
         .map(Step::unchanged)
         .collect();
     steps.extend(rest);
-    Ok(steps)
+    Ok((steps, early))
 }
 
 /// `--dry-run`: what would be updated and replaced. Pulls nothing, so a new image is taken for another
@@ -242,7 +250,7 @@ async fn plan_steps(app: &App, deployment: &Deployment, options: Options, report
 pub(super) async fn show_plan(app: &App, options: Options) -> Result<Exit> {
     let mut update = Update::observe(app, None, options).await?;
     let mut changes = Changes::default();
-    let steps = plan_steps(app, update.deployment()?, options, &mut changes).await?;
+    let (steps, _) = plan_steps(app, update.deployment()?, options, true, &mut changes).await?;
     update.changes = changes;
     let mut wanted = BTreeMap::new();
     for step in &steps {

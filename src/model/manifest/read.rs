@@ -431,8 +431,9 @@ struct Entry {
 }
 
 fn read_entries(history: Node<'_>, images: &[Repository]) -> Result<Vec<Entry>, YamlError> {
-    let mut entries = Vec::new();
-    for (index, node) in history.sequence()?.enumerate() {
+    let items = history.sequence()?;
+    let mut entries = Vec::with_capacity(items.len());
+    for (index, node) in items.enumerate() {
         node.mapping()?;
         let Some(tag) = node.get("tag") else { return Err(node.error("a history entry needs its `tag`")) };
         let mut release = Release::new(parsed(tag)?, None);
@@ -448,9 +449,9 @@ fn read_entries(history: Node<'_>, images: &[Repository]) -> Result<Vec<Entry>, 
         release.deployed_at = optional_text(node, "deployed_at")?;
         release.deployed_by = optional_text(node, "deployed_by")?;
         release.origin = Some(index);
-        let status = optional_text(node, "status")?;
-        release.rolled_back = status.as_deref() == Some("rolled-back");
-        entries.push(Entry { release, is_current: status.as_deref() == Some("current") });
+        let status = node.get("status").map(Node::text).transpose()?;
+        release.rolled_back = status == Some("rolled-back");
+        entries.push(Entry { release, is_current: status == Some("current") });
     }
     Ok(entries)
 }

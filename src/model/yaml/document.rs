@@ -274,9 +274,47 @@ pub struct Node<'a> {
 }
 
 /// The entries of a mapping in order, as written (`<<` is an entry like any other).
-pub type Entries<'a> = std::vec::IntoIter<(Node<'a>, Node<'a>)>;
+#[derive(Debug, Clone)]
+pub struct Entries<'a> {
+    document: &'a Document,
+    children: std::slice::ChunksExact<'a, u32>,
+}
+
+impl<'a> Iterator for Entries<'a> {
+    type Item = (Node<'a>, Node<'a>);
+
+    fn next(&mut self) -> Option<Self::Item> {
+        let pair = self.children.next()?;
+        Some((self.document.node(pair[0]), self.document.node(pair[1])))
+    }
+
+    fn size_hint(&self) -> (usize, Option<usize>) {
+        self.children.size_hint()
+    }
+}
+
+impl ExactSizeIterator for Entries<'_> {}
+
 /// The items of a list in order.
-pub type Items<'a> = std::vec::IntoIter<Node<'a>>;
+#[derive(Debug, Clone)]
+pub struct Items<'a> {
+    document: &'a Document,
+    children: std::slice::Iter<'a, u32>,
+}
+
+impl<'a> Iterator for Items<'a> {
+    type Item = Node<'a>;
+
+    fn next(&mut self) -> Option<Node<'a>> {
+        self.children.next().map(|&id| self.document.node(id))
+    }
+
+    fn size_hint(&self) -> (usize, Option<usize>) {
+        self.children.size_hint()
+    }
+}
+
+impl ExactSizeIterator for Items<'_> {}
 
 impl<'a> Node<'a> {
     fn resolved(self) -> &'a NodeData {
@@ -355,7 +393,17 @@ impl<'a> Node<'a> {
     /// The value of `key`, from the mapping itself or else from what it merges with `<<`.
     #[must_use]
     pub fn get(self, key: &str) -> Option<Node<'a>> {
-        let mut pending = vec![self.document.resolve(self.id)];
+        let id = self.document.resolve(self.id);
+        let entry = self.document.own_entry(id, key);
+        if entry.is_none() && self.document.own_entry(id, "<<").is_some() {
+            return self.get_merged(id, key);
+        }
+        entry.map(|entry| self.document.node(self.document.children(id)[entry * 2 + 1]))
+    }
+
+    /// As [`Self::get`], for a mapping `id` that merges others.
+    fn get_merged(self, id: u32, key: &str) -> Option<Node<'a>> {
+        let mut pending = vec![id];
         let mut seen = HashSet::new();
         while let Some(id) = pending.pop() {
             if let Some(entry) = self.document.own_entry(id, key) {
@@ -379,22 +427,17 @@ impl<'a> Node<'a> {
     /// The entries of a mapping; of anything else none.
     #[must_use]
     pub fn entries(self) -> Entries<'a> {
-        let id = self.document.resolve(self.id);
-        if self.kind() != Kind::Mapping {
-            return Vec::new().into_iter();
-        }
-        let pairs = self.document.children(id).chunks_exact(2);
-        pairs.map(|pair| (self.document.node(pair[0]), self.document.node(pair[1]))).collect::<Vec<_>>().into_iter()
+        Entries { document: self.document, children: self.children_if(Kind::Mapping).chunks_exact(2) }
     }
 
     /// The items of a list; of anything else none.
     #[must_use]
     pub fn items(self) -> Items<'a> {
-        let id = self.document.resolve(self.id);
-        if self.kind() != Kind::Sequence {
-            return Vec::new().into_iter();
-        }
-        self.document.children(id).iter().map(|&id| self.document.node(id)).collect::<Vec<_>>().into_iter()
+        Items { document: self.document, children: self.children_if(Kind::Sequence).iter() }
+    }
+
+    fn children_if(self, kind: Kind) -> &'a [u32] {
+        if self.kind() == kind { self.document.children(self.document.resolve(self.id)) } else { &[] }
     }
 
     /// A scalar's text; a plain scalar's is what the source says, `1.40` stays `1.40`.

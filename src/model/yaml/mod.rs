@@ -11,6 +11,7 @@ mod parse;
 mod plan;
 mod quote;
 mod splice;
+mod usual;
 mod value;
 mod verify;
 
