@@ -5,20 +5,23 @@
 //! form that `sha256sum -c` reads; an archive without one is not complete.
 
 mod archive;
+mod dump;
 mod restore;
 
 use std::fs::File;
-use std::io;
+use std::io::{self, Read as _};
 use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use anyhow::{Context as _, Result};
 use serde::{Deserialize, Serialize};
+use sha2::{Digest as _, Sha256};
 
 use crate::error::{self, Error};
 
 pub use archive::create;
+pub use dump::{Dump, is_dump};
 pub use restore::{contents, restore, verify};
 
 /// How many backups are kept.
@@ -138,7 +141,8 @@ pub fn list(directory: &Path) -> Vec<PathBuf> {
         .flatten()
         .filter_map(|entry| {
             let name = entry.file_name().into_string().ok()?;
-            let stamp = name.strip_prefix("data-")?.strip_suffix(SUFFIX)?;
+            let stamp = name.strip_prefix("data-")?;
+            let stamp = stamp.strip_suffix(SUFFIX).or_else(|| stamp.strip_suffix(dump::SUFFIX))?;
             let (stamp, number) = stamp.split_once('-').unwrap_or((stamp, "0"));
             Some((stamp.to_owned(), number.parse().ok()?, entry.path()))
         })
@@ -156,6 +160,20 @@ fn remove_old(directory: &Path, made: &Path) {
             {
                 tracing::warn!("the old data backup {} cannot be removed: {source}", path.display());
             }
+        }
+    }
+}
+
+/// The SHA-256 of a file, in hexadecimal.
+fn checksum(path: &Path, cancelled: &Cancelled) -> Result<String> {
+    let mut file = File::open(path).with_context(|| format!("cannot open `{}`", path.display()))?;
+    let mut hash = Sha256::new();
+    let mut buffer = vec![0; 1024 * 1024];
+    loop {
+        check(cancelled)?;
+        match file.read(&mut buffer).with_context(|| format!("cannot read `{}`", path.display()))? {
+            0 => return Ok(hash.finalize().iter().map(|byte| format!("{byte:02x}")).collect()),
+            count => hash.update(&buffer[..count]),
         }
     }
 }

@@ -123,7 +123,8 @@ fn advice(store: &Store) -> String {
     });
     match readable {
         Some(path) => format!(
-            "mend that line, or go back to the newest readable backup: cp {} {}",
+            "mend that line; or go back to the newest readable backup, which is from before the last change: cp {} {}, then \
+             `dkv generate-env`",
             path.display(),
             store.manifest_path().display()
         ),

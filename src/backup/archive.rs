@@ -51,7 +51,7 @@ pub(super) fn walk(root: &Path, visit: &mut dyn FnMut(&Path, &Metadata) -> io::R
 /// Something cannot be read or written, or `cancelled` was set; no archive is left then.
 pub fn create(directory: &Path, sources: &[Source], stamp: &str, made_at: &str, cancelled: &Cancelled) -> Result<PathBuf> {
     prepare(directory)?;
-    let (path, partial, file) = open(directory, stamp)?;
+    let (path, partial, file) = open(directory, stamp, SUFFIX)?;
     let made = write(file, sources, made_at, cancelled).and_then(|checksum| publish(&path, &partial, &checksum));
     if made.is_err() {
         let _ = std::fs::remove_file(&partial);
@@ -62,8 +62,8 @@ pub fn create(directory: &Path, sources: &[Source], stamp: &str, made_at: &str, 
     Ok(path)
 }
 
-/// A new archive's name, its name until it is complete, and its file.
-fn open(directory: &Path, stamp: &str) -> Result<(PathBuf, PathBuf, File)> {
+/// A new backup's name, its name until it is complete, and its file.
+pub(super) fn open(directory: &Path, stamp: &str, suffix: &str) -> Result<(PathBuf, PathBuf, File)> {
     for entry in std::fs::read_dir(directory).into_iter().flatten().flatten() {
         // Left by a run that was killed: the operation lock keeps others away.
         if entry.file_name().to_string_lossy().ends_with(PARTIAL) {
@@ -72,7 +72,7 @@ fn open(directory: &Path, stamp: &str) -> Result<(PathBuf, PathBuf, File)> {
     }
     let mut number = 0;
     let path = loop {
-        let name = if number == 0 { format!("data-{stamp}{SUFFIX}") } else { format!("data-{stamp}-{number}{SUFFIX}") };
+        let name = if number == 0 { format!("data-{stamp}{suffix}") } else { format!("data-{stamp}-{number}{suffix}") };
         let path = directory.join(name);
         if !path.exists() {
             break path;
@@ -155,7 +155,7 @@ fn append<W: Write>(
 }
 
 /// Makes a finished archive known: first its checksum, then its name.
-fn publish(path: &Path, partial: &Path, checksum: &str) -> Result<()> {
+pub(super) fn publish(path: &Path, partial: &Path, checksum: &str) -> Result<()> {
     let name = path.file_name().unwrap_or_default().to_string_lossy();
     let sums = checksum_file(path);
     let mut file = OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&sums)?;

@@ -7,9 +7,8 @@ use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, Result};
-use sha2::{Digest as _, Sha256};
 
-use super::{Cancelled, Contents, LIST, Source, check, checksum_file};
+use super::{Cancelled, Contents, LIST, Source, check, checksum, checksum_file};
 use crate::error::{self, Error};
 
 /// Where an archive is unpacked before anything is replaced, on the disk of what it replaces.
@@ -28,18 +27,7 @@ pub fn verify(archive: &Path, cancelled: &Cancelled) -> Result<()> {
         Ok(text) => text.split_whitespace().next().unwrap_or_default().to_owned(),
         Err(source) => return Err(damaged(archive, &format!("its checksum `{}`: {source}", sums.display())).into()),
     };
-    let mut file = File::open(archive).with_context(|| format!("cannot open `{}`", archive.display()))?;
-    let mut hash = Sha256::new();
-    let mut buffer = vec![0; 1024 * 1024];
-    loop {
-        check(cancelled)?;
-        match file.read(&mut buffer).with_context(|| format!("cannot read `{}`", archive.display()))? {
-            0 => break,
-            count => hash.update(&buffer[..count]),
-        }
-    }
-    let found: String = hash.finalize().iter().map(|byte| format!("{byte:02x}")).collect();
-    if found == expected {
+    if checksum(archive, cancelled)? == expected {
         return Ok(());
     }
     Err(damaged(archive, "its checksum is another").into())

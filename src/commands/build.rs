@@ -105,6 +105,7 @@ async fn record(app: &App, built: &[ServiceName], report: &Started) -> Result<Ex
         return Ok(Exit::Done);
     }
     let changes = pull::record_builds(app, built).await?;
-    app.show(&changes, |changes| pull::summarise(app, changes))?;
+    let deployment = app.require_manifest()?;
+    app.show(&changes, |changes| pull::summarise(app, &deployment, changes))?;
     Ok(Exit::Done)
 }

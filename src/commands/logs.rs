@@ -77,7 +77,7 @@ impl From<cli::Logs> for LogsOptions {
 pub async fn logs(app: &App, options: LogsOptions) -> Result<Exit> {
     // First, because it is the quickest to refuse.
     let matcher = Matcher::new(options.errors, options.pattern.as_deref())?;
-    let survey = Survey::of(app).await?;
+    let survey = Survey::of_containers(app).await?;
     let docker = app.docker().await?;
     let containers = docker.containers(&survey.filter()).await?;
     let running = containers.iter().filter(|one| !one.labels.is_one_off()).filter_map(|one| one.labels.service());

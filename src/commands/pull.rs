@@ -81,7 +81,7 @@ pub async fn pull(app: &App, names: &[ServiceName], keep_going: bool, dry_run: b
         }
         if !failures.is_empty() {
             let total = wanted.len();
-            return settle_failures(app, &report, failures, total, keep_going, "the others are local");
+            return settle_failures(app, &deployment, &report, failures, total, keep_going, "the others are local");
         }
     }
     app.show(&report, |report| summarise_pull(app, report))?;
@@ -240,7 +240,7 @@ async fn finish(
     if options.dry_run {
         report.services.extend(steps.iter().map(ServiceChange::of));
         in_manifest_order(deployment, &mut report);
-        app.show(&report, |report| summarise(app, report))?;
+        app.show(&report, |report| summarise(app, deployment, report))?;
         return Ok(Exit::Done);
     }
     if !options.no_pull {
@@ -256,10 +256,10 @@ async fn finish(
     report.services.extend(steps.iter().map(ServiceChange::of));
     in_manifest_order(deployment, &mut report);
     if failures.is_empty() {
-        app.show(&report, |report| summarise(app, report))?;
+        app.show(&report, |report| summarise(app, deployment, report))?;
         return Ok(Exit::Done);
     }
-    settle_failures(app, &report, std::mem::take(failures), total, true, "the others are recorded")
+    settle_failures(app, deployment, &report, std::mem::take(failures), total, true, "the others are recorded")
 }
 
 /// `dkv version-pull` and `dkv version-set`: one version of one service.

@@ -45,7 +45,7 @@ pub async fn restore_data(app: &App, backup: &Path, yes: bool, dry_run: bool) ->
         })?;
         return Ok(Exit::Done);
     }
-    let question = format!("Replace {} by the data of {}?", report.sources.join(", "), report.made_at);
+    let question = format!("Replace {} by the data of {}? What is there now is lost.", report.sources.join(", "), report.made_at);
     if !app.ui.confirm(&question, yes, &app.command)? {
         return Err(error::usage("not confirmed; nothing was changed").into());
     }
@@ -69,6 +69,11 @@ fn find(app: &App, backup: &Path) -> Result<PathBuf> {
     let directory = app.store.data_directory();
     let candidates = [directory.join(backup), app.store.directory().join(backup), backup.to_owned()];
     if let Some(found) = candidates.into_iter().find(|path| path.is_file()) {
+        if backup::is_dump(&found) {
+            let message =
+                format!("{} is what the command of `data_backup` printed; dkv does not know what reads it", found.display());
+            return Err(error::state(message).with_hint("give it to the program that restores such dumps").into());
+        }
         return Ok(found);
     }
     let known: Vec<String> =

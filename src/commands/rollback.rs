@@ -145,7 +145,16 @@ async fn go(
         if running {
             app.ui.note("what runs is already that release: nothing needs restarting");
         } else {
-            app.ui.note("`dkv restart` puts it into effect");
+            let moved = report.services.iter().filter(|change| change.outcome != Outcome::Skipped);
+            app.ui.note(app.how_to_start(deployment, moved.map(|change| change.name.as_str())));
+        }
+        if let [step] = steps.as_slice()
+            && let Some(current) = step.after.current()
+            && !step.after.held
+            && step.after.source == Source::Registry
+        {
+            let (name, tag) = (&step.after.name, &current.tag);
+            app.ui.note(format!("`dkv pull-latest` follows the tag again; `dkv version-set {name} {tag} --hold` stays here"));
         }
     })?;
     Ok(Exit::Done)

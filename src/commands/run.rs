@@ -420,7 +420,21 @@ pub(super) fn waiting_table(deployment: &health::Deployment) -> Table {
 /// The last word of a start: a line for each container.
 fn finish(app: &App, report: &Started) -> Result<Exit> {
     app.show(report, |report| if report.dry_run { show_steps(app, report) } else { show_containers(app, report) })?;
+    warn_of_others(app, report);
     Ok(Exit::Done)
+}
+
+/// Compose files that give a service an image of their own make Compose run that, whatever is recorded.
+fn warn_of_others(app: &App, report: &Started) {
+    let others = report.containers.iter().filter(|line| line.as_recorded == Some(false));
+    let names: Vec<&str> = others.map(|line| line.compose_service.as_str()).collect();
+    if !names.is_empty() {
+        app.ui.warn(format!("not what the manifest records: {}", names.join(", ")));
+        app.ui.hint(
+            "the Compose files give them an image that does not follow versions.env: `dkv pin` writes the recorded one into the \
+             files, `dkv migrate-versions --write` makes them follow; `dkv verify` shows both sides",
+        );
+    }
 }
 
 fn show_steps(app: &App, report: &Started) {

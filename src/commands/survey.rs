@@ -43,7 +43,23 @@ impl Survey {
     /// The manifest is not valid, or there is neither a Compose file nor a container (exit 3); the
     /// daemon does not answer (exit 6).
     pub(super) async fn of(app: &App) -> Result<Self> {
-        let deployment = app.load()?;
+        Self::with(app, app.load()?).await
+    }
+
+    /// As [`Self::of`], for what needs no versions: without the manifest if that is not valid.
+    ///
+    /// # Errors
+    ///
+    /// As for [`Self::of`], but for the manifest.
+    pub(super) async fn of_containers(app: &App) -> Result<Self> {
+        let deployment = app.load().unwrap_or_else(|error| {
+            app.ui.warn(format!("going on without the manifest: {error:#}"));
+            None
+        });
+        Self::with(app, deployment).await
+    }
+
+    async fn with(app: &App, deployment: Option<Deployment>) -> Result<Self> {
         let compose = app.compose(deployment.as_ref())?;
         let files = compose.files();
         let application = service_names(files, files.application(Generation::V2));

@@ -26,7 +26,7 @@ use crate::error::{self, Error, Kind};
 use crate::health;
 use crate::model::reference::ServiceName;
 use crate::plan::{self, Found, Intent, Step};
-use crate::report::Changes;
+use crate::report::{Changes, ReplacedService};
 use crate::store::Lock;
 use crate::update::{Journal, Next, Options, Outcome, State, culprits};
 use downtime::Downtime;
@@ -122,6 +122,8 @@ struct Update<'a> {
     report: crate::report::SafeUpdate,
     judged: Option<health::Deployment>,
     downtime: Downtime,
+    /// What was stopped only for the data backup.
+    paused: Vec<ReplacedService>,
     is_abort: bool,
     /// The first failure.
     failure: Option<anyhow::Error>,
@@ -155,6 +157,7 @@ impl<'a> Update<'a> {
             report: crate::report::SafeUpdate::default(),
             judged: None,
             downtime: Downtime::default(),
+            paused: Vec::new(),
             is_abort: false,
             failure: None,
             restore_problems: Vec::new(),

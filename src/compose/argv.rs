@@ -48,6 +48,11 @@ pub enum Action {
         /// Compose services.
         services: Vec<String>,
     },
+    /// Stop containers and remove them.
+    Remove {
+        /// The services.
+        services: Vec<String>,
+    },
     /// Stop containers without removing them.
     Stop {
         /// Compose services.
@@ -87,6 +92,7 @@ pub fn arguments(generation: Generation, selection: &Selection, action: &Action)
         Action::Down => (&["down"], &[]),
         Action::Build { services } => (&["build"], services),
         Action::Start { services } => (&["start"], services),
+        Action::Remove { services } => (&["rm", "--stop", "--force"], services),
         Action::Stop { services } => (&["stop"], services),
         Action::Config => match generation {
             Generation::V1 => (&["config"], &[]),

@@ -16,6 +16,8 @@ pub struct SafeUpdate {
     pub services: Vec<ServiceChange>,
     /// The Compose services whose containers were replaced.
     pub replaced: Vec<ReplacedService>,
+    /// The Compose services that were only stopped for the time in which their data was saved.
+    pub paused: Vec<ReplacedService>,
     /// The services whose new version failed and was given up, with `--keep-going`.
     pub given_up: Vec<GivenUpService>,
     /// The containers as they run now, problems first.
@@ -35,14 +37,14 @@ pub struct GivenUpService {
     pub reason: String,
 }
 
-/// A Compose service whose containers were replaced.
+/// A Compose service whose containers were replaced or stopped for a while.
 #[derive(Debug, Clone, Serialize)]
 pub struct ReplacedService {
     /// The Compose service.
     pub compose_service: String,
     /// The manifest service whose image it runs; `null` for one that is not tracked.
     pub service: Option<String>,
-    /// From the end of the old container to a good new one, by the daemon's clock; `null` if there was
+    /// From the end of the old container to a good one, by the daemon's clock; `null` if there was
     /// no old one, or that was not seen.
     pub downtime_seconds: Option<f64>,
 }

@@ -306,6 +306,25 @@ fn what_is_scaled_to_none_is_not_missing() {
 }
 
 #[test]
+fn files_with_images_of_their_own_are_named_where_they_keep_a_record_from_running() {
+    let registry = Registry::start();
+    let deployment = Deployment::new("pinned");
+    registry.push(Image::new("web").tag("1").tag("latest"));
+    deployment.write_product(&[("web", registry.repository("web"))]);
+    deployment.dkv(["pull-latest"]).exit(0).stderr_contains("`dkv restart` puts it into effect");
+    deployment.write("docker-compose.yml", &format!("services: {{web: {{image: '{}:1'}}}}\n", registry.repository("web")));
+    deployment.dkv(["pin"]).exit(0);
+    deployment.dkv(["up"]).exit(0).stderr_lacks("dkv pin");
+    registry.push(Image::new("web").tag("2").tag("latest"));
+    deployment.dkv(["pull-latest"]).exit(0).stderr_contains("`dkv pin` and then `dkv restart`").stderr_contains("web");
+    deployment.dkv(["restart"]).exit(0).stderr_contains("not what the manifest records: web").stderr_contains("dkv pin");
+    deployment.dkv(["pin"]).exit(0);
+    deployment.dkv(["restart"]).exit(0).stderr_lacks("not what the manifest records");
+    assert_eq!(deployment.engine().version(deployment.project(), "web"), "2");
+    deployment.dkv(["rollback", "-y"]).exit(0).stderr_contains("`dkv pin` and then `dkv restart`");
+}
+
+#[test]
 fn without_a_manifest_compose_runs_as_it_is() {
     let registry = Registry::start();
     publish(&registry, "web", "one");

@@ -170,6 +170,20 @@ fn status_tells_what_runs_from_what_is_recorded() {
 }
 
 #[test]
+fn logs_need_no_valid_manifest() {
+    let bench = Bench::new("unreadable");
+    bench.compose("docker-compose.yml", &[("web", "echo still here; exec sleep 3600", "")]);
+    bench.deployment.compose_v2(["up", "-d"]).exit(0);
+    bench.deployment.write("version-manifest.yaml", "services: [");
+    wait_for("its line", Duration::from_secs(20), || {
+        let logs = bench.deployment.dkv(["logs"]).exit(0);
+        logs.stderr_contains("going on without the manifest").stderr_contains("line 2");
+        logs.stdout.contains("still here").then_some(())
+    });
+    bench.deployment.dkv(["status"]).exit(3);
+}
+
+#[test]
 fn status_needs_neither_compose_nor_manifest() {
     let bench = Bench::new("labels");
     bench.compose("docker-compose.yml", &[("web", SERVE, "")]);

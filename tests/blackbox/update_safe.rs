@@ -409,7 +409,10 @@ fn data_is_saved_and_can_be_put_back() {
     engine.docker(&["exec", name, "sh", "-c", "echo kept > /files/file"]);
 
     product.publish("web", "2", |image| image.health(Health::Passing));
+    product.dkv(["update-safe", "--dry-run"]).exit(0).stdout_contains("would stop while their data is saved: db");
     let done = product.dkv(["--json", "update-safe"]).exit(0);
+    let paused = &done.json()["paused"][0];
+    assert!(paused["compose_service"] == "db" && paused["downtime_seconds"].as_f64().unwrap() > 0.0, "{done}");
     let backup = done.json()["data_backup"].as_str().unwrap().to_owned();
     assert!(done.json()["replaced"][0]["downtime_seconds"].as_f64().unwrap() > 0.0, "{done}");
     assert_eq!(product.container("db"), db);
@@ -437,6 +440,46 @@ fn data_is_saved_and_can_be_put_back() {
     product.publish("web", "5", |image| image.health(Health::Passing));
     product.update().exit(3).stderr_contains("data_backup");
     product.assert_runs("4");
+}
+
+#[test]
+fn what_a_backup_command_prints_is_kept() {
+    let product = Product::with("printed", Compose::V2, |product| {
+        let manifest = product.deployment.manifest();
+        let backup = "data_backup: {command: 'echo rows; test ! -e broken'}\n";
+        product.deployment.write("version-manifest.yaml", &(manifest + backup));
+    });
+    product.publish("web", "2", |image| image.crashing(1));
+    let failed = product.update().exit(7);
+    let dumps = product.deployment.list(".version-backups/data");
+    let [dump, sums] = dumps.as_slice() else { panic!("{dumps:?}") };
+    failed.stderr_contains(&format!(".version-backups/data/{dump} is the dump"));
+    assert_eq!(product.deployment.read(&format!(".version-backups/data/{dump}")), "rows\n");
+    assert!(dump.ends_with(".dump") && *sums == format!("{dump}.sha256"), "{dumps:?}");
+    product.dkv(["restore-data", dump, "-y"]).exit(3).stderr_contains("does not know what reads it");
+
+    // Half a dump is none.
+    product.deployment.write("broken", "");
+    product.publish("web", "3", |image| image.health(Health::Passing));
+    product.update().exit(3).stderr_contains("data_backup");
+    assert_eq!(product.deployment.list(".version-backups/data"), dumps);
+    product.assert_runs("1");
+}
+
+#[test]
+fn who_has_a_named_path_mounted_is_stopped_for_its_copy() {
+    let product = Product::with("paths", Compose::V2, |product| {
+        with_database(product);
+        let manifest = product.deployment.manifest();
+        product.deployment.write("version-manifest.yaml", &(manifest + "data_backup: {paths: [./pgdata]}\n"));
+    });
+    let db = product.deployment.engine().containers(product.deployment.project(), "db")[0].clone();
+    let started = || product.deployment.engine().docker(&["inspect", "--format", "{{.State.StartedAt}}", &db]);
+    let before = started();
+    product.publish("web", "2", |image| image.health(Health::Passing));
+    product.update().exit(0).stderr_contains("db was stopped for");
+    assert_ne!(started(), before);
+    assert_eq!(product.health("db"), "healthy");
 }
 
 #[test]
@@ -624,10 +667,10 @@ fn where_nothing_runs_everything_is_started_or_stopped_again() {
     let product = Product::new("down");
     product.dkv(["down"]).exit(0);
     product.publish("web", "2", |image| image.crashing(1));
-    product.update().exit(7);
+    product.update().exit(7).stderr_contains("nothing of what changed runs").stderr_lacks("healthy:");
     let engine = product.deployment.engine();
     let project = format!("label=com.docker.compose.project={}", product.deployment.project());
-    assert_eq!(engine.docker(&["ps", "-q", "--filter", &project]), "");
+    assert_eq!(engine.docker(&["ps", "-a", "-q", "--filter", &project]), "");
     product.dkv(["down"]).exit(0);
 
     product.publish("web", "3", |image| image.health(Health::Passing));

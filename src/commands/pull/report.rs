@@ -36,14 +36,14 @@ pub(super) fn in_manifest_order(deployment: &Deployment, report: &mut Changes) {
 }
 
 /// The result for people: what changed, what did not and why, and what to do next.
-pub(in crate::commands) fn summarise(app: &App, report: &Changes) {
-    let mut changed = 0;
+pub(in crate::commands) fn summarise(app: &App, deployment: &Deployment, report: &Changes) {
+    let mut changed = Vec::new();
     for change in &report.services {
         let release = |view: &Option<ReleaseView>| view.as_ref().map_or_else(|| "nothing".to_owned(), ReleaseView::short);
         let notes = if change.notes.is_empty() { String::new() } else { format!(" ({})", change.notes.join("; ")) };
         match change.outcome {
             Outcome::Updated | Outcome::Relabelled => {
-                changed += 1;
+                changed.push(change.name.as_str());
                 app.ui.data(format!("{}: {} → {}{notes}", change.name, release(&change.from), release(&change.to)));
             }
             Outcome::Skipped => app.ui.data(format!("{}: skipped{notes}", change.name)),
@@ -51,10 +51,10 @@ pub(in crate::commands) fn summarise(app: &App, report: &Changes) {
             _ => app.ui.data(format!("{}: {} is up to date{notes}", change.name, release(&change.to))),
         }
     }
-    match (changed, report.dry_run) {
-        (0, _) => app.ui.status("Nothing new"),
-        (_, true) => app.ui.status("nothing was changed (--dry-run)"),
-        (_, false) => app.ui.note("`dkv restart` puts it into effect"),
+    match (changed.is_empty(), report.dry_run) {
+        (true, _) => app.ui.status("Nothing new"),
+        (false, true) => app.ui.status("nothing was changed (--dry-run)"),
+        (false, false) => app.ui.note(app.how_to_start(deployment, changed.into_iter())),
     }
 }
 
@@ -81,6 +81,7 @@ pub(in crate::commands) fn fail_together(mut failures: Vec<anyhow::Error>, total
 /// With `keep_going`: shows the report, tells the failures, and ends as partly done.
 pub(super) fn settle_failures(
     app: &App,
+    deployment: &Deployment,
     report: &Changes,
     failures: Vec<anyhow::Error>,
     total: usize,
@@ -90,7 +91,7 @@ pub(super) fn settle_failures(
     if !keep_going || failures.len() == total {
         return fail_together(failures, total, consequence).map(|()| Exit::Done);
     }
-    app.show(report, |report| summarise(app, report))?;
+    app.show(report, |report| summarise(app, deployment, report))?;
     for failure in &failures {
         app.ui.error(failure);
     }

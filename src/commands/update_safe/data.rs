@@ -20,21 +20,10 @@ use crate::process::Group;
 impl Update<'_> {
     /// Saves the data as the manifest asks; containers that use it are stopped for the copy.
     pub(super) async fn save_data(&mut self) -> Result<()> {
-        if self.journal.options.no_data_backup {
-            return Ok(());
-        }
-        let sources = match self.deployment()?.manifest.data_backup.clone() {
-            DataBackup::None => return Ok(()),
-            DataBackup::Databases if !self.launch.has_databases() => return Ok(()),
-            DataBackup::Command { words, timeout } => return self.run_command(&words, timeout).await,
-            DataBackup::Paths(paths) => {
-                let place = |path: &String| Source { path: self.app.store.directory().join(path), volume: None };
-                paths.iter().map(place).collect()
-            }
-            DataBackup::Databases => {
-                let databases = self.launch.config(Set::Databases).await?;
-                sources_of(self.app, &databases).await?
-            }
+        let sources = match self.saved_data().await? {
+            Some(Saved::By { words, timeout }) => return self.run_command(&words, timeout).await,
+            Some(Saved::Copied(sources)) => sources,
+            None => return Ok(()),
         };
         if sources.is_empty() {
             self.app.ui.status("No data to save: the services of the database files keep none on this host");
@@ -47,18 +36,56 @@ impl Update<'_> {
             blocking(move |_| backup::check_space(&directory, backup::measure(&sources)?), self.app).await
         };
         measured?;
-        let users = users_of(&self.project, &sources);
-        self.journal.stopped = users.into_iter().filter(|name| self.was_running(name)).collect();
+        self.journal.stopped = self.running_users_of(&sources);
         self.write_journal()?;
+        self.downtime.watch(&self.docker, &self.journal.project);
         let saved = self.stop_and_copy(sources, directory).await;
         let waiting: Vec<String> = self.journal.stopped.iter().filter(|name| !self.journal.is_changed(name)).cloned().collect();
-        let again = if saved.is_ok() { waiting } else { self.journal.stopped.clone() };
+        let again = if saved.is_ok() { waiting.clone() } else { self.journal.stopped.clone() };
         // After an interruption too: this is the safe point.
         let started = self.start_again(&again).await;
         let path = saved?;
         started.context("the containers that were stopped for the data backup do not come up again")?;
-        self.journal.data_backup = path.file_name().map(|name| name.to_string_lossy().into_owned());
+        self.paused = self.replaced(&waiting);
+        for paused in &mut self.paused {
+            paused.downtime_seconds = self.downtime.seconds(&paused.compose_service);
+        }
+        self.journal.data_backup = name_of(&path);
         Ok(())
+    }
+
+    /// What would be saved how; `None` if nothing shall be.
+    async fn saved_data(&self) -> Result<Option<Saved>> {
+        if self.journal.options.no_data_backup {
+            return Ok(None);
+        }
+        Ok(match self.deployment()?.manifest.data_backup.clone() {
+            DataBackup::None => None,
+            DataBackup::Databases if !self.launch.has_databases() => None,
+            DataBackup::Command { words, timeout } => Some(Saved::By { words, timeout }),
+            DataBackup::Paths(paths) => {
+                // Compose names mounts by their absolute paths.
+                let directory = std::path::absolute(self.app.store.directory()).context("cannot find the current directory")?;
+                let place = |path: &String| Source { path: clean(&directory.join(path)), volume: None };
+                Some(Saved::Copied(paths.iter().map(place).collect()))
+            }
+            DataBackup::Databases => {
+                let databases = self.launch.config(Set::Databases).await?;
+                Some(Saved::Copied(sources_of(self.app, &databases).await?))
+            }
+        })
+    }
+
+    /// The services that would be stopped while data is saved.
+    pub(super) async fn would_pause(&self) -> Result<Vec<String>> {
+        Ok(match self.saved_data().await? {
+            Some(Saved::Copied(sources)) => self.running_users_of(&sources),
+            Some(Saved::By { .. }) | None => Vec::new(),
+        })
+    }
+
+    fn running_users_of(&self, sources: &[Source]) -> Vec<String> {
+        users_of(&self.project, sources).into_iter().filter(|name| self.was_running(name)).collect()
     }
 
     fn was_running(&self, compose_service: &str) -> bool {
@@ -72,21 +99,25 @@ impl Update<'_> {
             let stop = Action::Stop { services: self.journal.stopped.clone() };
             self.compose(&stop, &self.launch.environment).await?;
         }
-        let stamp = self.app.now.with_timezone(&Local).format("%Y%m%d%H%M%S").to_string();
-        let made_at = self.app.stamp().at;
+        let (stamp, made_at) = (self.stamp(), self.app.stamp().at);
         blocking(move |cancelled| backup::create(&directory, &sources, &stamp, &made_at, cancelled), self.app).await
     }
 
-    /// The operator's own command, a dump for example; nothing is stopped for it.
-    async fn run_command(&self, command: &[String], limit: Duration) -> Result<()> {
+    /// The operator's own command, a dump for example; nothing is stopped for it. What it prints is kept.
+    async fn run_command(&mut self, command: &[String], limit: Duration) -> Result<()> {
         let Some((program, arguments)) = command.split_first() else { return Ok(()) };
-        self.app.ui.step("Saving", format!("data with `{}`", command.join(" ")));
+        let shown = match command {
+            [shell, option, script] if shell == "sh" && option == "-c" => script.clone(),
+            words => words.join(" "),
+        };
+        self.app.ui.step("Saving", format!("data with `{shown}`"));
+        let dump = backup::Dump::begin(&self.app.store.data_directory(), &self.stamp())?;
         let mut child = tokio::process::Command::new(program);
         child.args(arguments).current_dir(self.app.store.directory());
-        child.stdin(Stdio::null()).stdout(Stdio::null()).process_group(0);
+        child.stdin(Stdio::null()).stdout(dump.output()?).process_group(0);
         self.launch.environment.apply(&mut child);
         let failed = |how: String| {
-            error::state(format!("the data backup failed: `{}` {how}", command.join(" ")))
+            error::state(format!("the data backup failed: `{shown}` {how}"))
                 .with_hint("nothing was stopped; mend `data_backup` in the manifest, or leave it out with --no-data-backup")
         };
         let mut child = child.spawn().map_err(|source| failed(format!("cannot be run: {source}")))?;
@@ -100,8 +131,40 @@ impl Update<'_> {
             }
         };
         group.has_ended();
-        if status.success() { Ok(()) } else { Err(failed(format!("ended with {status}")).into()) }
+        if !status.success() {
+            return Err(failed(format!("ended with {status}")).into());
+        }
+        let kept = blocking(move |cancelled| dump.keep(cancelled), self.app).await?;
+        self.journal.data_backup = kept.as_deref().and_then(name_of);
+        Ok(())
     }
+
+    /// The local time, as names of backups have it.
+    fn stamp(&self) -> String {
+        self.app.now.with_timezone(&Local).format("%Y%m%d%H%M%S").to_string()
+    }
+}
+
+/// How data is saved.
+enum Saved {
+    /// By a copy of these.
+    Copied(Vec<Source>),
+    /// By a program of the operator's.
+    By {
+        /// The program and its arguments.
+        words: Vec<String>,
+        /// How long it may take.
+        timeout: Duration,
+    },
+}
+
+fn name_of(path: &Path) -> Option<String> {
+    path.file_name().map(|name| name.to_string_lossy().into_owned())
+}
+
+/// The path without `.` in it.
+fn clean(path: &Path) -> PathBuf {
+    path.components().filter(|component| *component != std::path::Component::CurDir).collect()
 }
 
 /// Does blocking work, and tells it when it shall stop.

@@ -262,5 +262,10 @@ pub(super) async fn show_plan(app: &App, options: Options) -> Result<Exit> {
         wanted.extend(local.or_else(|| current.digest.clone()).map(|id| (step.after.name.clone(), id)));
     }
     update.journal.changed = to_replace(&update.project, &update.tracked(), &update.journal.ran, &wanted);
+    if !update.journal.changed.is_empty() {
+        let changed = &update.journal.changed;
+        let paused: Vec<String> = update.would_pause().await?.into_iter().filter(|name| !changed.contains(name)).collect();
+        update.report.paused = update.replaced(&paused);
+    }
     update.show_plan(&steps)
 }

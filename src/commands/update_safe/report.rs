@@ -1,8 +1,11 @@
 //! What an update has to say in the end.
 
+use std::path::Path;
+
 use anyhow::Result;
 
 use super::Update;
+use crate::backup;
 use crate::commands::run::{container_line, show_containers};
 use crate::commands::{App, Exit};
 use crate::error::{Error, Kind};
@@ -25,6 +28,10 @@ impl Update<'_> {
             } else {
                 app.ui.data(format!("would restart: {}", names(report)));
             }
+            if !report.paused.is_empty() {
+                let paused: Vec<&str> = report.paused.iter().map(|paused| paused.compose_service.as_str()).collect();
+                app.ui.data(format!("would stop while their data is saved: {}", paused.join(", ")));
+            }
             app.ui.note("nothing was changed (--dry-run)");
         })?;
         Ok(Exit::Done)
@@ -45,6 +52,7 @@ impl Update<'_> {
             .map(|one| GivenUpService { service: one.service.to_string(), reason: one.reason.join("\n") })
             .collect();
         self.report.data_backup.clone_from(&self.journal.data_backup);
+        self.report.paused = std::mem::take(&mut self.paused);
         self.collect(steps);
         let (app, downtime) = (self.app, &self.downtime);
         let mut others = Vec::new();
@@ -69,6 +77,11 @@ impl Update<'_> {
             }
             let started = Started { containers: report.containers.clone(), ..Started::default() };
             show_containers(app, &started);
+            for paused in &report.paused {
+                if let Some(seconds) = paused.downtime_seconds {
+                    app.ui.status(format!("{} was stopped for {seconds:.1} s while its data was saved", paused.compose_service));
+                }
+            }
             for replaced in &report.replaced {
                 if let Some(seconds) = replaced.downtime_seconds {
                     app.ui.status(format!("{} was away for {seconds:.1} s", replaced.compose_service));
@@ -103,18 +116,26 @@ impl Update<'_> {
             let place = |name: &str| deployment.manifest.services.keys().position(|key| key.as_str() == name);
             self.report.services.sort_by_key(|change| place(&change.name));
         }
+        self.report.replaced = self.replaced(&self.journal.changed);
+    }
+
+    /// Entries for Compose services; how long each was away is still to be said.
+    pub(super) fn replaced(&self, compose_services: &[String]) -> Vec<ReplacedService> {
         let tracked = self.tracked();
-        let replaced = self.journal.changed.iter().map(|name| ReplacedService {
+        let entry = |name: &String| ReplacedService {
             compose_service: name.clone(),
             service: tracked.get(name).map(ToString::to_string),
             downtime_seconds: None,
-        });
-        self.report.replaced = replaced.collect();
+        };
+        compose_services.iter().map(entry).collect()
     }
 
     /// What a failed update says about saved data, which nothing puts back by itself.
     fn about_data(&self) -> String {
         match &self.journal.data_backup {
+            Some(backup) if backup::is_dump(Path::new(backup)) => {
+                format!("; if data was migrated, .version-backups/data/{backup} is the dump from before")
+            }
             Some(backup) => format!("; if data was migrated, `dkv restore-data {backup}` puts it back as it was"),
             None => String::new(),
         }
@@ -122,7 +143,7 @@ impl Update<'_> {
 
     /// Exit 7.
     pub(super) fn restored(&self) -> anyhow::Error {
-        let message = format!("the update failed, and what ran before is back and healthy: {}", self.journal.reason.join("\n"));
+        let message = format!("the update failed, {}: {}", self.what_is_back(), self.journal.reason.join("\n"));
         let culprits: Vec<&str> = self.journal.culprits.iter().map(ServiceName::as_str).collect();
         let recorded = self.recorded_culprits();
         let mut hint = match culprits.as_slice() {
@@ -137,6 +158,23 @@ impl Update<'_> {
         }
         hint.push_str(&self.about_data());
         Error::new(Kind::Restored, message).with_hint(hint).into()
+    }
+
+    /// What runs after a restore, to follow "the update failed".
+    fn what_is_back(&self) -> String {
+        let changed = &self.journal.changed;
+        let ailing: Vec<&str> = changed
+            .iter()
+            .filter(|name| self.journal.had_container(name) && !self.journal.was_good(name))
+            .map(String::as_str)
+            .collect();
+        if !changed.iter().any(|name| self.journal.had_container(name)) {
+            return "and as before it, nothing of what changed runs".to_owned();
+        }
+        match ailing.as_slice() {
+            [] => "and what ran before is back and healthy".to_owned(),
+            names => format!("and what ran before is back ({} was not as it should be before either)", names.join(", ")),
+        }
     }
 
     /// The culprits whose bad release an earlier `pull-latest` has recorded.

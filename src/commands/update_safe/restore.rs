@@ -38,14 +38,14 @@ impl Update<'_> {
         Ok(is_good)
     }
 
-    /// Replaces the new containers by old ones; a service that had none is stopped.
+    /// Replaces the new containers by old ones; a service that had none has none again.
     async fn bring_back(&self) -> Result<()> {
         let (had, lacked): (Vec<String>, Vec<String>) =
             self.journal.changed.iter().cloned().partition(|name| self.journal.had_container(name));
         let environment = self.launch.environment.clone().with(self.journal.variables_before.clone());
         if !lacked.is_empty() {
-            let stop = Action::Stop { services: lacked };
-            self.compose(&stop, &environment).await?;
+            self.launch.keep_logs(&self.project, |name| lacked.iter().any(|service| service == name)).await;
+            self.compose(&Action::Remove { services: lacked }, &environment).await?;
         }
         if had.is_empty() { Ok(()) } else { self.up(had, &environment).await }
     }
