@@ -39,7 +39,8 @@ fn manifest(data: &[u8]) {
     let mut before = match Manifest::read(data) {
         Ok(manifest) => manifest,
         Err(error) => {
-            assert!(error.line > 0 && error.column > 0 && is_printable(&error.message), "{error:?}");
+            // What it quotes of the text is made harmless where it is printed.
+            assert!(error.line > 0 && error.column > 0 && !error.message.is_empty(), "{error:?}");
             return;
         }
     };
