@@ -38,7 +38,10 @@ trap 'exit 130' INT TERM
 
 setup_all build compose registry tests moto
 DKV_TEST_COMPOSE_V2=$(realpath "$setup_target")/tools/cli-plugins/docker-compose
-export DKV_TEST_COMPOSE_V2
+DKV_TEST_BUSYBOX=$(realpath "$setup_tools")/busybox
+# What was unpacked there and not installed is found by its name.
+PATH=$(realpath "$setup_tools"):$PATH
+export DKV_TEST_COMPOSE_V2 DKV_TEST_BUSYBOX PATH
 # Black-box tests wait more than they compute.
 export RUST_TEST_THREADS=${RUST_TEST_THREADS:-4} DKV_TEST_RUN=$run
 if [ $# -gt 0 ]; then

@@ -21,6 +21,7 @@ use std::fmt;
 use std::fs::File;
 use std::io::{ErrorKind, IsTerminal as _, Write as _};
 use std::os::fd::AsFd as _;
+use std::os::unix::process::ExitStatusExt as _;
 use std::path::{Path, PathBuf};
 use std::pin::pin;
 use std::process::{ExitStatus, Stdio};
@@ -531,8 +532,9 @@ impl Signals {
         let mut patience = limit.unwrap_or(Duration::MAX);
         loop {
             let too_long = tokio::time::sleep(patience);
+            // Ctrl-C reaches Compose as well, which may have ended before this is looked at: what was asked for counts.
             tokio::select! {
-                status = child.wait() => return Ok((status.context("cannot wait for Compose")?, end)),
+                biased;
                 _ = self.interrupts.recv() => {
                     if end == End::Interrupted {
                         terminate(child);
@@ -542,6 +544,11 @@ impl Signals {
                 _ = self.terminations.recv() => {
                     terminate(child);
                     end = End::Interrupted;
+                }
+                status = child.wait() => {
+                    let status = status.context("cannot wait for Compose")?;
+                    let is_interrupted = end == End::Itself && ended_by_interrupt(status);
+                    return Ok((status, if is_interrupted { End::Interrupted } else { end }));
                 }
                 () = too_long => {
                     if end == End::TooLong {
@@ -555,6 +562,12 @@ impl Signals {
             }
         }
     }
+}
+
+/// Whether a process says that SIGINT has ended it.
+fn ended_by_interrupt(status: ExitStatus) -> bool {
+    let interrupt = rustix::process::Signal::INT.as_raw();
+    status.signal() == Some(interrupt) || status.code() == Some(128 + interrupt)
 }
 
 /// Asks `child` to end; it may have done so by itself in the meantime.

@@ -38,9 +38,10 @@ struct TestImage(String);
 
 impl TestImage {
     fn import(name: String, marker: &str, changes: &[&str]) -> Self {
+        let busybox = std::env::var("DKV_TEST_BUSYBOX").expect("tests/run.sh says where busybox is");
         let mut archive = tar::Builder::new(Vec::new());
         for applet in ["bin/sh", "bin/sleep"] {
-            archive.append_path_with_name("/bin/busybox", applet).unwrap();
+            archive.append_path_with_name(&busybox, applet).unwrap();
         }
         let mut header = tar::Header::new_ustar();
         header.set_size(marker.len() as u64);

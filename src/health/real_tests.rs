@@ -22,9 +22,10 @@ impl TestProject {
         static COUNT: AtomicU32 = AtomicU32::new(0);
         let time = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap().as_nanos();
         let name = format!("dkv-health-{what}-{}-{time}-{}", std::process::id(), COUNT.fetch_add(1, Ordering::Relaxed));
+        let busybox = std::env::var("DKV_TEST_BUSYBOX").expect("tests/run.sh says where busybox is");
         let mut archive = tar::Builder::new(Vec::new());
         for applet in ["sh", "sleep", "cat", "touch", "rm", "test", "head", "tail"] {
-            archive.append_path_with_name("/bin/busybox", format!("bin/{applet}")).unwrap();
+            archive.append_path_with_name(&busybox, format!("bin/{applet}")).unwrap();
         }
         let mut child =
             Command::new("docker").args(["import", "-", &name]).stdin(Stdio::piped()).stdout(Stdio::null()).spawn().unwrap();

@@ -18,9 +18,10 @@ impl TestProject {
         static COUNT: AtomicU32 = AtomicU32::new(0);
         let time = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap().as_nanos();
         let name = format!("dkv-logs-{what}-{}-{time}-{}", std::process::id(), COUNT.fetch_add(1, Ordering::Relaxed));
+        let busybox = std::env::var("DKV_TEST_BUSYBOX").expect("tests/run.sh says where busybox is");
         let mut archive = tar::Builder::new(Vec::new());
         for applet in ["sh", "sleep"] {
-            archive.append_path_with_name("/bin/busybox", format!("bin/{applet}")).unwrap();
+            archive.append_path_with_name(&busybox, format!("bin/{applet}")).unwrap();
         }
         let import = Command::new("docker").args(["import", "-", &name]).stdin(Stdio::piped()).stdout(Stdio::null()).spawn();
         let mut import = import.unwrap();
@@ -86,9 +87,18 @@ async fn until(lines: &Mutex<Vec<String>>, count: usize) {
 async fn several_logs_are_one_in_order_of_time() {
     let project = TestProject::new("merge");
     let docker = machine().await;
-    let web = project.run("web", "echo one; sleep 1; echo error three >&2").await;
-    let db = project.run("db", "sleep 0.5; echo two; sleep 1; echo four").await;
+    let until = |file: &str| format!("until [ -e /{file} ]; do sleep 0.05; done");
+    let web = project.run("web", &format!("echo one; {}; echo error three >&2", until("go"))).await;
+    let db = project.run("db", &format!("{}; echo two; {}; echo four", until("go"), until("on"))).await;
     project.run("other", "echo nothing").await;
+    for (said, container, file) in [(1, &db, "go"), (2, &web, "go"), (3, &db, "on")] {
+        let patience = tokio::time::Instant::now() + Duration::from_secs(60);
+        while project.lines(&docker, &of(&["web", "db"])).await.len() < said {
+            assert!(tokio::time::Instant::now() < patience, "less than {said} lines");
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+        project.docker(&["exec", container, "sh", "-c", &format!(": >/{file}")]).await;
+    }
     project.docker(&["wait", &web, &db]).await;
     assert_eq!(project.lines(&docker, &of(&["web", "db"])).await, ["web:one", "db:two", "web:error three", "db:four"]);
     let last = Selection { tail: Some(1), ..of(&["web", "db"]) };

@@ -166,15 +166,6 @@ impl Repository {
         self.path.rsplit('/').next().unwrap_or(&self.path)
     }
 
-    /// The name in the daemon's short form: `nginx`, `hashicorp/vault`, `public.ecr.aws/a/b`.
-    #[must_use]
-    pub fn familiar(&self) -> String {
-        if self.host != DOCKER_HUB {
-            return format!("{}/{}", self.host, self.path);
-        }
-        self.path.strip_prefix("library/").unwrap_or(&self.path).to_owned()
-    }
-
     /// `repository:tag` in the user's spelling.
     #[must_use]
     pub fn with_tag(&self, tag: &Tag) -> String {
@@ -464,7 +455,6 @@ mod tests {
         for short in ["nginx", "library/nginx", "docker.io/nginx", "index.docker.io/library/nginx"] {
             let repository: Repository = short.parse().unwrap();
             assert_eq!(repository, long, "{short}");
-            assert_eq!(repository.familiar(), "nginx");
             assert_eq!(repository.as_written(), short);
             assert_eq!(repository.api_host(), "registry-1.docker.io");
         }

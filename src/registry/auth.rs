@@ -11,7 +11,7 @@ use crate::model::reference::is_loopback_host;
 
 /// How a registry wants requests to be authorised (`WWW-Authenticate`, RFC 9110 section 11.6.1).
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) enum Challenge {
+pub enum Challenge {
     /// User name and password with every request.
     Basic,
     /// A token from a token server (the distribution project's token authentication).
@@ -30,7 +30,7 @@ impl Challenge {
     ///
     /// # Errors
     /// Why none is usable.
-    pub(super) fn parse<'a>(values: impl Iterator<Item = &'a str>, registry: &str) -> Result<Self, String> {
+    pub fn parse<'a>(values: impl Iterator<Item = &'a str>, registry: &str) -> Result<Self, String> {
         let challenges: Vec<RawChallenge> = values.flat_map(challenges).collect();
         let with_scheme = |name: &str| challenges.iter().find(|challenge| challenge.scheme.eq_ignore_ascii_case(name));
         if let Some(bearer) = with_scheme("bearer") {
@@ -38,7 +38,7 @@ impl Challenge {
             return Ok(Self::Bearer {
                 realm: token_server(realm, registry)?,
                 service: bearer.parameter("service").map(str::to_owned),
-                scope: bearer.parameter("scope").map(str::to_owned),
+                scope: bearer.parameter("scope").filter(|scope| !scope.is_empty()).map(str::to_owned),
             });
         }
         match with_scheme("basic") {
@@ -49,7 +49,8 @@ impl Challenge {
 
     /// The scope to ask for in order to read the repository at `path`. A registry whose scope does not
     /// depend on the repository (ECR Public says `aws`) keeps it.
-    pub(super) fn scope_for(&self, path: &str) -> String {
+    #[must_use]
+    pub fn scope_for(&self, path: &str) -> String {
         match self {
             Self::Bearer { scope: Some(scope), .. } if !scope.starts_with("repository:") => scope.clone(),
             _ => format!("repository:{path}:pull"),
@@ -197,6 +198,8 @@ mod tests {
 
         let ecr = parse(r#"Bearer realm="https://public.ecr.aws/token/",service="public.ecr.aws",scope="aws""#).unwrap();
         assert_eq!(ecr.scope_for("a/b"), "aws");
+        let empty = parse(r#"Bearer realm="https://t.example",service="",scope="""#).unwrap();
+        assert_eq!(empty.scope_for("a/b"), "repository:a/b:pull");
         assert_eq!(
             parse(r#"Basic realm="https://1.dkr.ecr.us-east-1.amazonaws.com/",service="ecr.amazonaws.com""#).unwrap(),
             Challenge::Basic

@@ -104,7 +104,7 @@ pub(super) struct Found {
 pub(super) async fn find(settings: &Settings, host: &str) -> Found {
     let search_path = settings.search_path.as_deref();
     let found = match read_config(settings).await {
-        Ok(Some(config)) => find_in(&config, host, search_path).await,
+        Ok(Some(config)) => config.login(host, search_path).await,
         Ok(None) => Ok(None),
         Err(problem) => Err(problem),
     };
@@ -120,7 +120,7 @@ pub(super) async fn find(settings: &Settings, host: &str) -> Found {
 /// What dkv reads of `config.json`.
 #[derive(Deserialize, Default)]
 #[serde(rename_all = "camelCase")]
-struct Config {
+pub struct DockerConfig {
     #[serde(default)]
     auths: Option<IndexMap<String, Option<Entry>>>,
     #[serde(default)]
@@ -142,7 +142,7 @@ struct Entry {
     identitytoken: String,
 }
 
-async fn read_config(settings: &Settings) -> Result<Option<Config>, String> {
+async fn read_config(settings: &Settings) -> Result<Option<DockerConfig>, String> {
     let default = || settings.home.as_ref().map(|home| home.join(".docker"));
     let Some(directory) = settings.docker_config.clone().or_else(default) else { return Ok(None) };
     let path = directory.join("config.json");
@@ -157,35 +157,48 @@ async fn read_config(settings: &Settings) -> Result<Option<Config>, String> {
     if u64::try_from(bytes.len()).unwrap_or(u64::MAX) > CONFIG_LIMIT {
         return Err(failed(&"it is larger than 1 MiB"));
     }
-    // The parser's own message could quote a password; its position cannot.
-    let position =
-        |error: serde_json::Error| format!("it is no valid configuration, line {} column {}", error.line(), error.column());
-    serde_json::from_slice(&bytes).map(Some).map_err(|error| failed(&position(error)))
+    DockerConfig::parse(&bytes).map(Some).map_err(|error| failed(&error))
 }
 
-async fn find_in(config: &Config, host: &str, search_path: Option<&OsStr>) -> Result<Option<Credentials>, String> {
-    let server = if host == DOCKER_HUB { DOCKER_HUB_SERVER } else { host };
-    let helper = config
-        .cred_helpers
-        .as_ref()
-        .and_then(|helpers| of_host(helpers, host))
-        .or(config.creds_store.as_ref())
-        .filter(|name| !name.is_empty());
-    let asked = match helper {
-        Some(helper) => ask_helper(helper, server, search_path, HELPER_DEADLINE).await,
-        None => Ok(None),
-    };
-    let stored = || match config.auths.as_ref().and_then(|auths| of_host(auths, host)) {
-        Some(Some(entry)) => entry.login().map_err(|why| format!("the login for {host} in the Docker configuration {why}")),
-        _ => Ok(None),
-    };
-    let login = match asked {
-        Ok(None) => stored()?,
-        // A broken helper does not hide a login that needs none.
-        Err(problem) => stored().ok().flatten().map_or(Err(problem), |login| Ok(Some(login)))?,
-        found => found?,
-    };
-    Ok(login.map(|login| Credentials { server: server.to_owned(), login }))
+impl DockerConfig {
+    /// What the bytes of `config.json` say.
+    ///
+    /// # Errors
+    /// Where they are no configuration, without quoting them.
+    pub fn parse(bytes: &[u8]) -> Result<Self, String> {
+        // The parser's own message could quote a password; its position cannot.
+        serde_json::from_slice(bytes)
+            .map_err(|error| format!("it is no valid configuration, line {} column {}", error.line(), error.column()))
+    }
+
+    /// The login for the registry `host`. Helpers are looked for in the directories of `search_path`.
+    ///
+    /// # Errors
+    /// Why a login that seems to be there could not be read.
+    pub async fn login(&self, host: &str, search_path: Option<&OsStr>) -> Result<Option<Credentials>, String> {
+        let server = if host == DOCKER_HUB { DOCKER_HUB_SERVER } else { host };
+        let helper = self
+            .cred_helpers
+            .as_ref()
+            .and_then(|helpers| of_host(helpers, host))
+            .or(self.creds_store.as_ref())
+            .filter(|name| !name.is_empty());
+        let asked = match helper {
+            Some(helper) => ask_helper(helper, server, search_path, HELPER_DEADLINE).await,
+            None => Ok(None),
+        };
+        let stored = || match self.auths.as_ref().and_then(|auths| of_host(auths, host)) {
+            Some(Some(entry)) => entry.login().map_err(|why| format!("the login for {host} in the Docker configuration {why}")),
+            _ => Ok(None),
+        };
+        let login = match asked {
+            Ok(None) => stored()?,
+            // A broken helper does not hide a login that needs none.
+            Err(problem) => stored().ok().flatten().map_or(Err(problem), |login| Ok(Some(login)))?,
+            found => found?,
+        };
+        Ok(login.map(|login| Credentials { server: server.to_owned(), login }))
+    }
 }
 
 /// The value whose key means `host`: the key itself first, then keys that are addresses within it.

@@ -3,7 +3,7 @@
 use reqwest::Url;
 
 /// The target of the `rel="next"` link among the values of all `Link` headers.
-pub(super) fn next<'a>(values: impl Iterator<Item = &'a str>) -> Option<&'a str> {
+pub fn next<'a>(values: impl Iterator<Item = &'a str>) -> Option<&'a str> {
     values.flat_map(links).find(|link| link.is_next()).map(|link| link.target)
 }
 
@@ -58,7 +58,7 @@ fn split_outside_quotes(text: &str, separator: u8) -> impl Iterator<Item = &str>
 ///
 /// # Errors
 /// Why the link is not followed.
-pub(super) fn resolve(page: &Url, target: &str) -> Result<Url, &'static str> {
+pub fn resolve(page: &Url, target: &str) -> Result<Url, &'static str> {
     let next = page.join(target).map_err(|_| "its next page has an invalid address")?;
     if next.origin() != page.origin() || !next.username().is_empty() || next.password().is_some() {
         return Err("its next page is on another host");

@@ -16,7 +16,7 @@
 //!   servers that would leave safe ground are errors, and no login follows a redirect to another host.
 //! - Every body is capped, every wait has a deadline, and only what is transient is tried again.
 
-mod auth;
+pub mod auth;
 mod aws;
 mod client;
 mod credentials;
@@ -24,7 +24,7 @@ pub mod ecr_private;
 mod ecr_public;
 mod error;
 mod host;
-mod link;
+pub mod link;
 mod manifest;
 #[cfg(test)]
 mod real_registry_tests;
@@ -39,7 +39,7 @@ mod tls;
 mod transport;
 
 pub use client::Client;
-pub use credentials::{Credentials, Login, Secret};
+pub use credentials::{Credentials, DockerConfig, Login, Secret};
 pub use error::{Error, Result};
 pub use manifest::{Content, Described, IndexEntry, Manifest, ManifestKind, ManifestName};
 pub use transport::Settings;

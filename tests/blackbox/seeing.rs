@@ -433,7 +433,7 @@ fn compose_ends_before_dkv_when_interrupted() {
     // It has started the one and waits before it starts the other.
     wait_for("a running container", Duration::from_secs(60), || {
         let name = bench.deployment.engine().containers(bench.deployment.project(), "web").pop()?;
-        (bench.deployment.engine().docker(&["inspect", "-f", "{{.State.Running}}", &name]) == "true").then_some(())
+        (bench.deployment.engine().container(&name)?["State"]["Running"] == true).then_some(())
     });
     // To the whole group, as Ctrl-C on a terminal: Compose stops by itself.
     starting.signal_group(Signal::INT);

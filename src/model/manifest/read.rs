@@ -76,7 +76,7 @@ fn is_legacy(root: Node<'_>) -> Result<bool, YamlError> {
     let major = text.split('.').next().unwrap_or(text);
     match major.parse::<u32>() {
         Ok(1) => Ok(text == "1" || text == "1.0"),
-        Ok(newer) if newer > 1 => {
+        Ok(newer) if newer > 1 && text.bytes().all(|byte| byte.is_ascii_digit() || byte == b'.') => {
             Err(node.error(format!("schema version {text} is newer than this dkv understands (1.1); update dkv")))
         }
         _ => Err(node.error("`schema_version` must be 1.0 or 1.1")),
