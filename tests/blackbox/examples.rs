@@ -174,7 +174,7 @@ fn dkv_commands(text: &str) -> Vec<Vec<String>> {
 #[test]
 fn the_unit_and_the_workflow_call_commands_that_there_are() {
     let deployment = Deployment::new("example");
-    for (file, count) in [("systemd/dkv-deployment.service", 2), ("ci/versions.yml", 5)] {
+    for (file, count) in [("systemd/dkv-deployment.service", 3), ("ci/versions.yml", 5)] {
         let commands = dkv_commands(&read(file));
         assert_eq!(commands.len(), count, "{file}: {commands:?}");
         for command in commands {
