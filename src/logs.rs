@@ -2,6 +2,7 @@
 
 mod archive;
 mod filter;
+mod last_words;
 mod merge;
 mod view;
 
@@ -11,6 +12,7 @@ use crate::ui;
 
 pub use archive::Archive;
 pub use filter::{Matcher, moment, start_of_day};
+pub use last_words::LastWords;
 pub use view::{Selection, show};
 
 /// A line of a deployment's log.

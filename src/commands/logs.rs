@@ -13,7 +13,7 @@ use crate::cli;
 use crate::deployment::Deployment;
 use crate::docker::{Container, ContainerFilter};
 use crate::error::{self, Error};
-use crate::logs::{self, Archive, Line, Matcher, Selection};
+use crate::logs::{self, Archive, LastWords, Line, Matcher, Selection};
 use crate::model::reference::ServiceName;
 use crate::report::{Document, LogLine};
 use crate::ui::{Cell, Style};
@@ -183,15 +183,20 @@ fn archives(app: &App, deployment: Option<&Deployment>) -> [Archive; 2] {
     [ARCHIVE, DATABASE_ARCHIVE].map(|name| Archive::new(app.store.directory().join(name), settings))
 }
 
+/// What is heard of containers that are about to go, until [`Kept::finish`].
+#[must_use = "the last words are lost unless it is finished"]
+pub(super) struct Kept(Vec<LastWords>);
+
 /// Keeps what containers have said that are about to be removed or replaced: those of the Compose
-/// services that `goes` chooses. A failure is a warning, because it must not keep anybody from stopping them.
+/// services that `goes` chooses; and listens to their last words. A failure is a warning, because it must
+/// not keep anybody from stopping them.
 pub(super) async fn keep(
     app: &App,
     deployment: Option<&Deployment>,
     project: &str,
     databases: &BTreeSet<String>,
     goes: impl Fn(&str) -> bool,
-) {
+) -> Kept {
     let kept = async {
         let docker = app.docker().await?;
         let mut containers = docker.containers(&ContainerFilter::project(project)).await?;
@@ -200,18 +205,35 @@ pub(super) async fn keep(
         let (of_databases, of_application): (Vec<_>, Vec<_>) = containers.into_iter().partition(is_database);
         let now = Utc::now().with_timezone(&Local);
         let [application, databases] = archives(app, deployment);
+        let mut listening = Vec::new();
         for (archive, containers) in [(application, of_application), (databases, of_databases)] {
             if !containers.is_empty() {
                 archive.save(docker, &containers, &now).await;
+                listening.push(LastWords::listen(archive, docker, &containers));
             }
         }
-        anyhow::Ok(())
+        anyhow::Ok(listening)
     };
     match tokio::time::timeout(KEEP_PATIENCE, kept).await {
-        Ok(Ok(())) => {}
-        Ok(Err(error)) => tracing::warn!("the logs of containers that go are not kept: {error:#}"),
+        Ok(Ok(listening)) => Kept(listening),
+        Ok(Err(error)) => {
+            tracing::warn!("the logs of containers that go are not kept: {error:#}");
+            Kept(Vec::new())
+        }
         Err(_) => {
             tracing::warn!("the logs of containers that go are not kept completely: it took over {} s", KEEP_PATIENCE.as_secs());
+            Kept(Vec::new())
+        }
+    }
+}
+
+impl Kept {
+    /// Keeps the last words too. To be called when Compose has done what it was called for.
+    pub(super) async fn finish(self, app: &App) {
+        let Ok(docker) = app.docker().await else { return };
+        let now = Utc::now().with_timezone(&Local);
+        for words in self.0 {
+            words.save(docker, &now).await;
         }
     }
 }

@@ -220,18 +220,24 @@ impl<'a> Launch<'a> {
         if self.options.dry_run {
             return Ok(());
         }
+        let mut kept = None;
         if let Some(project) = project {
-            self.keep_logs(project, |_| true).await;
+            kept = Some(self.keep_logs(project, |_| true).await);
         }
         let set = if self.has_databases() { Set::All } else { Set::Application };
         self.app.touch_containers();
-        self.compose.run(set, &Action::Down, &self.environment).await
+        let stopped = self.compose.run(set, &Action::Down, &self.environment).await;
+        if let Some(kept) = kept {
+            kept.finish(self.app).await;
+        }
+        stopped
     }
 
-    /// Archives what those containers have said that are about to be removed or replaced.
-    pub(super) async fn keep_logs(&self, project: &Project, goes: impl Fn(&str) -> bool) {
+    /// Archives what those containers have said that are about to be removed or replaced, and listens to
+    /// their last words.
+    pub(super) async fn keep_logs(&self, project: &Project, goes: impl Fn(&str) -> bool) -> logs::Kept {
         let databases = survey::databases(self.compose.files());
-        logs::keep(self.app, self.deployment.as_ref(), &project.name, &databases, goes).await;
+        logs::keep(self.app, self.deployment.as_ref(), &project.name, &databases, goes).await
     }
 
     async fn start_all(&self, project: &Project, report: &mut Started) -> Result<()> {
@@ -268,10 +274,11 @@ impl<'a> Launch<'a> {
         }
         // Which containers Compose will replace only Compose knows.
         let databases = survey::databases(self.compose.files());
-        self.keep_logs(project, |service| databases.contains(service) == (set == Set::Databases)).await;
+        let kept = self.keep_logs(project, |service| databases.contains(service) == (set == Set::Databases)).await;
         let action = Action::Up { services: Vec::new(), no_deps: false };
         self.app.touch_containers();
         let started = self.compose.run(set, &action, &self.environment).await;
+        kept.finish(self.app).await;
         if let Err(error) = &started
             && error::kind(error) == Kind::Interrupted
         {

@@ -277,8 +277,10 @@ impl<'a> Update<'a> {
 
     /// One call for all of `services`, so that order and conditions among them hold.
     async fn up(&self, services: Vec<String>, environment: &compose::Environment) -> Result<()> {
-        self.launch.keep_logs(&self.project, |name| services.iter().any(|service| service == name)).await;
-        self.compose(&Action::Up { services, no_deps: true }, environment).await
+        let kept = self.launch.keep_logs(&self.project, |name| services.iter().any(|service| service == name)).await;
+        let started = self.compose(&Action::Up { services, no_deps: true }, environment).await;
+        kept.finish(self.app).await;
+        started
     }
 
     /// Runs Compose, but no longer than containers may take to stop and to become healthy: what hangs must

@@ -103,6 +103,16 @@ impl Archive {
         failure.map_or(Ok(()), Err)
     }
 
+    /// Adds lines that are in order, of containers that are gone.
+    pub(super) fn add<Zone: TimeZone>(&self, lines: &[RawLine], now: &DateTime<Zone>) -> Result<()> {
+        let mut writer = DayWriter::default();
+        for line in lines {
+            let day = line.time.with_timezone(&now.timezone()).date_naive();
+            self.write(&mut writer, day, line).with_context(|| format!("cannot write to {}", self.directory.display()))?;
+        }
+        writer.finish().with_context(|| format!("cannot write to {}", self.directory.display()))
+    }
+
     fn write(&self, writer: &mut DayWriter, day: NaiveDate, line: &RawLine) -> io::Result<()> {
         let file = writer.open(&self.directory, day)?;
         write!(file, "{} {} | ", line.time.to_rfc3339_opts(SecondsFormat::Nanos, true), line.origin)?;
@@ -111,7 +121,7 @@ impl Archive {
     }
 
     /// A missing or damaged file only means that lines may be saved twice.
-    fn read_progress(&self) -> BTreeMap<String, DateTime<Utc>> {
+    pub(super) fn read_progress(&self) -> BTreeMap<String, DateTime<Utc>> {
         let text = fs::read(self.directory.join(PROGRESS)).unwrap_or_default();
         let saved: BTreeMap<String, String> = serde_json::from_slice(&text).unwrap_or_default();
         let times = saved.into_iter().filter_map(|(id, time)| Some((id, DateTime::parse_from_rfc3339(&time).ok()?.to_utc())));
@@ -174,7 +184,7 @@ impl Archive {
 }
 
 /// Who wrote a line: `LABEL CONTAINER`.
-fn origin(container: &Container) -> Arc<str> {
+pub(super) fn origin(container: &Container) -> Arc<str> {
     let label = label(container.labels.service().unwrap_or_default(), container.labels.number());
     format!("{label} {}", short(&container.id)).into()
 }

@@ -325,7 +325,8 @@ fn a_followed_log_survives_restarts_and_ends_with_ctrl_c() {
 fn what_goes_is_kept_in_the_archives() {
     let bench = Bench::new("archive");
     let say = |text: &str| format!("echo {text}; {SERVE}");
-    bench.compose("docker-compose.yml", &[("web", &say("of the application"), "")]);
+    let last = "trap 'echo its last words; exit 0' TERM; echo of the application; while :; do sleep 3600 & wait $!; done";
+    bench.compose("docker-compose.yml", &[("web", last, "")]);
     bench.compose("db-docker-compose.yml", &[("postgres", &say("of the database"), "")]);
     bench.deployment.dkv(["start", "--no-wait"]).exit(0);
     assert_eq!(bench.deployment.list("logs"), Vec::<String>::new());
@@ -339,6 +340,7 @@ fn what_goes_is_kept_in_the_archives() {
             .collect::<String>()
     };
     assert_eq!(files("logs").matches("of the application").count(), 1);
+    assert_eq!(files("logs").matches("its last words").count(), 1);
     assert_eq!(files("dblogs").matches("of the database").count(), 1);
     assert!(!files("logs").contains("database"));
     let today = bench.deployment.dkv(["logs-today"]).exit(0);
@@ -348,6 +350,7 @@ fn what_goes_is_kept_in_the_archives() {
     bench.compose("docker-compose.yml", &[("web", &say("of another application"), "")]);
     bench.deployment.dkv(["up", "--no-wait"]).exit(0);
     assert_eq!(files("logs").matches("of the application").count(), 2);
+    assert_eq!(files("logs").matches("its last words").count(), 2);
     bench.deployment.dkv(["down"]).exit(0);
     assert_eq!(files("dblogs").matches("of the database").count(), 2);
     assert_eq!(files("logs").matches("of another application").count(), 1);

@@ -44,8 +44,10 @@ impl Update<'_> {
             self.journal.changed.iter().cloned().partition(|name| self.journal.had_container(name));
         let environment = self.launch.environment.clone().with(self.journal.variables_before.clone());
         if !lacked.is_empty() {
-            self.launch.keep_logs(&self.project, |name| lacked.iter().any(|service| service == name)).await;
-            self.compose(&Action::Remove { services: lacked }, &environment).await?;
+            let kept = self.launch.keep_logs(&self.project, |name| lacked.iter().any(|service| service == name)).await;
+            let removed = self.compose(&Action::Remove { services: lacked }, &environment).await;
+            kept.finish(self.app).await;
+            removed?;
         }
         if had.is_empty() { Ok(()) } else { self.up(had, &environment).await }
     }

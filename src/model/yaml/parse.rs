@@ -431,7 +431,9 @@ impl<'a> Builder<'a> {
         let header = line_end(self.text, start);
         let end = span.end.max(header);
         if self.text[start..header].split('#').next().is_some_and(|header| header.contains('+')) {
-            return Ok(end);
+            // The parser's end may be behind the indentation of what follows.
+            let line = line_start(self.text, end);
+            return Ok(if line > header && self.text[line..end].trim_start_matches(' ').is_empty() { line } else { end });
         }
         let trimmed = header + self.text[header..end].trim_end_matches([' ', '\t', '\r', '\n']).len();
         Ok(line_end(self.text, trimmed))
@@ -469,4 +471,10 @@ pub(super) fn trivia_end(text: &str, from: usize) -> usize {
 pub(super) fn line_end(text: &str, offset: usize) -> usize {
     let rest = &text.as_bytes()[offset..];
     offset + rest.iter().position(|byte| matches!(byte, b'\n' | b'\r')).unwrap_or(rest.len())
+}
+
+/// Where the line of `offset` begins, a byte order mark left out.
+pub(super) fn line_start(text: &str, offset: usize) -> usize {
+    let start = text.as_bytes()[..offset].iter().rposition(|byte| matches!(byte, b'\n' | b'\r')).map_or(0, |at| at + 1);
+    if start == 0 && text.starts_with('\u{feff}') { '\u{feff}'.len_utf8().min(offset) } else { start }
 }

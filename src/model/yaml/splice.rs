@@ -9,7 +9,7 @@
 use std::ops::Range;
 
 use super::document::{Document, NONE, Node, NodeData, Shape, Style, YamlError};
-use super::parse::{line_end, trivia_end};
+use super::parse::{line_end, line_start, trivia_end};
 use super::plan::{MappingPlan, Plan, Slot};
 use super::value::{Layout, Value};
 
@@ -537,7 +537,7 @@ impl<'d> Splicer<'d> {
                 let data = self.document.data(item);
                 if !matches!(data.shape, Shape::Mapping { flow: false } | Shape::Sequence { flow: false }) {
                     let end = self.content_end(data);
-                    text.insert_str(line_end(&text, 0), &self.text[end..self.last_line_end(end)]);
+                    text.insert_str(line_end(&text, 0), &self.text[end..line_end(self.text, end)]);
                 }
                 Ok(text)
             }
@@ -628,12 +628,6 @@ impl<'d> Splicer<'d> {
         let space = rest.len() - rest.trim_start_matches([' ', '\t']).len();
         if rest[space..].starts_with('#') { line_end(self.text, from + space) } else { from }
     }
-}
-
-/// Where the line of `offset` begins, a byte order mark left out.
-fn line_start(text: &str, offset: usize) -> usize {
-    let start = text.as_bytes()[..offset].iter().rposition(|byte| matches!(byte, b'\n' | b'\r')).map_or(0, |at| at + 1);
-    if start == 0 && text.starts_with('\u{feff}') { '\u{feff}'.len_utf8().min(offset) } else { start }
 }
 
 /// The column of `offset`, from 0, in characters.

@@ -908,6 +908,45 @@ mod random {
         serde_yaml::from_str(text.trim_start_matches('\u{feff}')).is_ok_and(|seen| agree(parse(text).root(), &seen))
     }
 
+    /// Whatever is read can be edited or is refused, and what both readers read alike they still do.
+    fn edit_everywhere(text: &str) {
+        let Ok(parsed) = Document::parse(text) else { return };
+        let mut all = Vec::new();
+        paths(parsed.root(), &[], &mut all);
+        for path in all {
+            let inside = [path.as_slice(), &["added".into()]].concat();
+            let edits = [
+                Edit::set(path.clone(), "1"),
+                Edit::set(path.clone(), entry("1")),
+                Edit::set(inside, Value::Sequence(vec!["x".into()])),
+                Edit::rearrange(path.clone(), vec![Item::New("1".into()), keep(0)]),
+                Edit::rearrange(path.clone(), vec![Item::New(entry("1"))]),
+                Edit::remove(path),
+            ];
+            for edit in edits {
+                if let Ok(result) = parsed.apply(std::slice::from_ref(&edit))
+                    && reads_alike(text)
+                {
+                    assert!(reads_alike(&result), "{edit:?} of {text:?} gave {result:?}");
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn an_empty_text_that_keeps_its_line_breaks_ends_before_the_next_item() {
+        for text in [
+            "\n  - |+\n  - ",
+            "- |+\n- a\n",
+            "- >+\n\n- a\n- b\n",
+            "a: |+\nb: 1\n",
+            "a:\n- |+\nb: 1\n",
+            "a:\n  - |+\n\n  - >-\n  - c\n",
+        ] {
+            edit_everywhere(text);
+        }
+    }
+
     proptest! {
         #![proptest_config(ProptestConfig { cases: 2_000, failure_persistence: None, ..ProptestConfig::default() })]
 
@@ -1037,30 +1076,9 @@ mod random {
             prop_assert!(result.len() <= text.len() - span.len() + "'changed'".len());
         }
 
-        /// Whatever is read can be edited or is refused, and what both readers read alike they still do.
         #[test]
         fn odd_documents_are_edited_or_refused(text in prop::collection::vec(prop::sample::select(&TOKENS[..]), 0..25)) {
-            let text = text.concat();
-            if let Ok(parsed) = Document::parse(&text) {
-                let mut all = Vec::new();
-                paths(parsed.root(), &[], &mut all);
-                for path in all {
-                    let inside = [path.as_slice(), &["added".into()]].concat();
-                    let edits = [
-                        Edit::set(path.clone(), "1"),
-                        Edit::set(path.clone(), entry("1")),
-                        Edit::set(inside, Value::Sequence(vec!["x".into()])),
-                        Edit::rearrange(path.clone(), vec![Item::New("1".into()), keep(0)]),
-                        Edit::rearrange(path.clone(), vec![Item::New(entry("1"))]),
-                        Edit::remove(path),
-                    ];
-                    for edit in edits {
-                        if let Ok(result) = parsed.apply(std::slice::from_ref(&edit)) && reads_alike(&text) {
-                            prop_assert!(reads_alike(&result), "{:?} of {:?} gave {:?}", edit, text, result);
-                        }
-                    }
-                }
-            }
+            edit_everywhere(&text.concat());
         }
 
         #[test]
