@@ -7,9 +7,11 @@
 use super::document::MAX_DEPTH;
 use super::parse::line_end;
 
-/// Where brackets first nest deeper than [`MAX_DEPTH`], if they do.
-pub fn too_deep(text: &str) -> Option<usize> {
-    let mut scan = Scan { text, bytes: text.as_bytes(), at: text.len() - text.trim_start_matches('\u{feff}').len() };
+/// Where the lines begin that go on with a flow collection. The error is where brackets first nest deeper
+/// than [`MAX_DEPTH`].
+pub fn flow_lines(text: &str) -> Result<Vec<usize>, usize> {
+    let at = text.len() - text.trim_start_matches('\u{feff}').len();
+    let mut scan = Scan { text, bytes: text.as_bytes(), at, flow_lines: Vec::new() };
     let mut open = Open::Nothing;
     while scan.at < text.len() {
         let line = scan.at;
@@ -20,15 +22,12 @@ pub fn too_deep(text: &str) -> Option<usize> {
         open = match open {
             Open::BlockScalar(parent) | Open::Plain(parent) if blank || (indent as isize > parent && !marker) => open,
             _ if blank => Open::Nothing,
-            _ => match scan.line(line, indent, marker) {
-                Ok(open) => open,
-                Err(offset) => return Some(offset),
-            },
+            _ => scan.line(line, indent, marker)?,
         };
         scan.at = line_end(text, scan.at);
         scan.skip(|byte| matches!(byte, b'\r' | b'\n'));
     }
-    None
+    Ok(scan.flow_lines)
 }
 
 /// What the next line may continue, and the column that its lines must be indented beyond.
@@ -43,6 +42,7 @@ struct Scan<'t> {
     text: &'t str,
     bytes: &'t [u8],
     at: usize,
+    flow_lines: Vec<usize>,
 }
 
 impl Scan<'_> {
@@ -135,7 +135,8 @@ impl Scan<'_> {
                     self.skip(|byte| !matches!(byte, b' ' | b'\r' | b'\n' | b',' | b'[' | b']' | b'{' | b'}'));
                     continue;
                 }
-                b' ' | b'\t' | b'\r' | b'\n' => {}
+                b'\n' => self.flow_lines.push(self.at + 1),
+                b' ' | b'\t' | b'\r' => {}
                 _ => token_begins = false,
             }
             after_quotes = matches!(byte, b']' | b'}');

@@ -6,6 +6,7 @@
 //! refused instead of edited in the wrong place. For what manifests mostly look like, [`usual`]
 //! supplies the same events in a tenth of the time.
 
+use std::borrow::Cow;
 use std::ops::Range;
 
 use saphyr_parser::{Event, Parser, ScalarStyle, Span};
@@ -16,6 +17,13 @@ use super::usual;
 
 /// Mappings with more entries than this are searched by a sorted index.
 const LINEAR_SEARCH: usize = 12;
+
+/// By how many columns the lines of flow collections are indented where the parser asks for it: more than
+/// any key's.
+const INDENTATION: usize = 256;
+
+/// The most lines for which that is done.
+const MOST_INDENTED: usize = 50_000;
 
 /// Reads one document; see [`Document::parse`].
 pub fn parse(text: &str) -> Result<Document, YamlError> {
@@ -38,10 +46,14 @@ pub(super) fn parse_whole_grammar(text: &str) -> Result<Document, YamlError> {
     if let Some(nul) = text.find('\0') {
         return Err(YamlError::new(position(text, nul), "a NUL character"));
     }
-    if let Some(offset) = depth::too_deep(text) {
-        return Err(too_deep(position(text, offset)));
+    let lines = depth::flow_lines(text).map_err(|offset| too_deep(position(text, offset)))?;
+    let parsed = Builder::new(text).build();
+    if parsed.is_ok() || lines.is_empty() || lines.len() > MOST_INDENTED {
+        return parsed;
     }
-    Builder::new(text).build()
+    // Composes and the old tool take a flow collection that is not indented beyond its key, which the
+    // specification and the parser do not.
+    Builder::indenting(text, &lines).build().or(parsed)
 }
 
 fn too_deep(position: Position) -> YamlError {
@@ -86,6 +98,9 @@ struct Open {
 pub(super) struct Builder<'a> {
     text: &'a str,
     characters: CharacterIndex,
+    /// Which characters of the text that the parser gets have [`INDENTATION`] before them that is not in
+    /// the source.
+    indented: Vec<usize>,
     nodes: Vec<NodeData>,
     children: Vec<u32>,
     texts: Vec<Box<str>>,
@@ -106,6 +121,7 @@ impl<'a> Builder<'a> {
         Self {
             text,
             characters: CharacterIndex::new(text),
+            indented: Vec::new(),
             nodes: Vec::new(),
             children: Vec::new(),
             texts: Vec::new(),
@@ -119,8 +135,39 @@ impl<'a> Builder<'a> {
         }
     }
 
+    /// As [`Self::new`], for a parser that shall see the lines that begin at these bytes indented.
+    fn indenting(text: &'a str, lines: &[usize]) -> Self {
+        let mut characters = 0;
+        let mut from = 0;
+        let starts = lines.iter().enumerate().map(|(number, &line)| {
+            characters += text[from..line].chars().count();
+            from = line;
+            characters + number * INDENTATION
+        });
+        let indented = starts.collect();
+        Self { indented, ..Self::new(text) }
+    }
+
+    /// What the parser gets.
+    fn source(&self) -> Cow<'a, str> {
+        if self.indented.is_empty() {
+            return Cow::Borrowed(self.text);
+        }
+        let mut source = String::with_capacity(self.text.len() + self.indented.len() * INDENTATION);
+        let mut from = 0;
+        for number in 0..self.indented.len() {
+            let line = self.byte(self.indented[number]);
+            source.push_str(&self.text[from..line]);
+            source.extend(std::iter::repeat_n(' ', INDENTATION));
+            from = line;
+        }
+        source.push_str(&self.text[from..]);
+        Cow::Owned(source)
+    }
+
     fn build(mut self) -> Result<Document, YamlError> {
-        for event in Parser::new_from_str(self.text) {
+        let source = self.source();
+        for event in Parser::new_from_str(&source) {
             let (event, span) = event.map_err(|error| {
                 let position = Position { line: error.marker().line(), column: error.marker().col() + 1 };
                 YamlError::new(position, error.info())
@@ -392,8 +439,15 @@ impl<'a> Builder<'a> {
         matches!(self.nodes[id as usize].shape, Shape::Mapping { flow: true } | Shape::Sequence { flow: true })
     }
 
+    /// The byte of a character that the parser counts.
     fn byte(&self, character: usize) -> usize {
-        self.characters.byte(self.text, character)
+        let lines = self.indented.partition_point(|&start| start < character);
+        let within = lines.checked_sub(1).map(|last| self.indented[last]).filter(|start| character < start + INDENTATION);
+        let own = match within {
+            Some(start) => start - (lines - 1) * INDENTATION,
+            None => character - lines * INDENTATION,
+        };
+        self.characters.byte(self.text, own)
     }
 
     fn at(&self, offset: usize, byte: u8) -> bool {

@@ -22,6 +22,27 @@ fn show(node: Node<'_>) -> String {
 }
 
 #[test]
+fn flow_collections_need_no_indentation_of_their_own() {
+    for text in ["a:\n  b: [\n  x,\n  y  # é\n  ]\n  c: 1\n", "a:\r\n  b: [\r\n  x\r\n  ]\r\n  c: 1\r\n"] {
+        let parsed = parse(text);
+        let reference: serde_yaml::Value = serde_yaml::from_str(text).unwrap();
+        let items = parsed.root().get("a").unwrap().get("b").unwrap().items();
+        assert_eq!(items.len(), reference["a"]["b"].as_sequence().unwrap().len());
+        let after = parsed.apply(&[Edit::set(["a", "c"], "2")]).unwrap();
+        assert_eq!(after, text.replace("c: 1", "c: '2'"));
+        let inside = parsed.apply(&[Edit::set(vec!["a".into(), "b".into(), Segment::Index(0)], "z")]).unwrap();
+        assert_eq!(inside, text.replacen('x', "z", 1));
+    }
+    let strange = "a: {\n}\nc: [é,\n'd\n  e', {f: 1\n}]\na2: 1\n";
+    let texts: Vec<_> =
+        parse(strange).root().get("c").unwrap().items().filter_map(|item| item.text().ok().map(str::to_owned)).collect();
+    assert_eq!(texts, ["é", "d e"]);
+    // What is wrong for other reasons is told where it is.
+    let error = Document::parse("a:\n  b: [\n  x\n  ]\n c: 1\n").unwrap_err().to_string();
+    assert!(error.starts_with("line "), "{error}");
+}
+
+#[test]
 fn trees_and_spans_of_every_shape() {
     let cases = [
         (
