@@ -11,8 +11,11 @@ use serde_json::Value;
 use crate::support::{self, Deployment, Health, Image, Registry};
 
 const INTERVAL_MS: u64 = 200;
+/// The first probe that passes after the window in which a release is on trial.
+const LATE: u32 = 28;
 
 pub fn run() {
+    returning(count("DKV_GOOD_UPDATES", 10));
     downtime(count("DKV_GOOD_UPDATES", 10));
     bad_updates(count("DKV_BAD_UPDATES", 20));
 }
@@ -33,6 +36,29 @@ fn running(registry: &Registry, topic: &str) -> Deployment {
     deployment.dkv(["pull-latest", "-q"]).exit(0);
     deployment.dkv(["up", "-q"]).exit(0);
     deployment
+}
+
+/// From the daemon's word that the last container is healthy, which it is only after its trial, to the end
+/// of `update-safe`.
+fn returning(count: u32) {
+    let registry = Registry::start();
+    let deployment = running(&registry, "bench-return");
+    let mut times = Vec::new();
+    for number in 1..=count {
+        let late = Image::new("web").tag("latest").health(Health::FromProbe(LATE)).health_interval_ms(INTERVAL_MS);
+        registry.push(late.version(&format!("late {number}")));
+        let since = SystemTime::now();
+        deployment.dkv(["update-safe", "-q"]).exit(0);
+        let ended = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).expect("a clock past 1970").as_secs_f64();
+        let healthy = moments(&deployment, since, "health_status: healthy").into_iter().fold(f64::NEG_INFINITY, f64::max);
+        times.push(ended - healthy);
+    }
+    let worst = times.iter().copied().fold(0.0, f64::max);
+    println!(
+        "{count} updates: from the last container's health to the end {:.0} ms, worst {:.0} ms",
+        median(times) * 1e3,
+        worst * 1e3
+    );
 }
 
 /// The same good releases, put in place by `update-safe` and by `docker compose pull` and `up -d`, in turns.
@@ -82,17 +108,20 @@ impl Away {
 }
 
 fn away(deployment: &Deployment, since: SystemTime) -> Away {
-    let events = deployment.engine().events_since(since);
-    let is_mine = |event: &&Value| event["Actor"]["Attributes"]["com.docker.compose.project"] == deployment.project();
-    let mine: Vec<&Value> = events.iter().filter(is_mine).collect();
-    let times = |action: &str| -> Vec<f64> {
-        let matching = mine.iter().filter(|event| event["Action"].as_str().is_some_and(|word| word.starts_with(action)));
-        let time = |event: &&Value| Duration::from_nanos(event["timeNano"].as_i64().unwrap_or_default().unsigned_abs());
-        matching.map(|event| time(event).as_secs_f64()).collect()
-    };
+    let times = |action: &str| moments(deployment, since, action);
     let ended = times("die").into_iter().fold(f64::NEG_INFINITY, f64::max);
     let first = |action: &str| times(action).into_iter().filter(|time| *time > ended).fold(f64::INFINITY, f64::min);
     Away { running: first("start") - ended, healthy: first("health_status: healthy") - ended }
+}
+
+/// When `action` happened to the deployment's containers, in seconds since 1970.
+fn moments(deployment: &Deployment, since: SystemTime, action: &str) -> Vec<f64> {
+    let events = deployment.engine().events_since(since);
+    let is_mine = |event: &&Value| event["Actor"]["Attributes"]["com.docker.compose.project"] == deployment.project();
+    let matching =
+        events.iter().filter(is_mine).filter(|event| event["Action"].as_str().is_some_and(|word| word.starts_with(action)));
+    let time = |event: &Value| Duration::from_nanos(event["timeNano"].as_i64().unwrap_or_default().unsigned_abs());
+    matching.map(|event| time(event).as_secs_f64()).collect()
 }
 
 fn is_healthy(deployment: &Deployment) -> bool {

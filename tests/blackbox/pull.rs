@@ -480,7 +480,8 @@ fn what_was_pulled_but_not_recorded_serves_the_next_try_or_is_pruned() {
         let tags = deployment.engine().docker(&["images", "--format", "{{.Tag}}", &proxy.repository("web")]);
         tags.lines().filter(|tag| tag.starts_with("dkv-")).count()
     };
-    let api = publish(&registry, "api", "one");
+    // Bytes of its own: what the daemon has seen in any repository it does not ask for again.
+    let api = publish(&registry, "api", &format!("one of {}", deployment.project()));
     proxy.fault(On::target(&format!("api/manifests/{}", api.digest)).method("GET"), Fault::status(404));
     let outcome = deployment.dkv(["pull-latest"]).exit(5);
     outcome.stderr_contains("api").stderr_contains("nothing was recorded");

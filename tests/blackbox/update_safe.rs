@@ -1,11 +1,11 @@
 //! `update-safe`: whatever happens, in the end the new versions run and are healthy, or the old ones do.
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use rustix::process::Signal;
 
 use crate::support::deployment::Compose;
-use crate::support::{Daemon, Deployment, Health, Image, Outcome, Registry, Run, Running, wait_for};
+use crate::support::{Daemon, Deployment, Health, Image, Registry, Run, Running, wait_for};
 
 /// A product of `web` and `side`, running release 1 of both.
 struct Product {
@@ -527,34 +527,6 @@ fn encrypt(product: &Product, text: &str) {
     product.deployment.command(&gpg, ["-c", ".env"]).exit(0);
     std::fs::remove_file(product.deployment.path(".env")).unwrap();
 }
-
-#[test]
-fn returning_takes_no_time_once_all_is_healthy() {
-    let product = Product::new("quick");
-    product.publish("web", "2", |image| image.health(AFTER_ITS_TRIAL));
-    let mut running = product.dkv(["update-safe"]).spawn();
-    let name = wait_for("the new container", Duration::from_secs(30), || {
-        let names = product.deployment.engine().containers(product.deployment.project(), "web");
-        let [name] = names.as_slice() else { return None };
-        let engine = product.deployment.engine();
-        let image = engine.try_docker(&["exec", name, "cat", "/version"]);
-        (image.stdout == b"2\n").then(|| name.clone())
-    });
-    let engine = product.deployment.engine();
-    let healthy = wait_for("health", Duration::from_secs(30), || {
-        let state = engine.try_docker(&["inspect", "--format", "{{.State.Health.Status}}", &name]);
-        (state.stdout == b"healthy\n").then(Instant::now)
-    });
-    while running.is_running() {
-        std::thread::sleep(Duration::from_millis(2));
-    }
-    let returned = healthy.elapsed();
-    let done: Outcome = running.exit(0);
-    assert!(returned < Duration::from_millis(300), "{returned:?}\n{done}");
-}
-
-/// The health of a new release that is healthy only after the window in which it is on trial.
-const AFTER_ITS_TRIAL: Health = Health::FromProbe(28);
 
 #[test]
 fn what_hangs_is_ended_and_what_ran_comes_back() {

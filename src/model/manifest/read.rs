@@ -267,7 +267,7 @@ fn read_service(name: ServiceName, node: Node<'_>, parts: &Parts<'_>, warnings: 
     if let Some(rejected) = parts.rejected {
         service.rejected = rejected.sequence()?.map(read_rejected).collect::<Result<_, _>>()?;
     }
-    let images = possible_images(&service, parts.ecr);
+    let images = Images::of(&service, parts.ecr);
     let mut recorded = read_recorded(node, &service, &images, warnings)?;
     let entries = match parts.history {
         Some(history) => read_entries(history, &images)?,
@@ -336,11 +336,21 @@ fn read_rejected(node: Node<'_>) -> Result<Rejected, YamlError> {
     })
 }
 
-/// The repositories that the service's image may be in, as far as the manifest says.
-fn possible_images(service: &Service, ecr: Option<&Ecr>) -> Vec<Repository> {
-    let prefixes = ecr.filter(|_| service.image.is_none()).map(Ecr::prefixes).unwrap_or_default();
-    let defaults = prefixes.iter().filter_map(|prefix| format!("{prefix}/{}", service.name).parse().ok());
-    service.image.iter().cloned().chain(defaults).collect()
+/// The repositories that a service's image may be in.
+struct Images {
+    /// As far as the manifest says.
+    known: Vec<Repository>,
+    /// Whether the Compose files may name another.
+    may_differ: bool,
+}
+
+impl Images {
+    fn of(service: &Service, ecr: Option<&Ecr>) -> Self {
+        let prefixes = ecr.filter(|_| service.image.is_none()).map(Ecr::prefixes).unwrap_or_default();
+        let defaults = prefixes.iter().filter_map(|prefix| format!("{prefix}/{}", service.name).parse().ok());
+        let known = service.image.iter().cloned().chain(defaults).collect();
+        Self { known, may_differ: service.image.is_none() && !service.follows_ecr }
+    }
 }
 
 /// The old wizard's marks outlast its schema. But dkv writes the image's ID only with a digest that it has
@@ -359,7 +369,7 @@ fn settle_unverified(recorded: &mut Release, entries: &[Entry]) {
 fn read_recorded(
     node: Node<'_>,
     service: &Service,
-    images: &[Repository],
+    images: &Images,
     warnings: &mut Vec<String>,
 ) -> Result<Option<Release>, YamlError> {
     let tag: Tag = match node.get("current_tag") {
@@ -397,9 +407,9 @@ enum Written {
     Elsewhere,
 }
 
-/// Reads a digest field; empty texts and empty slices are none. `images` are the repositories that it may
-/// be about; none means that only the Compose files know.
-fn read_digest(node: Node<'_>, images: &[Repository]) -> Result<Option<Written>, YamlError> {
+/// Reads a digest field; empty texts and empty slices are none. Of several the one in the service's own
+/// repository counts.
+fn read_digest(node: Node<'_>, images: &Images) -> Result<Option<Written>, YamlError> {
     let text = node.text()?.trim();
     let slice = text.strip_prefix('[').and_then(|rest| rest.strip_suffix(']'));
     let Some(inner) = slice.or_else(|| text.contains('@').then_some(text)) else {
@@ -415,9 +425,10 @@ fn read_digest(node: Node<'_>, images: &[Repository]) -> Result<Option<Written>,
         digests.push((repository.parse::<Repository>().ok(), digest));
     }
     // The daemon lists one digest per repository that it knows the image by; ours is the one meant.
-    let is_ours = |repository: &Option<Repository>| repository.as_ref().is_some_and(|repository| images.contains(repository));
-    let is_open = images.is_empty() && digests.iter().all(|(_, digest)| *digest == digests[0].1);
-    Ok(match digests.iter().find(|(repository, _)| is_open || is_ours(repository)) {
+    let is_ours = |repository: &Option<Repository>| repository.as_ref().is_some_and(|one| images.known.contains(one));
+    let ours = digests.iter().find(|(repository, _)| is_ours(repository));
+    let only = digests.first().filter(|(_, first)| images.may_differ && digests.iter().all(|(_, digest)| digest == first));
+    Ok(match ours.or(only) {
         Some((_, digest)) => Some(Written::Printed(digest.clone())),
         None if digests.is_empty() => None,
         None => Some(Written::Elsewhere),
@@ -430,7 +441,7 @@ struct Entry {
     is_current: bool,
 }
 
-fn read_entries(history: Node<'_>, images: &[Repository]) -> Result<Vec<Entry>, YamlError> {
+fn read_entries(history: Node<'_>, images: &Images) -> Result<Vec<Entry>, YamlError> {
     let items = history.sequence()?;
     let mut entries = Vec::with_capacity(items.len());
     for (index, node) in items.enumerate() {

@@ -82,7 +82,7 @@ fn the_digest_of_another_repository_is_never_taken() {
         assert_eq!(service(&known, "web").current().unwrap().digest.as_ref(), Some(&ours), "{image}");
     }
     for digest in [format!("[mirror.example/web@{theirs}]"), format!("mirror.example/web@{theirs}")] {
-        let foreign = read("", &digest);
+        let foreign = read("image: r.example/acme/web,", &digest);
         assert_eq!(service(&foreign, "web").current().unwrap().digest, None, "{digest}");
         assert!(foreign.warnings[0].contains("other repositories"), "{:?}", foreign.warnings);
     }
