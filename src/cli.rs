@@ -537,6 +537,9 @@ pub struct MigrateVersions {
     /// Make the Compose files follow versions.env, keeping comments and layout
     #[arg(long)]
     pub write: bool,
+    /// Track the image of this Compose service, too, although it does not look like the product's
+    #[arg(long, value_name = "COMPOSE_SERVICE")]
+    pub track: Vec<String>,
     /// Whether to ask, and whether to act.
     #[command(flatten)]
     pub confirmed: Confirmed,
@@ -695,7 +698,7 @@ mod tests {
             logs --since 10m --until 2026-01-12; logs --today; logs --errors; logs --grep x; logs --db
             logs-today; logs-errors; dblogs; dblogs-today; dblogs-errors; dblogs-errors db -n 5
             verify; verify --remote; pin; pin a.yml b.yml; pin --check; pin --unpin; pin --latest; pin --dry-run
-            migrate-versions; migrate-versions --write -y --dry-run; init; init --yes; prune; prune -y --dry-run
+            migrate-versions; migrate-versions --write -y --dry-run; migrate-versions --track db; init; init --yes; prune; prune -y --dry-run
             ecr-login; ecr-login --docker; completions bash; completions zsh; completions fish; man; help-version
         "
         .split([';', '\n'])

@@ -7,7 +7,7 @@ use crate::docker::{Container, ContainerState, ImageList, ListedImage};
 use crate::model::env_file;
 use crate::model::history::Release;
 use crate::model::interpolation::Template;
-use crate::model::manifest::{Manifest, Service, Source};
+use crate::model::manifest::{DEFAULT_TRACK, Manifest, Service, Source};
 use crate::model::reference::{Digest, Reference, Repository, ServiceName};
 use crate::observe;
 use crate::pin::Verdict;
@@ -66,6 +66,8 @@ pub struct Start {
     pub is_one_shot: bool,
     /// Whether it belongs to what a plain start would start; others have a profile that is off.
     pub is_active: bool,
+    /// The template that its file is made from, if it is.
+    pub template: Option<String>,
 }
 
 /// One image of a Compose file.
@@ -79,13 +81,15 @@ pub struct FileImage {
     pub image: String,
     /// Whether it says what the manifest says.
     pub verdict: Verdict,
+    /// The template that the file is made from, if it is.
+    pub template: Option<String>,
 }
 
 /// What the daemon has.
 #[derive(Debug)]
 pub struct DaemonView {
-    /// The Compose project.
-    pub project: String,
+    /// The Compose project; `None` if Compose could not say, and so not which services it has either.
+    pub project: Option<String>,
     /// The deployment directory, as Compose labels containers with it.
     pub directory: String,
     /// All images.
@@ -165,18 +169,29 @@ impl<'a> Comparison<'_, 'a> {
     /// What is written in Compose files, whether or not Compose would read them now.
     fn files(&mut self) {
         for image in &self.views.files {
-            let FileImage { place, compose_services, image, verdict } = image;
+            let FileImage { place, compose_services, image, verdict, template } = image;
             let repository = image.parse::<Reference>().ok().map(|reference| reference.repository);
             let service =
                 compose_services.first().and_then(|name| observe::service_of(self.views.manifest, name, repository.as_ref()));
             match verdict {
                 Verdict::Stale(wanted) => {
                     let message = format!("{place} pins {}, recorded is {}", shortened(image), shortened(wanted));
-                    self.differs(FindingKind::OtherDigestPinned, service, message, "`dkv pin`");
+                    let mend = match template {
+                        Some(template) => format!("change it in {template}, and make the file again"),
+                        None => "`dkv pin`".to_owned(),
+                    };
+                    self.differs(FindingKind::OtherDigestPinned, service, message, mend);
                 }
                 Verdict::Loose(_) => {
                     let message = format!("{place} says {image}, whatever versions.env and the manifest say");
-                    let mend = "`dkv migrate-versions --write`, or `dkv pin` to keep it literal";
+                    let mend = match template {
+                        Some(template) => follow_in(template),
+                        None if says_record(service, image) => {
+                            "`dkv migrate-versions --write`, or `dkv pin` to keep it literal".to_owned()
+                        }
+                        // Another version is not changed in passing.
+                        None => "`dkv pin` writes the recorded version there".to_owned(),
+                    };
                     self.differs(FindingKind::LiteralTag, service, message, mend);
                 }
                 Verdict::Refused(why) => {
@@ -196,7 +211,15 @@ impl<'a> Comparison<'_, 'a> {
             let repository = disagreement.image.parse::<Reference>().ok().map(|reference| reference.repository);
             let service =
                 self.views.manifest.services.values().find(|service| service.image.is_some() && service.image == repository);
-            let mend = if service.is_some() { "`dkv pin`" } else { "give all of them the same digest" };
+            let is_made = |image: &&FileImage| {
+                image.template.is_some() && disagreement.digests.values().flatten().any(|place| *place == image.place)
+            };
+            let template = self.views.files.iter().find(is_made).and_then(|image| image.template.as_ref());
+            let mend = match (service, template) {
+                (_, Some(template)) => format!("give all of them the same digest, and change it in {template}"),
+                (Some(_), None) => "`dkv pin`".to_owned(),
+                (None, None) => "give all of them the same digest".to_owned(),
+            };
             self.differs(FindingKind::FilesDisagree, service, message, mend);
         }
     }
@@ -236,7 +259,18 @@ impl<'a> Comparison<'_, 'a> {
                     .map(|(image, names)| format!("{} would start {}", names.join(", "), shortened(image)))
                     .collect();
                 let message = format!("the Compose services of {} have different images: {}", service.name, sides.join("; "));
-                let mend = "`dkv migrate-versions --write` lets all of them follow versions.env";
+                let apart: Vec<&&Start> = own.iter().filter(|start| !self.starts_record(service, start)).collect();
+                let is_literal = |start: &Start| start.text.as_ref().is_some_and(|text| !text.contains('$'));
+                let mend = match apart.iter().find_map(|start| start.template.as_ref()) {
+                    Some(template) => follow_in(template),
+                    None if apart.iter().all(|start| {
+                        is_literal(start) && !says_record(Some(service), start.image.as_deref().unwrap_or_default())
+                    }) =>
+                    {
+                        "`dkv pin` writes the recorded version into all of them".to_owned()
+                    }
+                    None => "`dkv migrate-versions --write` lets all of them follow versions.env".to_owned(),
+                };
                 self.differs(FindingKind::ImagesDiffer, Some(service), message, mend);
                 self.explained.extend(images.into_values().flatten().map(str::to_owned));
             }
@@ -253,6 +287,12 @@ impl<'a> Comparison<'_, 'a> {
             self.differs(FindingKind::SourcesMixed, self.tracked(local), message, mend);
             self.explained.insert(published.compose_service.clone());
         }
+    }
+
+    /// Whether a Compose service would start what is recorded.
+    fn starts_record(&self, service: &Service, start: &Start) -> bool {
+        let reference = start.image.as_ref().and_then(|image| image.parse().ok());
+        reference.is_some_and(|reference| self.is_recorded(service, &reference))
     }
 
     /// Whether a Compose service runs something that was built on this host.
@@ -276,7 +316,11 @@ impl<'a> Comparison<'_, 'a> {
         let current = service.current();
         if current.is_none_or(|current| current.digest.is_none() && current.image_id.is_none()) {
             let message = "no digest is recorded, so nobody knows which bytes should run".to_owned();
-            self.note(FindingKind::Unrecorded, Some(service), message, Some("`dkv pull-latest`"));
+            let (message, mend) = match service.source {
+                Source::Registry => (message, "`dkv pull-latest`"),
+                Source::Local => ("no build of it is recorded yet".to_owned(), "`dkv build`"),
+            };
+            self.note(FindingKind::Unrecorded, Some(service), message, Some(mend));
         }
         let env = self.views.env.values.get(&tag_variable);
         ServiceViews {
@@ -312,10 +356,16 @@ impl<'a> Comparison<'_, 'a> {
                 let message =
                     format!("Compose would start {} for {name}, recorded is {}", shortened(image), shortened(&recorded));
                 let has_variables = start.text.as_ref().is_some_and(|text| text.contains('$'));
-                let (kind, mend) = if has_variables {
-                    (FindingKind::ComposeDiffers, "`dkv migrate-versions` records the variables that the Compose file uses")
-                } else {
-                    (FindingKind::LiteralTag, "`dkv migrate-versions --write`")
+                let says_record = says_record(Some(service), image);
+                let (kind, mend) = match (&start.template, has_variables) {
+                    (Some(template), true) => (FindingKind::ComposeDiffers, follow_in(template)),
+                    (Some(template), false) => (FindingKind::LiteralTag, follow_in(template)),
+                    (None, true) => (
+                        FindingKind::ComposeDiffers,
+                        "`dkv migrate-versions` records the variables that the Compose file uses, or shows its line".to_owned(),
+                    ),
+                    (None, false) if says_record => (FindingKind::LiteralTag, "`dkv migrate-versions --write`".to_owned()),
+                    (None, false) => (FindingKind::LiteralTag, "`dkv pin` writes the recorded version there".to_owned()),
                 };
                 self.differs(kind, Some(service), message, mend);
             }
@@ -352,12 +402,24 @@ impl<'a> Comparison<'_, 'a> {
         }
     }
 
-    /// The local image of a release, if this host has it.
+    /// The local image of a release, if this host has it under the name by which `pull` and `rollback`
+    /// ask for it. The same bytes under another repository's name do not serve them.
     fn local(&self, service: &Service, release: &Release) -> Option<&ListedImage> {
         let images = &self.views.daemon.as_ref()?.images;
-        let by_digest = || images.by_digest(service.image.as_ref()?, release.digest.as_ref()?);
-        let by_id = || images.by_id(release.image_id.as_ref()?);
-        by_digest().or_else(by_id)
+        let repository = service.image.as_ref()?;
+        match (&release.image_id, &release.digest) {
+            (Some(id), _) if service.source == Source::Local => images.by_id(id),
+            (_, Some(digest)) => images.by_digest(repository, digest),
+            (id, None) => {
+                let image = images.by_tag(repository, &release.tag)?;
+                id.as_ref().is_none_or(|id| *id == image.id).then_some(image)
+            }
+        }
+    }
+
+    /// Whether nothing tells which bytes a release had.
+    fn is_lost(service: &Service, release: &Release) -> bool {
+        release.is_lost(|tag| service.is_moving(tag))
     }
 
     /// Where each remembered release can be had.
@@ -373,13 +435,14 @@ impl<'a> Comparison<'_, 'a> {
     }
 
     fn restorable(&self, service: &Service, release: &Release) -> Restorable {
+        if Self::is_lost(service, release) {
+            return Restorable::Lost;
+        }
         if self.local(service, release).is_some() {
             return Restorable::Here;
         }
-        let is_lost = release.is_lost(|tag| service.is_moving(tag));
         // The daemon would have to have it; without one, nobody was asked.
-        let is_gone_build = service.source == Source::Local && self.views.daemon.is_some();
-        if is_lost || is_gone_build {
+        if service.source == Source::Local && self.views.daemon.is_some() {
             return Restorable::Lost;
         }
         match self.in_registry(service, release) {
@@ -400,7 +463,9 @@ impl<'a> Comparison<'_, 'a> {
         let is_named = release.digest.is_some() || release.image_id.is_some();
         match (status, restorable) {
             ("current", Restorable::Registry | Restorable::Unknown) if self.views.daemon.is_some() && is_named => {
-                let message = format!("the image of the recorded release {name} is not on this host");
+                let has_bytes = release.image_id.as_ref().is_some_and(|id| self.image(id).is_some());
+                let elsewhere = if has_bytes { ", only its bytes are, under another name" } else { "" };
+                let message = format!("the image of the recorded release {name} is not on this host{elsewhere}");
                 // What only `--no-pull` has recorded, on a host that runs nothing of it, is not missing.
                 if release.image_id.is_some() || self.runs_here() {
                     self.differs(FindingKind::ImageGone, Some(service), message, "`dkv pull`");
@@ -419,7 +484,7 @@ impl<'a> Comparison<'_, 'a> {
                 let mend = format!("`dkv version-pull {} TAG` takes another version", service.name);
                 self.differs(FindingKind::ReleaseLost, Some(service), message, mend);
             }
-            (_, Restorable::Here) => self.judge_kept(service, release, &name),
+            (_, Restorable::Here) => self.judge_kept(service, release, &name, status == "current"),
             _ => {}
         }
     }
@@ -427,11 +492,15 @@ impl<'a> Comparison<'_, 'a> {
     /// Whether this host has containers of the deployment.
     fn runs_here(&self) -> bool {
         let daemon = self.views.daemon.as_ref();
-        daemon.is_some_and(|daemon| daemon.containers.iter().any(|one| one.labels.project() == Some(daemon.project.as_str())))
+        daemon.is_some_and(|daemon| daemon.containers.iter().any(|one| is_ours(daemon, one)))
+    }
+
+    fn image(&self, id: &Digest) -> Option<&ListedImage> {
+        self.views.daemon.as_ref()?.images.by_id(id)
     }
 
     /// Whether a local release will stay local.
-    fn judge_kept(&mut self, service: &'a Service, release: &Release, name: &str) {
+    fn judge_kept(&mut self, service: &'a Service, release: &Release, name: &str, is_current: bool) {
         let Some(id) = self.local(service, release).map(|image| image.id.clone()) else { return };
         let kept =
             plan::keep_tag(release, self.views.deployment).zip(service.image.as_ref()).zip(self.views.daemon.as_ref()).map(
@@ -442,9 +511,15 @@ impl<'a> Comparison<'_, 'a> {
                 let message = format!("{tag} should keep {name}, but names another image");
                 self.differs(FindingKind::KeepTagMoved, Some(service), message, "`dkv pull`");
             }
+            // Compose is given the keep-tag, and would look for it in a registry.
+            Some((tag, None)) if is_current && service.source == Source::Local && release.image_id.is_some() => {
+                let message = format!("{tag}, by which Compose starts the build {name}, is gone from this host");
+                self.differs(FindingKind::KeepTagGone, Some(service), message, "`dkv pull` puts it back");
+            }
             Some((_, None)) => {
                 let message = format!("nothing keeps the image of {name} from `docker image prune -a`");
-                self.note(FindingKind::NotKept, Some(service), message, Some("`dkv pull` keeps the current release"));
+                let mend = is_current.then_some("`dkv pull` keeps the current release");
+                self.note(FindingKind::NotKept, Some(service), message, mend);
             }
             _ => {}
         }
@@ -458,8 +533,10 @@ impl<'a> Comparison<'_, 'a> {
     fn running(&mut self, service: &'a Service) -> Vec<RunningView> {
         let mut views = Vec::new();
         let Some(daemon) = &self.views.daemon else { return views };
-        let id_of =
-            |release: &Release| self.local(service, release).map(|image| image.id.clone()).or_else(|| release.image_id.clone());
+        let id_of = |release: &Release| {
+            let local = self.local(service, release).filter(|_| !Self::is_lost(service, release));
+            local.map(|image| image.id.clone()).or_else(|| release.image_id.clone())
+        };
         let recorded = service.current().and_then(id_of);
         let known: Vec<(Digest, &Release)> =
             service.history.entries().iter().filter_map(|release| Some((id_of(release)?, release))).collect();
@@ -506,8 +583,8 @@ impl<'a> Comparison<'_, 'a> {
 
     /// Whether a container of this deployment says what runs: it does run, or it is a one-shot that has.
     fn counts(&self, container: &Container) -> bool {
-        let project = self.views.daemon.as_ref().map(|daemon| daemon.project.as_str());
-        if container.labels.project() != project || container.labels.is_one_off() {
+        let is_ours = self.views.daemon.as_ref().is_some_and(|daemon| is_ours(daemon, container));
+        if !is_ours || container.labels.is_one_off() {
             return false;
         }
         let is_one_shot = |name: &str| {
@@ -523,14 +600,16 @@ impl<'a> Comparison<'_, 'a> {
 
     /// Containers that run tracked images beside the deployment: without Compose, under another
     /// project's name from the same directory, or for a Compose service that is gone. Another
-    /// directory's project is another deployment.
+    /// directory's project is another deployment. Where Compose could not say which services the project
+    /// has, nothing is called an outsider: it may be what production runs.
     fn outsiders(&mut self) {
         let Some(daemon) = &self.views.daemon else { return };
+        let Some(own) = &daemon.project else { return };
         for container in daemon.containers.iter().filter(|container| container.state == ContainerState::Running) {
             let labels = &container.labels;
             let how = match (labels.project(), labels.service()) {
                 (None, _) => "without Compose".to_owned(),
-                (Some(project), _) if project != daemon.project => {
+                (Some(project), _) if project != own => {
                     if labels.working_dir() != Some(daemon.directory.as_str()) {
                         continue;
                     }
@@ -564,10 +643,35 @@ impl<'a> Comparison<'_, 'a> {
             if self.tracked(start).is_none() {
                 let image = start.image.as_deref().unwrap_or("what it builds");
                 let message = format!("nothing tracks the Compose service {} ({})", start.compose_service, shortened(image));
-                self.note(FindingKind::Untracked, None, message, Some("`dkv migrate-versions` adds it"));
+                let mend = format!("`dkv migrate-versions --track {}` adds it", start.compose_service);
+                self.note(FindingKind::Untracked, None, message, Some(&mend));
             }
         }
     }
+}
+
+/// Whether a container belongs to the deployment: by its project, or where that is not known by its directory.
+fn is_ours(daemon: &DaemonView, container: &Container) -> bool {
+    match &daemon.project {
+        Some(project) => container.labels.project() == Some(project.as_str()),
+        None => container.labels.working_dir() == Some(daemon.directory.as_str()),
+    }
+}
+
+/// Whether a literal image names what `service` has recorded, or the tag that it follows.
+fn says_record(service: Option<&Service>, image: &str) -> bool {
+    let Some((service, current)) = service.and_then(|service| Some((service, service.current()?))) else { return true };
+    let Ok(reference) = image.parse::<Reference>() else { return true };
+    match (&reference.digest, &reference.tag) {
+        (Some(digest), _) => current.digest.as_ref() == Some(digest) || current.platform_digest.as_ref() == Some(digest),
+        (None, Some(tag)) => *tag == current.tag || tag.as_str() == service.track_name(),
+        (None, None) => service.track_name() == DEFAULT_TRACK,
+    }
+}
+
+/// What to do about an image line in a file that is made from `template`.
+fn follow_in(template: &str) -> String {
+    format!("let it follow versions.env in {template}, as `dkv migrate-versions` shows, and make the file again")
 }
 
 fn repository(start: &Start) -> Option<Repository> {

@@ -248,7 +248,8 @@ async fn dispatch_async(app: &App, command: Command) -> Result<Exit> {
         }
         Command::MigrateVersions(arguments) => {
             let confirmed = &arguments.confirmed;
-            let options = migrate::Options { write: arguments.write, yes: confirmed.yes, dry_run: confirmed.dry_run };
+            let (yes, dry_run) = (confirmed.yes, confirmed.dry_run);
+            let options = migrate::Options { write: arguments.write, yes, dry_run, track: arguments.track.clone() };
             migrate::migrate(app, options).await
         }
         // These need no runtime, but do no harm inside one.

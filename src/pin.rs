@@ -52,6 +52,64 @@ pub fn sites(document: &Document) -> Vec<Site> {
     sites.into_values().collect()
 }
 
+/// What a YAML file is, as far as `pin` cares.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum FileKind {
+    /// A Compose file.
+    Compose,
+    /// A Compose file of the first format, which has the services at the top.
+    FirstFormat,
+    /// A manifest of a deployment.
+    Manifest,
+    /// Anything else.
+    Other,
+}
+
+/// What only services of Compose files have.
+const SERVICE_KEYS: [&str; 16] = [
+    "image",
+    "build",
+    "extends",
+    "command",
+    "entrypoint",
+    "environment",
+    "env_file",
+    "ports",
+    "volumes",
+    "networks",
+    "depends_on",
+    "restart",
+    "profiles",
+    "labels",
+    "healthcheck",
+    "deploy",
+];
+
+/// What kind of file `document` is.
+#[must_use]
+pub fn kind_of(document: &Document) -> FileKind {
+    let root = document.root();
+    let looks_like_a_service =
+        |node: Node<'_>| node.entries().next().is_some() && SERVICE_KEYS.iter().any(|key| node.get(key).is_some());
+    let is_recorded = |node: Node<'_>| node.get("current_tag").is_some() || node.get("image_digest").is_some();
+    let Some(services) = root.get("services") else {
+        if root.get("include").is_some() {
+            return FileKind::Compose;
+        }
+        let has_image = |node: Node<'_>| node.get("image").is_some() || node.get("build").is_some();
+        let mut entries = root.entries().peekable();
+        let is_first = entries.peek().is_some() && entries.all(|(_, node)| looks_like_a_service(node));
+        let is_first = is_first && root.entries().any(|(_, node)| has_image(node));
+        return if is_first { FileKind::FirstFormat } else { FileKind::Other };
+    };
+    if root.get("schema_version").is_some() || services.entries().any(|(_, node)| is_recorded(node)) {
+        return FileKind::Manifest;
+    }
+    let is_empty = services.entries().next().is_none() && (services.is_null() || services.kind() == Kind::Mapping);
+    let is_compose = services.entries().any(|(_, node)| looks_like_a_service(node));
+    if is_empty || is_compose { FileKind::Compose } else { FileKind::Other }
+}
+
 /// The other Compose files that a file names, by `include:` and `extends: {file: …}`, relative to its own
 /// directory. Names with variables and URLs are Compose's to resolve, and left out.
 #[must_use]

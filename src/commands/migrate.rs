@@ -12,6 +12,7 @@ use anyhow::{Context as _, Result};
 use chrono::Local;
 
 use super::{App, Exit};
+use crate::compose::template::template_of;
 use crate::compose::{self, rewrite};
 use crate::deployment::{self, Deployment};
 use crate::docker::Docker;
@@ -20,9 +21,10 @@ use crate::lookup::Lookup;
 use crate::model::manifest::{Ecr, Manifest, Service, Source};
 use crate::model::reference::{Reference, Repository};
 use crate::model::yaml::{self, Value};
-use crate::plan::migrate::{self as plan_migrate, Proposals};
+use crate::plan::migrate::{self as plan_migrate, Proposals, Rival};
 use crate::plan::{self, Step};
-use crate::report::migrate::{ComposeChange, Difference, MigratedService, Migration, UntrackedImage};
+use crate::report::ReleaseView;
+use crate::report::migrate::{ComposeChange, Difference, MigratedService, Migration, OtherVersion, UntrackedImage};
 use crate::store::{self, Replacement, Store};
 use crate::ui::{Cell, Style, Table};
 use scene::Scene;
@@ -35,7 +37,7 @@ const PREFIX: &str = "DK_";
 const DEFAULT_HOST: &str = "unix:///var/run/docker.sock";
 
 /// How a migration goes about it.
-#[derive(Debug, Clone, Copy, Default)]
+#[derive(Debug, Clone, Default)]
 pub struct Options {
     /// Make the Compose files follow `versions.env`.
     pub write: bool,
@@ -43,6 +45,8 @@ pub struct Options {
     pub yes: bool,
     /// Show what would be written only.
     pub dry_run: bool,
+    /// Compose services whose images shall be tracked although they do not look like the product's.
+    pub track: Vec<String>,
 }
 
 /// `dkv migrate-versions`.
@@ -59,7 +63,7 @@ pub async fn migrate(app: &App, options: Options) -> Result<Exit> {
         // Few image lines need a secret; if one does, Compose will say so.
         app.ui.warn(format!("going on without the encrypted environment: {error:#}"));
     }
-    let docker = daemon(app, options).await?;
+    let docker = daemon(app, &options).await?;
     let scene = Scene::look(app, before.as_ref(), docker).await?;
     let migration = Run { app, options, before, docker, scene };
     migration.run().await
@@ -67,7 +71,7 @@ pub async fn migrate(app: &App, options: Options) -> Result<Exit> {
 
 /// The daemon; none where there is none at all and the operator goes on without. One that is there and
 /// does not answer could run other versions than registries name, so that is an error.
-async fn daemon(app: &App, options: Options) -> Result<Option<&Docker>> {
+async fn daemon<'a>(app: &'a App, options: &Options) -> Result<Option<&'a Docker>> {
     let error = match app.docker().await {
         Ok(docker) => return Ok(Some(docker)),
         Err(error) if has_socket(app) => return Err(error),
@@ -102,35 +106,41 @@ struct Header {
 
 impl Run<'_> {
     async fn run(&self) -> Result<Exit> {
-        let mut proposals = self.propose(&[]);
+        self.check_tracked()?;
+        let mut proposals = self.propose(&self.options.track);
+        let others = self.other_versions(&proposals, &[]);
         let mut report = Migration {
             dry_run: self.options.dry_run,
             manifest: self.app.store.manifest_path().display().to_string(),
             created: self.before.is_none(),
-            compose_changes: self.compose_changes(&proposals)?,
+            compose_changes: self.compose_changes(&proposals, &others)?,
+            other_versions: others,
             other_tools: others::find(self.app.store.directory()),
             notes: self.scene.notes.clone(),
             ..Migration::default()
         };
         let is_complete = self.before.is_some() && proposals.services.is_empty();
-        let rewrites = self.options.write && report.compose_changes.iter().any(|change| change.template.is_none());
-        if is_complete && !rewrites {
+        let rewrites = |report: &Migration| self.options.write && report.compose_changes.iter().any(ComposeChange::is_writable);
+        if is_complete && !rewrites(&report) {
             report.untracked = untracked(&proposals);
             self.app.show(&report, |report| {
                 self.app.ui.status("The manifest has every service already; nothing to add");
                 self.tell(report);
             })?;
-            return Ok(Exit::Done);
+            return Ok(if report.other_versions.is_empty() { Exit::Done } else { Exit::Different });
         }
         let header = if self.before.is_none() { Some(self.ask_header(&proposals)?) } else { None };
         let wanted = self.ask_untracked(&proposals)?;
         if !wanted.is_empty() {
-            proposals = self.propose(&wanted);
-            report.compose_changes = self.compose_changes(&proposals)?;
+            let all: Vec<String> = self.options.track.iter().cloned().chain(wanted).collect();
+            proposals = self.propose(&all);
         }
         report.untracked = untracked(&proposals);
         let settled = self.settle(&proposals, header.as_ref()).await?;
         report.services = settled.iter().map(migrated).collect();
+        report.other_versions = self.other_versions(&proposals, &settled);
+        report.compose_changes = self.compose_changes(&proposals, &report.other_versions)?;
+        let rewrites = rewrites(&report);
         report.notes.extend(self.used_elsewhere(&settled));
         report.notes.extend(self.other_files(&settled));
         let services: Vec<Service> = settled.into_iter().map(|settled| settled.service).collect();
@@ -139,10 +149,13 @@ impl Run<'_> {
             self.app.show(&report, |report| {
                 self.show_services(report);
                 self.tell(report);
+                for file in files_of(&report.compose_changes, |change| rewrites && change.is_writable()) {
+                    self.app.ui.status(format!("would write {file}, after a backup"));
+                }
                 self.app.ui.status(format!("would write {}:", report.manifest));
                 self.app.ui.data(&text);
             })?;
-            return Ok(Exit::Done);
+            return Ok(if report.other_versions.is_empty() { Exit::Done } else { Exit::Different });
         }
         if !self.options.yes && !self.app.settings.json {
             self.show_services(&report);
@@ -154,7 +167,8 @@ impl Run<'_> {
             self.rewrite(&mut report.compose_changes)?;
         }
         report.differences = self.differences(&report.compose_changes).await?;
-        let is_off = report.differences.iter().any(|difference| !difference.line_does_not_follow);
+        let is_off =
+            !report.other_versions.is_empty() || report.differences.iter().any(|difference| !difference.line_does_not_follow);
         self.app.show(&report, |report| {
             if self.options.yes {
                 self.show_services(report);
@@ -172,6 +186,35 @@ impl Run<'_> {
     fn propose(&self, wanted: &[String]) -> Proposals {
         let known = self.before.as_ref().map(|before| &before.manifest);
         plan_migrate::propose(&self.scene.lines, known, self.prefix(), wanted)
+    }
+
+    /// Makes sure that everything to track is there.
+    fn check_tracked(&self) -> Result<()> {
+        let known: Vec<&str> = self.scene.lines.iter().map(|line| line.compose_service.as_str()).collect();
+        match self.options.track.iter().find(|name| !known.contains(&name.as_str())) {
+            Some(unknown) => Err(error::usage(format!("the Compose files have no service `{unknown}` with an image"))
+                .with_hint(format!("they have {}", known.join(", ")))
+                .into()),
+            None => Ok(()),
+        }
+    }
+
+    /// The Compose services that have other versions than are recorded, or are about to be.
+    fn other_versions(&self, proposals: &Proposals, settled: &[Settled]) -> Vec<OtherVersion> {
+        let known = self.before.as_ref().map(|before| &before.manifest);
+        let of = |service: &Service, rival: &Rival| OtherVersion {
+            service: service.name.to_string(),
+            compose_service: rival.compose_service.clone(),
+            image: rival.image.to_string(),
+            runs: rival.runs.as_ref().map(ToString::to_string),
+            recorded: service
+                .current()
+                .map_or_else(|| service.track_name().to_owned(), |current| ReleaseView::from(current).short()),
+            will_change: rival.follows,
+        };
+        let recorded = proposals.rivals.iter().filter_map(|(name, rival)| Some(of(known?.services.get(name)?, rival)));
+        let new = settled.iter().flat_map(|settled| settled.rivals.iter().map(|rival| of(&settled.service, rival)));
+        recorded.chain(new).collect()
     }
 
     fn takes_defaults(&self) -> bool {
@@ -300,8 +343,9 @@ impl Run<'_> {
         self.app.commit(before, &steps)
     }
 
-    /// The image lines that do not follow `versions.env`, where they stand.
-    fn compose_changes(&self, proposals: &Proposals) -> Result<Vec<ComposeChange>> {
+    /// The image lines that do not follow `versions.env`, where they stand. Those of `others` are left
+    /// alone, with whatever shares their line: written, they would start another version.
+    fn compose_changes(&self, proposals: &Proposals, others: &[OtherVersion]) -> Result<Vec<ComposeChange>> {
         let directory = self.app.store.directory();
         let mut changes: Vec<ComposeChange> = Vec::new();
         for change in &proposals.changes {
@@ -314,10 +358,23 @@ impl Run<'_> {
                 file: file.display().to_string(),
                 line: place.as_ref().map(|place| place.line),
                 from: change.from.clone(),
-                to: change.to.clone(),
+                to: change.to.as_ref().ok().cloned(),
                 written: false,
                 template: template_of(directory, file),
+                left: change.to.as_ref().err().cloned(),
             });
+        }
+        for other in others {
+            let place = changes.iter().find(|change| change.compose_service == other.compose_service);
+            let Some(place) = place.map(|change| (change.file.clone(), change.line)) else { continue };
+            for change in changes.iter_mut().filter(|change| (&change.file, change.line) == (&place.0, place.1)) {
+                let why = if change.compose_service == other.compose_service {
+                    format!("it is another version than the recorded {}", other.recorded)
+                } else {
+                    format!("{}, which shares the line, has another version", other.compose_service)
+                };
+                change.left.get_or_insert(why);
+            }
         }
         Ok(changes)
     }
@@ -326,8 +383,9 @@ impl Run<'_> {
     fn rewrite(&self, changes: &mut [ComposeChange]) -> Result<()> {
         let store = &self.app.store;
         let mut files: BTreeMap<String, BTreeMap<String, String>> = BTreeMap::new();
-        for change in changes.iter().filter(|change| change.template.is_none()) {
-            files.entry(change.file.clone()).or_default().insert(change.service_there.clone(), change.to.clone());
+        for change in changes.iter().filter(|change| change.is_writable()) {
+            let Some(to) = &change.to else { continue };
+            files.entry(change.file.clone()).or_default().insert(change.service_there.clone(), to.clone());
         }
         self.app.with_moment(|moment| {
             let lock = store.lock_state(&moment.wait)?;
@@ -355,7 +413,7 @@ impl Run<'_> {
             }
             store::replace_all(&replacements)
         })?;
-        for change in changes.iter_mut().filter(|change| change.template.is_none()) {
+        for change in changes.iter_mut().filter(|change| change.is_writable()) {
             change.written = true;
         }
         Ok(())
@@ -477,7 +535,8 @@ impl Run<'_> {
             ui.note(note);
         }
         for image in &report.untracked {
-            ui.note(format!("not tracked: {} ({})", image.image, image.compose_services.join(", ")));
+            let (names, first) = (image.compose_services.join(", "), &image.compose_services[0]);
+            ui.note(format!("not tracked: {} ({names}); `dkv migrate-versions --track {first}` adds it", image.image));
         }
         let mut told = BTreeSet::new();
         // Services that share a line through an anchor or `extends` need it changed once.
@@ -488,12 +547,39 @@ impl Run<'_> {
             let what = match (&change.template, change.written) {
                 (Some(template), _) => format!("is made from {template}; change it there to follow versions.env"),
                 (None, true) => "follows versions.env now".to_owned(),
+                (None, false) if change.left.is_some() => {
+                    let why = change.left.as_deref().unwrap_or_default();
+                    format!("does not follow versions.env and is left as it is, with --write too: {why}")
+                }
+                (None, false) if self.options.write && self.options.dry_run => {
+                    format!("would follow versions.env: {} would be written, after a backup", change.file)
+                }
                 (None, false) if change.from.as_deref().is_some_and(|from| from.contains("@sha256:")) => {
                     "does not follow versions.env; keep its digest current with `dkv pin`, or make it follow (--write)".to_owned()
                 }
                 (None, false) => "does not follow versions.env; with this one line it does (--write makes it)".to_owned(),
             };
-            ui.note(format!("{place} {what}:{old}\n+ image: {}", change.to));
+            let new = match (&change.to, &change.left) {
+                (Some(to), None) => format!("\n+ image: {to}"),
+                _ => String::new(),
+            };
+            ui.note(format!("{place} {what}:{old}{new}"));
+        }
+        for other in &report.other_versions {
+            let runs =
+                other.runs.as_deref().map_or_else(String::new, |id| format!(" (it runs {})", crate::report::short_digest(id)));
+            let has = format!("{} has {}{runs}", other.compose_service, other.image);
+            let recorded = format!("of {} {} is recorded", other.service, other.recorded);
+            ui.warn(if other.will_change {
+                format!("{has}, but {recorded}: the next start changes its version")
+            } else {
+                let name = env_name(&other.compose_service);
+                let prefix = self.prefix();
+                format!(
+                    "{has}, but {recorded}: its line stays as it is. `dkv pin` writes the recorded version there; variables of \
+                     its own, {prefix}{name}_IMAGE and {prefix}{name}_TAG, make it a service of its own"
+                )
+            });
         }
         for tool in &report.other_tools {
             ui.warn(format!("{}:{}: {}\ninstead: {}", tool.file, tool.line, tool.text, tool.instead));
@@ -517,13 +603,34 @@ impl Run<'_> {
             ui.status(format!("{verb} {}: {}", report.manifest, services.join(", ")));
         }
         let runs = self.scene.lines.iter().any(|line| line.present.as_ref().is_some_and(|present| present.is_running));
-        if runs && report.differences.is_empty() {
+        let is_literal = |change: &ComposeChange| change.from.as_deref().is_some_and(|from| !from.contains('$'));
+        let lines = files_of(&report.compose_changes, |change| {
+            !change.written && change.template.is_none() && (change.left.is_none() || is_literal(change))
+        });
+        if !lines.is_empty() {
+            ui.status(format!(
+                "Image lines in {} do not follow the manifest: until `dkv migrate-versions --write` or `dkv pin` changes them, \
+                 Compose starts what they say, whatever is recorded",
+                lines.into_iter().collect::<Vec<_>>().join(", ")
+            ));
+        }
+        if runs && report.differences.is_empty() && report.other_versions.is_empty() {
             ui.status("With versions.env, Compose starts exactly what runs now; nothing was started or stopped");
         } else if !runs {
             ui.status("Nothing of this deployment runs, so there was nothing to compare; nothing was started");
         }
         ui.hint("`dkv restart` starts everything from the manifest; `dkv pull-latest` looks for updates");
     }
+}
+
+/// The files with image lines that are `wanted`, each once.
+fn files_of(changes: &[ComposeChange], wanted: impl Fn(&ComposeChange) -> bool) -> BTreeSet<&str> {
+    changes.iter().filter(|change| wanted(change)).map(|change| change.file.as_str()).collect()
+}
+
+/// A Compose service's name as part of a variable's.
+fn env_name(compose_service: &str) -> String {
+    compose_service.chars().map(|c| if c.is_ascii_alphanumeric() { c.to_ascii_uppercase() } else { '_' }).collect()
 }
 
 fn untracked(proposals: &Proposals) -> Vec<UntrackedImage> {
@@ -540,7 +647,7 @@ fn migrated(settled: &Settled) -> MigratedService {
     MigratedService {
         name: service.name.to_string(),
         image: service.image.as_ref().map_or_else(String::new, ToString::to_string),
-        tag: current.map_or_else(String::new, |current| current.tag.to_string()),
+        tag: current.map_or_else(|| service.track_name().to_owned(), |current| current.tag.to_string()),
         digest: current.and_then(|current| current.digest.as_ref()).map(ToString::to_string),
         image_id: current.and_then(|current| current.image_id.as_ref()).map(ToString::to_string),
         source: if service.source == Source::Local { "local" } else { "registry" },
@@ -561,26 +668,4 @@ fn ecr_value(ecr: &Ecr) -> Value {
         ("private_registry", Value::text(&ecr.private_registry)),
         ("private_region", Value::text(&ecr.private_region)),
     ])
-}
-
-/// The template that `file` is made from, if one stands beside it or the file says that it was generated.
-fn template_of(directory: &Path, file: &Path) -> Option<String> {
-    let stem = |name: &str| {
-        let parts = name.split('.').filter(|part| !matches!(*part, "yml" | "yaml") && !scene::TEMPLATE_MARKS.contains(part));
-        parts.map(str::to_owned).collect::<Vec<_>>()
-    };
-    let own = file.file_name()?.to_str()?;
-    let parent = file.parent().unwrap_or(Path::new(""));
-    for place in [parent.to_owned(), parent.join("templates"), parent.join("template")] {
-        let entries = std::fs::read_dir(directory.join(&place)).into_iter().flatten().flatten();
-        let mut names: Vec<String> = entries.filter_map(|entry| entry.file_name().into_string().ok()).collect();
-        names.sort();
-        if let Some(name) = names.iter().find(|name| scene::is_template(name) && stem(name) == stem(own)) {
-            return Some(place.join(name).display().to_string());
-        }
-    }
-    let text = std::fs::read_to_string(directory.join(file)).ok()?;
-    let head = text.lines().take(10).filter(|line| line.starts_with('#')).map(str::to_lowercase);
-    let is_generated = head.into_iter().any(|line| ["generated", "do not edit"].iter().any(|mark| line.contains(mark)));
-    is_generated.then(|| "its template (the file says that it is generated)".to_owned())
 }

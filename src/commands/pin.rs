@@ -15,7 +15,7 @@ use crate::model::manifest::{DEFAULT_TRACK, Manifest, Source};
 use crate::model::reference::{Digest, Reference, Repository, Tag};
 use crate::model::yaml::{Document, YamlError};
 use crate::observe;
-use crate::pin::{self, Answer, Known, Mode, Site, Verdict};
+use crate::pin::{self, Answer, FileKind, Known, Mode, Site, Verdict};
 use crate::plan::{Outcome, Step};
 use crate::registry::ManifestName;
 use crate::report::pin::{PinDisagreement, PinnedFile, PinnedImage, Pins};
@@ -159,7 +159,11 @@ pub(super) fn read(app: &App, deployment: Option<&Deployment>, named: &[PathBuf]
             let by = named_by.as_ref().map_or_else(String::new, |by| format!(", which {by} names,"));
             let message = format!("the Compose file {}{by} does not exist", path.display());
             if is_certain {
-                return Err(error::state(message).into());
+                let hint = match &named_by {
+                    Some(by) => format!("mend {by}, or name the files to pin: `dkv pin FILE…`"),
+                    None => format!("name files that exist, or none for all Compose files of {}", directory.display()),
+                };
+                return Err(error::state(message).with_hint(hint).into());
             }
             tracing::warn!("{message}");
             continue;
@@ -168,6 +172,14 @@ pub(super) fn read(app: &App, deployment: Option<&Deployment>, named: &[PathBuf]
             continue;
         }
         let name = file.display().to_string();
+        if snapshot.path == Store::resolve(app.store.manifest_path()) {
+            if named.is_empty() {
+                continue;
+            }
+            return Err(error::usage(format!("{name} is the deployment's manifest, not a Compose file; no file was changed"))
+                .with_hint("name Compose files only, or none for all of the directory")
+                .into());
+        }
         if let Some(by) = named_by.as_ref().filter(|_| !snapshot.path.starts_with(&home)) {
             app.ui.note(format!("{name}, which {by} names, is left alone: it is outside of the deployment's directory"));
             continue;
@@ -180,6 +192,16 @@ pub(super) fn read(app: &App, deployment: Option<&Deployment>, named: &[PathBuf]
                 continue;
             }
         };
+        match pin::kind_of(&document) {
+            FileKind::Compose => {}
+            kind if !named.is_empty() => return Err(no_compose_file(&name, kind).into()),
+            FileKind::FirstFormat => {
+                app.ui.warn(format!("{name} is left alone: {FIRST_FORMAT}"));
+                continue;
+            }
+            FileKind::Manifest => continue,
+            FileKind::Other => {}
+        }
         if named.is_empty() {
             let beside = file.parent().unwrap_or(Path::new(""));
             left.extend(pin::named_files(&document).into_iter().map(|other| Wish {
@@ -197,6 +219,22 @@ pub(super) fn read(app: &App, deployment: Option<&Deployment>, named: &[PathBuf]
             .into());
     }
     Ok(texts)
+}
+
+const FIRST_FORMAT: &str = "it is in Compose's first file format, without `services:`, which only Compose v1 reads";
+
+/// What is said of a file that `pin` was asked to edit and does not.
+fn no_compose_file(name: &str, kind: FileKind) -> Error {
+    let (why, hint) = match kind {
+        FileKind::FirstFormat => {
+            (FIRST_FORMAT, "put everything below a line `services:`, two columns to the right; both Composes read that")
+        }
+        FileKind::Manifest => ("it is a version manifest", "name Compose files only, or none for all of the directory"),
+        FileKind::Compose | FileKind::Other => {
+            ("it has no `services` with an `image` or a `build`", "name Compose files only, or none for all of the directory")
+        }
+    };
+    error::state(format!("{name} is no Compose file that can be pinned: {why}; no file was changed")).with_hint(hint)
 }
 
 /// The files of a directory that are named like Compose files, such as `docker-compose.secretvm.yml`.
@@ -392,6 +430,7 @@ fn tell(app: &App, report: &Pins, options: Options) {
                 (_, Some(wanted)) => format!("{place}: {} → {wanted}", image.image),
                 ("unrecorded", _) => format!("{place}: no digest is recorded for {}; `dkv pull-latest` records one", image.image),
                 ("refused", _) => format!("{place}: {} cannot be pinned where it stands", image.image),
+                ("current", _) => continue,
                 (state, _) => {
                     app.ui.note(format!("{place}: {} is left alone{}", image.image, why_alone(state)));
                     continue;
@@ -432,6 +471,6 @@ fn why_alone(state: &str) -> &'static str {
         "local" => ": it is a local build",
         "untracked" => ": the manifest does not know it",
         "invalid" => ": it is not an image name",
-        _ => ": it is as it should be",
+        _ => "",
     }
 }

@@ -1,12 +1,14 @@
 //! `verify`: what is written, what would start, what is local and what runs, side by side.
 
 use std::collections::BTreeMap;
+use std::path::Path;
 use std::time::Duration;
 
 use anyhow::Result;
 use futures_util::StreamExt as _;
 
 use super::{App, Exit, pin};
+use crate::compose::template::template_of;
 use crate::compose::{self, Files, Generation, Project, Set, dotenv, lines};
 use crate::deployment::{self, Deployment, EnvState};
 use crate::docker::ContainerFilter;
@@ -88,6 +90,7 @@ fn file_images(app: &App, deployment: &Deployment, not_compared: &mut Vec<String
                 compose_services: site.compose_services.clone(),
                 image: site.image.clone(),
                 verdict,
+                template: template_of(app.store.directory(), Path::new(&text.name)),
             });
         }
     }
@@ -95,17 +98,17 @@ fn file_images(app: &App, deployment: &Deployment, not_compared: &mut Vec<String
 }
 
 /// What Compose would start for somebody who has sourced `versions.env`, and the project's name. Where
-/// Compose cannot say, the files are read without it.
+/// Compose cannot say, the files are read without it, and nobody knows the name.
 async fn starts(
     app: &App,
     deployment: &Deployment,
     env: &EnvView,
     not_compared: &mut Vec<String>,
-) -> Result<(Vec<Start>, String)> {
+) -> Result<(Vec<Start>, Option<String>)> {
     let compose = app.compose(Some(deployment))?;
     let files = compose.files();
     if files.all(Generation::V2).is_empty() {
-        return Ok((Vec::new(), files.project_name_v1()));
+        return Ok((Vec::new(), Some(files.project_name_v1())));
     }
     let environment = compose::Environment::default().with(env.values.clone());
     let set = if files.databases().is_empty() { Set::Application } else { Set::All };
@@ -114,11 +117,13 @@ async fn starts(
         Err(error) if error::kind(&error) == Kind::Interrupted => return Err(error),
         Err(error) => {
             not_compared.push(format!("what Compose itself makes of its files: {error:#}"));
+            not_compared
+                .push("containers that run beside the deployment: which ones belong to it only Compose could say".to_owned());
             None
         }
     };
     let written = lines::merge(lines::read(files.directory(), &files.all(Generation::V2))?);
-    let name = project.as_ref().map_or_else(|| files.project_name_v1(), |project| project.name.clone());
+    let name = project.as_ref().map(|project| project.name.clone());
     Ok((merge(app, files, env, &written, project.as_ref()), name))
 }
 
@@ -128,10 +133,12 @@ fn merge(app: &App, files: &Files, env: &EnvView, written: &[lines::ImageLine], 
     for service in project.into_iter().flat_map(|project| &project.services) {
         let awaited =
             service.depends_on.iter().filter(|(_, condition)| **condition == compose::config::Condition::CompletedSuccessfully);
+        let line = written.iter().find(|line| line.service == service.name);
         starts.push(Start {
             compose_service: service.name.clone(),
             image: service.image.clone(),
-            text: written.iter().find(|line| line.service == service.name).and_then(|line| line.image.clone()),
+            text: line.and_then(|line| line.image.clone()),
+            template: line.and_then(|line| template_of(files.directory(), &line.file)),
             has_build: service.has_build,
             waits_for_end_of: awaited.map(|(name, _)| name.clone()).collect(),
             is_one_shot: service.restart.as_deref() == Some("no"),
@@ -155,13 +162,14 @@ fn merge(app: &App, files: &Files, env: &EnvView, written: &[lines::ImageLine], 
                 waits_for_end_of: Vec::new(),
                 is_one_shot: false,
                 is_active: project.is_none(),
+                template: template_of(files.directory(), &line.file),
             });
         }
     }
     starts
 }
 
-async fn daemon_view(app: &App, project: String) -> Result<DaemonView> {
+async fn daemon_view(app: &App, project: Option<String>) -> Result<DaemonView> {
     let docker = app.docker().await?;
     let (images, containers) =
         tokio::try_join!(docker.image_list(), async { docker.containers(&ContainerFilter::default()).await })?;
@@ -273,6 +281,7 @@ fn row(service: &ServiceViews) -> Vec<Cell> {
             let id = view.image_id.as_deref().map_or("?", short_digest);
             same(false, view.tag.clone().unwrap_or_else(|| id.to_owned()))
         }
+        (None, _) if service.running.iter().all(|view| view.as_recorded.is_none()) => Cell::new("?", Style::Dim),
         (None, _) => same(true, String::new()),
     };
     let mut cells = vec![

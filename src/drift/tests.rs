@@ -72,7 +72,7 @@ fn agreeing(manifest: &Manifest) -> Views<'_> {
         files: Vec::new(),
         disagreements: Vec::new(),
         daemon: Some(DaemonView {
-            project: "shop".into(),
+            project: Some("shop".into()),
             directory: "/srv/shop".into(),
             images: [listed("1.64"), listed("1.63")].into_iter().collect(),
             containers: vec![container("shop-web-1", "1.64", &OURS)],
@@ -118,7 +118,13 @@ fn the_env_file_is_told_of_once() {
 #[test]
 fn compose_files_are_compared_with_the_record() {
     let manifest = manifest("");
-    let file = |verdict| FileImage { place: "c.yml:3".into(), compose_services: vec!["web".into()], image: pin("1.63"), verdict };
+    let file = |verdict| FileImage {
+        place: "c.yml:3".into(),
+        compose_services: vec!["web".into()],
+        image: pin("1.63"),
+        verdict,
+        template: None,
+    };
     for (verdict, kind) in
         [(Verdict::Stale(pin("1.64")), Found::OtherDigestPinned), (Verdict::Loose(pin("1.64")), Found::LiteralTag)]
     {
@@ -304,4 +310,114 @@ fn what_nothing_tracks_is_no_drift() {
     views.starts.push(start("nginx", "nginx:latest"));
     views.starts.push(Start { is_active: false, ..start("debug", "busybox") });
     assert_eq!((kinds(&views), note_kinds(&views)), (vec![], vec![Found::Untracked]));
+}
+
+#[test]
+fn a_generated_file_is_mended_in_its_template() {
+    let manifest = manifest("");
+    for verdict in [Verdict::Stale(pin("1.64")), Verdict::Loose(pin("1.64"))] {
+        let mut views = agreeing(&manifest);
+        views.files = vec![FileImage {
+            place: "c.yml:3".into(),
+            compose_services: vec!["web".into()],
+            image: pin("1.63"),
+            verdict,
+            template: Some("c.yml.j2".into()),
+        }];
+        let mend = compare(&views).drift[0].mend.clone().unwrap();
+        assert!(mend.contains("c.yml.j2") && !mend.contains("--write") && !mend.contains("dkv pin"), "{mend}");
+    }
+    let mut views = agreeing(&manifest);
+    let text = Some(format!("{IMAGE}:1.64"));
+    views.starts = vec![Start { text, template: Some("c.yml.j2".into()), ..start("web", &format!("{IMAGE}:1.64")) }];
+    assert!(compare(&views).drift[0].mend.as_ref().unwrap().contains("c.yml.j2"));
+}
+
+#[test]
+fn a_literal_line_of_another_version_is_mended_by_what_changes_it() {
+    let manifest = manifest("");
+    for (tag, expected) in [("1.64", "--write"), ("latest", "--write"), ("1.63", "`dkv pin`")] {
+        let mut views = agreeing(&manifest);
+        views.files = vec![FileImage {
+            place: "c.yml:3".into(),
+            compose_services: vec!["web".into()],
+            image: format!("{IMAGE}:{tag}"),
+            verdict: Verdict::Loose(pin("1.64")),
+            template: None,
+        }];
+        let mend = compare(&views).drift[0].mend.clone().unwrap();
+        assert!(mend.contains(expected) && (tag != "1.63" || !mend.contains("--write")), "{tag}: {mend}");
+    }
+}
+
+#[test]
+fn without_composes_answer_no_container_is_called_an_outsider() {
+    let manifest = manifest("");
+    let labels = [("project", "shop"), ("service", "cron"), ("project.working_dir", "/srv/shop")];
+    let here = [("project", "other"), ("service", "web"), ("project.working_dir", "/srv/shop")];
+    let mut views = agreeing(&manifest);
+    let daemon = views.daemon.as_mut().unwrap();
+    daemon.containers = vec![container("shop-cron-1", "1.64", &labels), container("web", "1.63", &here)];
+    assert_eq!(kinds(&views), [Found::StartedOutside, Found::StartedOutside]);
+    views.daemon.as_mut().unwrap().project = None;
+    assert_eq!(kinds(&views), [Found::RunsOlder], "what stands in this directory still says what runs");
+}
+
+#[test]
+fn the_keep_tag_of_a_local_build_is_what_compose_needs() {
+    let local = manifest("    source: local\n");
+    let mut views = agreeing(&local);
+    let keep = format!("dkv-{HASH}-{}", digest("1.64").short());
+    views.starts = vec![start("web", &format!("{IMAGE}:{keep}"))];
+    views.env.values = [("DK_WEB_TAG".to_owned(), keep)].into();
+    assert_eq!(kinds(&views), []);
+    let mut image = listed("1.64");
+    image.tags.clear();
+    views.daemon.as_mut().unwrap().images = [image, listed("1.63")].into_iter().collect();
+    assert_eq!(kinds(&views), [Found::KeepTagGone]);
+}
+
+#[test]
+fn bytes_under_another_repository_do_not_serve_a_rollback() {
+    let manifest = manifest("");
+    let mut views = agreeing(&manifest);
+    let mut moved = [listed("1.64"), listed("1.63")];
+    for image in &mut moved {
+        image.digests[0].0 = "mirror.example/web".parse().unwrap();
+    }
+    views.daemon.as_mut().unwrap().images = moved.into_iter().collect();
+    let found = compare(&views);
+    assert_eq!(found.drift[0].kind, Found::ImageGone);
+    assert!(found.drift[0].message.contains("under another name"), "{found:?}");
+    let web = &found.services[0];
+    assert_eq!((web.local, web.releases[1].restorable), (Some(false), Restorable::Unknown));
+    assert_eq!(web.running[0].as_recorded, Some(true), "the bytes are those");
+}
+
+#[test]
+fn a_release_without_a_digest_is_local_by_its_tag() {
+    for (tag, as_recorded) in [("1.64", Some(true)), ("latest", None)] {
+        let text = format!("services:\n  web: {{image: {IMAGE}, current_tag: '{tag}', image_digest: ''}}\n");
+        let mut manifest = Manifest::read(text.as_bytes()).unwrap();
+        manifest.settle(|_| None).unwrap();
+        let mut views = agreeing(&manifest);
+        let mut image = listed("1.64");
+        image.tags.push((IMAGE.parse().unwrap(), tag.parse().unwrap()));
+        views.daemon.as_mut().unwrap().images = [image].into_iter().collect();
+        let found = compare(&views);
+        assert_eq!((found.services[0].local, found.services[0].running[0].as_recorded), (Some(true), as_recorded), "{tag}");
+    }
+}
+
+#[test]
+fn what_was_never_built_is_to_be_built() {
+    let text = format!("services:\n  web: {{image: {IMAGE}, source: local}}\n");
+    let mut manifest = Manifest::read(text.as_bytes()).unwrap();
+    manifest.settle(|_| None).unwrap();
+    let mut views = agreeing(&manifest);
+    views.daemon.as_mut().unwrap().containers.clear();
+    views.starts = vec![start("web", &format!("{IMAGE}:latest"))];
+    let found = compare(&views);
+    assert_eq!(found.notes[0].mend.as_deref(), Some("`dkv build`"));
+    assert!(found.clean && found.services[0].releases.is_empty(), "{found:?}");
 }

@@ -206,3 +206,27 @@ fn the_files_that_a_file_names_are_found() {
         assert_eq!(named_files(&Document::parse(other).unwrap()), Vec::<String>::new(), "{other}");
     }
 }
+
+#[test]
+fn what_is_no_compose_file_is_known_by_its_shape() {
+    for (text, expected) in [
+        ("services: {web: {image: a}}", FileKind::Compose),
+        ("services: {web: {build: .}}", FileKind::Compose),
+        ("services: {web: {environment: {A: b}}}", FileKind::Compose),
+        ("x-a: &a {image: a}\nservices: {web: {<<: *a}}", FileKind::Compose),
+        ("services: {}", FileKind::Compose),
+        ("services:", FileKind::Compose),
+        ("include: [a.yml]", FileKind::Compose),
+        ("web: {image: a}\ndb: {image: b, ports: ['1:1']}", FileKind::FirstFormat),
+        ("schema_version: '1.1'\nservices: {web: {image: a}}", FileKind::Manifest),
+        ("services: {web: {image: a, current_tag: '1'}}", FileKind::Manifest),
+        ("services: [a, b]", FileKind::Other),
+        ("services: {web: {class: A}}", FileKind::Other),
+        ("image: {repository: a}\nreplicas: 2", FileKind::Other),
+        ("apiVersion: v1\nspec: {image: a}", FileKind::Other),
+        ("- a", FileKind::Other),
+        ("", FileKind::Other),
+    ] {
+        assert_eq!(kind_of(&Document::parse(text).unwrap()), expected, "{text}");
+    }
+}

@@ -12,6 +12,7 @@ use super::KEEP_TAG_PREFIX;
 
 /// A digest that no image has, to find out where a variable's value goes.
 const PROBE: &str = "dkvprobe@sha256:0000000000000000000000000000000000000000000000000000000000000000";
+const PROBE_TAG: &str = "dkvprobe";
 const PROBE_REPOSITORY: &str = "probe.example/dkv/probe";
 
 /// The host of ECR Public.
@@ -70,6 +71,23 @@ pub struct Present {
     pub image_id: Digest,
     /// The digests by which it came from registries.
     pub digests: Vec<(Repository, Digest)>,
+    /// The tags that name it on this host now.
+    pub tags: Vec<(Repository, Tag)>,
+}
+
+/// A Compose service of a tracked image that names or runs another version than is to be recorded.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Rival {
+    /// The Compose service.
+    pub compose_service: String,
+    /// The image that its line names.
+    pub image: Reference,
+    /// What its container runs, by the daemon's name, if it runs.
+    pub runs: Option<Digest>,
+    /// Whether its line follows the variables of `versions.env` already.
+    pub follows: bool,
+    /// Whether the versions are known to differ; else only a registry can tell.
+    pub is_certain: bool,
 }
 
 /// A service that the manifest lacks.
@@ -93,6 +111,10 @@ pub struct Proposal {
     pub tag: Option<Tag>,
     /// The digests that what runs goes by in its repository, else the Compose file's.
     pub digests: Vec<Digest>,
+    /// Whether the daemon says that the tag names these digests; a Compose file can claim that of any.
+    pub is_confirmed: bool,
+    /// The Compose services that may name other versions of the image.
+    pub rivals: Vec<Rival>,
     /// What runs, by the daemon's name, else the local image of that tag.
     pub image_id: Option<Digest>,
     /// Whether that is what a container runs.
@@ -110,8 +132,8 @@ pub struct Change {
     pub compose_service: String,
     /// The line as it is; `None` if there is none.
     pub from: Option<String>,
-    /// The line as it should be.
-    pub to: String,
+    /// The line as it should be; or why no line follows and starts the same without `versions.env`.
+    pub to: Result<String, String>,
 }
 
 /// An image that stays as it is.
@@ -132,6 +154,8 @@ pub struct Proposals {
     pub untracked: Vec<Untracked>,
     /// The image lines of tracked services, new or not, that do not follow `versions.env`.
     pub changes: Vec<Change>,
+    /// The Compose services that name or run other versions than the manifest has recorded already.
+    pub rivals: Vec<(ServiceName, Rival)>,
 }
 
 /// Groups `lines` into services and leaves out those that `known` has. `wanted` names Compose services
@@ -146,6 +170,8 @@ pub fn propose(lines: &[Line], known: Option<&Manifest>, prefix: &str, wanted: &
     for group in groups {
         if let Some(service) = known.and_then(|known| covering(known, &group, prefix)) {
             proposals.changes.extend(group.changes(&service.name, service.env_tag.as_deref(), prefix));
+            let rivals = group.rivals_of_record(service, prefix);
+            proposals.rivals.extend(rivals.into_iter().map(|rival| (service.name.clone(), rival)));
             continue;
         }
         let name = if product.contains(&group.repository) { names.take(&group) } else { None };
@@ -219,8 +245,13 @@ impl<'a> Reading<'a> {
             };
             variables.iter().filter(leads_there).cloned().collect()
         };
-        let tag_variables = gives(PROBE, &|found| found.digest.is_some());
-        let image_variables = gives(PROBE_REPOSITORY, &|found| found.repository.as_written() == PROBE_REPOSITORY);
+        let tag_variables = gives(PROBE, &|found| found.tag.as_ref().is_some_and(|tag| tag.as_str() == PROBE_TAG));
+        // A variable that holds the tag as well cannot be fed with a repository.
+        let keeps_tag = |found: &Reference| {
+            found.tag.is_some() == line.image.tag.is_some() && found.digest.is_some() == line.image.digest.is_some()
+        };
+        let image_variables =
+            gives(PROBE_REPOSITORY, &|found| found.repository.as_written() == PROBE_REPOSITORY && keeps_tag(found));
         let middle = |name: &String, suffix: &str| {
             let middle = name.strip_prefix(prefix)?.strip_suffix(suffix)?;
             (!middle.is_empty()).then(|| middle.to_lowercase())
@@ -237,11 +268,123 @@ impl<'a> Reading<'a> {
         !self.has_variables && self.line.image.digest.is_some()
     }
 
+    /// Whether the line takes its tag from the service's own variable, or from `env_tag`.
+    fn follows(&self, own_tag: &str, env_tag: Option<&str>) -> bool {
+        self.tag_variables.iter().any(|variable| variable == own_tag || Some(variable.as_str()) == env_tag)
+    }
+
+    /// What its container runs, if it runs.
+    fn running(&self) -> Option<&Digest> {
+        self.line.present.as_ref().filter(|present| present.is_running).map(|present| &present.image_id)
+    }
+
+    /// Whether both have the same version; `None` if only a registry can tell.
+    fn is_version_of(&self, other: &Self) -> Option<bool> {
+        if let (Some(mine), Some(theirs)) = (self.running(), other.running()) {
+            return Some(mine == theirs);
+        }
+        let name = |reading: &Self| (tag_named(&reading.line.image), reading.line.image.digest.clone());
+        if name(self) == name(other) {
+            return Some(true);
+        }
+        let here = self.line.present.as_ref().zip(other.line.present.as_ref());
+        here.map(|(mine, theirs)| mine.image_id == theirs.image_id)
+    }
+
+    fn rival(&self, follows: bool, is_certain: bool) -> Rival {
+        Rival {
+            compose_service: self.line.compose_service.clone(),
+            image: self.line.image.clone(),
+            runs: self.running().cloned(),
+            follows,
+            is_certain,
+        }
+    }
+
+    /// The line with `own_tag`, and where its image is literal `own_image`, in it, and otherwise as it is
+    /// written: without `versions.env` it starts what it started.
+    fn following(&self, own_image: &str, own_tag: &str) -> Result<String, String> {
+        let Some(text) = self.line.text.as_deref() else {
+            return Ok(format!(
+                "${{{own_image}:-{}}}:${{{own_tag}:-{}}}",
+                self.line.image.repository,
+                tag_named(&self.line.image)
+            ));
+        };
+        let (image, tail) = split(text);
+        let has_tail = !tail.is_empty();
+        let names_version = |reference: &Reference| reference.tag.is_some() || reference.digest.is_some();
+        if !has_tail && (names_version(&self.line.image) || self.default.as_ref().is_some_and(names_version)) {
+            return Err(format!(
+                "{} gives the image and its tag in one; write them as two, `${{…_IMAGE}}:${{…_TAG}}`",
+                variables_in(image)
+            ));
+        }
+        let tag = if tail.contains('$') {
+            // Compose v1 does not know `${A:-${B}}`; what a variable gives now is not for the file to keep.
+            let version = |reference: &Reference| (reference.tag.clone(), reference.digest.clone());
+            let same = self.default.as_ref().filter(|default| version(default) == version(&self.line.image));
+            let Some(default) = same else {
+                return Err(format!(
+                    "its tag comes from {}, which has no default or says something else than it, and Compose v1 knows no                      default inside a default",
+                    variables_in(tail)
+                ));
+            };
+            format!("{}{}", tag_named(default), pin_of(default))
+        } else {
+            format!("{}{}", tag_named(&self.line.image), pin_of(&self.line.image))
+        };
+        let image = if image.contains('$') { image.to_owned() } else { format!("${{{own_image}:-{image}}}") };
+        Ok(format!("{image}:${{{own_tag}:-{tag}}}"))
+    }
+
+    /// The tag to follow, if it is not `latest`. Beside a digest, a version only says what the digest was;
+    /// a moving tag is still followed.
+    fn track(&self) -> Option<Tag> {
+        let tag = self.default_tag()?;
+        let says_version = tag.as_str().trim_start_matches('v').starts_with(|c: char| c.is_ascii_digit());
+        let is_record = self.is_literal_pin() && says_version;
+        (!is_record && tag.as_str() != DEFAULT_TRACK).then(|| tag.clone())
+    }
+
     /// The tag that the file names when nobody sets a variable.
     fn default_tag(&self) -> Option<&Tag> {
         let default = self.default.as_ref().unwrap_or(&self.line.image);
         default.tag.as_ref()
     }
+}
+
+/// The tag that a reference names, said or not.
+fn tag_named(reference: &Reference) -> &str {
+    reference.tag.as_ref().map_or(DEFAULT_TRACK, Tag::as_str)
+}
+
+/// A pin stays one for whoever starts Compose without `versions.env`.
+fn pin_of(reference: &Reference) -> String {
+    reference.digest.as_ref().map_or_else(String::new, |digest| format!("@{digest}"))
+}
+
+/// The text of an image line in two: the repository, and the tag and digest with what stands before them.
+/// Colons of ports and inside of braces are part of the repository.
+fn split(text: &str) -> (&str, &str) {
+    let mut depth = 0_usize;
+    let mut at = None;
+    for (index, character) in text.char_indices() {
+        match character {
+            '{' => depth += 1,
+            '}' => depth = depth.saturating_sub(1),
+            '/' if depth == 0 => at = None,
+            ':' | '@' if depth == 0 => at = at.or(Some(index)),
+            _ => {}
+        }
+    }
+    text.split_at(at.unwrap_or(text.len()))
+}
+
+/// The variables of a text, for messages.
+fn variables_in(text: &str) -> String {
+    let template = Template::parse(text);
+    template.iter().flat_map(Template::variables).collect::<Vec<_>>().join(", ")
 }
 
 /// What the line comes to if `variable` has `value` and all others have none, or where that is no
@@ -312,10 +455,9 @@ fn product_of(groups: &[Group<'_>], wanted: &[String]) -> BTreeSet<Repository> {
     groups.iter().filter(|group| !is_infrastructure(&group.repository)).map(|group| group.repository.clone()).collect()
 }
 
-/// The publisher's part of a repository: its host and the path but for the name. Official images and
-/// names without a publisher have none.
+/// The publisher's part of a repository: its host and the path but for the name. Official images have none.
 fn home(repository: &Repository) -> Option<(String, String)> {
-    let (publisher, _) = repository.path().rsplit_once('/')?;
+    let (publisher, _) = repository.path().rsplit_once('/').unwrap_or(("", repository.path()));
     (publisher != "library").then(|| (repository.host().to_owned(), publisher.to_owned()))
 }
 
@@ -386,25 +528,69 @@ impl Group<'_> {
         self.readings.iter().map(|reading| reading.line.compose_service.clone()).collect()
     }
 
-    /// What is on this host of it: rather what runs than what is only local, rather under this
-    /// repository's name than under another.
-    fn present(&self) -> Option<&Present> {
-        let present = self.readings.iter().filter_map(|reading| reading.line.present.as_ref());
-        present.min_by_key(|present| {
-            let is_ours = present.named.as_ref().is_some_and(|named| named.repository == self.repository);
-            (!present.is_running, !is_ours)
-        })
+    /// The Compose service whose version is recorded: rather one that runs, rather one whose image has this
+    /// repository's name, rather one whose line follows `versions.env` in any case; among these the version
+    /// that most have, and of several the one that the files name first.
+    fn lead(&self, own_tag: &str, env_tag: Option<&str>) -> &Reading<'_> {
+        let version = |reading: &Reading<'_>| match reading.running() {
+            Some(id) => id.to_string(),
+            None => format!("{}{}", tag_named(&reading.line.image), pin_of(&reading.line.image)),
+        };
+        let alike = |reading: &Reading<'_>| {
+            let mine = version(reading);
+            self.readings.iter().filter(|other| version(other) == mine).count()
+        };
+        let is_foreign = |reading: &Reading<'_>| {
+            let named = reading.line.present.as_ref().map(|present| present.named.as_ref());
+            named.is_some_and(|named| named.is_none_or(|named| named.repository != self.repository))
+        };
+        let rank = |reading: &&Reading<'_>| {
+            (
+                reading.running().is_none(),
+                is_foreign(reading),
+                !reading.follows(own_tag, env_tag),
+                std::cmp::Reverse(alike(reading)),
+                reading.line.present.is_none(),
+            )
+        };
+        self.readings.iter().min_by_key(rank).unwrap_or(&self.readings[0])
     }
 
-    fn track(&self) -> Option<Tag> {
-        let mut readings = self.readings.iter();
-        let tag = readings.find_map(|reading| {
-            let tag = reading.default_tag()?;
-            // Beside a digest, a version only says what the digest was; a moving tag is still followed.
-            let says_version = tag.as_str().trim_start_matches('v').starts_with(|c: char| c.is_ascii_digit());
-            (!(reading.is_literal_pin() && says_version)).then(|| tag.clone())
+    /// The Compose services that have, or may have, another version than `lead`.
+    fn rivals(&self, lead: &Reading<'_>, own_tag: &str, env_tag: Option<&str>) -> Vec<Rival> {
+        let others = self.readings.iter().filter(|reading| !std::ptr::eq(reading.line, lead.line));
+        let rivals = others.filter_map(|reading| {
+            let same = reading.is_version_of(lead);
+            (same != Some(true)).then(|| reading.rival(reading.follows(own_tag, env_tag), same.is_some()))
         });
-        tag.filter(|tag| tag.as_str() != DEFAULT_TRACK)
+        rivals.collect()
+    }
+
+    /// The Compose services whose lines name another version than `service` has recorded. A line that
+    /// names the tracked tag is behind or ahead of the record, but means the same; one with variables of
+    /// its own follows the record.
+    fn rivals_of_record(&self, service: &Service, prefix: &str) -> Vec<Rival> {
+        let own_tag = env_file::variable(prefix, &service.name, "TAG");
+        let Some(current) = service.current() else { return Vec::new() };
+        let is_recorded =
+            |digest: &Digest| current.digest.as_ref() == Some(digest) || current.platform_digest.as_ref() == Some(digest);
+        let agrees = |reading: &Reading<'_>| {
+            let (line, present) = (&reading.line.image, reading.line.present.as_ref());
+            let names_it = match &line.digest {
+                Some(digest) => is_recorded(digest),
+                None => tag_named(line) == service.track_name() || tag_named(line) == current.tag.as_str(),
+            };
+            names_it
+                || present.is_some_and(|present| {
+                    current.image_id.as_ref() == Some(&present.image_id)
+                        || present
+                            .digests
+                            .iter()
+                            .any(|(repository, digest)| *repository == self.repository && is_recorded(digest))
+                })
+        };
+        let others = self.readings.iter().filter(|reading| !reading.follows(&own_tag, service.env_tag.as_deref()));
+        others.filter(|reading| !reading.line.has_build && !agrees(reading)).map(|reading| reading.rival(false, true)).collect()
     }
 
     /// The first of these variables that may be fed, unless the service's own is among them.
@@ -420,10 +606,14 @@ impl Group<'_> {
 
     fn changes(&self, name: &ServiceName, env_tag: Option<&str>, prefix: &str) -> Vec<Change> {
         let [image, tag] = ["IMAGE", "TAG"].map(|suffix| env_file::variable(prefix, name, suffix));
-        let follows = |reading: &&Reading<'_>| {
-            reading.tag_variables.iter().any(|variable| *variable == tag || Some(variable.as_str()) == env_tag)
+        let readings = self.readings.iter().filter(|reading| !reading.follows(&tag, env_tag));
+        let change = |reading: &Reading<'_>| Change {
+            service: name.clone(),
+            compose_service: reading.line.compose_service.clone(),
+            from: reading.line.text.clone(),
+            to: reading.following(&image, &tag),
         };
-        self.readings.iter().filter(|reading| !follows(reading)).map(|reading| self.change(name, reading, &image, &tag)).collect()
+        readings.map(change).collect()
     }
 
     fn into_proposal(self, name: ServiceName, env_tag: Option<String>, prefix: &str, shared: &BTreeSet<String>) -> Proposal {
@@ -438,7 +628,9 @@ impl Group<'_> {
                 ));
             }
         }
-        let present = self.present();
+        let own_tag = env_file::variable(prefix, &name, "TAG");
+        let lead = self.lead(&own_tag, env_tag.as_deref());
+        let present = lead.line.present.as_ref();
         notes.extend(self.disagreement());
         let named = present.and_then(|present| present.named.as_ref()).filter(|named| named.repository == self.repository);
         if let (Some(present), None) = (present.filter(|present| present.is_running), named)
@@ -446,29 +638,34 @@ impl Group<'_> {
         {
             notes.push(format!("what runs was started as {other}, not as {}", self.repository));
         }
-        let track = self.track();
+        let track = lead.track();
         let is_keep_tag = |tag: &&Tag| tag.as_str().starts_with(KEEP_TAG_PREFIX);
-        let tag = named
-            .and_then(|named| named.tag.as_ref())
-            .filter(|tag| !is_keep_tag(tag))
-            .or_else(|| self.readings.iter().find_map(|reading| reading.line.image.tag.as_ref()).filter(|tag| !is_keep_tag(tag)))
-            .cloned()
-            .or_else(|| track.clone());
+        let started_by = named.and_then(|named| named.tag.as_ref()).filter(|tag| !is_keep_tag(tag));
+        let written = lead.line.image.tag.as_ref().filter(|tag| !is_keep_tag(tag));
+        let tag = started_by.or(written).cloned().or_else(|| track.clone());
         let digests = match present {
             Some(present) => self.digests_of(present),
-            None => self.readings.iter().find_map(|reading| reading.line.image.digest.clone()).into_iter().collect(),
+            None => lead.line.image.digest.clone().into_iter().collect(),
+        };
+        // A name with a digest says nothing about its tag: the daemon looks at the digest alone.
+        let was_meant = started_by.is_some() && named.is_some_and(|named| named.digest.is_none());
+        let is_named = |tag: &Tag| {
+            present
+                .is_some_and(|present| present.tags.iter().any(|(repository, one)| *repository == self.repository && one == tag))
         };
         Proposal {
+            is_confirmed: was_meant || tag.as_ref().is_some_and(is_named),
+            rivals: self.rivals(lead, &own_tag, env_tag.as_deref()),
             track,
             is_built: self.readings.iter().any(|reading| reading.line.has_build),
             compose_services: self.compose_services(),
-            env_tag,
             env_image,
             tag,
             digests,
             image_id: present.map(|present| present.image_id.clone()),
             is_running: present.is_some_and(|present| present.is_running),
             notes,
+            env_tag,
             name,
             image: self.repository,
         }
@@ -499,24 +696,7 @@ impl Group<'_> {
             return None;
         }
         let each: Vec<String> = images.iter().map(|(id, services)| format!("{} ({})", services.join(", "), id.short())).collect();
-        Some(format!(
-            "its Compose services run different images now: {}; one version serves all of them from the next start on",
-            each.join(", ")
-        ))
-    }
-
-    fn change(&self, name: &ServiceName, reading: &Reading<'_>, own_image: &str, own_tag: &str) -> Change {
-        let repository = reading.default.as_ref().map_or(&self.repository, |default| &default.repository);
-        let default = reading.default.as_ref().unwrap_or(&reading.line.image);
-        let tag = default.tag.as_ref().map_or(DEFAULT_TRACK, Tag::as_str);
-        // A pin stays one for whoever starts Compose without versions.env.
-        let digest = default.digest.as_ref().map_or_else(String::new, |digest| format!("@{digest}"));
-        Change {
-            service: name.clone(),
-            compose_service: reading.line.compose_service.clone(),
-            from: reading.line.text.clone(),
-            to: format!("${{{own_image}:-{repository}}}:${{{own_tag}:-{tag}{digest}}}"),
-        }
+        Some(format!("its Compose services run different images now: {}", each.join(", ")))
     }
 }
 
@@ -542,7 +722,7 @@ mod tests {
 
     fn running(line: Line, named: &str, id: u8, digests: &[(&str, u8)]) -> Line {
         let digests = digests.iter().map(|(repository, seed)| (repository.parse().unwrap(), digest(*seed))).collect();
-        let present = Present { is_running: true, named: named.parse().ok(), image_id: digest(id), digests };
+        let present = Present { is_running: true, named: named.parse().ok(), image_id: digest(id), digests, tags: Vec::new() };
         Line { present: Some(present), ..line }
     }
 
@@ -572,7 +752,10 @@ mod tests {
         );
         let changes: Vec<&str> = all.changes.iter().map(|change| change.compose_service.as_str()).collect();
         assert_eq!(changes, ["beside"]);
-        assert_eq!(all.changes[0].to, "${DK_BESIDE_IMAGE:-public.ecr.aws/n5k3t9x2/beside}:${DK_BESIDE_TAG:-latest}");
+        assert_eq!(
+            all.changes[0].to,
+            Ok("${DK_BESIDE_IMAGE:-public.ecr.aws/n5k3t9x2/beside}:${DK_BESIDE_TAG:-latest}".to_owned())
+        );
         let ecr = ecr_of(all.services.iter().map(|service| &service.image)).unwrap();
         assert_eq!((ecr.registry.as_str(), ecr.repository_alias.as_str()), ("public.ecr.aws", "n5k3t9x2"));
     }
@@ -616,8 +799,8 @@ mod tests {
         assert!(all.services[1].notes[0].contains("VERSION"), "{all:?}");
         assert_eq!(all.changes.len(), 3);
         assert_eq!(
-            all.changes[2].to,
-            "${DK_WHISPERENGINE_UI_IMAGE:-whisperengine/whisperengine-ui}:${DK_WHISPERENGINE_UI_TAG:-v1.0.2}"
+            all.changes[2].to.as_deref(),
+            Ok("${DK_WHISPERENGINE_UI_IMAGE:-whisperengine/whisperengine-ui}:${DK_WHISPERENGINE_UI_TAG:-v1.0.2}")
         );
         assert_eq!(all.services[0].track.as_ref().map(Tag::as_str), Some("v1.0.2"));
     }
@@ -633,10 +816,10 @@ mod tests {
         assert_eq!((backend.digests.as_slice(), &backend.tag, &backend.track), (&[digest(9)][..], &None, &None));
         assert_eq!(
             all.changes[0].to,
-            format!(
+            Ok(format!(
                 "${{DK_PRIVEXBOT_BACKEND_IMAGE:-harystyles/privexbot-backend}}:${{DK_PRIVEXBOT_BACKEND_TAG:-latest@{}}}",
                 digest(9)
-            )
+            ))
         );
         let with_tag = proposed(&[line("backend", &format!("a/b:1.42@{}", digest(9))), line("c", "a/c:stable")]);
         assert_eq!(with_tag.services[0].track, None, "a version beside a digest is a record, not a tag to follow");
@@ -647,7 +830,7 @@ mod tests {
     fn a_tag_with_something_around_the_variable_does_not_follow() {
         let all = proposed(&[line("a", "r.example/a:${V:-1}-alpine"), line("b", "${REGISTRY:-r.example}/b:${B_VERSION:-2}")]);
         assert_eq!((all.services[0].env_tag.as_deref(), all.services[1].env_tag.as_deref()), (None, Some("B_VERSION")));
-        let changes: Vec<&str> = all.changes.iter().map(|change| change.to.as_str()).collect();
+        let changes: Vec<&str> = all.changes.iter().map(|change| change.to.as_deref().unwrap()).collect();
         assert_eq!(changes, ["${DK_A_IMAGE:-r.example/a}:${DK_A_TAG:-1-alpine}"]);
     }
 
@@ -690,5 +873,108 @@ mod tests {
     fn a_keep_tag_is_no_version() {
         let kept = running(line("a", "r.example/a:${V:-latest}"), "r.example/a:dkv-0123abcd-0123456789ab", 1, &[]);
         assert_eq!(proposed(&[kept]).services[0].tag.as_ref().map(Tag::as_str), Some("latest"));
+    }
+
+    /// A line whose variables have values now, as `.env` gives them.
+    fn evaluated(service: &str, text: &str, image: &str) -> Line {
+        Line { text: Some(text.to_owned()), image: image.parse().unwrap(), ..line(service, "x") }
+    }
+
+    #[test]
+    fn one_version_is_recorded_whole_and_the_others_are_rivals() {
+        let pinned = format!("r.example/o/svc@{}", digest(1));
+        for (texts, tag, digests, rivals) in [
+            (["r.example/o/svc:1.1", "r.example/o/svc:1.2", "r.example/o/svc:1.2"], Some("1.2"), vec![], vec!["a"]),
+            (["r.example/o/svc:1.1", "r.example/o/svc:1.2", "r.example/o/svc"], Some("1.1"), vec![], vec!["b", "c"]),
+            ([pinned.as_str(), "r.example/o/svc:1.2", "r.example/o/svc:1.1"], None, vec![digest(1)], vec!["b", "c"]),
+            (["r.example/o/svc", "r.example/o/svc:latest", "r.example/o/svc:1.1"], None, vec![], vec!["c"]),
+        ] {
+            let lines: Vec<Line> = ["a", "b", "c"].iter().zip(texts).map(|(name, text)| line(name, text)).collect();
+            let all = proposed(&lines);
+            assert_eq!(all.services.len(), 1, "{texts:?}");
+            let svc = &all.services[0];
+            assert_eq!((svc.tag.as_ref().map(Tag::as_str), &svc.digests), (tag, &digests), "{texts:?}");
+            let found: Vec<&str> = svc.rivals.iter().map(|rival| rival.compose_service.as_str()).collect();
+            assert_eq!(found, rivals, "{texts:?}");
+            assert!(svc.rivals.iter().all(|rival| !rival.is_certain && !rival.follows), "only the registry knows: {svc:?}");
+        }
+    }
+
+    #[test]
+    fn a_line_that_follows_decides_over_literal_ones_and_what_runs_over_both() {
+        let texts = ["r.example/svc:1.2", "r.example/svc:1.2", "${DK_SVC_IMAGE:-r.example/svc}:${DK_SVC_TAG:-1.1}"];
+        let lines = || ["a", "b", "c"].iter().zip(texts).map(|(name, text)| line(name, text)).collect::<Vec<_>>();
+        let all = proposed(&lines());
+        assert_eq!(all.services[0].tag.as_ref().map(Tag::as_str), Some("1.1"));
+        let mut lines = lines();
+        lines[1] = running(lines[1].clone(), "r.example/svc:1.2", 2, &[("r.example/svc", 2)]);
+        lines[2] = running(lines[2].clone(), "r.example/svc:1.1", 1, &[("r.example/svc", 1)]);
+        let svc = &proposed(&lines).services[0];
+        assert_eq!((svc.tag.as_ref().map(Tag::as_str), &svc.digests), (Some("1.1"), &vec![digest(1)]));
+        assert_eq!(svc.rivals.iter().map(|rival| rival.is_certain).collect::<Vec<_>>(), [false, true]);
+        assert!(svc.is_confirmed);
+    }
+
+    #[test]
+    fn what_a_file_claims_of_a_digest_is_not_confirmed() {
+        let claimed = format!("r.example/o/a:1.2@{}", digest(1));
+        assert!(!proposed(&[line("a", &claimed)]).services[0].is_confirmed);
+        let mut running = running(line("a", &claimed), &claimed, 1, &[("r.example/o/a", 1)]);
+        assert!(!proposed(&[running.clone()]).services[0].is_confirmed, "the daemon looks at the digest only");
+        let tags = vec![("r.example/o/a".parse().unwrap(), "1.2".parse().unwrap())];
+        running.present.as_mut().unwrap().tags = tags;
+        assert!(proposed(&[running]).services[0].is_confirmed);
+    }
+
+    #[test]
+    fn without_versions_env_a_line_starts_what_it_started() {
+        let to = |line: Line| proposed(&[line]).changes[0].to.clone();
+        for (text, image, expected) in [
+            ("${REG:-foo}/cold/svc:1.1", "127.0.0.1:5000/cold/svc:1.1", "${REG:-foo}/cold/svc:${DK_SVC_TAG:-1.1}"),
+            ("${REG:?set it}/svc", "r.example/svc", "${REG:?set it}/svc:${DK_SVC_TAG:-latest}"),
+            ("$REG/svc:1", "r.example:5000/svc:1", "$REG/svc:${DK_SVC_TAG:-1}"),
+            ("r.example:5000/o/svc", "r.example:5000/o/svc", "${DK_SVC_IMAGE:-r.example:5000/o/svc}:${DK_SVC_TAG:-latest}"),
+            ("r.example/svc:${V:-1}-alpine", "r.example/svc:1-alpine", "${DK_SVC_IMAGE:-r.example/svc}:${DK_SVC_TAG:-1-alpine}"),
+        ] {
+            assert_eq!(to(evaluated("svc", text, image)).as_deref(), Ok(expected), "{text}");
+        }
+        for (text, image, why) in [
+            ("r.example/svc:${V:-1}-alpine", "r.example/svc:2-alpine", "its tag comes from V"),
+            ("r.example/svc:${V:?must be set}-alpine", "r.example/svc:2-alpine", "its tag comes from V"),
+            ("${IMAGE:-r.example/svc:1}", "r.example/svc:1", "IMAGE gives the image and its tag in one"),
+            ("${IMAGE}", "r.example/svc:1", "IMAGE gives the image and its tag in one"),
+        ] {
+            assert!(to(evaluated("svc", text, image)).unwrap_err().contains(why), "{text}");
+        }
+        let whole = proposed(&[evaluated("svc", "${IMAGE:-r.example/svc:1}", "r.example/svc:1")]);
+        assert_eq!((&whole.services[0].env_tag, &whole.services[0].env_image), (&None, &None), "nothing that breaks it is fed");
+        // The variable of one line can be fed; the other's cannot be kept as a default.
+        let all = proposed(&[
+            evaluated("a", "r.example/svc:${APP_TAG:-1}", "r.example/svc:1"),
+            evaluated("lite", "r.example/svc:${LITE_TAG:?must be set}", "r.example/svc:1"),
+        ]);
+        assert_eq!(all.services[0].env_tag.as_deref(), Some("APP_TAG"));
+        assert_eq!(all.changes.len(), 1);
+        assert!(all.changes[0].to.as_ref().unwrap_err().contains("LITE_TAG"), "{all:?}");
+    }
+
+    #[test]
+    fn lines_that_name_another_version_than_the_manifest_are_rivals_of_the_record() {
+        let text = format!(
+            "schema_version: '1.1'\nservices:\n  svc: {{image: r.example/svc, current_tag: '1.1', image_digest: '{}'}}\n",
+            digest(1)
+        );
+        let manifest = Manifest::read(text.as_bytes()).unwrap();
+        let lines = [
+            line("a", "r.example/svc:1.1"),
+            line("b", "r.example/svc:latest"),
+            line("c", "r.example/svc:1.2"),
+            line("d", &format!("r.example/svc@{}", digest(1))),
+            line("e", &format!("r.example/svc:1.1@{}", digest(2))),
+            line("f", "${DK_SVC_IMAGE:-r.example/svc}:${DK_SVC_TAG:-0.9}"),
+        ];
+        let all = propose(&lines, Some(&manifest), "DK_", &[]);
+        let found: Vec<&str> = all.rivals.iter().map(|(_, rival)| rival.compose_service.as_str()).collect();
+        assert_eq!(found, ["c", "e"]);
     }
 }

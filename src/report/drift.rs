@@ -66,6 +66,8 @@ pub enum FindingKind {
     NotPulled,
     /// The keep-tag of a release names another image.
     KeepTagMoved,
+    /// The keep-tag by which Compose starts a local build is gone.
+    KeepTagGone,
     /// A release that a rollback may need is neither here nor in the registry.
     ReleaseLost,
     /// A Compose service that nothing tracks.

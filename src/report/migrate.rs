@@ -19,6 +19,8 @@ pub struct Migration {
     pub untracked: Vec<UntrackedImage>,
     /// The image lines that do not follow `versions.env`, or did not until now.
     pub compose_changes: Vec<ComposeChange>,
+    /// The Compose services that name or run another version than is recorded for their image.
+    pub other_versions: Vec<OtherVersion>,
     /// Other tools that write `versions.env` or start the deployment.
     pub other_tools: Vec<OtherTool>,
     /// Where Compose would start another image than runs now.
@@ -81,12 +83,39 @@ pub struct ComposeChange {
     pub line: Option<usize>,
     /// The image as it is written; `null` if only a build section says what it is.
     pub from: Option<String>,
-    /// The image as it should be written.
-    pub to: String,
+    /// The image as it should be written; `null` if no text follows and starts the same without `versions.env`.
+    pub to: Option<String>,
     /// Whether it was written.
     pub written: bool,
     /// The template that the file is made from, which is what has to be changed.
     pub template: Option<String>,
+    /// Why the line is left as it is, even where lines are written.
+    pub left: Option<String>,
+}
+
+impl ComposeChange {
+    /// Whether the line is one to write.
+    #[must_use]
+    pub fn is_writable(&self) -> bool {
+        self.to.is_some() && self.left.is_none() && self.template.is_none()
+    }
+}
+
+/// A Compose service that has another version of a tracked image than is recorded.
+#[derive(Debug, Clone, Serialize)]
+pub struct OtherVersion {
+    /// The manifest service.
+    pub service: String,
+    /// The Compose service.
+    pub compose_service: String,
+    /// The image that its line names.
+    pub image: String,
+    /// The image ID that it runs, if it runs.
+    pub runs: Option<String>,
+    /// What is recorded.
+    pub recorded: String,
+    /// Whether its line follows `versions.env`, so that the next start gives it what is recorded.
+    pub will_change: bool,
 }
 
 /// A line of another tool.

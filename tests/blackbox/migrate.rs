@@ -339,3 +339,207 @@ fn compose_services_of_one_image_that_run_different_versions_are_named() {
     outcome.stderr_contains("worker: Compose would start");
     assert_eq!(deployment.manifest_data()["services"]["app"]["current_tag"], "1.0");
 }
+
+/// A deployment of Compose services `a`, `b`, … with these images, literal.
+fn literal(images: &[String]) -> (Deployment, String) {
+    let deployment = Deployment::new("migrate");
+    let lines = ["a", "b", "c", "d"].iter().zip(images).map(|(name, image)| format!("  {name}:\n    image: {image}\n"));
+    let compose = format!("services:\n{}", lines.collect::<String>());
+    deployment.write("docker-compose.yml", &compose);
+    (deployment, compose)
+}
+
+#[test]
+fn of_several_versions_in_the_files_one_is_recorded_whole_and_the_other_lines_stay() {
+    let registry = Registry::start();
+    let old = registry.push(Image::new("svc").tag("1.0"));
+    let one = registry.push(Image::new("svc").tag("1.1").tag("stable"));
+    let two = registry.push(Image::new("svc").tag("1.2").tag("latest"));
+    let repository = &one.repository;
+    let recorded = |deployment: &Deployment| {
+        let svc = deployment.manifest_data()["services"]["svc"].clone();
+        (svc["current_tag"].as_str().unwrap().to_owned(), svc["image_digest"].as_str().unwrap().to_owned())
+    };
+    for (images, expected, others) in [
+        ([format!("{repository}:1.1"), format!("{repository}:1.2")], ("1.1", &one.digest), vec!["b"]),
+        ([format!("{repository}:1.2"), old.pin()], ("1.2", &two.digest), vec!["b"]),
+        ([old.pin(), format!("{repository}:1.2")], ("1.0", &old.digest), vec!["b"]),
+        ([format!("{repository}:1.1"), repository.clone()], ("1.1", &one.digest), vec!["b"]),
+        // Two names of the same bytes are one version.
+        ([format!("{repository}:1.1"), format!("{repository}:stable")], ("1.1", &one.digest), vec![]),
+        ([format!("{repository}:1.2"), repository.clone()], ("1.2", &two.digest), vec![]),
+    ] {
+        let (deployment, compose) = literal(&images);
+        let code = if others.is_empty() { 0 } else { 10 };
+        deployment.dkv(["migrate-versions", "-y", "--dry-run"]).exit(code);
+        let report = deployment.dkv(["migrate-versions", "-y", "--json"]).exit(code).json();
+        let found: Vec<&str> =
+            report["other_versions"].as_array().unwrap().iter().map(|one| one["compose_service"].as_str().unwrap()).collect();
+        assert_eq!(found, others, "{report:#}");
+        assert_eq!(recorded(&deployment), (expected.0.to_owned(), expected.1.clone()), "{images:?}");
+        assert_eq!(deployment.read("docker-compose.yml"), compose);
+    }
+
+    let (deployment, compose) = literal(&[format!("{repository}:1.1"), format!("{repository}:1.2")]);
+    let written = deployment.dkv(["migrate-versions", "-y", "--write"]).exit(10);
+    written.stderr_contains(&format!("b has {repository}:1.2, but of svc 1.1")).stderr_contains("its line stays as it is");
+    let line = format!("${{DK_SVC_IMAGE:-{repository}}}:${{DK_SVC_TAG:-1.1}}");
+    let expected = compose.replace(&format!("{repository}:1.1"), &line);
+    assert_eq!(deployment.read("docker-compose.yml"), expected);
+    deployment.dkv(["migrate-versions", "-y", "--write"]).exit(10).stderr_contains("b has");
+    assert_eq!(deployment.read("docker-compose.yml"), expected);
+
+    // What verify says of it works.
+    deployment.dkv(["verify"]).exit(10).stdout_contains("`dkv pin` writes the recorded version");
+    deployment.dkv(["pin"]).exit(0);
+    deployment.dkv(["migrate-versions", "-y", "--write"]).exit(0);
+    deployment.dkv(["verify"]).exit(0);
+}
+
+#[test]
+fn a_version_beside_another_ones_digest_is_not_believed() {
+    let registry = Registry::start();
+    let old = registry.push(Image::new("svc").tag("1.0"));
+    registry.push(Image::new("svc").tag("1.2").tag("latest"));
+    let (deployment, _) = literal(&[format!("{}:1.2@{}", old.repository, old.digest)]);
+    deployment.dkv(["migrate-versions", "-y"]).exit(0).stderr_contains("the registry has another image called 1.2");
+    let svc = &deployment.manifest_data()["services"]["svc"];
+    assert_eq!((&svc["current_tag"], &svc["image_digest"]), (&"1.0".into(), &old.digest.as_str().into()));
+}
+
+#[test]
+fn different_images_that_run_are_never_called_the_same() {
+    let registry = Registry::start();
+    let repository = registry.push(Image::new("svc").tag("1.1")).repository;
+    registry.push(Image::new("svc").tag("1.2"));
+    let (deployment, compose) = literal(&[format!("{repository}:1.1"), format!("{repository}:1.2")]);
+    deployment.compose_v2(["up", "-d"]).exit(0);
+    let outcome = deployment.dkv(["migrate-versions", "-y", "--write"]).exit(10);
+    outcome.stderr_contains("its Compose services run different images now").stderr_contains("b has");
+    outcome.stderr_lacks("exactly what runs now");
+    assert!(deployment.read("docker-compose.yml").contains(&format!("  b:\n    image: {repository}:1.2\n")), "{compose}");
+    deployment.dkv(["restart"]).exit(0);
+    assert_eq!(deployment.engine().version(deployment.project(), "b"), "1.2");
+}
+
+#[test]
+fn what_plain_compose_starts_is_the_same_after_writing() {
+    let registry = Registry::start();
+    for name in ["svc", "app", "lite", "both", "other"] {
+        registry.push(Image::new(name).tag("1.1").tag("latest"));
+    }
+    let deployment = Deployment::new("migrate");
+    let host = registry.address().to_string();
+    let namespace = registry.namespace();
+    deployment.write(".env", &format!("REG={host}\nLITE_TAG=1.1\nVERSION=1.1\n"));
+    let reg = format!("${{REG:-foo}}/{namespace}");
+    let compose = format!(
+        "services:\n  svc: # ours\n    image: {reg}/svc:1.1\n  app:\n    image: {host}/{namespace}/app:${{APP_TAG:-1.1}}\n  \
+         app-lite:\n    image: {host}/{namespace}/app:${{LITE_TAG:?must be set}}\n  lite:\n    image: {reg}/lite:${{LITE_TAG:?must be set}}\n  \
+         both:\n    image: {host}/{namespace}/both:${{VERSION:-1.0}}\n  other:\n    image: {host}/{namespace}/other:${{VERSION:-1.0}}\n"
+    );
+    deployment.write("docker-compose.yml", &compose);
+    let plain = |deployment: &Deployment| {
+        let two = deployment.compose_v2(["config", "--images"]).exit(0).stdout;
+        let mut two: Vec<String> = two.lines().map(str::to_owned).collect();
+        two.sort();
+        let one = deployment.compose_v1(["config"]).exit(0).stdout;
+        let one: Vec<String> = one.lines().filter(|line| line.contains("image:")).map(str::to_owned).collect();
+        (two, one)
+    };
+    let before = plain(&deployment);
+    let outcome = deployment.dkv(["migrate-versions", "-y", "--write"]).exit(0);
+    std::fs::rename(deployment.path("versions.env"), deployment.path("kept.env")).unwrap();
+    assert_eq!(plain(&deployment), before, "{}", deployment.read("docker-compose.yml"));
+    assert_eq!(
+        deployment.read("docker-compose.yml"),
+        compose.replace(&format!("{reg}/svc:1.1"), &format!("{reg}/svc:${{DK_SVC_TAG:-1.1}}"))
+    );
+    outcome.stderr_contains("is left as it is, with --write too: its tag comes from LITE_TAG");
+    outcome.stderr_contains("is left as it is, with --write too: its tag comes from VERSION");
+    deployment.write(".env", &format!("REG={host}\n"));
+    let required = deployment.compose_v2(["config"]).finish();
+    assert_ne!(required.code(), Some(0));
+    required.stderr_contains("must be set");
+}
+
+#[test]
+fn what_a_silent_registry_would_know_is_not_made_up() {
+    let mut registry = Registry::start();
+    let repository = registry.repository("svc");
+    let deployment = Deployment::new("migrate");
+    let id = deployment.load(&repository, Image::new("svc").tag("1.0").version("loaded"));
+    deployment.write("docker-compose.yml", &format!("services:\n  svc:\n    image: {repository}:1.0\n"));
+    registry.stop();
+    let report = deployment.dkv(["migrate-versions", "-y", "--json"]).exit(0).json();
+    let svc = &report["services"][0];
+    assert_eq!((&svc["source"], &svc["digest"], &svc["image_id"]), (&"registry".into(), &serde_json::Value::Null, &id.into()));
+    assert!(svc["notes"].to_string().contains("could not be asked"), "{report:#}");
+
+    // One that answers and does not have it says so.
+    registry.restart();
+    std::fs::remove_file(deployment.path("version-manifest.yaml")).unwrap();
+    let report = deployment.dkv(["migrate-versions", "-y", "--json"]).exit(0).json();
+    assert_eq!(report["services"][0]["source"], "local", "{report:#}");
+    deployment.engine().docker(&["rmi", &format!("{repository}:1.0")]);
+}
+
+#[test]
+fn what_is_not_tracked_is_added_by_name() {
+    let registry = Registry::start();
+    registry.push(Image::new("web").tag("1").tag("latest"));
+    let database = registry.push(Image::new("postgres").tag("13"));
+    let deployment = Deployment::new("migrate");
+    let compose =
+        format!("{}  db:\n    image: {}:13\n", compose_file(&[("web", registry.repository("web"))]), database.repository);
+    deployment.write("docker-compose.yml", &compose);
+    deployment.dkv(["migrate-versions", "-y"]).exit(0).stderr_contains("`dkv migrate-versions --track db` adds it");
+    deployment.dkv(["verify"]).exit(0).stderr_contains("`dkv migrate-versions --track db` adds it");
+    deployment.dkv(["migrate-versions", "-y", "--track", "cache"]).exit(2).stderr_contains("web, db");
+    deployment.dkv(["migrate-versions", "-y", "--track", "db"]).exit(0);
+    assert_eq!(deployment.manifest_data()["services"]["postgres"]["image_digest"], database.digest);
+    deployment.dkv(["verify"]).finish().stderr_lacks("nothing tracks");
+}
+
+#[test]
+fn a_dry_run_names_the_files_that_would_be_written_and_the_end_says_what_has_no_effect() {
+    let registry = Registry::start();
+    let pushed = registry.push(Image::new("svc").tag("1.0").tag("latest"));
+    let (deployment, compose) = literal(&[format!("{}:1.0", pushed.repository)]);
+    let dry = deployment.dkv(["migrate-versions", "--write", "--dry-run"]).exit(0);
+    dry.stderr_contains("would write docker-compose.yml, after a backup").stderr_lacks("--write makes it");
+    assert_eq!(deployment.read("docker-compose.yml"), compose);
+    let plain = deployment.dkv(["migrate-versions", "-y"]).exit(0);
+    plain.stderr_contains("Image lines in docker-compose.yml do not follow the manifest");
+    let written = deployment.dkv(["migrate-versions", "-y", "--write"]).exit(0);
+    written.stderr_lacks("do not follow the manifest");
+}
+
+#[test]
+fn what_was_never_built_leaves_no_release_behind() {
+    let deployment = Deployment::new("migrate");
+    let repository = format!("{}-bot", deployment.project());
+    deployment.write_build_context("bot", "first");
+    deployment.write(
+        "docker-compose.yml",
+        &format!("services:\n  bot:\n    image: ${{DK_BOT_IMAGE:-{repository}}}:${{DK_BOT_TAG:-latest}}\n    build: bot\n"),
+    );
+    deployment.dkv(["init", "-y"]).exit(0).stderr_contains("it was never built here");
+    let before = deployment.dkv(["verify"]).finish();
+    before.stderr_contains("`dkv build`").stderr_lacks("pull-latest");
+    deployment.dkv(["build"]).exit(0);
+    let after = deployment.dkv(["verify"]).exit(0);
+    after.stderr_lacks("lost");
+    assert_eq!(deployment.manifest_data()["history"]["bot"].as_array().unwrap().len(), 1);
+
+    // The keep-tag is what Compose is given.
+    let keep = deployment.versions_env().lines().find_map(|line| line.strip_prefix("DK_BOT_TAG=").map(str::to_owned)).unwrap();
+    assert!(keep.starts_with("dkv-"), "{keep}");
+    deployment.engine().docker(&["rmi", &format!("{repository}:{keep}")]);
+    deployment.dkv(["verify"]).exit(10).stdout_contains("is gone from this host").stdout_contains("`dkv pull` puts it back");
+    deployment.dkv(["pull"]).exit(0);
+    deployment.dkv(["verify"]).exit(0);
+    deployment.engine().docker(&["rmi", &format!("{repository}:{keep}")]);
+    deployment.dkv(["up"]).exit(0);
+    deployment.dkv(["verify"]).exit(0);
+}

@@ -45,7 +45,7 @@ fn in_ci_one_command_pins_both_files_and_another_guards_them() {
     deployment.write_product(&[("backend", old.repository.clone())]);
     deployment.write(files[0].0, &files[0].1);
     dkv(&deployment, "pull-latest --no-pull").exit(0);
-    dkv(&deployment, "pin --check").exit(0).stderr_contains("up to date");
+    dkv(&deployment, "pin --check").exit(0).stderr_contains("up to date").stderr_lacks("as it should be").stderr_lacks("@sha256");
     dkv(&deployment, "verify").exit(0).stderr_contains("not compared");
     deployment.dkv(["verify"]).exit(0).stderr_contains("is not on this host");
 
@@ -189,4 +189,24 @@ fn what_cannot_be_edited_is_refused_with_its_position() {
     deployment.write("docker-compose.yml", "services: [\n");
     dkv(&deployment, "pin").exit(3).stderr_contains("docker-compose.yml, line");
     assert!(deployment.list(".version-backups").iter().all(|name| !name.starts_with("docker-compose")));
+}
+
+#[test]
+fn only_compose_files_are_edited() {
+    let deployment = Deployment::new("shapes");
+    deployment.write_product(&[("web", "r.example/web".to_owned())]);
+    let manifest = deployment.manifest();
+    let refused = dkv(&deployment, "pin docker-compose.yml version-manifest.yaml").exit(2);
+    refused.stderr_contains("the deployment's manifest").stderr_contains("name Compose files only");
+    assert_eq!(deployment.manifest(), manifest);
+    for (name, text, why) in [
+        ("values.yaml", "image: {repository: r.example/web}\n", "no `services`"),
+        ("old.yml", "web:\n  image: r.example/web:1\n", "first file format"),
+        ("other-manifest.yaml", manifest.as_str(), "it is a version manifest"),
+    ] {
+        deployment.write(name, text);
+        dkv(&deployment, &format!("pin {name}")).exit(3).stderr_contains(why).stderr_contains("no file was changed");
+        assert_eq!(deployment.read(name), text);
+    }
+    dkv(&deployment, "pin nope.yml").exit(3).stderr_contains("does not exist").stderr_contains("none for all Compose files");
 }

@@ -139,3 +139,57 @@ fn prune_removes_the_keep_tags_that_no_history_names() {
     assert!(left.contains(&keep) && left.contains(foreign) && !left.contains(&forgotten), "{left}");
     dkv(&deployment, "prune -y", 0).stderr_contains("Nothing to remove");
 }
+
+#[test]
+fn where_compose_fails_nothing_is_called_a_stranger() {
+    let registry = Registry::start();
+    let deployment = Deployment::new("unread");
+    let web = registry.push(Image::new("web").tag("1.0").tag("latest"));
+    let line = format!("image: ${{DK_WEB_IMAGE:-{}}}:${{DK_WEB_TAG:-latest}}\n", web.repository);
+    let outer = format!("include: [\"${{PARTS:-parts}}/cron.yml\"]\nservices:\n  web:\n    {line}");
+    deployment.write("parts/cron.yml", &format!("services:\n  cron:\n    {line}"));
+    deployment.write("docker-compose.yml", &outer);
+    dkv(&deployment, "migrate-versions -y", 0);
+    dkv(&deployment, "up", 0);
+    dkv(&deployment, "verify", 0);
+    let broken = deployment.read("docker-compose.yml") + "    ports: 7\n";
+    deployment.write("docker-compose.yml", &broken);
+    let found = deployment.dkv(["verify"]).finish();
+    found.stdout_lacks("docker rm").stderr_contains("only Compose could say");
+}
+
+#[test]
+fn the_template_of_a_generated_file_is_what_is_mended() {
+    let registry = Registry::start();
+    let deployment = Deployment::new("made");
+    let web = registry.push(Image::new("web").tag("1.0").tag("latest"));
+    let line = format!("services:\n  web:\n    image: {}:latest\n", web.repository);
+    deployment.write("docker-compose.yml", &line);
+    deployment.write("docker-compose.yml.j2", &line);
+    dkv(&deployment, "migrate-versions -y", 0);
+    let found = dkv(&deployment, "verify", 10);
+    found.stdout_contains("in docker-compose.yml.j2").stdout_lacks("--write");
+}
+
+#[test]
+fn bytes_under_another_name_are_not_the_recorded_image() {
+    let registry = Registry::start();
+    let deployment = Deployment::new("renamed");
+    let engine = deployment.engine().clone();
+    let old = registry.push(Image::new("web").tag("1.0").tag("latest"));
+    deployment.write_product(&[("web", old.repository.clone())]);
+    dkv(&deployment, "pull-latest", 0);
+    let new = registry.push(Image::new("web").tag("1.1").tag("latest"));
+    dkv(&deployment, "pull-latest", 0);
+    let other = format!("{}-other:1", registry.repository("web"));
+    engine.docker(&["tag", &old.pin(), &other]);
+    for name in engine.docker(&["images", "--format", "{{.Repository}}:{{.Tag}}", &old.repository]).lines() {
+        if engine.image_id(name).as_deref() == Some(old.image_id()) {
+            engine.docker(&["rmi", name]);
+        }
+    }
+    engine.try_docker(&["rmi", &old.pin()]);
+    assert!(engine.image_id(&other).is_some() && engine.image_id(&old.pin()).is_none() && engine.image_id(&new.pin()).is_some());
+    let found = dkv(&deployment, "--json verify", 0).json();
+    assert_eq!(found["services"][0]["releases"][1]["restorable"], "unknown", "{found:#}");
+}

@@ -6,6 +6,7 @@ use anyhow::{Context as _, Result};
 
 use crate::commands::App;
 use crate::compose::lines::{self, ImageLine};
+use crate::compose::template::is_template;
 use crate::compose::{self, Compose, Files, Generation, Project, Set, dotenv, files::Configured};
 use crate::deployment::Deployment;
 use crate::docker::{Container, ContainerFilter, ContainerState, Docker};
@@ -16,9 +17,6 @@ use crate::plan::migrate::{Line, Present};
 
 /// The label that every container of Compose carries.
 const PROJECT: &str = "com.docker.compose.project";
-
-/// Parts of a file's name that say that others are made from it.
-pub const TEMPLATE_MARKS: [&str; 6] = ["template", "tmpl", "tpl", "j2", "example", "in"];
 
 /// What was seen.
 pub struct Scene {
@@ -162,11 +160,6 @@ pub fn other_compose_files(directory: &Path) -> Vec<PathBuf> {
     names
 }
 
-/// Whether a file's name says that others are made from it.
-pub fn is_template(name: &str) -> bool {
-    name.split('.').skip(1).any(|part| TEMPLATE_MARKS.contains(&part))
-}
-
 fn is_same(one: &Path, other: &Path) -> bool {
     one == other || one.canonicalize().is_ok_and(|one| other.canonicalize().is_ok_and(|other| one == other))
 }
@@ -222,13 +215,19 @@ async fn find_images(docker: &Docker, containers: &[&Container], lines: &mut [Li
         line.present = match detail.and_then(|detail| Some((detail.image_id?, detail.image))) {
             Some((image_id, named)) => {
                 let image = docker.image(image_id.as_str()).await?;
-                let digests = image.map(|image| image.digests).unwrap_or_default();
-                Some(Present { is_running, named: named.parse().ok(), image_id, digests })
+                let (digests, tags) = image.map(|image| (image.digests, image.tags)).unwrap_or_default();
+                Some(Present { is_running, named: named.parse().ok(), image_id, digests, tags })
             }
             None => {
                 let image = docker.image(&line.image.to_string()).await.context("cannot look for local images")?;
                 let named = Some(line.image.clone());
-                image.map(|image| Present { is_running: false, named, image_id: image.id, digests: image.digests })
+                image.map(|image| Present {
+                    is_running: false,
+                    named,
+                    image_id: image.id,
+                    digests: image.digests,
+                    tags: image.tags,
+                })
             }
         };
     }
