@@ -3,6 +3,7 @@
 mod effect;
 mod environment;
 mod help;
+mod parse;
 mod values;
 
 use std::num::NonZeroUsize;
@@ -16,6 +17,7 @@ use clap_complete::Shell;
 pub use effect::Effect;
 pub use environment::Environment;
 pub use help::{completions, manual, version_help};
+pub use parse::{FailedParse, failed_parse};
 pub use values::{Moment, TagOrDigest};
 use values::{duration, service_or_nothing};
 
@@ -112,7 +114,8 @@ pub enum Command {
     Unhold(Unhold),
     /// Go back to the previous version of all services, or of those named
     ///
-    /// Moves the record only; `dkv restart` applies it. Twice goes back two versions.
+    /// Moves the record only; `dkv restart` applies it. Twice goes back two versions. Without names, every
+    /// service goes back one, whether the last update changed it or not.
     #[command(visible_alias = "downgrade")]
     Rollback(Rollback),
     /// Go back to the previous version of one service
@@ -132,6 +135,8 @@ pub enum Command {
     #[command(visible_alias = "history")]
     VersionHistory(Services),
     /// Show what `pull-latest` would change, without pulling
+    ///
+    /// Exits 9 when some services are unknown, 5 when all are.
     CheckUpdates(CheckUpdates),
     /// Show the version commands, grouped, with examples
     HelpVersion,
@@ -383,7 +388,7 @@ pub struct CheckUpdates {
     /// Which services.
     #[command(flatten)]
     pub services: Services,
-    /// Exit 10 when there are updates, 9 when some services are unknown
+    /// Exit 10 when `pull-latest` would change something
     #[arg(long)]
     pub exit_code: bool,
 }
@@ -855,6 +860,20 @@ mod tests {
             let start = format!("  {:<4} ", kind.exit_code());
             assert!(help::AFTER_LONG_HELP.lines().any(|line| line.starts_with(&start)), "{kind:?}");
         }
+    }
+
+    #[test]
+    fn the_readme_describes_the_json_of_every_command() {
+        let readme = include_str!("../README.md");
+        let (_, section) = readme.split_once("\n### JSON\n").unwrap();
+        let rows = section.lines().take_while(|line| !line.starts_with('#')).filter(|line| line.starts_with("| `"));
+        let first_cells = rows.map(|line| line.split('|').nth(1).unwrap());
+        let described: Vec<&str> = first_cells.flat_map(|cell| cell.split('`').skip(1).step_by(2)).collect();
+        for command in Cli::command().get_subcommands().map(clap::Command::get_name) {
+            let times = described.iter().filter(|name| **name == command).count();
+            assert_eq!(times, usize::from(!matches!(command, "completions" | "man")), "{command}");
+        }
+        assert!(described.len() > 35, "{described:?}");
     }
 
     #[test]

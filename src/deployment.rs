@@ -48,8 +48,15 @@ impl Deployment {
             let name = store.manifest_path().display();
             error::state(format!("`{name}`, {error}")).with_hint(advice(store))
         })?;
+        manifest.check_patterns().map_err(|error| {
+            let name = store.manifest_path().display();
+            error::state(format!("`{name}`, {error}")).with_hint("`*` stands for any characters, `?` for one: `1.4?`, `v2.*`")
+        })?;
         for warning in &manifest.warnings {
             tracing::warn!("{warning}");
+        }
+        for warning in manifest.misspelled_keys() {
+            tracing::warn!("`{}`, {warning}", store.manifest_path().display());
         }
         let mut deployment = Self { manifest, snapshot, hash: store.deployment_hash()? };
         deployment.settle(image_texts)?;
@@ -88,6 +95,25 @@ impl Deployment {
     pub fn variables_of(&self, service: &Service) -> Vec<String> {
         let own = ["IMAGE", "TAG"].map(|suffix| env_file::variable(&self.manifest.env.prefix, &service.name, suffix));
         own.into_iter().chain(service.env_image.clone()).chain(service.env_tag.clone()).collect()
+    }
+
+    /// The service that the Compose service `name` runs: the one that lists it, else the one whose variables
+    /// or repository its image line in `texts` has.
+    #[must_use]
+    pub fn service_behind(&self, name: &str, texts: &[ImageText]) -> Option<&Service> {
+        let services = || self.manifest.services.values();
+        if let Some(listing) = services().find(|service| service.compose_services.iter().any(|listed| listed == name)) {
+            return Some(listing);
+        }
+        let template = texts.iter().find(|text| text.service == name).and_then(|text| Template::parse(&text.image).ok())?;
+        let variables = template.variables();
+        let has_variable =
+            |service: &&Service| self.variables_of(service).iter().any(|own| variables.iter().any(|name| name == own));
+        let repository = || Some(template.default_value()?.parse::<Reference>().ok()?.repository);
+        services().find(has_variable).or_else(|| {
+            let repository = repository()?;
+            services().find(|service| service.image.as_ref() == Some(&repository))
+        })
     }
 
     /// The text that `versions.env` should have.

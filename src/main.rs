@@ -28,6 +28,12 @@ fn main() -> ExitCode {
     let cli = match Cli::read() {
         Ok(cli) => cli,
         Err(error) => {
+            if let Some(failed) = cli::failed_parse(&error, std::env::args_os().skip(1)) {
+                let ui = Ui::new(dkv::ui::UiSettings { terminals: Terminals::detect(), ..Default::default() });
+                let _ = ui.json(&Document::new(&failed.command, &Failure::new(&failed.error.into())));
+                // The exit code tells of a failure in any case.
+                let _ = ui.finish();
+            }
             let code = u8::try_from(error.exit_code()).unwrap_or(2);
             // A reader that went away is no failure of ours.
             let printed = error.print().map_or_else(|error| error.kind() == ErrorKind::BrokenPipe, |()| true);

@@ -23,18 +23,18 @@ pub use update::{GivenUpService, ReplacedService, RestoredData, SafeUpdate};
 pub struct Document<'a, T> {
     /// Version of the shape.
     pub schema: u8,
-    /// The command, by its full name.
-    pub command: &'a str,
+    /// The command, by its full name; `null` if the command line names none.
+    pub command: Option<&'a str>,
     /// The report's own fields.
     #[serde(flatten)]
     pub body: &'a T,
 }
 
 impl<'a, T> Document<'a, T> {
-    /// Wraps the report of `command`.
+    /// Wraps the report of `command`; empty if it is not known.
     #[must_use]
     pub fn new(command: &'a str, body: &'a T) -> Self {
-        Self { schema: 1, command, body }
+        Self { schema: 1, command: Some(command).filter(|name| !name.is_empty()), body }
     }
 }
 
@@ -402,6 +402,16 @@ pub struct ContainerLine {
     pub problem: Vec<String>,
 }
 
+impl ContainerLine {
+    /// The beginning of the digest for tables. The image's ID stands in only where the record itself has
+    /// nothing else, as for a local build; of what is not tracked it would pass for a digest.
+    #[must_use]
+    pub fn shown_digest(&self) -> &str {
+        let id = self.image_id.as_deref().filter(|_| self.service.is_some());
+        self.digest.as_deref().or(id).map_or("-", short_digest)
+    }
+}
+
 /// `check-updates`.
 #[derive(Debug, Serialize)]
 pub struct Updates {
@@ -463,9 +473,10 @@ pub struct ServiceUpdate {
     pub available_tag: Option<String>,
     /// The version that it is, if one names the same bytes.
     pub available_version: Option<String>,
-    /// The digest that it names now.
+    /// The digest that it names now; `null` for a local build, which has none.
     pub available_digest: Option<String>,
-    /// The newest version in the repository, if its tags were listed.
+    /// The newest version in the repository; `null` unless its tags were listed, which an unchanged `latest`
+    /// gives no reason for.
     pub newest: Option<String>,
     /// How it stands.
     pub state: UpdateState,

@@ -121,7 +121,7 @@ impl Store {
     ///
     /// As for [`Self::lock_state`].
     pub fn lock_operation(&self, wait: &LockWait<'_>) -> anyhow::Result<Lock> {
-        Lock::acquire(&self.prepare_state_directory()?.join(OPERATION_LOCK), "operation", wait)
+        Lock::acquire(&self.prepare_state_directory()?.join(OPERATION_LOCK), lock::OPERATION, wait)
     }
 
     /// Who holds the operation lock, in its own words; `None` if nobody does. Changes nothing.
@@ -307,7 +307,11 @@ pub fn read(path: &Path) -> anyhow::Result<Option<Snapshot>> {
         Err(source) => return Err(fail(&source).into()),
     };
     if !metadata.is_file() {
-        return Err(error::state(format!("`{}` is not a file", path.display())).into());
+        let (what, hint) = match metadata.is_dir() {
+            true => ("a directory, not a file", "give the file in it; -C takes directories"),
+            false => ("not a file", "move it away, or name another file"),
+        };
+        return Err(error::state(format!("`{}` is {what}", path.display())).with_hint(hint).into());
     }
     if metadata.len() > MAX_FILE_BYTES {
         let size = metadata.len() / (1024 * 1024);

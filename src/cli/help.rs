@@ -64,11 +64,14 @@ These record versions; containers follow at the next `dkv restart`, except with 
 
 Examples
   Update everything:                     dkv pull-latest && dkv restart
-  Undo that:                             dkv rollback && dkv restart
+  Undo that, for what it changed:        dkv rollback req_router settings && dkv restart
   Try a version of one service:          dkv version-pull taskservice 1.42 && dkv restart
   Undo that:                             dkv rollback-service taskservice && dkv restart
   Use a hotfix, and keep it:             dkv version-set req_router 1.35-hotfix-customer123 --hold
   Go to a version from the history:      dkv rollback-to taskservice 1.41 && dkv restart
+
+`dkv rollback` without names takes every service back a version, also those that the last update left alone;
+`dkv version-history` shows when each of them changed.
 "
 }
 

@@ -36,8 +36,8 @@ use crate::interruption::Interruption;
 use crate::lookup::Lookup;
 use crate::model::interpolation::Template;
 use crate::model::manifest::Service;
-use crate::model::reference::{Platform, Reference};
-use crate::plan::{Stamp, Step};
+use crate::model::reference::{Platform, Reference, ServiceName};
+use crate::plan::{self, Stamp, Step};
 use crate::registry;
 use crate::report;
 use crate::secrets::{self, Secrets};
@@ -235,6 +235,37 @@ impl App {
             )
         };
         Ok(self.load()?.ok_or_else(missing)?)
+    }
+
+    /// The services named, or all, as [`plan::select`] finds them.
+    ///
+    /// # Errors
+    ///
+    /// A name that the manifest does not have (exit 2); if it is a Compose service's, with the service that
+    /// was meant.
+    pub fn select<'a>(&self, deployment: &'a Deployment, names: &[ServiceName]) -> Result<Vec<&'a Service>, error::Error> {
+        plan::select(&deployment.manifest, names).map_err(|error| self.name_compose_service(deployment, names, error))
+    }
+
+    /// The service called `name`, as [`plan::find`] finds it.
+    ///
+    /// # Errors
+    ///
+    /// As for [`Self::select`].
+    pub fn find<'a>(&self, deployment: &'a Deployment, name: &ServiceName) -> Result<&'a Service, error::Error> {
+        let names = std::slice::from_ref(name);
+        plan::find(&deployment.manifest, name).map_err(|error| self.name_compose_service(deployment, names, error))
+    }
+
+    /// Whoever types a Compose service's name is told which service of the manifest its image is.
+    fn name_compose_service(&self, deployment: &Deployment, names: &[ServiceName], error: error::Error) -> error::Error {
+        let Some(unknown) = names.iter().find(|name| deployment.manifest.find(name).is_none()) else { return error };
+        match deployment.service_behind(unknown.as_str(), &self.image_texts()) {
+            Some(service) => {
+                error.with_hint(format!("`{unknown}` is a Compose service; in the manifest its image is `{}`", service.name))
+            }
+            None => error,
+        }
     }
 
     /// Decrypts the deployment's environment if it is there only encrypted; once, however often it is

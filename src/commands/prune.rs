@@ -1,12 +1,12 @@
 //! `prune`: removes the keep-tags of releases that no history remembers any more.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use anyhow::Result;
 
 use super::{App, Exit};
-use crate::docker::Untagged;
-use crate::model::reference::{Repository, Tag};
+use crate::docker::{ContainerFilter, ImageList, Untagged};
+use crate::model::reference::{Digest, Repository, Tag};
 use crate::model::yaml::Document;
 use crate::plan;
 use crate::report::Pruned;
@@ -41,21 +41,25 @@ pub async fn prune(app: &App, yes: bool, dry_run: bool) -> Result<Exit> {
         list.images().iter().flat_map(|image| &image.tags).filter(is_forgotten).collect();
     forgotten.sort();
     let name = |(repository, tag): &(Repository, Tag)| repository.with_tag(tag);
-    let mut report = Pruned { dry_run, removed: Vec::new(), in_use: Vec::new() };
+    let containers = docker.containers(&ContainerFilter::default()).await?;
+    let used: BTreeSet<Digest> = containers.into_iter().filter_map(|container| container.image_id).collect();
+    let (free, in_use) = divide(&list, forgotten, &used);
+    let mut report = Pruned { dry_run, removed: Vec::new(), in_use: in_use.into_iter().map(name).collect() };
     if dry_run {
-        report.removed = forgotten.into_iter().map(name).collect();
-    } else if !forgotten.is_empty() {
+        report.removed = free.into_iter().map(name).collect();
+    } else if !free.is_empty() {
         if !yes {
-            forgotten.iter().for_each(|one| app.ui.status(name(one)));
+            free.iter().for_each(|one| app.ui.status(name(one)));
         }
-        let question = format!("Remove {} keep-tags that no history remembers?", forgotten.len());
+        let question = format!("Remove {} keep-tags that no history remembers?", free.len());
         if !app.ui.confirm(&question, yes, &app.command)? {
             app.ui.status("Nothing was removed");
             return Ok(Exit::Done);
         }
-        for one in forgotten {
+        for one in free {
             match docker.untag(&one.0, &one.1).await? {
                 Untagged::Removed => report.removed.push(name(one)),
+                // A container that came meanwhile.
                 Untagged::InUse => report.in_use.push(name(one)),
                 Untagged::Absent => {}
             }
@@ -70,4 +74,56 @@ pub async fn prune(app: &App, yes: bool, dry_run: bool) -> Result<Exit> {
         }
     })?;
     Ok(Exit::Done)
+}
+
+/// What an image is called here.
+type Name = (Repository, Tag);
+
+/// Divides keep-tags into those that can go, one after the other, and those that are the last name of an
+/// image that a container, running or not, was made from: the daemon would refuse to take these.
+fn divide<'a>(list: &ImageList, forgotten: Vec<&'a Name>, used: &BTreeSet<Digest>) -> (Vec<&'a Name>, Vec<&'a Name>) {
+    let mut names: BTreeMap<&Digest, (Vec<&Name>, Vec<&Repository>)> = BTreeMap::new();
+    forgotten.into_iter().partition(|one| {
+        let Some(image) = list.by_tag(&one.0, &one.1).filter(|image| used.contains(&image.id)) else { return true };
+        let all = || (image.tags.iter().collect(), image.digests.iter().map(|(repository, _)| repository).collect());
+        let (tags, digests) = names.entry(&image.id).or_insert_with(all);
+        let is_last = tags.len() <= 1 && digests.iter().all(|repository| **repository == one.0);
+        if !is_last {
+            tags.retain(|tag| tag != one);
+            // The daemon forgets the digests of a repository with its last tag.
+            if !tags.iter().any(|(repository, _)| *repository == one.0) {
+                digests.retain(|repository| **repository != one.0);
+            }
+        }
+        !is_last
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::docker::ListedImage;
+
+    #[test]
+    fn the_last_name_of_an_image_in_use_stays() {
+        let tag = |text: &str| -> (Repository, Tag) {
+            let (repository, tag) = text.split_once(':').unwrap();
+            (format!("r.example/{repository}").parse().unwrap(), tag.parse().unwrap())
+        };
+        let divided = |tags: &[&str], digests: &[&str], forgotten: &[&str], is_used: bool| {
+            let id = Digest::of(b"image");
+            let digests = digests.iter().map(|name| (format!("r.example/{name}").parse().unwrap(), Digest::of(b"x"))).collect();
+            let image = ListedImage { id: id.clone(), tags: tags.iter().map(|text| tag(text)).collect(), digests };
+            let forgotten: Vec<(Repository, Tag)> = forgotten.iter().map(|text| tag(text)).collect();
+            let used = if is_used { BTreeSet::from([id]) } else { BTreeSet::new() };
+            let list: ImageList = std::iter::once(image).collect();
+            let (free, in_use) = divide(&list, forgotten.iter().collect(), &used);
+            (free.len(), in_use.len())
+        };
+        assert_eq!(divided(&["a:k1"], &["a"], &["a:k1"], true), (0, 1));
+        assert_eq!(divided(&["a:k1"], &["a"], &["a:k1"], false), (1, 0));
+        assert_eq!(divided(&["a:k1", "a:1.0"], &["a"], &["a:k1"], true), (1, 0), "it has another tag");
+        assert_eq!(divided(&["a:k1"], &["a", "b"], &["a:k1"], true), (1, 0), "it has another repository's digest");
+        assert_eq!(divided(&["a:k1", "b:k2"], &["a", "b"], &["a:k1", "b:k2"], true), (1, 1), "the first is not the last");
+    }
 }

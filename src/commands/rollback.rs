@@ -4,11 +4,12 @@ use anyhow::Result;
 
 use super::{App, Exit};
 use crate::deployment::Deployment;
+use crate::docker::{ContainerFilter, Docker};
 use crate::error;
 use crate::images::Wanted;
 use crate::model::manifest::{Service, Source};
-use crate::model::reference::ServiceName;
-use crate::plan::{self, Intent, Outcome, Step, Target};
+use crate::model::reference::{Reference, ServiceName};
+use crate::plan::{self, Found, Intent, Outcome, Step, Target};
 use crate::registry::ManifestName;
 use crate::report::{Changes, ReleaseView, ServiceChange};
 
@@ -20,7 +21,7 @@ use crate::report::{Changes, ReleaseView, ServiceChange};
 /// all of these nothing has changed.
 pub async fn rollback(app: &App, names: &[ServiceName], yes: bool, dry_run: bool) -> Result<Exit> {
     let deployment = app.require_manifest()?;
-    let selected = plan::select(&deployment.manifest, names)?;
+    let selected = app.select(&deployment, names)?;
     let mut steps = Vec::new();
     let mut unchanged = Vec::new();
     for service in &selected {
@@ -50,7 +51,7 @@ pub async fn rollback(app: &App, names: &[ServiceName], yes: bool, dry_run: bool
 /// As for [`rollback`]; also if neither history nor registry has the target.
 pub async fn rollback_to(app: &App, name: &ServiceName, target: &str, yes: bool, dry_run: bool) -> Result<Exit> {
     let deployment = app.require_manifest()?;
-    let service = plan::find(&deployment.manifest, name)?;
+    let service = app.find(&deployment, name)?;
     let options = Options { yes, dry_run };
     let (asked, manifest_name) = match plan::find_target(service, target)? {
         Target::Release(index) => {
@@ -72,6 +73,11 @@ pub async fn rollback_to(app: &App, name: &ServiceName, target: &str, yes: bool,
         Target::Tag(tag) => (tag.clone(), ManifestName::Tag(tag)),
         Target::Digest(digest) => (service.track_name().parse()?, ManifestName::Digest(digest)),
     };
+    if let Some(found) = running(app.docker().await?, service, target).await? {
+        app.ui.status(format!("{target} is not in the history of {}, but a container here was made from it", service.name));
+        let step = plan::advance(service, found, &Intent::Version, &app.stamp());
+        return go(app, &deployment, vec![step], Vec::new(), options).await;
+    }
     app.ui.status(format!("{target} is not in the history of {}; asking the registry", service.name));
     let platform = app.docker().await?.platform().await?.clone();
     let lookup = app.lookup(&deployment, Some(platform));
@@ -84,6 +90,27 @@ pub async fn rollback_to(app: &App, name: &ServiceName, target: &str, yes: bool,
     }
     let step = plan::advance(service, found, &Intent::Version, &app.stamp());
     go(app, &deployment, vec![step], Vec::new(), options).await
+}
+
+/// The release that `target` (a tag or a digest) names, if a container was made from it under its name. What
+/// runs may have left the history before its time, after a rollback and an advance without a restart.
+async fn running(docker: &Docker, service: &Service, target: &str) -> Result<Option<Found>> {
+    let Some(repository) = &service.image else { return Ok(None) };
+    let hex = target.strip_prefix("sha256:").unwrap_or(target);
+    let is_digest = hex.len() >= 12 && hex.bytes().all(|b| b.is_ascii_hexdigit());
+    for container in docker.containers(&ContainerFilter::default()).await? {
+        let Ok(Reference { repository: runs, tag: Some(tag), digest: Some(digest) }) = container.image.parse() else { continue };
+        let is_meant = tag.as_str() == target || (is_digest && digest.hex().starts_with(hex));
+        // A moving tag says nothing about which bytes are wanted.
+        if runs != *repository || !is_meant || service.is_moving(&tag) {
+            continue;
+        }
+        if docker.image(&repository.with_digest(&digest)).await?.is_some() {
+            let found = Found { asked: tag, version: None, digest: Some(digest), platform_digest: None, image_id: None };
+            return Ok(Some(found));
+        }
+    }
+    Ok(None)
 }
 
 #[derive(Clone, Copy)]

@@ -285,7 +285,9 @@ impl<'a> Launch<'a> {
             return started;
         }
         let health = self.health(project, started.is_err()).await?;
-        let lines: Vec<ContainerLine> = health.containers.iter().map(|judged| self.line(project, judged)).collect();
+        // Without the list, the record and the containers' own words still say most.
+        let images = LocalImages::list(self.app.docker().await?).await.unwrap_or_default();
+        let lines: Vec<ContainerLine> = health.containers.iter().map(|judged| self.line(project, judged, &images)).collect();
         report.containers.retain(|line| !lines.iter().any(|other| other.compose_service == line.compose_service));
         report.containers.extend(lines);
         let problems: Vec<String> = health.failures().flat_map(health::explain).collect();
@@ -346,8 +348,8 @@ impl<'a> Launch<'a> {
         Limits { timeout: self.options.timeout.unwrap_or(limits.timeout), ..limits }
     }
 
-    fn line(&self, project: &Project, judged: &Judged) -> ContainerLine {
-        container_line(self.tracked(project).get(&judged.service).copied(), judged, &LocalImages::default())
+    fn line(&self, project: &Project, judged: &Judged, images: &LocalImages) -> ContainerLine {
+        container_line(self.tracked(project).get(&judged.service).copied(), judged, images)
     }
 }
 
@@ -457,11 +459,10 @@ pub(super) fn show_containers(app: &App, report: &Started) {
             "pending" => Style::Yellow,
             _ => Style::Green,
         };
-        let digest = line.digest.as_deref().or(line.image_id.as_deref()).map_or("-", crate::report::short_digest);
         table.row([
             Cell::new(&line.compose_service, Style::Bold),
             Cell::plain(line.tag.as_deref().unwrap_or("-")),
-            Cell::new(digest, Style::Dim),
+            Cell::new(line.shown_digest(), Style::Dim),
             Cell::new(&line.details, style),
         ]);
     }

@@ -13,9 +13,7 @@ use super::{App, Exit, updates, version};
 use crate::docker::Docker;
 use crate::health::{self, Expectations, Limits};
 use crate::observe::LocalImages;
-use crate::report::{
-    self, ContainerLine, Health, Info, ReleaseView, Status, StatusLine, UpdateState, Updates, Versions, short_digest,
-};
+use crate::report::{self, ContainerLine, Health, Info, ReleaseView, Status, StatusLine, UpdateState, Updates, Versions};
 use crate::ui::{Cell, Style, Table, format};
 
 /// What is said in the place of recorded versions.
@@ -100,14 +98,8 @@ pub(super) async fn look(docker: &Docker, survey: &Survey, now: DateTime<Utc>) -
         true => Expectations::of(&survey.project),
         false => Expectations::from_containers(&docker.container_details(&survey.filter()).await?),
     };
-    let images = async {
-        match survey.deployment {
-            Some(_) => LocalImages::list(docker).await,
-            None => Ok(LocalImages::default()),
-        }
-    };
     let health = health::snapshot(docker, &survey.project.name, &expectations, Limits::default(), now);
-    let (health, images) = tokio::try_join!(health, images)?;
+    let (health, images) = tokio::try_join!(health, LocalImages::list(docker))?;
     let tracked = survey.tracked();
     let line = |judged: &health::Judged| {
         let service = tracked.get(&judged.service).copied();
@@ -130,6 +122,8 @@ pub(super) fn show(app: &App, status: &Status) {
         app.ui.note(format!("the project {} has no containers; `dkv start` starts it", status.project));
         return;
     }
+    let is_missing = |line: &&StatusLine| line.container.container.is_none();
+    let missing = status.containers.iter().filter(is_missing).count();
     for StatusLine { container, .. } in &status.containers {
         let Some((first, causes)) = container.problem.split_first() else { continue };
         app.ui.data_line(&[Cell::new(first, style(container))]);
@@ -143,6 +137,10 @@ pub(super) fn show(app: &App, status: &Status) {
     app.ui.table(&table(status, Utc::now(), false));
     if status.containers.iter().any(|line| line.container.as_recorded == Some(false)) {
         app.ui.hint("`dkv up` or `dkv restart` starts what the manifest says");
+    } else if missing == status.containers.len() {
+        app.ui.hint("nothing is started: `dkv start` starts everything, databases first");
+    } else if missing > 0 {
+        app.ui.hint("`dkv up` starts what has no container");
     }
 }
 
@@ -156,7 +154,6 @@ fn table(status: &Status, now: DateTime<Utc>, has_problems: bool) -> Table {
             None => container.state.clone(),
         };
         let since = container.since.as_deref().and_then(|time| time.parse().ok()).map(|since| format::age(since, now));
-        let digest = container.digest.as_deref().or(container.image_id.as_deref()).map_or("-", short_digest);
         table.row([
             Cell::new(name(status, container), Style::Bold),
             Cell::new(state, style(container)),
@@ -164,7 +161,7 @@ fn table(status: &Status, now: DateTime<Utc>, has_problems: bool) -> Table {
             Cell::plain(since.as_deref().unwrap_or("-")),
             Cell::plain(container.restarts),
             Cell::plain(container.tag.as_deref().unwrap_or("-")),
-            Cell::new(digest, Style::Dim),
+            Cell::new(container.shown_digest(), Style::Dim),
             Cell::new(notes(line, has_problems), Style::Yellow),
         ]);
     }

@@ -2,30 +2,34 @@
 
 use anyhow::Result;
 use futures_util::StreamExt as _;
+use tokio::sync::OnceCell;
 
 use super::{App, Exit};
 use crate::deployment::Deployment;
+use crate::docker::Docker;
 use crate::error;
 use crate::lookup::{self, Latest};
+use crate::model::history::Release;
 use crate::model::manifest::{DEFAULT_TRACK, Service, Source};
 use crate::model::reference::{ServiceName, Tag};
 use crate::model::version;
 use crate::plan::{self, Found, Outcome, Step};
 use crate::registry::resolve::{Evidence, Resolution};
-use crate::report::{Changes, ServiceChange, ServiceUpdate, UpdateState, Updates, short_digest};
+use crate::report::{Changes, ReleaseView, ServiceChange, ServiceUpdate, UpdateState, Updates, short_digest};
 use crate::ui::{Cell, Style, Table};
 
 /// How many services are looked up at once.
 const SERVICES_AT_ONCE: usize = 16;
 
-/// `dkv check-updates [SERVICE…]`: what `pull-latest` would change, without pulling.
+/// `dkv check-updates [SERVICE…]`: what `pull-latest` would change, without pulling. Exit 9 if some services
+/// are unknown, 5 if all are; else 10 with `exit_code` if there is something to change.
 ///
 /// # Errors
 ///
 /// No manifest (exit 3), an unknown service (exit 2).
 pub async fn check_updates(app: &App, names: &[ServiceName], exit_code: bool) -> Result<Exit> {
     let deployment = app.require_manifest()?;
-    let report = look_up(app, &deployment, &plan::select(&deployment.manifest, names)?).await;
+    let report = look_up(app, &deployment, &app.select(&deployment, names)?).await;
     let unknown = report.services.iter().filter(|one| one.state == UpdateState::Unknown).count();
     app.show(&report, |report| show(app, report))?;
     if unknown > 0 && unknown == report.services.len() {
@@ -48,14 +52,17 @@ fn nothing_known() -> error::Error {
 pub(super) async fn look_up(app: &App, deployment: &Deployment, services: &[&Service]) -> Updates {
     let lookup = app.lookup(deployment, None);
     lookup.expect(services).await;
+    // Asked for only if there is a local build, and once: a daemon that hangs does so for long.
+    let daemon = OnceCell::new();
     let checks = services.iter().map(|service| async {
         if service.source == Source::Local {
-            return ServiceUpdate::of(service, UpdateState::Local, None, "built on this host".to_owned());
+            let docker = daemon.get_or_init(|| async { app.docker().await.map_err(|error| format!("{error:#}")) }).await;
+            return local_update(app, service, docker).await;
         }
         match lookup.latest(service).await {
             Ok(latest) => {
                 let mut update = judge(service, &latest);
-                // What `latest` names is the newest; what another tag names may not be.
+                // For `latest` itself, which hardly ever lags behind, a list of tags is not worth asking for.
                 if update.newest.is_none() && service.track_name() != DEFAULT_TRACK {
                     update.newest = lookup.newest(service).await.map(|tag| tag.to_string());
                 }
@@ -65,6 +72,59 @@ pub(super) async fn look_up(app: &App, deployment: &Deployment, services: &[&Ser
         }
     });
     Updates { services: futures_util::stream::iter(checks).buffered(SERVICES_AT_ONCE).collect().await }
+}
+
+/// What `pull-latest` would make of a local build, as far as the daemon can be asked.
+async fn local_update(app: &App, service: &Service, docker: &Result<&Docker, String>) -> ServiceUpdate {
+    let local = |found: Option<&Found>, details: String| ServiceUpdate::of(service, UpdateState::Local, found, details);
+    if service.held {
+        return local(None, "built on this host; held".to_owned());
+    }
+    let found = match docker {
+        Err(why) => Err(why.clone()),
+        Ok(docker) => match lookup::track(service) {
+            Ok(track) => lookup::local(docker, service, &track).await.map_err(|error| format!("{error:#}")),
+            Err(error) => Err(format!("{error:#}")),
+        },
+    };
+    match found {
+        Ok(found) => judge_local(service, found, &app.stamp()),
+        Err(why) => local(None, format!("built on this host; what its tag names now could not be found out: {why}")),
+    }
+}
+
+/// What the image that a local build's tag names now means for its record.
+fn judge_local(service: &Service, found: Found, stamp: &plan::Stamp) -> ServiceUpdate {
+    let step = plan::advance(service, found.clone(), &plan::Intent::Latest, stamp);
+    let left = service.history.entries().iter().find(|entry| entry.rolled_back && entry.image_id == found.image_id);
+    let named = found.version.as_ref().unwrap_or(&found.asked);
+    let change = match step.outcome {
+        Outcome::Updated => match (left, service.current()) {
+            (Some(left), _) => left_by_rollback(service, left),
+            (None, None) => format!("nothing is recorded yet; `{}` is there", found.asked),
+            (None, Some(current)) => format!("`{}` names another build than the recorded {}", found.asked, current.tag),
+        },
+        Outcome::Relabelled => format!("`{}` is {named}", found.asked),
+        _ => String::new(),
+    };
+    let details = if change.is_empty() { "built on this host".to_owned() } else { format!("built on this host; {change}") };
+    let mut update = ServiceUpdate::of(service, UpdateState::Local, Some(&found), details);
+    update.available_version = found.version.as_ref().map(ToString::to_string);
+    update.would_change = step.is_change();
+    update
+}
+
+/// What is known of a release that a rollback left. Several rollbacks in a row leave one time behind, that
+/// of the last.
+fn left_by_rollback(service: &Service, left: &Release) -> String {
+    let current = service.current();
+    let name = |release: &Release| match current.is_some_and(|current| current.tag == left.tag) {
+        true => ReleaseView::from(release).short(),
+        false => release.tag.to_string(),
+    };
+    let since = current.zip(service.deployed_at.as_deref());
+    let since = since.map_or_else(String::new, |(current, when)| format!("; {} is in force since {when}", name(current)));
+    format!("{0} was left by a rollback{since}; `pull-latest` takes {0} again", name(left))
 }
 
 /// What `latest` means for a service.
@@ -91,17 +151,25 @@ fn judge(service: &Service, latest: &Latest) -> ServiceUpdate {
         let why = rejected.reason.as_deref().unwrap_or("an update found it bad");
         (UpdateState::Rejected, format!("{offered} was rejected: {why}; `--retry` takes it all the same"))
     } else if let Some(left) = known.filter(|entry| entry.rolled_back) {
-        let when = service.deployed_at.as_deref().map_or_else(String::new, |when| format!(" on {when}"));
-        (UpdateState::Behind, format!("{} was left by a rollback{when}; `pull-latest` takes it again", left.tag))
+        (UpdateState::Behind, left_by_rollback(service, left))
     } else if current.is_some_and(|current| current.tag == *offered && current.digest.is_some()) {
-        (UpdateState::Rebuilt, format!("{offered} has other bytes now"))
+        let details = if names_another_index(resolution) {
+            // The tag of the version may well be as it was; it is the tracked tag that moved.
+            let other = format!("`{}` names another index than the recorded one", found.asked);
+            format!("{other}, with the image that {offered} has for this platform")
+        } else {
+            format!("{offered} has other bytes now")
+        };
+        (UpdateState::Rebuilt, details)
     } else {
         let is_older = current.is_some_and(|current| version::is_older(offered, &current.tag));
         let older = if is_older { format!(": `{}` moved back to an older version", found.asked) } else { String::new() };
         (UpdateState::Update, format!("{current_tag} → {offered}{older}"))
     };
     let relabels = state == UpdateState::UpToDate && !details.is_empty();
-    let details = match resolution.filter(|resolution| resolution.version.is_some()).and_then(Resolution::remark) {
+    let is_told = state == UpdateState::Rebuilt && names_another_index(resolution);
+    let remark = resolution.filter(|resolution| resolution.version.is_some() && !is_told);
+    let details = match remark.and_then(Resolution::remark) {
         Some(remark) if details.is_empty() => remark,
         Some(remark) => format!("{details} ({remark})"),
         None => details,
@@ -109,13 +177,16 @@ fn judge(service: &Service, latest: &Latest) -> ServiceUpdate {
     let mut update = ServiceUpdate::of(service, state, Some(found), details);
     update.available_version = (!service.is_moving(offered)).then(|| offered.to_string());
     update.newest = resolution.and_then(|resolution| resolution.newest.as_ref()).map(ToString::to_string);
-    if update.newest.is_none() && is_same && service.track_name() == DEFAULT_TRACK {
-        update.newest.clone_from(&update.available_version);
-    }
     update.unresolved = resolution.and_then(|resolution| resolution.why_unresolved.clone());
     update.evidence = resolution.and_then(|resolution| resolution.version.as_ref()).map(|(_, evidence)| word(*evidence));
     update.would_change = relabels || matches!(state, UpdateState::Update | UpdateState::Rebuilt | UpdateState::Behind);
     update
+}
+
+/// Whether the version is known only because two indexes have one image in common.
+fn names_another_index(resolution: Option<&Resolution>) -> bool {
+    let version = resolution.and_then(|resolution| resolution.version.as_ref());
+    version.is_some_and(|(_, evidence)| *evidence == Evidence::SamePlatformDigest)
 }
 
 /// A line for each service: what is recorded, and what there is.
@@ -123,6 +194,7 @@ pub(super) fn show(app: &App, report: &Updates) {
     let mut table = Table::new(&["SERVICE", "VERSION", "DIGEST", "AVAILABLE", "DIGEST", "NEWEST", "STATE", ""]);
     for one in &report.services {
         let style = match one.state {
+            UpdateState::Local if one.would_change => Style::Yellow,
             UpdateState::UpToDate | UpdateState::Local => Style::Green,
             UpdateState::Unknown => Style::Red,
             _ => Style::Yellow,
@@ -156,7 +228,7 @@ pub(super) fn show(app: &App, report: &Updates) {
 /// make it exit 9, or 5 if nothing at all could be found out.
 pub async fn resolve_tags(app: &App, names: &[ServiceName], dry_run: bool) -> Result<Exit> {
     let deployment = app.require_manifest()?;
-    let services = plan::select(&deployment.manifest, names)?;
+    let services = app.select(&deployment, names)?;
     if !dry_run {
         deployment.check_writable(&app.store)?;
     }
@@ -195,8 +267,7 @@ pub async fn resolve_tags(app: &App, names: &[ServiceName], dry_run: bool) -> Re
     }
     app.show(&report, |report| {
         for change in &report.services {
-            let tag =
-                |view: &Option<crate::report::ReleaseView>| view.as_ref().map_or("nothing", |view| view.tag.as_str()).to_owned();
+            let tag = |view: &Option<ReleaseView>| view.as_ref().map_or("nothing", |view| view.tag.as_str()).to_owned();
             match change.outcome {
                 Outcome::Relabelled => {
                     app.ui.data(format!(
@@ -369,5 +440,6 @@ async fn docker_login(host: &str, credentials: &crate::registry::Credentials) ->
     if output.status.success() {
         return Ok(());
     }
-    Err(failed(String::from_utf8_lossy(&output.stderr).trim().to_owned()).into())
+    // A credential store that fails has its output told by `docker login`, and the login was its input.
+    Err(failed(credentials.redact(String::from_utf8_lossy(&output.stderr).trim())).into())
 }

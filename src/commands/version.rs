@@ -4,7 +4,6 @@ use anyhow::Result;
 
 use super::{App, Exit};
 use crate::model::reference::ServiceName;
-use crate::plan;
 use crate::report::{Histories, Versions, short_digest};
 use crate::ui::{Cell, Style, Table};
 
@@ -15,7 +14,7 @@ use crate::ui::{Cell, Style, Table};
 /// No manifest (exit 3), an unknown service (exit 2).
 pub fn version(app: &App, names: &[ServiceName]) -> Result<Exit> {
     let deployment = app.require_manifest()?;
-    let report = Versions::of(&plan::select(&deployment.manifest, names)?);
+    let report = Versions::of(&app.select(&deployment, names)?);
     app.show(&report, |report| show_versions(app, report))?;
     Ok(Exit::Done)
 }
@@ -61,7 +60,7 @@ pub(super) fn show_versions(app: &App, report: &Versions) {
 /// As for [`version`].
 pub fn history(app: &App, names: &[ServiceName]) -> Result<Exit> {
     let deployment = app.require_manifest()?;
-    let report = Histories::of(&plan::select(&deployment.manifest, names)?);
+    let report = Histories::of(&app.select(&deployment, names)?);
     app.show(&report, |report| {
         let mut table = Table::new(&["SERVICE", "VERSION", "DIGEST", "DEPLOYED", "BY", ""]);
         for service in &report.services {

@@ -53,6 +53,11 @@ pub(super) fn is_not_found(error: &ClientError) -> bool {
 pub(super) fn explain(endpoint: &Endpoint, what: &str, failure: &ClientError, patience: Duration) -> Error {
     match failure {
         ClientError::RequestTimeoutError => silent(endpoint, patience),
+        // Every daemon says why; a proxy, or another server at the same address, may not.
+        ClientError::DockerResponseServerError { status_code, message } if message.trim().is_empty() => {
+            let message = format!("what answers at {endpoint} did not {what}: HTTP status {status_code}, without a reason");
+            error::docker(message).with_hint(format!("no Docker daemon says so little; {}", correction(endpoint)))
+        }
         ClientError::DockerResponseServerError { message, .. } | ClientError::DockerStreamError { error: message } => {
             let error = error::docker(format!("the daemon at {endpoint} could not {what}: {}", display_safe(message)));
             match endpoint.api_version {
@@ -68,10 +73,13 @@ pub(super) fn explain(endpoint: &Endpoint, what: &str, failure: &ClientError, pa
         other => {
             let reason = display_safe(&root_cause(other));
             let hint = match &endpoint.target {
-                Target::Ssh { host, .. } => {
-                    format!("check that `ssh {host} docker version` works without asking for a password")
+                target @ Target::Ssh { .. } => {
+                    format!("check that `{} docker version` works without asking for a password", ssh_command(target))
                 }
-                _ => "see whether it is running and what it logged: `systemctl status docker`, `journalctl -u docker`".to_owned(),
+                Target::Tcp { .. } => format!("see whether it is a Docker daemon, and runs; {}", correction(endpoint)),
+                Target::Unix(_) => {
+                    "see whether it is running and what it logged: `systemctl status docker`, `journalctl -u docker`".to_owned()
+                }
             };
             error::docker(format!("the daemon at {endpoint} broke off when asked to {what}: {reason}")).with_hint(hint)
         }
@@ -93,16 +101,31 @@ fn unreachable(endpoint: &Endpoint, failure: &io::Error) -> Error {
              or run dkv with sudo",
             path.display()
         ),
-        (_, Source::Default) => "the daemon is not running: start it with `sudo systemctl start docker`".to_owned(),
-        (_, Source::HostVariable) => {
+        _ => correction(endpoint),
+    };
+    error::docker(message).with_hint(hint)
+}
+
+/// What can be done about a daemon that is not there, by who named it.
+fn correction(endpoint: &Endpoint) -> String {
+    match &endpoint.source {
+        Source::Default => "the daemon is not running: start it with `sudo systemctl start docker`".to_owned(),
+        Source::HostVariable => {
             format!("DOCKER_HOST is set to {endpoint}: correct it, unset it, or start the daemon that it names")
         }
-        (_, source) => format!(
+        source => format!(
             "{source} names {endpoint}: start that daemon, or choose another context (`docker context ls`, \
              `docker context use`)"
         ),
-    };
-    error::docker(message).with_hint(hint)
+    }
+}
+
+/// The `ssh` that leads to the daemon, as one would type it.
+fn ssh_command(target: &Target) -> String {
+    let Target::Ssh { user, host, port, .. } = target else { return String::new() };
+    let port = port.map_or_else(String::new, |port| format!("-p {port} "));
+    let user = user.as_deref().map_or_else(String::new, |user| format!("{}@", display_safe(user)));
+    format!("ssh {port}{user}{host}")
 }
 
 /// The innermost cause of a failure, which is the one that says something.

@@ -164,6 +164,30 @@ async fn absent_refused_and_forbidden_sockets_get_hints_of_their_own() {
     assert!(hint.contains("usermod -aG docker") && !hint.contains("chmod"), "{hint}");
 }
 
+#[test]
+fn an_answer_without_a_reason_and_a_broken_ssh_have_a_next_step() {
+    let at = |address: &str| {
+        let settings = Settings { host: Some(address.to_owned()), ..Settings::default() };
+        Endpoint::resolve(&settings).unwrap()
+    };
+    let empty = bollard::errors::Error::DockerResponseServerError { status_code: 502, message: " \n".to_owned() };
+    let error = failure::explain(&at("tcp://10.0.0.1:2375"), "greet the daemon", &empty, Duration::ZERO);
+    assert!(error.to_string().ends_with("HTTP status 502, without a reason"), "{error}");
+    assert!(error.hint().unwrap().contains("DOCKER_HOST is set to tcp://10.0.0.1:2375"), "{error:?}");
+
+    let broken = || bollard::errors::Error::IOError { err: std::io::Error::other("closed") };
+    for (address, command) in [
+        ("ssh://ada@host", "`ssh ada@host docker version`"),
+        ("ssh://ada@host:2222", "`ssh -p 2222 ada@host docker version`"),
+        ("ssh://host", "`ssh host docker version`"),
+    ] {
+        let error = failure::explain(&at(address), "greet the daemon", &broken(), Duration::ZERO);
+        assert!(error.hint().unwrap().contains(command), "{error:?}");
+    }
+    let error = failure::explain(&at("tcp://h:1"), "greet the daemon", &broken(), Duration::ZERO);
+    assert!(error.hint().unwrap().contains("DOCKER_HOST"), "{error:?}");
+}
+
 #[tokio::test]
 async fn a_forbidden_socket_is_told_from_an_absent_daemon() {
     if rustix::process::geteuid().is_root() {

@@ -1,6 +1,7 @@
 //! The version manifest: what it says, read strictly from what the old tool and its wizard wrote
 //! (schema 1.0) and from our own schema 1.1, and the edits that record a change in it.
 
+mod keys;
 mod read;
 #[cfg(test)]
 mod tests;
@@ -207,7 +208,7 @@ pub struct Service {
     pub env_tag: Option<String>,
     /// A further variable that gets the image.
     pub env_image: Option<String>,
-    /// A regular-expression-free pattern of what counts as a version: `*` and `?` stand for characters.
+    /// A pattern of what counts as a version: `*` stands for any characters, `?` for one; no regular expression.
     pub version_pattern: Option<String>,
     /// How long it may take to become healthy.
     pub health_timeout: Option<Duration>,

@@ -31,6 +31,12 @@ const HELPER_DEADLINE: Duration = Duration::from_secs(10);
 /// The most bytes that a credential helper may print.
 const HELPER_LIMIT: u64 = 64 * 1024;
 
+/// What the helpers' own library says for "none"; on standard output, as it says everything.
+const NO_CREDENTIALS: &str = "credentials not found in native keychain";
+
+/// What else their library says by itself, and so the only output of a failing helper that is shown.
+const HARMLESS: [&str; 2] = ["no credentials server URL", "no credentials username"];
+
 /// A text that never prints.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Secret(String);
@@ -79,14 +85,18 @@ pub enum Login {
 }
 
 impl Credentials {
-    /// `text` without the secret, in case that a server repeats it.
-    pub(super) fn redact(&self, text: &str) -> String {
-        let secret = match &self.login {
-            Login::Password { password, .. } => password,
-            Login::IdentityToken(token) => token,
+    /// `text` without the secret, in case that a server or a program repeats it.
+    #[must_use]
+    pub fn redact(&self, text: &str) -> String {
+        let (secret, encoded) = match &self.login {
+            Login::Password { username, password } => {
+                let pair = format!("{username}:{}", password.0);
+                (password, base64::engine::general_purpose::STANDARD.encode(pair))
+            }
+            Login::IdentityToken(token) => (token, base64::engine::general_purpose::STANDARD.encode(&token.0)),
         };
         // What is shorter than this may well be part of ordinary words, and is no secret worth the name.
-        if secret.0.len() < 4 { text.to_owned() } else { text.replace(&secret.0, "***") }
+        if secret.0.len() < 4 { text.to_owned() } else { text.replace(&secret.0, "***").replace(&encoded, "***") }
     }
 }
 
@@ -268,17 +278,21 @@ async fn ask_helper(name: &str, server: &str, search_path: Option<&OsStr>, deadl
     }
     let program = format!("docker-credential-{name}");
     let path = executable(&program, search_path).ok_or_else(|| format!("{program} is not installed"))?;
-    let (is_success, output) = match tokio::time::timeout(deadline, run_helper(&path, server)).await {
+    let (status, output) = match tokio::time::timeout(deadline, run_helper(&path, server)).await {
         Ok(result) => result.map_err(|error| format!("{program} failed: {error}"))?,
         Err(_) => return Err(format!("{program} gives no answer within {} s", deadline.as_secs())),
     };
-    if !is_success {
+    if !status.success() {
         let said = String::from_utf8_lossy(&output);
-        // What the helpers' own library says for "none", and only on standard output.
-        if said.contains("credentials not found in native keychain") {
+        if said.contains(NO_CREDENTIALS) {
             return Ok(None);
         }
-        return Err(format!("{program} failed: {}", printable(&said)));
+        // A helper may print the login and fail all the same: nothing of its output is shown that is not ours.
+        if let Some(known) = HARMLESS.iter().find(|known| said.contains(**known)) {
+            return Err(format!("{program} failed: {known}"));
+        }
+        let by_hand = format!("`echo {} | {program} get`", printable(server));
+        return Err(format!("{program} failed with {status}; {by_hand} shows what it says"));
     }
     // Its output may hold the secret even when it is garbage, so that none of it is shown.
     let answer: HelperAnswer =
@@ -298,8 +312,8 @@ fn executable(program: &str, search_path: Option<&OsStr>) -> Option<PathBuf> {
 }
 
 /// Runs a helper in a process group of its own, which is killed as a whole if this future is dropped.
-/// Returns whether it succeeded, and its output.
-async fn run_helper(program: &Path, server: &str) -> std::io::Result<(bool, Vec<u8>)> {
+/// Returns how it ended, and its output.
+async fn run_helper(program: &Path, server: &str) -> std::io::Result<(std::process::ExitStatus, Vec<u8>)> {
     let mut child = Command::new(program)
         .arg("get")
         .stdin(Stdio::piped())
@@ -324,7 +338,7 @@ async fn run_helper(program: &Path, server: &str) -> std::io::Result<(bool, Vec<
     }
     let status = child.wait().await?;
     group.has_ended();
-    Ok((status.success(), output))
+    Ok((status, output))
 }
 
 #[cfg(test)]
@@ -420,7 +434,9 @@ mod tests {
     async fn bad_helpers_are_problems() {
         let directory = tempfile::tempdir().unwrap();
         helper(directory.path(), "garbage", "echo s3cret");
-        helper(directory.path(), "fails", "printf 'no\\033[31m access'; exit 2");
+        helper(directory.path(), "fails", r#"printf '{"Username":"u","Secret":"s3cret"}'; exit 2"#);
+        helper(directory.path(), "killed", "echo s3cret; kill -9 $$");
+        helper(directory.path(), "nameless", "echo 'no credentials username, s3cret'; exit 1");
         helper(directory.path(), "endless", "yes");
         let ask = async |name| {
             let path = Some(directory.path().as_os_str());
@@ -428,7 +444,11 @@ mod tests {
         };
         let garbage = ask("garbage").await;
         assert!(garbage.contains("docker-credential-garbage") && !garbage.contains("s3cret"), "{garbage}");
-        assert_eq!(ask("fails").await, "docker-credential-fails failed: no [31m access");
+        let by_hand = "`echo r.example | docker-credential-fails get` shows what it says";
+        assert_eq!(ask("fails").await, format!("docker-credential-fails failed with exit status: 2; {by_hand}"));
+        let killed = ask("killed").await;
+        assert!(killed.contains("failed with signal: 9") && !killed.contains("s3cret"), "{killed}");
+        assert_eq!(ask("nameless").await, "docker-credential-nameless failed: no credentials username");
         assert!(ask("endless").await.contains("64 KiB"));
         assert!(ask("missing").await.contains("not installed"));
         assert!(ask("../garbage").await.contains("no name"));

@@ -27,6 +27,9 @@ pub struct Lock {
     file: File,
 }
 
+/// What the lock is called that children share.
+pub(super) const OPERATION: &str = "operation";
+
 /// How often a held lock is tried again.
 const RETRY: Duration = Duration::from_millis(15);
 
@@ -53,7 +56,7 @@ impl Lock {
                 Err(TryLockError::WouldBlock) => {}
                 Err(TryLockError::Error(source)) => return Err(super::cannot_write(path, &source).into()),
             }
-            let holder = describe(&mut file);
+            let holder = describe(&mut file, what == OPERATION);
             if Instant::now() >= deadline {
                 let message = format!("the {what} lock of this deployment is held by {holder}");
                 let waited = wait.timeout.as_secs();
@@ -92,18 +95,29 @@ impl Lock {
     pub(super) fn holder(path: &Path) -> Option<String> {
         let mut file = File::open(path).ok()?;
         match file.try_lock_shared() {
-            Err(TryLockError::WouldBlock) => Some(describe(&mut file)),
+            Err(TryLockError::WouldBlock) => Some(describe(&mut file, true)),
             Ok(()) | Err(TryLockError::Error(_)) => None,
         }
     }
 }
 
-/// What the holder wrote about itself.
-fn describe(file: &mut File) -> String {
+/// What the holder wrote about itself. One that was killed may have left Compose behind, which holds the
+/// operation lock for as long as it runs.
+fn describe(file: &mut File, is_operation: bool) -> String {
     let mut text = String::new();
     let read = file.rewind().and_then(|()| file.take(200).read_to_string(&mut text));
     match (read, text.trim()) {
+        (Ok(_), note) if is_operation && has_ended(note) => {
+            format!("Compose, which was started by `{}`, which has ended,", note.escape_debug())
+        }
         (Ok(_), note) if !note.is_empty() => format!("`{}`", note.escape_debug()),
         _ => "another dkv".to_owned(),
     }
+}
+
+/// Whether the process that a holder's note names is gone.
+fn has_ended(note: &str) -> bool {
+    let id = note.rsplit_once("(process ").and_then(|(_, rest)| rest.strip_suffix(')')?.parse().ok());
+    let Some(id) = id.and_then(rustix::process::Pid::from_raw) else { return false };
+    rustix::process::test_kill_process(id) == Err(rustix::io::Errno::SRCH)
 }

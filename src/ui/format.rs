@@ -50,13 +50,14 @@ pub fn duration(length: Duration) -> String {
     }
 }
 
-/// How long before `now` something was: `just now`, `1 minute ago`, `3 days ago`; `in 2 hours` when
+/// How long before `now` something was: `just now`, `12 seconds ago`, `3 days ago`; `in 2 hours` when
 /// the clock that wrote it was ahead.
 #[must_use]
 pub fn age(then: DateTime<Utc>, now: DateTime<Utc>) -> String {
     let seconds = now.signed_duration_since(then).num_seconds();
     let (count, unit) = match seconds.unsigned_abs() {
-        0..60 => return "just now".to_owned(),
+        0..10 => return "just now".to_owned(),
+        past @ 10..60 => (past, "second"),
         past @ 60..3600 => (past / 60, "minute"),
         past @ 3600..86_400 => (past / 3600, "hour"),
         past @ 86_400..2_592_000 => (past / 86_400, "day"),
@@ -110,8 +111,10 @@ mod tests {
     fn ages_are_seen_from_now() {
         let now: DateTime<Utc> = "2026-01-12T12:00:00Z".parse().unwrap();
         for (then, text) in [
-            ("2026-01-12T11:59:30Z", "just now"),
-            ("2026-01-12T12:00:30Z", "just now"),
+            ("2026-01-12T11:59:51Z", "just now"),
+            ("2026-01-12T12:00:09Z", "just now"),
+            ("2026-01-12T11:59:30Z", "30 seconds ago"),
+            ("2026-01-12T12:00:30Z", "in 30 seconds"),
             ("2026-01-12T11:59:00Z", "1 minute ago"),
             ("2026-01-12T10:00:00Z", "2 hours ago"),
             ("2026-01-09T12:00:00Z", "3 days ago"),

@@ -233,9 +233,9 @@ fn draw(bars: &MultiProgress, block: &mut Vec<ProgressBar>, lines: &[String]) {
     }
 }
 
-/// The lines that differ from those in their places before.
+/// The lines that were not there before; one that only moved up or down says nothing new.
 fn changed<'a>(before: &'a [String], now: &'a [String]) -> impl Iterator<Item = &'a String> {
-    now.iter().enumerate().filter(|(index, line)| before.get(*index) != Some(line)).map(|(_, line)| line)
+    now.iter().filter(|line| !before.contains(line))
 }
 
 #[cfg(test)]
@@ -260,6 +260,7 @@ mod tests {
         let lines = |text: &str| text.split(' ').map(str::to_owned).collect::<Vec<_>>();
         let told = |before: &str, now: &str| changed(&lines(before), &lines(now)).cloned().collect::<Vec<_>>();
         assert_eq!(told("a b c", "a x c d"), ["x", "d"]);
+        assert_eq!(told("a b c", "c a d b"), ["d"]);
         assert!(told("a b", "a").is_empty());
     }
 }

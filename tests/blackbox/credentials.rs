@@ -159,9 +159,11 @@ fn a_broken_helper_is_told_and_costs_a_public_registry_nothing() {
     registry.push(Image::new("web").tag("1.42").tag("latest"));
     let deployment = deployment(&registry.repository("web"));
     let garbage = format!("#!/bin/sh\necho 'not json {SENTINEL}'\n");
+    let leaking = format!("#!/bin/sh\necho '{{\"Username\":\"{USER}\",\"Secret\":\"{SENTINEL}\"}}'\nexit 3\n");
     for (script, why) in [
         (Some(garbage.as_str()), "gives an answer that is no login"),
-        (Some("#!/bin/sh\necho 'no keyring'\nexit 1\n"), "no keyring"),
+        (Some(leaking.as_str()), "failed with exit status: 3"),
+        (Some("#!/bin/sh\necho 'no credentials server URL'\nexit 1\n"), "no credentials server URL"),
         (None, "is not installed"),
     ] {
         if let Some(script) = script {

@@ -213,11 +213,15 @@ fn failures_are_json_too_and_controls_of_a_registrys_text_are_not_obeyed() {
         (&["rollback", "--json"], 3),
         (&["version-pull", "web", "9.9", "--json"], 5),
         (&["-C", "/nonexistent", "version", "--json"], 2),
+        (&["rollback-service", "--json"], 2),
+        (&["pull-latst", "--json"], 2),
+        (&["--json", "pull", "--jobs", "0"], 2),
     ] {
         let outcome = deployment.dkv(args.iter().copied()).exit(code);
         let json = outcome.json();
         assert_eq!((json["schema"].as_u64(), json["error"]["exit_code"].as_i64()), (Some(1), Some(i64::from(code))), "{args:?}");
         assert!(json["error"]["message"].as_str().is_some_and(|text| !text.is_empty()));
+        outcome.stderr_contains("error: ");
     }
     let body = "{\"errors\":[{\"code\":\"DENIED\",\"message\":\"\\u001b[2J\\u001b]0;owned\\u0007 no\"}]}";
     let response = crate::support::http::Response::new(403, "application/json", body);

@@ -94,7 +94,7 @@ fn every_target_of_the_guide_is_one_dkv_command() {
         ("build", "build"),
         ("update", "update"),
         ("update-safe", "update-safe"),
-        ("resolve-tags", "resolve-tags"),
+        ("resolve-tags", "resolve-tags -- "),
         ("generate-env", "generate-env"),
         ("migrate-versions", "migrate-versions"),
         ("migrate-versions YES=1", "migrate-versions --yes"),
@@ -106,10 +106,16 @@ fn every_target_of_the_guide_is_one_dkv_command() {
         ("version", "version -- "),
         ("version-history", "version-history -- "),
         ("version-history SERVICE=req_router", "version-history -- req_router"),
-        ("check-updates", "check-updates"),
+        ("check-updates", "check-updates -- "),
         ("help-version", "help-version"),
-        ("rollback", "rollback"),
-        ("rollback YES=1", "rollback --yes"),
+        ("rollback", "rollback -- "),
+        ("rollback YES=1", "rollback --yes -- "),
+        ("rollback SERVICE=taskservice YES=1", "rollback --yes -- taskservice"),
+        ("rollback YES=yes", "rollback --yes -- "),
+        ("rollback YES=0", "rollback -- "),
+        ("rollback YES=no", "rollback -- "),
+        ("rollback-service SERVICE=taskservice YES=false", "rollback-service -- taskservice"),
+        ("resolve-tags SERVICE=taskservice", "resolve-tags -- taskservice"),
         ("rollback-service SERVICE=taskservice", "rollback-service -- taskservice"),
         ("rollback-to SERVICE=taskservice TAG=1.41", "rollback-to -- taskservice 1.41"),
         ("version-pull SERVICE=taskservice TAG=1.42", "version-pull -- taskservice 1.42"),
@@ -149,10 +155,23 @@ fn whatever_is_given_for_service_and_tag_reaches_dkv_as_it_is() {
         let args = [format!("SERVICE={nasty}"), format!("TAG={nasty}"), format!("REASON={nasty}")];
         let made = calls(&deployment, &["version-set", &args[0], &args[1], &args[2]]);
         assert_eq!(made, [["version-set", &format!("--reason={nasty}"), "--", nasty, nasty]], "{nasty}");
-        for target in ["up", "rollback-service"] {
-            calls(&deployment, &[target, &args[0], &args[1], &format!("YES={nasty}")]);
+        for target in ["rollback", "rollback-service"] {
+            let made = calls(&deployment, &[target, &args[0], &args[1], &format!("YES={nasty}")]);
+            assert_eq!(made, [[target, "--", nasty]], "{nasty} is no yes");
+        }
+        // What is about everything is not done for somebody who named one service.
+        for target in ["down", "restart", "migrate-versions"] {
+            let _ = fs::remove_file(deployment.path("calls"));
+            deployment.command(&program("make"), ["-s", target, &args[0]]).exit(2).stderr_contains("takes no SERVICE");
+            assert!(!deployment.exists("calls"), "{target} {nasty}");
         }
         assert!(!deployment.exists("canary"), "{nasty}");
+    }
+    // A script's empty variable does not come to mean every service.
+    for given in ["SERVICE=", "SERVICE= "] {
+        let _ = fs::remove_file(deployment.path("calls"));
+        deployment.command(&program("make"), ["-s", "rollback", "YES=1", given]).exit(2).stderr_contains("SERVICE is empty");
+        assert!(!deployment.exists("calls"), "{given:?}");
     }
     // The real dkv refuses what is no tag.
     let refused = deployment.dkv(["version-pull", "--", "web", "$(: >canary)"]).exit(2);

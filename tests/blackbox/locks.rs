@@ -1,7 +1,7 @@
 //! Several writers: other dkvs, editors, and processes that die.
 
 use std::fs::{self, File};
-use std::io::Write as _;
+use std::io::{Seek as _, Write as _};
 use std::thread;
 use std::time::Duration;
 
@@ -66,6 +66,29 @@ fn the_state_lock_is_waited_for_and_readers_take_none() {
     waiting.wait_for_output("4711");
     lock.unlock().unwrap();
     waiting.exit(0);
+}
+
+/// A dkv that is killed leaves Compose behind, which holds the lock until it has done its work.
+#[test]
+fn a_killed_holder_is_not_said_to_be_at_work() {
+    let registry = Registry::start();
+    registry.push(Image::new("web").tag("latest"));
+    let deployment = product("orphan", &["web".to_owned()], |name| registry.repository(name));
+    deployment.dkv(["generate-env"]).exit(0);
+    let path = deployment.path(".version-backups/.operation.lock");
+    let mut lock = File::options().write(true).create(true).truncate(true).open(path).unwrap();
+    lock.lock().unwrap();
+    let mut gone = std::process::Command::new("true").spawn().unwrap();
+    gone.wait().unwrap();
+    writeln!(lock, "dkv update-safe (process {})", gone.id()).unwrap();
+    deployment.dkv(["down", "--lock-timeout", "0"]).exit(4).stderr_contains(&format!(
+        "is held by Compose, which was started by `dkv update-safe (process {})`, which has ended",
+        gone.id()
+    ));
+    lock.set_len(0).unwrap();
+    lock.rewind().unwrap();
+    writeln!(lock, "dkv update-safe (process {})", std::process::id()).unwrap();
+    deployment.dkv(["down", "--lock-timeout", "0"]).exit(4).stderr_contains("is held by `dkv update-safe");
 }
 
 #[test]

@@ -114,6 +114,45 @@ fn the_json_of_every_command_has_schema_and_command() {
 }
 
 #[test]
+fn a_compose_services_name_leads_to_the_service_that_was_meant() {
+    let deployment = Deployment::new("name");
+    deployment.write(
+        "version-manifest.yaml",
+        "schema_version: '1.1'\nservices:\n  product_bot:\n    image: r.example/bot\n  api:\n    image: r.example/api\n    \
+         compose_services: [front]\n  worker:\n    image: r.example/w\n    env_tag: VERSION\n",
+    );
+    deployment.write(
+        "docker-compose.yml",
+        "services:\n  bot: {image: 'r.example/bot:1'}\n  front: {image: 'r.example/x:1'}\n  jobs: {image: 'other:${VERSION:-1}'}\n",
+    );
+    for (name, service) in [("bot", "product_bot"), ("front", "api"), ("jobs", "worker")] {
+        for command in ["version-history", "version", "check-updates", "rollback", "resolve-tags"] {
+            let hint = format!("`{name}` is a Compose service; in the manifest its image is `{service}`");
+            deployment.dkv([command, name]).exit(2).stderr_contains(&hint);
+        }
+    }
+    deployment.dkv(["version", "nothing"]).exit(2).stderr_contains("the manifest has product_bot, api, worker");
+}
+
+#[test]
+fn what_a_manifest_says_in_vain_is_told_once_with_its_place() {
+    let deployment = Deployment::new("typo");
+    let text =
+        "schema_version: '1.1'\nservices:\n  web:\n    image: r.example/web\n    current_tag: '1'\n    helth_timeout: 5s\n";
+    deployment.write("version-manifest.yaml", text);
+    deployment.dkv(["version"]).exit(0).stderr_contains("line 6, column 5").stderr_contains("did you mean `health_timeout`?");
+    // A command that writes reads twice.
+    let written = deployment.dkv(["generate-env"]).exit(0);
+    assert_eq!(written.stderr.matches("helth_timeout").count(), 1, "{written}");
+    deployment.write("version-manifest.yaml", &text.replace("helth_timeout: 5s", "version_pattern: '^v[0-9]+$'"));
+    let refused = deployment.dkv(["version"]).exit(3);
+    refused.stderr_contains("line 6, column 22").stderr_contains("no regular expression").stderr_contains("hint:");
+    std::fs::remove_file(deployment.path("version-manifest.yaml")).unwrap();
+    std::fs::create_dir(deployment.path("version-manifest.yaml")).unwrap();
+    deployment.dkv(["version"]).exit(3).stderr_contains("is a directory").stderr_contains("hint:");
+}
+
+#[test]
 fn help_is_there_grouped_and_with_examples() {
     let deployment = Deployment::new("help");
     let help = deployment.dkv(["help-version"]).exit(0);

@@ -146,6 +146,36 @@ fn only_services_with_an_earlier_release_move_and_the_others_are_named() {
     assert_eq!(json.code(), Some(5), "{json}");
 }
 
+/// An advance after a rollback evicts what the rollback left, although that is what still runs.
+#[test]
+fn what_runs_can_be_gone_back_to_although_the_history_has_lost_it() {
+    let mut registry = Registry::start();
+    let deployment = Deployment::new("evicted");
+    deployment.write_product(&[("web", registry.repository("web"))]);
+    let mut running = String::new();
+    for version in ["1.0", "2.0", "3.0", "4.0", "5.0"] {
+        running = registry.push(Image::new("web").tag(version)).digest;
+        deployment.dkv(["version-pull", "web", version]).exit(0);
+    }
+    registry.push(Image::new("web").tag("1.3"));
+    deployment.dkv(["up", "--no-wait"]).exit(0);
+    deployment.dkv(["rollback", "web", "-y"]).exit(0);
+    deployment.dkv(["version-pull", "web", "1.3"]).exit(0);
+    let history = deployment.manifest_data()["history"]["web"].clone();
+    assert!(history.as_array().unwrap().iter().all(|entry| entry["tag"] != "5.0"), "{history}");
+
+    registry.stop();
+    for target in ["5.0", &running[7..19]] {
+        let plan = deployment.dkv(["rollback-to", "web", target, "--dry-run", "--json"]).exit(0).json();
+        assert_eq!(
+            (&plan["services"][0]["to"]["tag"], &plan["services"][0]["to"]["digest"]),
+            (&"5.0".into(), &running.as_str().into())
+        );
+    }
+    deployment.dkv(["rollback-to", "web", "5.0", "-y"]).exit(0).stderr_contains("nothing needs restarting");
+    deployment.dkv(["rollback-to", "web", "6.0", "-y"]).exit(5);
+}
+
 #[test]
 fn what_was_pruned_is_pulled_by_its_digest_and_what_is_gone_everywhere_stops_everything() {
     let mut registry = Registry::start();

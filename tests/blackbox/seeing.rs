@@ -490,3 +490,23 @@ fn waiting_for_a_lock_and_for_an_answer_can_be_interrupted() {
     asking.exit(130).stdout_contains("interrupted; nothing was changed");
     assert_eq!(deployment.manifest(), before);
 }
+
+/// An image's ID is no digest, and looks like one in a table.
+#[test]
+fn tables_show_only_digests_as_digests() {
+    let registry = Registry::start();
+    let pushed = registry.push(Image::new("web").tag("1.0"));
+    let deployment = Deployment::new("digest");
+    let local = format!("{}-local", deployment.project());
+    let id = deployment.load(&local, Image::new("local").tag("1.0"));
+    deployment.write(
+        "docker-compose.yml",
+        &format!("services:\n  web: {{image: '{}:1.0'}}\n  local: {{image: '{local}:1.0'}}\n", registry.repository("web")),
+    );
+    for command in [&["up"][..], &["status"], &["restart"]] {
+        let text = deployment.dkv(command.iter().copied()).exit(0);
+        text.stdout_contains(&pushed.digest[7..19]).stdout_lacks(&pushed.image_id()[7..19]).stdout_lacks(&id[7..19]);
+    }
+    deployment.dkv(["down"]).exit(0);
+    deployment.dkv(["status"]).exit(0).stderr_contains("`dkv start`");
+}

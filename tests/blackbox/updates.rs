@@ -38,7 +38,9 @@ fn up_to_date_then_an_update_then_rebuilt() {
     deployment.dkv(["pull-latest", "--no-pull"]).exit(0);
 
     let same = entry(&check(0), "web");
-    assert_eq!((&same["state"], &same["tag"], &same["newest"]), (&"up-to-date".into(), &"1.42".into(), &"1.42".into()));
+    assert_eq!((&same["state"], &same["tag"]), (&"up-to-date".into(), &"1.42".into()));
+    // A higher version may well be there: nobody has looked.
+    assert_eq!(same["newest"], Value::Null);
     deployment.dkv(["check-updates"]).exit(0).stdout_contains("up to date");
 
     let new = registry.push(Image::new("web").tag("1.43").tag("latest"));
@@ -99,8 +101,10 @@ fn held_local_and_rejected_are_no_offers() {
     assert!(text.contains("held") && text.contains("1.42"), "{text}");
 
     let local = deployment("bot", &["source: local", "current_tag: latest"]);
-    let (one, _) = check(&local, 0);
-    assert_eq!(one["state"], "local");
+    let none = ["check-updates", "--exit-code", "--json"];
+    let one = entry(&local.dkv(none).env("DOCKER_HOST", "unix:///nonexistent.sock").exit(0), "web");
+    assert_eq!((&one["state"], &one["would_change"]), (&"local".into(), &false.into()));
+    assert!(one["details"].as_str().unwrap().contains("could not be found out: cannot reach"), "{one}");
 
     let rejected = deployment(&repository, &[&tag, &digest]);
     let record = format!(
@@ -135,7 +139,72 @@ fn a_rollback_by_hand_is_behind_by_choice() {
         .dkv(["check-updates"])
         .exit(0)
         .stdout_contains("behind by choice")
-        .stdout_contains("1.42 was left by a rollback on 2026-02-03");
+        .stdout_contains("1.42 was left by a rollback; 1.41 is in force since 2026-02-03T04:05:06Z");
+}
+
+/// Several rollbacks leave one time behind, that of the last: it is not called that of the first.
+#[test]
+fn what_two_rollbacks_left_is_not_given_the_time_of_the_second() {
+    let registry = Registry::start();
+    for version in ["1.40", "1.41", "1.42"] {
+        registry.push(Image::new("web").tag(version).tag("latest"));
+    }
+    let deployment = deployment(&registry.repository("web"), &[]);
+    for version in ["1.40", "1.41"] {
+        deployment.dkv(["version-pull", "web", version]).exit(0);
+    }
+    deployment.dkv(["pull-latest"]).exit(0);
+    for time in ["2026-02-03T04:05:06Z", "2026-03-04T05:06:07Z"] {
+        deployment.dkv(["rollback", "-y"]).env("DKV_NOW", time).exit(0);
+    }
+    let one = entry(&deployment.dkv(["check-updates", "--json"]).exit(0), "web");
+    assert_eq!(
+        one["details"],
+        "1.42 was left by a rollback; 1.40 is in force since 2026-03-04T05:06:07Z; `pull-latest` takes 1.42 again"
+    );
+}
+
+/// `pull-latest` records what the tag of a local build names; so there is something to tell.
+#[test]
+fn a_local_build_that_pull_latest_would_record_is_told() {
+    let deployment = Deployment::new("local");
+    let repository = format!("{}-bot", deployment.project());
+    deployment.write("version-manifest.yaml", &manifest(&repository, &["source: local"]));
+    let check = |code| entry(&deployment.dkv(["check-updates", "--exit-code", "--json"]).exit(code), "web");
+    let missing = check(0);
+    assert!(missing["details"].as_str().unwrap().contains("there is no local image"), "{missing}");
+
+    for (version, details) in [("one", "nothing is recorded yet"), ("two", "names another build than the recorded latest")] {
+        deployment.load(&repository, Image::new("bot").tag("latest").version(version));
+        let before = deployment.manifest();
+        let new = check(10);
+        assert_eq!((&new["state"], &new["would_change"]), (&"local".into(), &true.into()), "{new}");
+        assert!(new["details"].as_str().unwrap().contains(details), "{new}");
+        deployment.dkv(["pull-latest"]).exit(0);
+        assert_ne!(deployment.manifest(), before);
+        let same = check(0);
+        assert_eq!((&same["details"], &same["would_change"]), (&"built on this host".into(), &false.into()));
+    }
+    deployment.dkv(["rollback", "-y"]).exit(0);
+    let left = check(10);
+    assert!(left["details"].as_str().unwrap().contains("was left by a rollback"), "{left}");
+}
+
+/// The version's own tag is as it was; it is `latest` that names another index of the same image.
+#[test]
+fn another_index_of_the_same_image_is_not_said_to_be_other_bytes() {
+    let registry = Registry::start();
+    let both = |image: Image| image.version("1.0").platforms(&["amd64", "arm64"]).oci();
+    registry.push(both(Image::new("web").tag("1.0").tag("latest")));
+    let deployment = deployment(&registry.repository("web"), &[]);
+    deployment.dkv(["pull-latest", "--no-pull"]).exit(0);
+    registry.push(both(Image::new("web").tag("latest")).index_annotation("built", "again"));
+    let one = entry(&deployment.dkv(["check-updates", "--exit-code", "--json"]).exit(10), "web");
+    assert_eq!((&one["state"], &one["evidence"]), (&"rebuilt".into(), &"same-platform-digest".into()));
+    assert_eq!(
+        one["details"],
+        "`latest` names another index than the recorded one, with the image that 1.0 has for this platform"
+    );
 }
 
 #[test]

@@ -193,3 +193,33 @@ fn bytes_under_another_name_are_not_the_recorded_image() {
     let found = dkv(&deployment, "--json verify", 0).json();
     assert_eq!(found["services"][0]["releases"][1]["restorable"], "unknown", "{found:#}");
 }
+
+/// What a container still needs stays, and the dry run says so before.
+#[test]
+fn prune_tells_the_same_whether_it_acts_or_not() {
+    let registry = Registry::start();
+    let deployment = Deployment::new("prune");
+    for number in 0..7 {
+        registry.push(Image::new("web").version(&number.to_string()).tag("latest"));
+        deployment.write_product(&[("web", registry.repository("web"))]);
+        if number == 0 {
+            dkv(&deployment, "pull-latest", 0);
+            dkv(&deployment, "up --no-wait", 0);
+            // As if its history had been lost.
+            std::fs::remove_file(deployment.path("version-manifest.yaml")).unwrap();
+        }
+    }
+    deployment.write_product(&[("web", registry.repository("web"))]);
+    dkv(&deployment, "pull-latest", 0);
+    let answer = |line: &str| {
+        let json = dkv(&deployment, line, 0).json();
+        (json["removed"].clone(), json["in_use"].clone())
+    };
+    let planned = answer("prune --dry-run --json");
+    assert_eq!((planned.0.as_array().unwrap().len(), planned.1.as_array().unwrap().len()), (0, 1), "{planned:?}");
+    assert_eq!(answer("prune -y --json"), planned);
+    dkv(&deployment, "down", 0);
+    let planned = answer("prune --dry-run --json");
+    assert_eq!(planned.0.as_array().unwrap().len(), 1, "{planned:?}");
+    assert_eq!(answer("prune -y --json"), planned);
+}

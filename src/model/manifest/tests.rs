@@ -223,3 +223,19 @@ fn a_service_of_its_own_is_added_with_its_history() {
     assert_eq!(again.services.len(), 5);
     assert_eq!(service(&again, "mcp-server").current().unwrap().digest, digit('7'));
 }
+
+/// The old tool wrote only beside the service who had deployed what is current.
+#[test]
+fn who_deployed_a_release_is_still_known_when_it_is_left() {
+    let text = "schema_version: '1.0'\nservices:\n  web:\n    image: r.example/web\n    current_tag: '1.0'\n    deployed_by: alice\n\
+                history:\n  web:\n  - {tag: '1.0', deployed_at: '2026-01-05T09:00:00', status: current}\n";
+    let manifest = read(text);
+    let mut web = service(&manifest, "web").clone();
+    let mut next = Release::new("1.1".parse().unwrap(), digit('1'));
+    next.deployed_by = Some("bob".to_owned());
+    web.history.advance(next, |_| false);
+    web.deployed_by = Some("bob".to_owned());
+    let written = read(&manifest.with_services(&[web]).unwrap());
+    let by: Vec<_> = service(&written, "web").history.entries().iter().map(|entry| entry.deployed_by.as_deref()).collect();
+    assert_eq!(by, [Some("bob"), Some("alice")]);
+}

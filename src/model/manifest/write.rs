@@ -121,7 +121,8 @@ fn kept_entry_edits(old: &Service, entry: &Release, origin: usize, status: &str)
     );
     put("image_id", before.and_then(|b| b.image_id.as_ref()).map(Digest::as_str), entry.image_id.as_ref().map(Digest::as_str));
     put("deployed_at", before.and_then(|b| b.deployed_at.as_deref()), entry.deployed_at.as_deref());
-    put("deployed_by", before.and_then(|b| b.deployed_by.as_deref()), entry.deployed_by.as_deref());
+    // The old tool said of the current release only in `services` who had deployed it.
+    put("deployed_by", None, entry.deployed_by.as_deref());
     put("status", None, Some(status));
     edits
 }
