@@ -76,17 +76,25 @@ pub async fn prune(app: &App, yes: bool, dry_run: bool) -> Result<Exit> {
     Ok(Exit::Done)
 }
 
-/// What an image is called here.
+/// A tag as the daemon lists it.
 type Name = (Repository, Tag);
+
+/// What still names an image: tags, and repositories of digests.
+struct Names<'a> {
+    tags: Vec<&'a Name>,
+    digests: Vec<&'a Repository>,
+}
 
 /// Divides keep-tags into those that can go, one after the other, and those that are the last name of an
 /// image that a container, running or not, was made from: the daemon would refuse to take these.
 fn divide<'a>(list: &ImageList, forgotten: Vec<&'a Name>, used: &BTreeSet<Digest>) -> (Vec<&'a Name>, Vec<&'a Name>) {
-    let mut names: BTreeMap<&Digest, (Vec<&Name>, Vec<&Repository>)> = BTreeMap::new();
+    let mut left: BTreeMap<&Digest, Names<'_>> = BTreeMap::new();
     forgotten.into_iter().partition(|one| {
         let Some(image) = list.by_tag(&one.0, &one.1).filter(|image| used.contains(&image.id)) else { return true };
-        let all = || (image.tags.iter().collect(), image.digests.iter().map(|(repository, _)| repository).collect());
-        let (tags, digests) = names.entry(&image.id).or_insert_with(all);
+        let Names { tags, digests } = left.entry(&image.id).or_insert_with(|| Names {
+            tags: image.tags.iter().collect(),
+            digests: image.digests.iter().map(|(repository, _)| repository).collect(),
+        });
         let is_last = tags.len() <= 1 && digests.iter().all(|repository| **repository == one.0);
         if !is_last {
             tags.retain(|tag| tag != one);

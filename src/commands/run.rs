@@ -307,7 +307,7 @@ impl<'a> Launch<'a> {
         if let Err(error) = started {
             message = if message.is_empty() { format!("{error:#}") } else { format!("{message}\n{error:#}") };
         }
-        let hint = "`dkv logs` shows more; `dkv rollback` goes back a version";
+        let hint = "`dkv logs` shows more; `dkv rollback SERVICE` takes a service back a version";
         let error = anyhow::Error::from(Error::new(Kind::Docker, message).with_hint(hint));
         report.error = Some(Failure::new(&error).error);
         // The table first: what does run is worth knowing too.
