@@ -3,7 +3,7 @@
 use anyhow::Result;
 
 use super::{App, Exit};
-use crate::deployment;
+use crate::deployment::{self, Deployment};
 use crate::report::EnvReport;
 
 /// `dkv generate-env`.
@@ -24,6 +24,7 @@ pub fn generate_env(app: &App, dry_run: bool) -> Result<Exit> {
         backup: None,
         variables: deployment.assignments()?.into_iter().collect(),
     };
+    warn_of_unrecorded(app, &deployment);
     let is_current = state.word() == "current";
     if !dry_run && !is_current {
         let files = app.refresh_env()?;
@@ -43,6 +44,15 @@ pub fn generate_env(app: &App, dry_run: bool) -> Result<Exit> {
         }
     })?;
     Ok(Exit::Done)
+}
+
+/// A service of which nothing is recorded yet gets its moving tag, and so whatever that names.
+pub(super) fn warn_of_unrecorded(app: &App, deployment: &Deployment) {
+    let services = deployment.manifest.services.values().filter(|service| service.current().is_none());
+    for service in services {
+        let (name, track) = (&service.name, service.track_name());
+        app.ui.warn(format!("{name}: no version is recorded, Compose gets `{track}`; `dkv pull-latest {name}` records one"));
+    }
 }
 
 /// The state of a file in words for people.

@@ -138,7 +138,11 @@ impl<'a> Launch<'a> {
     /// As [`Self::prepare_to_stop`], with the environment decrypted if it is there only encrypted.
     pub(super) async fn prepare(app: &'a App, options: StartOptions) -> Result<Self> {
         app.decrypt().await?;
-        Self::prepare_to_stop(app, options)
+        let launch = Self::prepare_to_stop(app, options)?;
+        if let Some(deployment) = &launch.deployment {
+            generate_env::warn_of_unrecorded(app, deployment);
+        }
+        Ok(launch)
     }
 
     /// Reads what is there, and brings `versions.env` to what the manifest says. Stopping asks nobody
