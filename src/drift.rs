@@ -259,18 +259,9 @@ impl<'a> Comparison<'_, 'a> {
                     .map(|(image, names)| format!("{} would start {}", names.join(", "), shortened(image)))
                     .collect();
                 let message = format!("the Compose services of {} have different images: {}", service.name, sides.join("; "));
-                let apart: Vec<&&Start> = own.iter().filter(|start| !self.starts_record(service, start)).collect();
-                let is_literal = |start: &Start| start.text.as_ref().is_some_and(|text| !text.contains('$'));
-                let mend = match apart.iter().find_map(|start| start.template.as_ref()) {
-                    Some(template) => follow_in(template),
-                    None if apart.iter().all(|start| {
-                        is_literal(start) && !says_record(Some(service), start.image.as_deref().unwrap_or_default())
-                    }) =>
-                    {
-                        "`dkv pin` writes the recorded version into all of them".to_owned()
-                    }
-                    None => "`dkv migrate-versions --write` lets all of them follow versions.env".to_owned(),
-                };
+                let apart = own.iter().filter(|start| !self.starts_record(service, start));
+                let mends: BTreeSet<String> = apart.map(|start| self.mend_of_line(service, start)).collect();
+                let mend = mends.into_iter().collect::<Vec<_>>().join("; ");
                 self.differs(FindingKind::ImagesDiffer, Some(service), message, mend);
                 self.explained.extend(images.into_values().flatten().map(str::to_owned));
             }
@@ -293,6 +284,29 @@ impl<'a> Comparison<'_, 'a> {
     fn starts_record(&self, service: &Service, start: &Start) -> bool {
         let reference = start.image.as_ref().and_then(|image| image.parse().ok());
         reference.is_some_and(|reference| self.is_recorded(service, &reference))
+    }
+
+    /// What makes the image line of `start` give what `service` has recorded.
+    fn mend_of_line(&self, service: &Service, start: &Start) -> String {
+        if let Some(template) = &start.template {
+            return follow_in(template);
+        }
+        let says_record = says_record(Some(service), start.image.as_deref().unwrap_or_default());
+        let recorded = self.compose_tag(service);
+        if start.text.as_ref().is_some_and(|text| !text.contains('$')) {
+            return if says_record { "`dkv migrate-versions --write`" } else { "`dkv pin` writes the recorded version there" }
+                .to_owned();
+        }
+        let is_shared = |variable: &String| {
+            let others = self.views.starts.iter().filter(|other| tag_variables(other).contains(variable));
+            others.filter_map(|other| self.tracked(other)).any(|other| other.name != service.name)
+        };
+        let variables = tag_variables(start);
+        match variables.iter().find(|variable| !is_shared(variable)) {
+            Some(variable) => format!("`env_tag: {variable}` for the service in the manifest, then `dkv generate-env`"),
+            None if says_record => "`dkv migrate-versions --write`, which says so if the line cannot follow".to_owned(),
+            None => format!("write the recorded version, {}, into the line of {}", shortened(&recorded), start.compose_service),
+        }
     }
 
     /// Whether a Compose service runs something that was built on this host.
@@ -356,17 +370,8 @@ impl<'a> Comparison<'_, 'a> {
                 let message =
                     format!("Compose would start {} for {name}, recorded is {}", shortened(image), shortened(&recorded));
                 let has_variables = start.text.as_ref().is_some_and(|text| text.contains('$'));
-                let says_record = says_record(Some(service), image);
-                let (kind, mend) = match (&start.template, has_variables) {
-                    (Some(template), true) => (FindingKind::ComposeDiffers, follow_in(template)),
-                    (Some(template), false) => (FindingKind::LiteralTag, follow_in(template)),
-                    (None, true) => (
-                        FindingKind::ComposeDiffers,
-                        "`dkv migrate-versions` records the variables that the Compose file uses, or shows its line".to_owned(),
-                    ),
-                    (None, false) if says_record => (FindingKind::LiteralTag, "`dkv migrate-versions --write`".to_owned()),
-                    (None, false) => (FindingKind::LiteralTag, "`dkv pin` writes the recorded version there".to_owned()),
-                };
+                let kind = if has_variables { FindingKind::ComposeDiffers } else { FindingKind::LiteralTag };
+                let mend = self.mend_of_line(service, start);
                 self.differs(kind, Some(service), message, mend);
             }
             views.push(ComposeView { compose_service: start.compose_service.clone(), image: image.clone(), as_recorded });

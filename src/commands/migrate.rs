@@ -573,10 +573,17 @@ impl Run<'_> {
             ui.warn(if other.will_change {
                 format!("{has}, but {recorded}: the next start changes its version")
             } else {
+                let line = report.compose_changes.iter().find(|change| change.compose_service == other.compose_service);
+                let has_variables = line.and_then(|change| change.from.as_ref()).is_some_and(|from| from.contains('$'));
+                let mend = match line.and_then(|change| change.template.as_ref()) {
+                    Some(template) => format!("To change it, write the recorded version into {template}"),
+                    None if has_variables => "To change it, write the recorded version there".to_owned(),
+                    None => "`dkv pin` writes the recorded version there".to_owned(),
+                };
                 let name = env_name(&other.compose_service);
                 let prefix = self.prefix();
                 format!(
-                    "{has}, but {recorded}: its line stays as it is. `dkv pin` writes the recorded version there; variables of \
+                    "{has}, but {recorded}: its line stays as it is. {mend}; variables of \
                      its own, {prefix}{name}_IMAGE and {prefix}{name}_TAG, make it a service of its own"
                 )
             });

@@ -147,6 +147,13 @@ fn variables_of_another_name_are_noticed() {
     views.starts =
         vec![Start { text: Some(format!("{IMAGE}:${{VERSION:-latest}}")), ..start("web", &format!("{IMAGE}:latest")) }];
     assert_eq!(kinds(&views), [Found::ComposeDiffers]);
+    let mend = |views: &Views<'_>| compare(views).drift[0].mend.clone().unwrap();
+    assert!(mend(&views).contains("`env_tag: VERSION`"));
+    for (image, expected) in [("1.63", "write the recorded version, 1.64@sha256"), ("latest", "--write")] {
+        let text = Some(format!("${{REG:-r.example}}/web:{image}"));
+        views.starts = vec![Start { text, ..start("web", &format!("{IMAGE}:{image}")) }];
+        assert!(mend(&views).contains(expected), "{}", mend(&views));
+    }
 }
 
 #[test]
