@@ -36,7 +36,7 @@ use report::{in_manifest_order, settle_failures, summarise_pull};
 /// An image can be had nowhere (exit 5 or 6); with `keep_going`, exit 9 if others could.
 pub async fn pull(app: &App, names: &[ServiceName], keep_going: bool, dry_run: bool) -> Result<Exit> {
     let Some(deployment) = app.load()? else { return pull_without_manifest(app, names, keep_going, dry_run).await };
-    let selected = plan::select(&deployment.manifest, names)?;
+    let selected = app.select(&deployment, names)?;
     let mut report = Changes { dry_run, ..Changes::default() };
     let mut wanted = Vec::new();
     let mut services = Vec::new();
@@ -197,7 +197,7 @@ pub async fn pull_latest(app: &App, names: &[ServiceName], options: LatestOption
     }
     let mut report = Changes { dry_run: options.dry_run, ..Changes::default() };
     let mut followed = Vec::new();
-    for service in plan::select(&deployment.manifest, names)? {
+    for service in app.select(&deployment, names)? {
         if service.held {
             report.services.push(ServiceChange::skipped(service, "held; `dkv unhold` lets it follow its tag again".to_owned()));
         } else {
@@ -215,7 +215,7 @@ pub async fn pull_latest(app: &App, names: &[ServiceName], options: LatestOption
 pub(super) async fn record_builds(app: &App, names: &[ServiceName]) -> Result<Changes> {
     let deployment = app.require_manifest()?;
     let mut report = Changes::default();
-    let services = plan::select(&deployment.manifest, names)?;
+    let services = app.select(&deployment, names)?;
     let options = LatestOptions::default();
     let Planned { steps, mut failures, early } = plan_latest(app, &deployment, &services, options, &mut report).await?;
     let total = steps.len() + failures.len();
@@ -269,7 +269,7 @@ async fn finish(
 /// The registry has no such version (exit 5), the daemon fails (exit 6), no manifest (exit 3).
 pub async fn version_pull(app: &App, name: &ServiceName, tag: &Tag, intent: Intent, options: LatestOptions) -> Result<Exit> {
     let deployment = app.require_manifest()?;
-    let service = plan::find(&deployment.manifest, name)?;
+    let service = app.find(&deployment, name)?;
     if !options.dry_run {
         deployment.check_writable(&app.store)?;
     }
@@ -304,7 +304,7 @@ pub async fn version_pull(app: &App, name: &ServiceName, tag: &Tag, intent: Inte
 /// No manifest (exit 3), an unknown service (exit 2).
 pub fn unhold(app: &App, name: &ServiceName, dry_run: bool) -> Result<Exit> {
     let deployment = app.require_manifest()?;
-    let service = plan::find(&deployment.manifest, name)?;
+    let service = app.find(&deployment, name)?;
     let mut step = Step::unchanged(service);
     step.after.held = false;
     let mut report = Changes { dry_run, ..Changes::default() };

@@ -22,12 +22,17 @@ pub(super) fn summarise_pull(app: &App, report: &Changes) {
     }
     match (pulled, present) {
         (0, present) => app.ui.status(format!("All {present} images are local already")),
-        (pulled, 0) => app.ui.status(format!("{} {pulled} images", if report.dry_run { "Would pull" } else { "Pulled" })),
+        (pulled, 0) => app.ui.status(format!("{} {}", if report.dry_run { "Would pull" } else { "Pulled" }, images(pulled))),
         (pulled, present) => app.ui.status(format!(
-            "{} {pulled} images; {present} were local already",
-            if report.dry_run { "Would pull" } else { "Pulled" }
+            "{} {}; {present} were local already",
+            if report.dry_run { "Would pull" } else { "Pulled" },
+            images(pulled)
         )),
     }
+}
+
+fn images(count: usize) -> String {
+    format!("{count} image{}", if count == 1 { "" } else { "s" })
 }
 
 pub(super) fn in_manifest_order(deployment: &Deployment, report: &mut Changes) {
