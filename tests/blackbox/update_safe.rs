@@ -39,7 +39,7 @@ impl Product {
 
     /// Pushes a release as its own tag and as `latest`.
     fn publish(&self, name: &str, version: &str, change: impl FnOnce(Image) -> Image) -> String {
-        let image = change(Image::new(name).tag(version).tag("latest").health_interval_ms(200));
+        let image = change(Image::new(name).tag(version).tag("latest").health_interval_ms(400));
         self.registry.push(image).digest
     }
 
