@@ -505,6 +505,25 @@ fn what_was_pulled_but_not_recorded_serves_the_next_try_or_is_pruned() {
 }
 
 #[test]
+fn an_image_id_in_place_of_a_digest_is_told_by_the_daemon() {
+    let registry = Registry::start();
+    let deployment = product("imageid", &["web"], |name| registry.repository(name));
+    let old = publish(&registry, "web", &format!("one of {}", deployment.project()));
+    deployment.engine().docker(&["pull", "-q", &old.pin()]);
+    let service =
+        format!("{{image: {}, current_tag: '1.0', image_digest: '{}', deployed_by: alice}}", old.repository, old.image_id());
+    deployment.write("version-manifest.yaml", &format!("schema_version: '1.0'\nservices:\n  web: {service}\n"));
+    publish(&registry, "web", &format!("two of {}", deployment.project()));
+    deployment.dkv(["pull-latest"]).exit(0);
+    let history = deployment.manifest_data()["history"]["web"].clone();
+    assert_eq!(
+        (history[1]["tag"].as_str(), history[1]["digest"].as_str()),
+        (Some("1.0"), Some(old.digest.as_str())),
+        "{history:#}"
+    );
+}
+
+#[test]
 fn a_local_image_is_never_pulled() {
     let deployment = Deployment::new("own");
     let repository = format!("{}-bot", deployment.project());

@@ -116,10 +116,11 @@ fn early_wish(service: &Service, found: &Found, deployment: &str) -> Option<Want
     Wanted::release(service, &release, deployment)
 }
 
-/// The service with the digest of its current release, where only the daemon knows it.
+/// The service with the digest of its current release, where only the daemon knows it, or may know better:
+/// what dkv has not seen may be an image ID.
 pub(super) async fn known_service(app: &App, service: &Service, no_daemon: bool) -> Result<Service> {
-    let lacks_digest = service.source == Source::Registry && service.current().is_some_and(|current| current.digest.is_none());
-    if no_daemon || !lacks_digest {
+    let is_unseen = |current: &Release| current.digest.is_none() || current.image_id.is_none();
+    if no_daemon || service.source != Source::Registry || !service.current().is_some_and(is_unseen) {
         return Ok(service.clone());
     }
     lookup::with_known_digest(app.docker().await?, service).await
