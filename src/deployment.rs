@@ -106,14 +106,31 @@ impl Deployment {
             return Some(listing);
         }
         let template = texts.iter().find(|text| text.service == name).and_then(|text| Template::parse(&text.image).ok())?;
-        let variables = template.variables();
-        let has_variable =
-            |service: &&Service| self.variables_of(service).iter().any(|own| variables.iter().any(|name| name == own));
-        let repository = || Some(template.default_value()?.parse::<Reference>().ok()?.repository);
-        services().find(has_variable).or_else(|| {
-            let repository = repository()?;
+        services().find(|service| self.follows(&template, service)).or_else(|| {
+            let repository = repository_of(&template)?;
             services().find(|service| service.image.as_ref() == Some(&repository))
         })
+    }
+
+    /// The Compose services that have the image of one of the services called `names`, but not by its
+    /// variables: whatever is recorded, Compose gives them what their lines in `texts` say.
+    #[must_use]
+    pub fn deaf(&self, names: &[&str], texts: &[ImageText]) -> Vec<String> {
+        let is_deaf = |text: &&ImageText| {
+            let Ok(template) = Template::parse(&text.image) else { return false };
+            let Some(repository) = repository_of(&template) else { return false };
+            let mut meant = self.manifest.services.values().filter(|service| names.contains(&service.name.as_str()));
+            meant
+                .find(|service| service.image.as_ref() == Some(&repository))
+                .is_some_and(|service| !self.follows(&template, service))
+        };
+        texts.iter().filter(is_deaf).map(|text| text.service.clone()).collect()
+    }
+
+    /// Whether an image line has one of the variables of `service`.
+    fn follows(&self, template: &Template, service: &Service) -> bool {
+        let variables = template.variables();
+        self.variables_of(service).iter().any(|own| variables.iter().any(|name| name == own))
     }
 
     /// The text that `versions.env` should have.
@@ -140,6 +157,11 @@ impl Deployment {
     pub fn env_path(&self, store: &Store) -> PathBuf {
         store.directory().join(&self.manifest.env.file)
     }
+}
+
+/// The repository that an image line has where no variable is set.
+fn repository_of(template: &Template) -> Option<Repository> {
+    Some(template.default_value()?.parse::<Reference>().ok()?.repository)
 }
 
 /// The hint for a manifest that cannot be read.

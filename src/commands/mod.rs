@@ -21,7 +21,7 @@ pub mod version;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use anyhow::{Context as _, Result};
+use anyhow::Result;
 use chrono::{DateTime, Local, SecondsFormat, Utc};
 use serde::Serialize;
 use tokio::sync::OnceCell;
@@ -34,9 +34,8 @@ use crate::error;
 use crate::images::Fetcher;
 use crate::interruption::Interruption;
 use crate::lookup::Lookup;
-use crate::model::interpolation::Template;
 use crate::model::manifest::Service;
-use crate::model::reference::{Platform, Reference, ServiceName};
+use crate::model::reference::{Platform, ServiceName};
 use crate::plan::{self, Stamp, Step};
 use crate::registry;
 use crate::report;
@@ -322,7 +321,11 @@ impl App {
     /// whoever needs Compose itself will say better.
     #[must_use]
     pub fn image_texts(&self) -> Vec<ImageText> {
-        let Ok(files) = self.compose_files(None) else { return Vec::new() };
+        self.image_texts_of(None)
+    }
+
+    fn image_texts_of(&self, deployment: Option<&Deployment>) -> Vec<ImageText> {
+        let Ok(files) = self.compose_files(deployment) else { return Vec::new() };
         let lines = compose::lines::read(files.directory(), &files.all(Generation::V2)).unwrap_or_default();
         lines.into_iter().filter_map(|line| Some(ImageText { service: line.service, image: line.image? })).collect()
     }
@@ -332,23 +335,7 @@ impl App {
     #[must_use]
     pub fn how_to_start<'n>(&self, deployment: &Deployment, names: impl Iterator<Item = &'n str>) -> String {
         let names: Vec<&str> = names.collect();
-        let services = deployment.manifest.services.values();
-        let changed: Vec<&Service> = services.filter(|service| names.contains(&service.name.as_str())).collect();
-        let lines = self.compose_files(Some(deployment)).and_then(|files| {
-            compose::lines::read(files.directory(), &files.all(Generation::V2)).context("cannot read the Compose files")
-        });
-        let is_deaf = |line: &compose::lines::ImageLine| {
-            let Some(Ok(template)) = line.image.as_deref().map(Template::parse) else { return false };
-            let image: Option<Reference> = template.default_value().and_then(|image| image.parse().ok());
-            let service = changed
-                .iter()
-                .find(|service| service.image.is_some() && service.image == image.as_ref().map(|image| image.repository.clone()));
-            service.is_some_and(|service| {
-                let variables = deployment.variables_of(service);
-                !template.variables().iter().any(|name| variables.iter().any(|variable| variable == name))
-            })
-        };
-        let deaf: Vec<String> = lines.unwrap_or_default().into_iter().filter(is_deaf).map(|line| line.service).collect();
+        let deaf = deployment.deaf(&names, &self.image_texts_of(Some(deployment)));
         if deaf.is_empty() {
             return "`dkv restart` puts it into effect".to_owned();
         }
