@@ -196,7 +196,7 @@ pub enum Command {
     /// services of one image run different versions, so that not all of them would start as they run.
     #[command(visible_alias = "init")]
     MigrateVersions(MigrateVersions),
-    /// Remove local images of tracked services that no recorded version needs
+    /// Remove the local tags that kept releases which no history remembers any more
     Prune(Confirmed),
     /// Check that login to ECR works, and until when
     EcrLogin(EcrLogin),

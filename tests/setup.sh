@@ -76,6 +76,8 @@ setup_build() {
 # A Docker daemon; one that this starts is stopped by setup_stop.
 setup_docker() {
     setup_packages docker=docker.io || return
+    # Newer Debians have the client in a package of its own.
+    setup_packages docker=docker-cli || return
     docker version >/dev/null 2>&1 && return
     [ -z "${DOCKER_HOST:-}" ] || setup_fail "no Docker daemon at DOCKER_HOST=$DOCKER_HOST" || return
     setup_packages dockerd=docker.io iptables=iptables || return
@@ -91,6 +93,8 @@ setup_docker() {
         fi
         sleep 0.1
     done
+    # For setup_stop.
+    setup_dockerd_pid=$(cat "$setup_tools/dockerd.pid" 2>/dev/null || true)
     setup_fail "dockerd does not answer after $try tries; its log is $setup_tools/dockerd.log"
 }
 
