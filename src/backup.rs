@@ -1,8 +1,8 @@
 //! Data backups: directories and files as one compressed archive with a checksum.
 //!
-//! An archive `data-YYYYMMDDHHMMSS.tar.zst` begins with a list of what it holds; the contents of the
-//! first source are under `0/`, those of the second under `1/`. Beside it stands its SHA-256 in the
-//! form that `sha256sum -c` reads; an archive without one is not complete.
+//! An archive `data-YYYYMMDDHHMMSS.tar.zst` begins with a list of what it holds; the contents of
+//! the first source are under `0/`, those of the second under `1/`. Beside it stands its SHA-256 in
+//! the form that `sha256sum -c` reads; an archive without one is not complete.
 
 mod archive;
 mod dump;
@@ -72,7 +72,8 @@ fn check(cancelled: &Cancelled) -> io::Result<()> {
     if cancelled.load(Ordering::Relaxed) { Err(io::Error::other("interrupted")) } else { Ok(()) }
 }
 
-/// How many bytes `sources` take on their disks, after making sure that this user can read them all.
+/// How many bytes `sources` take on their disks, after making sure that this user can read them
+/// all.
 ///
 /// # Errors
 ///
@@ -93,8 +94,15 @@ pub fn measure(sources: &[Source]) -> Result<u64> {
 }
 
 fn unreadable(source: &Source, failed: &archive::Failed) -> Error {
-    error::state(format!("the data of {source} cannot be saved: `{}`: {}", failed.path.display(), failed.source)).with_hint(
-        "run dkv as a user who may read it, or give the manifest a `data_backup` with a `command` that makes a dump, \
+    error::state(format!(
+        "the data of {source} cannot be saved: `{}`: \
+        {}",
+        failed.path.display(),
+        failed.source
+    ))
+    .with_hint(
+        "run dkv as a user who may read it, or give the manifest a `data_backup` with a `command` \
+            that makes a dump, \
          or leave it out with --no-data-backup; nothing was stopped",
     )
 }
@@ -106,7 +114,8 @@ fn unreadable(source: &Source, failed: &archive::Failed) -> Error {
 /// The disk is too small (exit 3), or cannot be asked.
 pub fn check_space(directory: &Path, bytes: u64) -> Result<()> {
     prepare(directory)?;
-    let disk = rustix::fs::statvfs(directory).with_context(|| format!("cannot look at the disk of {}", directory.display()))?;
+    let disk = rustix::fs::statvfs(directory)
+        .with_context(|| format!("cannot look at the disk of {}", directory.display()))?;
     let free = disk.f_bavail.saturating_mul(disk.f_frsize);
     let needed = bytes.saturating_add(RESERVE_BYTES);
     if free >= needed {
@@ -120,7 +129,10 @@ pub fn check_space(directory: &Path, bytes: u64) -> Result<()> {
         mebibytes(needed)
     );
     Err(error::state(message)
-        .with_hint("free some space, or set `data_backup` in the manifest, or leave it out with --no-data-backup")
+        .with_hint(
+            "free some space, or set `data_backup` in the manifest, or leave it out with \
+            --no-data-backup",
+        )
         .into())
 }
 
@@ -158,7 +170,10 @@ fn remove_old(directory: &Path, made: &Path) {
             if let Err(source) = std::fs::remove_file(&path)
                 && source.kind() != io::ErrorKind::NotFound
             {
-                tracing::warn!("the old data backup {} cannot be removed: {source}", path.display());
+                tracing::warn!(
+                    "the old data backup {} cannot be removed: {source}",
+                    path.display()
+                );
             }
         }
     }

@@ -1,4 +1,5 @@
-//! The command line: clap types, and the one place where flags, environment and defaults become settings.
+//! The command line: clap types, and the one place where flags, environment and defaults become
+//! settings.
 
 mod effect;
 mod environment;
@@ -32,8 +33,10 @@ use crate::ui::{ColorChoice, Terminals, UiSettings};
     version,
     propagate_version = true,
     about = "Keep the image versions of a Docker Compose deployment",
-    long_about = "Keep the image versions of a Docker Compose deployment: recorded by digest, updated safely, \
-                  rolled back exactly.\n\nA deployment is a directory with Compose files and, once `dkv \
+    long_about = "Keep the image versions of a Docker Compose deployment: recorded by digest, \
+        updated safely, \
+                  rolled back exactly.\n\nA deployment is a directory with Compose files and, \
+                  once `dkv \
                   migrate-versions` has run, a version-manifest.yaml.",
     after_help = help::AFTER_HELP,
     after_long_help = help::AFTER_LONG_HELP,
@@ -61,7 +64,8 @@ struct Global {
 
     /// Use this manifest [default: version-manifest.yaml]
     ///
-    /// A relative path starts at the directory of -C. Without -C, the manifest's own directory is the deployment.
+    /// A relative path starts at the directory of -C. Without -C, the manifest's own directory is
+    /// the deployment.
     #[arg(long, global = true, value_name = "FILE", value_hint = clap::ValueHint::FilePath)]
     manifest: Option<PathBuf>,
 
@@ -114,8 +118,8 @@ pub enum Command {
     Unhold(Unhold),
     /// Go back to the previous version of all services, or of those named
     ///
-    /// Moves the record only; `dkv restart` applies it. Twice goes back two versions. Without names, every
-    /// service goes back one, whether the last update changed it or not.
+    /// Moves the record only; `dkv restart` applies it. Twice goes back two versions. Without
+    /// names, every service goes back one, whether the last update changed it or not.
     #[command(visible_alias = "downgrade")]
     Rollback(Rollback),
     /// Go back to the previous version of one service
@@ -192,8 +196,9 @@ pub enum Command {
     Pin(Pin),
     /// Make a manifest from what runs and what the Compose files say
     ///
-    /// With a manifest, adds the services that it lacks. Starts and stops nothing. Exits 10 when Compose
-    /// services of one image run different versions, so that not all of them would start as they run.
+    /// With a manifest, adds the services that it lacks. Starts and stops nothing. Exits 10 when
+    /// Compose services of one image run different versions, so that not all of them would start as
+    /// they run.
     #[command(visible_alias = "init")]
     MigrateVersions(MigrateVersions),
     /// Remove the local tags that kept releases which no history remembers any more
@@ -465,12 +470,16 @@ pub struct Status {
 
 /// `logs` and its five narrower names.
 #[derive(Debug, Args)]
-#[command(after_long_help = "A service is Compose's name, or the manifest's, which stands for all Compose services of its \
-image. What containers said that are gone is shown from --since or --today on. Ctrl-C ends it with exit code 130.
+#[command(
+    after_long_help = "A service is Compose's name, or the manifest's, which stands for all \
+        Compose services of its \
+image. What containers said that are gone is shown from --since or --today on. Ctrl-C ends it \
+    with exit code 130.
 
 Examples:
   dkv logs web -n 100          the newest 100 lines, then what follows
-  dkv logs --since 2h --errors errors of the last two hours, also of replaced containers")]
+  dkv logs --since 2h --errors errors of the last two hours, also of replaced containers"
+)]
 pub struct Logs {
     /// Which services.
     #[command(flatten)]
@@ -519,7 +528,8 @@ pub struct Verify {
   dkv pin --check            exit 10 when a file is stale (CI)
   dkv pin --latest           resolve and record first, then write")]
 pub struct Pin {
-    /// The Compose files [default: all of the directory, and those that they include or extend inside of it]
+    /// The Compose files [default: all of the directory, and those that they include or extend
+    /// inside of it]
     #[arg(value_name = "FILE", value_hint = clap::ValueHint::FilePath)]
     pub files: Vec<PathBuf>,
     /// Change nothing; exit 10 when a file is stale
@@ -591,8 +601,8 @@ impl Cli {
     ///
     /// # Errors
     ///
-    /// Clap's own, which are also how it answers `--help` and `--version`; each knows where to print
-    /// itself and its exit code.
+    /// Clap's own, which are also how it answers `--help` and `--version`; each knows where to
+    /// print itself and its exit code.
     pub fn read() -> Result<Self, clap::Error> {
         let matches = Self::command().try_get_matches()?;
         let mut cli = Self::from_arg_matches(&matches)?;
@@ -600,7 +610,8 @@ impl Cli {
         Ok(cli)
     }
 
-    /// Whether results are wanted as JSON; known before the settings are, for the failures of making them.
+    /// Whether results are wanted as JSON; known before the settings are, for the failures of
+    /// making them.
     #[must_use]
     pub fn wants_json(&self) -> bool {
         self.global.json
@@ -611,7 +622,11 @@ impl Cli {
     /// # Errors
     ///
     /// When `-C` names no directory, or `DKV_NOW` no time.
-    pub fn settings(&self, environment: &Environment, terminals: Terminals) -> anyhow::Result<Settings> {
+    pub fn settings(
+        &self,
+        environment: &Environment,
+        terminals: Terminals,
+    ) -> anyhow::Result<Settings> {
         let global = &self.global;
         let now = environment.now().map(|text| parse_now(&text)).transpose()?;
         if let Some(directory) = &global.directory
@@ -625,9 +640,12 @@ impl Cli {
             Some(directory) => directory.join(manifest),
             None => manifest.clone(),
         });
-        let directory = global.directory.clone().or_else(|| Some(manifest.as_ref()?.parent()?.to_path_buf()));
+        let directory =
+            global.directory.clone().or_else(|| Some(manifest.as_ref()?.parent()?.to_path_buf()));
         Ok(Settings {
-            directory: directory.filter(|path| !path.as_os_str().is_empty()).unwrap_or_else(|| PathBuf::from(".")),
+            directory: directory
+                .filter(|path| !path.as_os_str().is_empty())
+                .unwrap_or_else(|| PathBuf::from(".")),
             manifest,
             json: global.json,
             jobs: global.jobs,
@@ -671,7 +689,8 @@ mod tests {
     }
 
     fn settings(line: &[&str], variables: &[(&str, &str)]) -> anyhow::Result<Settings> {
-        let environment: Environment = variables.iter().map(|(name, value)| (name.into(), value.into())).collect();
+        let environment: Environment =
+            variables.iter().map(|(name, value)| (name.into(), value.into())).collect();
         parse(line).unwrap().settings(&environment, Terminals::default())
     }
 
@@ -684,27 +703,39 @@ mod tests {
     fn every_documented_command_parses() {
         for line in "
             pull; pull a b; pull --keep-going; pull --dry-run a
-            pull-latest; pull-latest a b; pull-latest --no-pull; pull-latest --retry --keep-going --dry-run
+            pull-latest; pull-latest a b; pull-latest --no-pull; pull-latest --retry --keep-going \
+            --dry-run
             version-pull a 1.42; version-pull a 1.42 --no-pull; version-pull a 1.42 --dry-run
-            version-set a 1.35-hotfix-customer123; version-set a 1 --reason why --hold --no-pull --dry-run
+            version-set a 1.35-hotfix-customer123; version-set a 1 --reason why --hold --no-pull \
+            --dry-run
             unhold a; unhold a --dry-run
             rollback; rollback -y; rollback a b --yes; rollback --dry-run; downgrade; downgrade a -y
-            rollback-service a; rollback-service a -y --dry-run; rollback-to a 1.41 -y; rollback-to a 1.41 --dry-run
+            rollback-service a; rollback-service a -y --dry-run; rollback-to a 1.41 -y; \
+            rollback-to a 1.41 --dry-run
             resolve-tags; resolve-tags a --dry-run; generate-env; generate-env --dry-run
-            version; version a; whatversion; version-history; version-history a; history; history a b
+            version; version a; whatversion; version-history; version-history a; history; history \
+            a b
             check-updates; check-updates --exit-code; check-updates a
-            up; up --no-wait; up --timeout 60; updb; updb --timeout 1m; down; restart; restart --no-wait; start; stop
-            up --dry-run; updb --dry-run; down --dry-run; restart --dry-run; start --dry-run; stop --dry-run
+            up; up --no-wait; up --timeout 60; updb; updb --timeout 1m; down; restart; restart \
+            --no-wait; start; stop
+            up --dry-run; updb --dry-run; down --dry-run; restart --dry-run; start --dry-run; \
+            stop --dry-run
             build; build --dry-run; update; update-build; update --dry-run
             update-safe; upgrade; update-safe --dry-run; update-safe --resume; update-safe --abort
-            update-safe --no-data-backup --retry --timeout 120s; restore-data x.tar.zst; restore-data x -y --dry-run
+            update-safe --no-data-backup --retry --timeout 120s; restore-data x.tar.zst; \
+            restore-data x -y --dry-run
             status; status --watch; info; health
-            logs; logs a b; logs -f; logs --follow; logs --no-follow; logs -n 100; logs --tail 5; logs -fn5
-            logs --since 10m --until 2026-01-12; logs --today; logs --errors; logs --grep x; logs --db
+            logs; logs a b; logs -f; logs --follow; logs --no-follow; logs -n 100; logs --tail 5; \
+            logs -fn5
+            logs --since 10m --until 2026-01-12; logs --today; logs --errors; logs --grep x; logs \
+            --db
             logs-today; logs-errors; dblogs; dblogs-today; dblogs-errors; dblogs-errors db -n 5
-            verify; verify --remote; pin; pin a.yml b.yml; pin --check; pin --unpin; pin --latest; pin --dry-run
-            migrate-versions; migrate-versions --write -y --dry-run; migrate-versions --track db; init; init --yes; prune; prune -y --dry-run
-            ecr-login; ecr-login --docker; completions bash; completions zsh; completions fish; man; help-version
+            verify; verify --remote; pin; pin a.yml b.yml; pin --check; pin --unpin; pin \
+            --latest; pin --dry-run
+            migrate-versions; migrate-versions --write -y --dry-run; migrate-versions --track db; \
+            init; init --yes; prune; prune -y --dry-run
+            ecr-login; ecr-login --docker; completions bash; completions zsh; completions fish; \
+            man; help-version
         "
         .split([';', '\n'])
         .map(str::trim)
@@ -744,7 +775,14 @@ mod tests {
 
     #[test]
     fn help_and_version_are_no_errors() {
-        for line in [&["help"][..], &["help", "pull"], &["-h"], &["pull", "--help"], &["-V"], &["pull", "-V"]] {
+        for line in [
+            &["help"][..],
+            &["help", "pull"],
+            &["-h"],
+            &["pull", "--help"],
+            &["-V"],
+            &["pull", "-V"],
+        ] {
             assert_eq!(parse(line).unwrap_err().exit_code(), 0, "{line:?}");
         }
     }
@@ -757,18 +795,27 @@ mod tests {
 
     #[test]
     fn empty_words_name_no_service_and_repeated_ones_name_one() {
-        for (line, expected) in [(&["version", ""][..], vec![]), (&["version", "b", "", "a", "b"], vec!["b", "a"])] {
-            let Command::Version(services) = parse(line).unwrap().command else { panic!("{line:?}") };
-            assert_eq!(services.names().iter().map(ServiceName::as_str).collect::<Vec<_>>(), expected);
+        for (line, expected) in
+            [(&["version", ""][..], vec![]), (&["version", "b", "", "a", "b"], vec!["b", "a"])]
+        {
+            let Command::Version(services) = parse(line).unwrap().command else {
+                panic!("{line:?}")
+            };
+            assert_eq!(
+                services.names().iter().map(ServiceName::as_str).collect::<Vec<_>>(),
+                expected
+            );
         }
     }
 
     #[test]
     fn a_blank_reason_is_none() {
-        let reason = |text: &str| match parse(&["version-set", "a", "1", "--reason", text]).unwrap().command {
-            Command::VersionSet(set) => set.reason().map(str::to_owned),
-            other => panic!("{other:?}"),
-        };
+        let reason =
+            |text: &str| match parse(&["version-set", "a", "1", "--reason", text]).unwrap().command
+            {
+                Command::VersionSet(set) => set.reason().map(str::to_owned),
+                other => panic!("{other:?}"),
+            };
         assert_eq!(reason(""), None);
         assert_eq!(reason(" patch "), Some("patch".to_owned()));
     }
@@ -819,8 +866,16 @@ mod tests {
         ] {
             let settings = settings(line, &[]).unwrap();
             assert!(settings.json && settings.ui.quiet, "{line:?}");
-            assert_eq!((settings.ui.verbosity, settings.ui.color), (2, ColorChoice::Never), "{line:?}");
-            assert_eq!((settings.jobs.get(), settings.lock_timeout), (3, Duration::from_secs(60)), "{line:?}");
+            assert_eq!(
+                (settings.ui.verbosity, settings.ui.color),
+                (2, ColorChoice::Never),
+                "{line:?}"
+            );
+            assert_eq!(
+                (settings.jobs.get(), settings.lock_timeout),
+                (3, Duration::from_secs(60)),
+                "{line:?}"
+            );
             assert_eq!(settings.directory, PathBuf::from("/"), "{line:?}");
             assert_eq!(settings.manifest, Some(PathBuf::from("/m")), "{line:?}");
         }
@@ -837,9 +892,14 @@ mod tests {
 
     #[test]
     fn a_manifest_elsewhere_is_a_deployment_elsewhere() {
-        for (manifest, directory) in [("m.yaml", "."), ("prod/m.yaml", "prod"), ("/srv/m.yaml", "/srv")] {
+        for (manifest, directory) in
+            [("m.yaml", "."), ("prod/m.yaml", "prod"), ("/srv/m.yaml", "/srv")]
+        {
             let settings = settings(&["--manifest", manifest, "pull"], &[]).unwrap();
-            assert_eq!((settings.directory, settings.manifest), (directory.into(), Some(manifest.into())));
+            assert_eq!(
+                (settings.directory, settings.manifest),
+                (directory.into(), Some(manifest.into()))
+            );
         }
     }
 
@@ -855,8 +915,19 @@ mod tests {
     #[test]
     fn help_lists_every_exit_code() {
         use error::Kind::*;
-        for kind in [Unexpected, Usage, State, Locked, Registry, Docker, Restored, RestoreFailed, Partial, Different, Interrupted]
-        {
+        for kind in [
+            Unexpected,
+            Usage,
+            State,
+            Locked,
+            Registry,
+            Docker,
+            Restored,
+            RestoreFailed,
+            Partial,
+            Different,
+            Interrupted,
+        ] {
             let start = format!("  {:<4} ", kind.exit_code());
             assert!(help::AFTER_LONG_HELP.lines().any(|line| line.starts_with(&start)), "{kind:?}");
         }
@@ -866,9 +937,13 @@ mod tests {
     fn the_readme_describes_the_json_of_every_command() {
         let readme = include_str!("../README.md");
         let (_, section) = readme.split_once("\n### JSON\n").unwrap();
-        let rows = section.lines().take_while(|line| !line.starts_with('#')).filter(|line| line.starts_with("| `"));
+        let rows = section
+            .lines()
+            .take_while(|line| !line.starts_with('#'))
+            .filter(|line| line.starts_with("| `"));
         let first_cells = rows.map(|line| line.split('|').nth(1).unwrap());
-        let described: Vec<&str> = first_cells.flat_map(|cell| cell.split('`').skip(1).step_by(2)).collect();
+        let described: Vec<&str> =
+            first_cells.flat_map(|cell| cell.split('`').skip(1).step_by(2)).collect();
         for command in Cli::command().get_subcommands().map(clap::Command::get_name) {
             let times = described.iter().filter(|name| **name == command).count();
             assert_eq!(times, usize::from(!matches!(command, "completions" | "man")), "{command}");

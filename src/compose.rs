@@ -2,8 +2,8 @@
 //!
 //! [`files`] knows which files make up a deployment, [`argv`] turns what is to be done into a
 //! command line (pure), [`run`] is the one place that starts Compose, [`config`] is the typed
-//! answer of `compose config`, [`lines`] reads image lines without Compose, [`rewrite`] changes them
-//! in place, and [`template`] knows which files are made from others.
+//! answer of `compose config`, [`lines`] reads image lines without Compose, [`rewrite`] changes
+//! them in place, and [`template`] knows which files are made from others.
 
 pub mod argv;
 pub mod config;

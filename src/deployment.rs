@@ -36,13 +36,17 @@ pub struct ImageText {
 }
 
 impl Deployment {
-    /// Reads the deployment's manifest; `None` if it has none. `image_texts` reads the Compose files
-    /// and is only called if the manifest leaves an image to them.
+    /// Reads the deployment's manifest; `None` if it has none. `image_texts` reads the Compose
+    /// files and is only called if the manifest leaves an image to them.
     ///
     /// # Errors
     ///
-    /// The manifest cannot be read or is not valid (exit 3); the message names the newest backup that is.
-    pub fn load(store: &Store, image_texts: impl FnOnce() -> Vec<ImageText>) -> Result<Option<Self>> {
+    /// The manifest cannot be read or is not valid (exit 3); the message names the newest backup
+    /// that is.
+    pub fn load(
+        store: &Store,
+        image_texts: impl FnOnce() -> Vec<ImageText>,
+    ) -> Result<Option<Self>> {
         let Some(snapshot) = store.read_manifest()? else { return Ok(None) };
         let manifest = Manifest::read(&snapshot.bytes).map_err(|error| {
             let name = store.manifest_path().display();
@@ -50,7 +54,8 @@ impl Deployment {
         })?;
         manifest.check_patterns().map_err(|error| {
             let name = store.manifest_path().display();
-            error::state(format!("`{name}`, {error}")).with_hint("`*` stands for any characters, `?` for one: `1.4?`, `v2.*`")
+            error::state(format!("`{name}`, {error}"))
+                .with_hint("`*` stands for any characters, `?` for one: `1.4?`, `v2.*`")
         })?;
         for warning in &manifest.warnings {
             tracing::warn!("{warning}");
@@ -66,9 +71,13 @@ impl Deployment {
     fn settle(&mut self, image_texts: impl FnOnce() -> Vec<ImageText>) -> Result<()> {
         let texts = if self.manifest.needs_compose() { image_texts() } else { Vec::new() };
         let prefix = self.manifest.env.prefix.clone();
-        self.manifest
-            .settle(|service| image_from_compose(service, &prefix, &texts))
-            .map_err(|error| error::state(error.to_string()).with_hint("give the service an `image` in the manifest").into())
+        self.manifest.settle(|service| image_from_compose(service, &prefix, &texts)).map_err(
+            |error| {
+                error::state(error.to_string())
+                    .with_hint("give the service an `image` in the manifest")
+                    .into()
+            },
+        )
     }
 
     /// The assignments that Compose gets.
@@ -86,40 +95,53 @@ impl Deployment {
     /// # Errors
     ///
     /// As for [`Self::assignments`].
-    pub fn assignments_with(&self, choose: impl Fn(&Service) -> Option<(Repository, String)>) -> Result<Assignments> {
+    pub fn assignments_with(
+        &self,
+        choose: impl Fn(&Service) -> Option<(Repository, String)>,
+    ) -> Result<Assignments> {
         assignments(&self.manifest, &self.hash, choose)
     }
 
     /// The variables that tell Compose which image of `service` to run.
     #[must_use]
     pub fn variables_of(&self, service: &Service) -> Vec<String> {
-        let own = ["IMAGE", "TAG"].map(|suffix| env_file::variable(&self.manifest.env.prefix, &service.name, suffix));
+        let own = ["IMAGE", "TAG"]
+            .map(|suffix| env_file::variable(&self.manifest.env.prefix, &service.name, suffix));
         own.into_iter().chain(service.env_image.clone()).chain(service.env_tag.clone()).collect()
     }
 
-    /// The service that the Compose service `name` runs: the one that lists it, else the one whose variables
-    /// or repository its image line in `texts` has.
+    /// The service that the Compose service `name` runs: the one that lists it, else the one whose
+    /// variables or repository its image line in `texts` has.
     #[must_use]
     pub fn service_behind(&self, name: &str, texts: &[ImageText]) -> Option<&Service> {
         let services = || self.manifest.services.values();
-        if let Some(listing) = services().find(|service| service.compose_services.iter().any(|listed| listed == name)) {
+        if let Some(listing) =
+            services().find(|service| service.compose_services.iter().any(|listed| listed == name))
+        {
             return Some(listing);
         }
-        let template = texts.iter().find(|text| text.service == name).and_then(|text| Template::parse(&text.image).ok())?;
+        let template = texts
+            .iter()
+            .find(|text| text.service == name)
+            .and_then(|text| Template::parse(&text.image).ok())?;
         services().find(|service| self.follows(&template, service)).or_else(|| {
             let repository = repository_of(&template)?;
             services().find(|service| service.image.as_ref() == Some(&repository))
         })
     }
 
-    /// The Compose services that have the image of one of the services called `names`, but not by its
-    /// variables: whatever is recorded, Compose gives them what their lines in `texts` say.
+    /// The Compose services that have the image of one of the services called `names`, but not by
+    /// its variables: whatever is recorded, Compose gives them what their lines in `texts` say.
     #[must_use]
     pub fn deaf(&self, names: &[&str], texts: &[ImageText]) -> Vec<String> {
         let is_deaf = |text: &&ImageText| {
             let Ok(template) = Template::parse(&text.image) else { return false };
             let Some(repository) = repository_of(&template) else { return false };
-            let mut meant = self.manifest.services.values().filter(|service| names.contains(&service.name.as_str()));
+            let mut meant = self
+                .manifest
+                .services
+                .values()
+                .filter(|service| names.contains(&service.name.as_str()));
             meant
                 .find(|service| service.image.as_ref() == Some(&repository))
                 .is_some_and(|service| !self.follows(&template, service))
@@ -167,11 +189,14 @@ fn repository_of(template: &Template) -> Option<Repository> {
 /// The hint for a manifest that cannot be read.
 fn advice(store: &Store) -> String {
     let readable = store.backups().into_iter().find(|path| {
-        std::fs::read(path).is_ok_and(|bytes| Manifest::read(&bytes).is_ok_and(|manifest| !manifest.services.is_empty()))
+        std::fs::read(path).is_ok_and(|bytes| {
+            Manifest::read(&bytes).is_ok_and(|manifest| !manifest.services.is_empty())
+        })
     });
     match readable {
         Some(path) => format!(
-            "mend that line; or go back to the newest readable backup, which is from before the last change: cp {} {}, then \
+            "mend that line; or go back to the newest readable backup, which is from before the \
+                last change: cp {} {}, then \
              `dkv generate-env`",
             path.display(),
             store.manifest_path().display()
@@ -188,7 +213,8 @@ fn assignments(
 ) -> Result<Assignments> {
     let mut lines = Vec::with_capacity(manifest.services.len());
     for service in manifest.services.values() {
-        let recorded = || Some((service.image.clone()?, plan::compose_tag(service, manifest.env.pin, hash)));
+        let recorded =
+            || Some((service.image.clone()?, plan::compose_tag(service, manifest.env.pin, hash)));
         let Some((image, tag)) = choose(service).or_else(recorded) else { continue };
         lines.push(env_file::Line {
             service: service.name.clone(),
@@ -201,15 +227,25 @@ fn assignments(
     let registry = manifest.ecr.as_ref().map(crate::model::manifest::Ecr::prefix);
     env_file::assignments(&manifest.env.prefix, registry.as_deref(), &lines).map_err(|collision| {
         error::state(collision.to_string())
-            .with_hint("rename the service, or give it another `env_tag` or `env_image`, or the manifest another `env` `prefix`")
+            .with_hint(
+                "rename the service, or give it another `env_tag` or `env_image`, or the \
+                manifest another `env` `prefix`",
+            )
             .into()
     })
 }
 
-/// The repository and the default tag that a Compose file gives a service, in the line that uses the
-/// service's variables, else in the line of the Compose service of its name.
-fn image_from_compose(service: &Service, prefix: &str, texts: &[ImageText]) -> Option<(Repository, Option<Tag>)> {
-    let variables = [env_file::variable(prefix, &service.name, "IMAGE"), env_file::variable(prefix, &service.name, "TAG")];
+/// The repository and the default tag that a Compose file gives a service, in the line that uses
+/// the service's variables, else in the line of the Compose service of its name.
+fn image_from_compose(
+    service: &Service,
+    prefix: &str,
+    texts: &[ImageText],
+) -> Option<(Repository, Option<Tag>)> {
+    let variables = [
+        env_file::variable(prefix, &service.name, "IMAGE"),
+        env_file::variable(prefix, &service.name, "TAG"),
+    ];
     let uses_variables = |text: &&ImageText| {
         Template::parse(&text.image).is_ok_and(|template| {
             template.variables().iter().any(|name| {
@@ -241,7 +277,8 @@ pub struct Moment<'a> {
 ///
 /// # Errors
 ///
-/// Another dkv holds the lock (exit 4); a planned service changed, or a file cannot be written (exit 3).
+/// Another dkv holds the lock (exit 4); a planned service changed, or a file cannot be written
+/// (exit 3).
 pub fn commit(
     store: &Store,
     planned: &Deployment,
@@ -255,7 +292,10 @@ pub fn commit(
     for step in &changed {
         let name = &step.before.name;
         if planned.manifest.services.get(name) != now.manifest.services.get(name) {
-            let message = format!("service `{name}` was changed in the manifest while this command ran; nothing was written");
+            let message = format!(
+                "service `{name}` was changed in the manifest while this command ran; nothing was \
+                    written"
+            );
             return Err(error::state(message).with_hint("run the command again").into());
         }
     }
@@ -269,12 +309,18 @@ pub fn commit(
 /// # Errors
 ///
 /// As for [`commit`]; also if there is a manifest by now.
-pub fn create(store: &Store, text: String, moment: &Moment<'_>, image_texts: impl Fn() -> Vec<ImageText>) -> Result<Files> {
+pub fn create(
+    store: &Store,
+    text: String,
+    moment: &Moment<'_>,
+    image_texts: impl Fn() -> Vec<ImageText>,
+) -> Result<Files> {
     let lock = store.lock_state(&moment.wait)?;
     write(store, None, text, &lock, moment, &image_texts)
 }
 
-/// Replaces the manifest's text as a whole, as [`commit`] does: with a backup, and with `versions.env`.
+/// Replaces the manifest's text as a whole, as [`commit`] does: with a backup, and with
+/// `versions.env`.
 ///
 /// # Errors
 ///
@@ -289,9 +335,11 @@ pub fn commit_text(
     let lock = store.lock_state(&moment.wait)?;
     let now = Deployment::load(store, &image_texts)?.ok_or_else(|| vanished(store))?;
     if now.snapshot.bytes != planned.snapshot.bytes {
-        return Err(error::state("the manifest was changed while this command ran; nothing was written")
-            .with_hint("run the command again")
-            .into());
+        return Err(error::state(
+            "the manifest was changed while this command ran; nothing was written",
+        )
+        .with_hint("run the command again")
+        .into());
     }
     write(store, Some(&now.snapshot), text, &lock, moment, &image_texts)
 }
@@ -301,7 +349,11 @@ pub fn commit_text(
 /// # Errors
 ///
 /// As for [`commit`].
-pub fn refresh_env(store: &Store, moment: &Moment<'_>, image_texts: impl Fn() -> Vec<ImageText>) -> Result<Files> {
+pub fn refresh_env(
+    store: &Store,
+    moment: &Moment<'_>,
+    image_texts: impl Fn() -> Vec<ImageText>,
+) -> Result<Files> {
     let lock = store.lock_state(&moment.wait)?;
     let now = Deployment::load(store, &image_texts)?.ok_or_else(|| vanished(store))?;
     let text = now.manifest.source().to_owned();
@@ -333,7 +385,10 @@ impl EnvState {
     /// Whether other assignments stand there than should.
     #[must_use]
     pub fn is_wrong(self) -> bool {
-        matches!(self, Self::Missing | Self::Found(env_file::State::Stale | env_file::State::Edited))
+        matches!(
+            self,
+            Self::Missing | Self::Found(env_file::State::Stale | env_file::State::Edited)
+        )
     }
 }
 
@@ -349,13 +404,17 @@ pub fn env_state(path: &Path, expected: &str) -> Result<(EnvState, Option<Snapsh
 }
 
 fn vanished(store: &Store) -> error::Error {
-    error::state(format!("`{}` vanished while this command ran; nothing was written", store.manifest_path().display()))
-        .with_hint("put it back, then run the command again")
+    error::state(format!(
+        "`{}` vanished while this command ran; nothing was written",
+        store.manifest_path().display()
+    ))
+    .with_hint("put it back, then run the command again")
 }
 
 fn not_editable(store: &Store, error: &crate::model::yaml::YamlError) -> error::Error {
-    error::state(format!("`{}`, {error}", store.manifest_path().display()))
-        .with_hint("nothing was written; spell that part of the manifest out, without anchors and aliases")
+    error::state(format!("`{}`, {error}", store.manifest_path().display())).with_hint(
+        "nothing was written; spell that part of the manifest out, without anchors and aliases",
+    )
 }
 
 /// Writes what differs: a backup first, then manifest and `versions.env` together.
@@ -369,7 +428,8 @@ fn write(
 ) -> Result<Files> {
     let stamp = moment.now.format("%Y%m%d%H%M%S").to_string();
     let bytes = text.into_bytes();
-    let path = before.map_or_else(|| store.manifest_path().to_owned(), |before| before.path.clone());
+    let path =
+        before.map_or_else(|| store.manifest_path().to_owned(), |before| before.path.clone());
     let manifest_written = before.is_none_or(|before| before.bytes != bytes);
     let mut files = Files { manifest_written, ..Files::default() };
     let mut after = Deployment {
@@ -393,9 +453,11 @@ fn write(
         }
         // An editor takes no lock: what it saved since this manifest was read must not be lost.
         if store.read_manifest()?.as_ref() != before {
-            return Err(error::state("the manifest was changed while this command ran; nothing was written")
-                .with_hint("run the command again")
-                .into());
+            return Err(error::state(
+                "the manifest was changed while this command ran; nothing was written",
+            )
+            .with_hint("run the command again")
+            .into());
         }
     }
     store::replace_all(&[
@@ -404,7 +466,11 @@ fn write(
             bytes: after.snapshot.bytes.clone(),
             owner_like: store.directory().to_owned(),
         },
-        Replacement { path: Store::resolve(&env_path), bytes: expected.into_bytes(), owner_like: after.snapshot.path.clone() },
+        Replacement {
+            path: Store::resolve(&env_path),
+            bytes: expected.into_bytes(),
+            owner_like: after.snapshot.path.clone(),
+        },
     ])?;
     Ok(files)
 }

@@ -1,8 +1,8 @@
 //! The Docker daemon: the only module that knows bollard.
 //!
-//! [`Endpoint`] says which daemon and how the user chose it, [`Docker`] talks to it. Every request has
-//! a deadline for silence; every failure says which daemon it was and what to do about it. What a
-//! pull's HTTP status says is not trusted: only the stream to its end, then an inspection.
+//! [`Endpoint`] says which daemon and how the user chose it, [`Docker`] talks to it. Every request
+//! has a deadline for silence; every failure says which daemon it was and what to do about it. What
+//! a pull's HTTP status says is not trusted: only the stream to its end, then an inspection.
 
 mod container;
 mod endpoint;
@@ -23,12 +23,15 @@ use tokio::sync::{OnceCell, watch};
 use tokio::time::Instant;
 
 pub use container::{
-    Container, ContainerDetail, ContainerFilter, ContainerState, Health, HealthProbe, HealthStatus, Labels, Mount, MountKind,
-    RestartPolicy,
+    Container, ContainerDetail, ContainerFilter, ContainerState, Health, HealthProbe, HealthStatus,
+    Labels, Mount, MountKind, RestartPolicy,
 };
 pub use endpoint::{Endpoint, Settings, Source};
 pub use image::{Image, ImageList, ListedImage, Untagged};
-pub use pull::{Credentials, LayerState, PullError, PullEvent, PullFailure, PullRequest, PullTarget, pull_failure};
+pub use pull::{
+    Credentials, LayerState, PullError, PullEvent, PullFailure, PullRequest, PullTarget,
+    pull_failure,
+};
 pub use stream::{Action, Event, LogLine, LogOptions, LogStream};
 pub use volume::Volume;
 
@@ -45,14 +48,18 @@ pub struct Deadlines {
     pub connect: Duration,
     /// Until a request is answered.
     pub idle: Duration,
-    /// Between two signs of progress of the pulls under way. Longer, because the daemon waits by itself
-    /// before it asks a failing registry again.
+    /// Between two signs of progress of the pulls under way. Longer, because the daemon waits by
+    /// itself before it asks a failing registry again.
     pub pull_idle: Duration,
 }
 
 impl Default for Deadlines {
     fn default() -> Self {
-        Self { connect: Duration::from_secs(10), idle: Duration::from_secs(60), pull_idle: Duration::from_secs(120) }
+        Self {
+            connect: Duration::from_secs(10),
+            idle: Duration::from_secs(60),
+            pull_idle: Duration::from_secs(120),
+        }
     }
 }
 
@@ -83,12 +90,18 @@ impl Docker {
     /// newest, as far as this build knows it, unless the user has fixed one.
     ///
     /// # Errors
-    /// Kind Docker, with a hint that fits: the daemon is absent, the user may not use its socket, or
-    /// the variable or context that names it is wrong.
+    /// Kind Docker, with a hint that fits: the daemon is absent, the user may not use its socket,
+    /// or the variable or context that names it is wrong.
     pub async fn connect(endpoint: Endpoint, deadlines: Deadlines) -> Result<Self> {
         let client = transport::client(&endpoint, deadlines)?;
         let pull_progress = watch::Sender::new(Instant::now());
-        let docker = Self { client, endpoint: Arc::new(endpoint), deadlines, host: Arc::default(), pull_progress };
+        let docker = Self {
+            client,
+            endpoint: Arc::new(endpoint),
+            deadlines,
+            host: Arc::default(),
+            pull_progress,
+        };
         docker.answer("greet the daemon", docker.client.ping()).await?;
         Ok(docker)
     }
@@ -142,10 +155,16 @@ impl Docker {
 
     /// Waits for one whole answer, no longer than the idle deadline. `what` completes "the daemon
     /// could not …".
-    async fn answer<T>(&self, what: &str, request: impl Future<Output = Result<T, bollard::errors::Error>>) -> Result<T> {
+    async fn answer<T>(
+        &self,
+        what: &str,
+        request: impl Future<Output = Result<T, bollard::errors::Error>>,
+    ) -> Result<T> {
         match tokio::time::timeout(self.deadlines.idle, request).await {
             Ok(Ok(answer)) => Ok(answer),
-            Ok(Err(error)) => Err(failure::explain(&self.endpoint, what, &error, self.deadlines.idle).into()),
+            Ok(Err(error)) => {
+                Err(failure::explain(&self.endpoint, what, &error, self.deadlines.idle).into())
+            }
             Err(_) => Err(failure::silent(&self.endpoint, self.deadlines.idle).into()),
         }
     }
@@ -162,7 +181,11 @@ fn platform(os: Option<&str>, machine: Option<&str>) -> Platform {
         "armv7l" | "armv8l" => ("arm", Some("v7")),
         other => (other, None),
     };
-    Platform { os: os.unwrap_or("linux").to_owned(), architecture: architecture.to_owned(), variant: variant.map(str::to_owned) }
+    Platform {
+        os: os.unwrap_or("linux").to_owned(),
+        architecture: architecture.to_owned(),
+        variant: variant.map(str::to_owned),
+    }
 }
 
 #[cfg(test)]

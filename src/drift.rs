@@ -14,7 +14,8 @@ use crate::pin::Verdict;
 use crate::plan;
 use crate::report::ReleaseView;
 use crate::report::drift::{
-    ComposeView, Finding, FindingKind, ReleaseState, Restorable, RunningView, ServiceViews, Verification,
+    ComposeView, Finding, FindingKind, ReleaseState, Restorable, RunningView, ServiceViews,
+    Verification,
 };
 use crate::report::pin::PinDisagreement;
 
@@ -88,7 +89,8 @@ pub struct FileImage {
 /// What the daemon has.
 #[derive(Debug)]
 pub struct DaemonView {
-    /// The Compose project; `None` if Compose could not say, and so not which services it has either.
+    /// The Compose project; `None` if Compose could not say, and so not which services it has
+    /// either.
     pub project: Option<String>,
     /// The deployment directory, as Compose labels containers with it.
     pub directory: String,
@@ -110,7 +112,8 @@ pub struct RemoteView {
 /// Compares the views.
 #[must_use]
 pub fn compare(views: &Views<'_>) -> Verification {
-    let mut found = Comparison { views, drift: Vec::new(), notes: Vec::new(), explained: BTreeSet::new() };
+    let mut found =
+        Comparison { views, drift: Vec::new(), notes: Vec::new(), explained: BTreeSet::new() };
     found.env();
     found.files();
     found.products();
@@ -130,12 +133,24 @@ struct Comparison<'v, 'a> {
 }
 
 impl<'a> Comparison<'_, 'a> {
-    fn differs(&mut self, kind: FindingKind, service: Option<&Service>, message: String, mend: impl Into<String>) {
+    fn differs(
+        &mut self,
+        kind: FindingKind,
+        service: Option<&Service>,
+        message: String,
+        mend: impl Into<String>,
+    ) {
         let service = service.map(|service| service.name.to_string());
         self.drift.push(Finding { kind, service, message, mend: Some(mend.into()) });
     }
 
-    fn note(&mut self, kind: FindingKind, service: Option<&Service>, message: String, mend: Option<&str>) {
+    fn note(
+        &mut self,
+        kind: FindingKind,
+        service: Option<&Service>,
+        message: String,
+        mend: Option<&str>,
+    ) {
         let service = service.map(|service| service.name.to_string());
         self.notes.push(Finding { kind, service, message, mend: mend.map(str::to_owned) });
     }
@@ -152,8 +167,12 @@ impl<'a> Comparison<'_, 'a> {
         // A file that nobody reads may be missing.
         let message = match kind {
             FindingKind::EnvMissing if followers.is_empty() => return,
-            FindingKind::EnvMissing => format!("{file} does not exist: Compose started by hand runs the defaults of its files"),
-            FindingKind::EnvStale => format!("{file} is stale: it was written from an older manifest"),
+            FindingKind::EnvMissing => format!(
+                "{file} does not exist: Compose started by hand runs the defaults of its files"
+            ),
+            FindingKind::EnvStale => {
+                format!("{file} is stale: it was written from an older manifest")
+            }
             _ => format!("{file} was edited by hand or by another tool"),
         };
         self.explained.extend(followers);
@@ -162,8 +181,15 @@ impl<'a> Comparison<'_, 'a> {
 
     /// The tracked Compose services whose image has variables.
     fn followers(&self) -> BTreeSet<String> {
-        let starts = self.views.starts.iter().filter(|start| start.text.as_ref().is_some_and(|text| text.contains('$')));
-        starts.filter(|start| self.tracked(start).is_some()).map(|start| start.compose_service.clone()).collect()
+        let starts = self
+            .views
+            .starts
+            .iter()
+            .filter(|start| start.text.as_ref().is_some_and(|text| text.contains('$')));
+        starts
+            .filter(|start| self.tracked(start).is_some())
+            .map(|start| start.compose_service.clone())
+            .collect()
     }
 
     /// What is written in Compose files, whether or not Compose would read them now.
@@ -171,23 +197,32 @@ impl<'a> Comparison<'_, 'a> {
         for image in &self.views.files {
             let FileImage { place, compose_services, image, verdict, template } = image;
             let repository = image.parse::<Reference>().ok().map(|reference| reference.repository);
-            let service =
-                compose_services.first().and_then(|name| observe::service_of(self.views.manifest, name, repository.as_ref()));
+            let service = compose_services.first().and_then(|name| {
+                observe::service_of(self.views.manifest, name, repository.as_ref())
+            });
             match verdict {
                 Verdict::Stale(wanted) => {
-                    let message = format!("{place} pins {}, recorded is {}", shortened(image), shortened(wanted));
+                    let message = format!(
+                        "{place} pins {}, recorded is {}",
+                        shortened(image),
+                        shortened(wanted)
+                    );
                     let mend = match template {
-                        Some(template) => format!("change it in {template}, and make the file again"),
+                        Some(template) => {
+                            format!("change it in {template}, and make the file again")
+                        }
                         None => "`dkv pin`".to_owned(),
                     };
                     self.differs(FindingKind::OtherDigestPinned, service, message, mend);
                 }
                 Verdict::Loose(_) => {
-                    let message = format!("{place} says {image}, whatever versions.env and the manifest say");
+                    let message =
+                        format!("{place} says {image}, whatever versions.env and the manifest say");
                     let mend = match template {
                         Some(template) => follow_in(template),
                         None if says_record(service, image) => {
-                            "`dkv migrate-versions --write`, or `dkv pin` to keep it literal".to_owned()
+                            "`dkv migrate-versions --write`, or `dkv pin` to keep it literal"
+                                .to_owned()
                         }
                         // Another version is not changed in passing.
                         None => "`dkv pin` writes the recorded version there".to_owned(),
@@ -196,7 +231,12 @@ impl<'a> Comparison<'_, 'a> {
                 }
                 Verdict::Refused(why) => {
                     let message = format!("{place} says {image}: {why}");
-                    self.differs(FindingKind::LiteralTag, service, message, format!("edit {place}"));
+                    self.differs(
+                        FindingKind::LiteralTag,
+                        service,
+                        message,
+                        format!("edit {place}"),
+                    );
                 }
                 _ => continue,
             }
@@ -205,18 +245,33 @@ impl<'a> Comparison<'_, 'a> {
         for disagreement in &self.views.disagreements {
             let sides = disagreement.digests.iter();
             let sides: Vec<String> = sides
-                .map(|(digest, places)| format!("{} in {}", crate::report::short_digest(digest), places.join(", ")))
+                .map(|(digest, places)| {
+                    format!("{} in {}", crate::report::short_digest(digest), places.join(", "))
+                })
                 .collect();
-            let message = format!("{} is pinned to different digests: {}", disagreement.image, sides.join("; "));
-            let repository = disagreement.image.parse::<Reference>().ok().map(|reference| reference.repository);
-            let service =
-                self.views.manifest.services.values().find(|service| service.image.is_some() && service.image == repository);
+            let message = format!(
+                "{} is pinned to different digests: {}",
+                disagreement.image,
+                sides.join("; ")
+            );
+            let repository =
+                disagreement.image.parse::<Reference>().ok().map(|reference| reference.repository);
+            let service = self
+                .views
+                .manifest
+                .services
+                .values()
+                .find(|service| service.image.is_some() && service.image == repository);
             let is_made = |image: &&FileImage| {
-                image.template.is_some() && disagreement.digests.values().flatten().any(|place| *place == image.place)
+                image.template.is_some()
+                    && disagreement.digests.values().flatten().any(|place| *place == image.place)
             };
-            let template = self.views.files.iter().find(is_made).and_then(|image| image.template.as_ref());
+            let template =
+                self.views.files.iter().find(is_made).and_then(|image| image.template.as_ref());
             let mend = match (service, template) {
-                (_, Some(template)) => format!("give all of them the same digest, and change it in {template}"),
+                (_, Some(template)) => {
+                    format!("give all of them the same digest, and change it in {template}")
+                }
                 (Some(_), None) => "`dkv pin`".to_owned(),
                 (None, None) => "give all of them the same digest".to_owned(),
             };
@@ -233,12 +288,16 @@ impl<'a> Comparison<'_, 'a> {
                 .iter()
                 .filter(|start| self.tracked(start).is_some_and(|one| one.name == service.name))
                 .collect();
-            let (own, foreign): (Vec<&Start>, Vec<&Start>) =
-                mine.into_iter().partition(|start| repository(start).is_none_or(|repository| Some(repository) == service.image));
+            let (own, foreign): (Vec<&Start>, Vec<&Start>) = mine.into_iter().partition(|start| {
+                repository(start).is_none_or(|repository| Some(repository) == service.image)
+            });
             for start in foreign {
-                let (name, image) = (&start.compose_service, start.image.as_deref().unwrap_or_default());
-                let message = format!("{name} belongs to {}, but would start {image}", service.name);
-                let expected = service.image.as_ref().map_or("the others' image", Repository::as_written);
+                let (name, image) =
+                    (&start.compose_service, start.image.as_deref().unwrap_or_default());
+                let message =
+                    format!("{name} belongs to {}, but would start {image}", service.name);
+                let expected =
+                    service.image.as_ref().map_or("the others' image", Repository::as_written);
                 self.differs(
                     FindingKind::ImagesDiffer,
                     Some(service),
@@ -256,11 +315,18 @@ impl<'a> Comparison<'_, 'a> {
             if images.len() > 1 {
                 let sides: Vec<String> = images
                     .iter()
-                    .map(|(image, names)| format!("{} would start {}", names.join(", "), shortened(image)))
+                    .map(|(image, names)| {
+                        format!("{} would start {}", names.join(", "), shortened(image))
+                    })
                     .collect();
-                let message = format!("the Compose services of {} have different images: {}", service.name, sides.join("; "));
+                let message = format!(
+                    "the Compose services of {} have different images: {}",
+                    service.name,
+                    sides.join("; ")
+                );
                 let apart = own.iter().filter(|start| !self.starts_record(service, start));
-                let mends: BTreeSet<String> = apart.map(|start| self.mend_of_line(service, start)).collect();
+                let mends: BTreeSet<String> =
+                    apart.map(|start| self.mend_of_line(service, start)).collect();
                 let mend = mends.into_iter().collect::<Vec<_>>().join("; ");
                 self.differs(FindingKind::ImagesDiffer, Some(service), message, mend);
                 self.explained.extend(images.into_values().flatten().map(str::to_owned));
@@ -268,13 +334,17 @@ impl<'a> Comparison<'_, 'a> {
         }
         for (local, published) in mixed(&self.views.starts, |start| self.is_local(start)) {
             let message = format!(
-                "{} runs the local build {}, but {} of the same product would start the published {}",
+                "{} runs the local build {}, but {} of the same product would start the published \
+                    {}",
                 local.compose_service,
                 local.image.as_deref().unwrap_or_default(),
                 published.compose_service,
                 published.image.as_deref().unwrap_or_default(),
             );
-            let mend = format!("give {} the image of {} in its Compose file", published.compose_service, local.compose_service);
+            let mend = format!(
+                "give {} the image of {} in its Compose file",
+                published.compose_service, local.compose_service
+            );
             self.differs(FindingKind::SourcesMixed, self.tracked(local), message, mend);
             self.explained.insert(published.compose_service.clone());
         }
@@ -294,28 +364,47 @@ impl<'a> Comparison<'_, 'a> {
         let says_record = says_record(Some(service), start.image.as_deref().unwrap_or_default());
         let recorded = self.compose_tag(service);
         if start.text.as_ref().is_some_and(|text| !text.contains('$')) {
-            return if says_record { "`dkv migrate-versions --write`" } else { "`dkv pin` writes the recorded version there" }
-                .to_owned();
+            return if says_record {
+                "`dkv migrate-versions --write`"
+            } else {
+                "`dkv pin` writes the recorded version there"
+            }
+            .to_owned();
         }
         let is_shared = |variable: &String| {
-            let others = self.views.starts.iter().filter(|other| tag_variables(other).contains(variable));
+            let others =
+                self.views.starts.iter().filter(|other| tag_variables(other).contains(variable));
             others.filter_map(|other| self.tracked(other)).any(|other| other.name != service.name)
         };
         let variables = tag_variables(start);
         match variables.iter().find(|variable| !is_shared(variable)) {
-            Some(variable) => format!("`env_tag: {variable}` for the service in the manifest, then `dkv generate-env`"),
-            None if says_record => "`dkv migrate-versions --write`, which says so if the line cannot follow".to_owned(),
-            None => format!("write the recorded version, {}, into the line of {}", shortened(&recorded), start.compose_service),
+            Some(variable) => format!(
+                "`env_tag: {variable}` for the service in the manifest, then `dkv generate-env`"
+            ),
+            None if says_record => {
+                "`dkv migrate-versions --write`, which says so if the line cannot follow".to_owned()
+            }
+            None => format!(
+                "write the recorded version, {}, into the line of {}",
+                shortened(&recorded),
+                start.compose_service
+            ),
         }
     }
 
     /// Whether a Compose service runs something that was built on this host.
     fn is_local(&self, start: &Start) -> bool {
-        let is_recorded =
-            self.tracked(start).is_some_and(|service| service.source == Source::Local && service.image == repository(start));
+        let is_recorded = self.tracked(start).is_some_and(|service| {
+            service.source == Source::Local && service.image == repository(start)
+        });
         let never_pulled = || {
             let reference: Reference = start.image.as_ref()?.parse().ok()?;
-            let image = self.views.daemon.as_ref()?.images.by_tag(&reference.repository, reference.tag.as_ref()?)?;
+            let image = self
+                .views
+                .daemon
+                .as_ref()?
+                .images
+                .by_tag(&reference.repository, reference.tag.as_ref()?)?;
             Some(image.digests.is_empty())
         };
         start.has_build || is_recorded || never_pulled().unwrap_or(false)
@@ -323,13 +412,15 @@ impl<'a> Comparison<'_, 'a> {
 
     /// Compares the views of one service.
     fn service(&mut self, service: &'a Service) -> ServiceViews {
-        let tag_variable = env_file::variable(&self.views.manifest.env.prefix, &service.name, "TAG");
+        let tag_variable =
+            env_file::variable(&self.views.manifest.env.prefix, &service.name, "TAG");
         let compose = self.compose(service);
         let releases = self.releases(service);
         let running = self.running(service);
         let current = service.current();
         if current.is_none_or(|current| current.digest.is_none() && current.image_id.is_none()) {
-            let message = "no digest is recorded, so nobody knows which bytes should run".to_owned();
+            let message =
+                "no digest is recorded, so nobody knows which bytes should run".to_owned();
             let (message, mend) = match service.source {
                 Source::Registry => (message, "`dkv pull-latest`"),
                 Source::Local => ("no build of it is recorded yet".to_owned(), "`dkv build`"),
@@ -343,7 +434,12 @@ impl<'a> Comparison<'_, 'a> {
             env_as_recorded: env.is_some_and(|tag| *tag == self.compose_tag(service)),
             env: env.cloned(),
             compose,
-            local: self.views.daemon.as_ref().zip(current).map(|(_, current)| self.local(service, current).is_some()),
+            local: self
+                .views
+                .daemon
+                .as_ref()
+                .zip(current)
+                .map(|(_, current)| self.local(service, current).is_some()),
             running,
             remote: self
                 .views
@@ -359,22 +455,37 @@ impl<'a> Comparison<'_, 'a> {
     fn compose(&mut self, service: &'a Service) -> Vec<ComposeView> {
         let mut views = Vec::new();
         for start in &self.views.starts {
-            let Some(image) = start.image.as_ref().filter(|_| self.tracked(start).is_some_and(|one| one.name == service.name))
+            let Some(image) = start
+                .image
+                .as_ref()
+                .filter(|_| self.tracked(start).is_some_and(|one| one.name == service.name))
             else {
                 continue;
             };
-            let as_recorded = image.parse().is_ok_and(|reference| self.is_recorded(service, &reference));
+            let as_recorded =
+                image.parse().is_ok_and(|reference| self.is_recorded(service, &reference));
             if !as_recorded && !self.explained.contains(&start.compose_service) {
                 let name = &start.compose_service;
                 let recorded = self.compose_tag(service);
-                let message =
-                    format!("Compose would start {} for {name}, recorded is {}", shortened(image), shortened(&recorded));
+                let message = format!(
+                    "Compose would start {} for {name}, recorded is {}",
+                    shortened(image),
+                    shortened(&recorded)
+                );
                 let has_variables = start.text.as_ref().is_some_and(|text| text.contains('$'));
-                let kind = if has_variables { FindingKind::ComposeDiffers } else { FindingKind::LiteralTag };
+                let kind = if has_variables {
+                    FindingKind::ComposeDiffers
+                } else {
+                    FindingKind::LiteralTag
+                };
                 let mend = self.mend_of_line(service, start);
                 self.differs(kind, Some(service), message, mend);
             }
-            views.push(ComposeView { compose_service: start.compose_service.clone(), image: image.clone(), as_recorded });
+            views.push(ComposeView {
+                compose_service: start.compose_service.clone(),
+                image: image.clone(),
+                as_recorded,
+            });
         }
         views
     }
@@ -390,25 +501,31 @@ impl<'a> Comparison<'_, 'a> {
             return false;
         }
         let tag = reference.tag.as_ref();
-        let Some(current) = service.current() else { return tag.is_none_or(|tag| tag.as_str() == service.track_name()) };
+        let Some(current) = service.current() else {
+            return tag.is_none_or(|tag| tag.as_str() == service.track_name());
+        };
         if let Some(digest) = &reference.digest {
-            return current.digest.as_ref() == Some(digest) || current.platform_digest.as_ref() == Some(digest);
+            return current.digest.as_ref() == Some(digest)
+                || current.platform_digest.as_ref() == Some(digest);
         }
         let expected = self.compose_tag(service);
         if tag.is_some_and(|tag| tag.as_str() == expected) {
             return true;
         }
         // A build may go by any tag, as long as the tag names that build.
-        let named = tag.and_then(|tag| self.views.daemon.as_ref()?.images.by_tag(&reference.repository, tag));
+        let named = tag
+            .and_then(|tag| self.views.daemon.as_ref()?.images.by_tag(&reference.repository, tag));
         match (service.source, &self.views.daemon) {
-            (Source::Local, Some(_)) => named.is_some_and(|image| Some(&image.id) == current.image_id.as_ref()),
+            (Source::Local, Some(_)) => {
+                named.is_some_and(|image| Some(&image.id) == current.image_id.as_ref())
+            }
             (Source::Local, None) => true,
             (Source::Registry, _) => false,
         }
     }
 
-    /// The local image of a release, if this host has it under the name by which `pull` and `rollback`
-    /// ask for it. The same bytes under another repository's name do not serve them.
+    /// The local image of a release, if this host has it under the name by which `pull` and
+    /// `rollback` ask for it. The same bytes under another repository's name do not serve them.
     fn local(&self, service: &Service, release: &Release) -> Option<&ListedImage> {
         let images = &self.views.daemon.as_ref()?.images;
         let repository = service.image.as_ref()?;
@@ -463,15 +580,28 @@ impl<'a> Comparison<'_, 'a> {
         self.views.remote.as_ref()?.has.get(&key).copied()
     }
 
-    fn judge_release(&mut self, service: &'a Service, release: &Release, status: &str, restorable: Restorable) {
+    fn judge_release(
+        &mut self,
+        service: &'a Service,
+        release: &Release,
+        status: &str,
+        restorable: Restorable,
+    ) {
         let name = described(release);
         let is_named = release.digest.is_some() || release.image_id.is_some();
         match (status, restorable) {
-            ("current", Restorable::Registry | Restorable::Unknown) if self.views.daemon.is_some() && is_named => {
-                let has_bytes = release.image_id.as_ref().is_some_and(|id| self.image(id).is_some());
-                let elsewhere = if has_bytes { ", only its bytes are, under another name" } else { "" };
-                let message = format!("the image of the recorded release {name} is not on this host{elsewhere}");
-                // What only `--no-pull` has recorded, on a host that runs nothing of it, is not missing.
+            ("current", Restorable::Registry | Restorable::Unknown)
+                if self.views.daemon.is_some() && is_named =>
+            {
+                let has_bytes =
+                    release.image_id.as_ref().is_some_and(|id| self.image(id).is_some());
+                let elsewhere =
+                    if has_bytes { ", only its bytes are, under another name" } else { "" };
+                let message = format!(
+                    "the image of the recorded release {name} is not on this host{elsewhere}"
+                );
+                // What only `--no-pull` has recorded, on a host that runs nothing of it, is not
+                // missing.
                 if release.image_id.is_some() || self.runs_here() {
                     self.differs(FindingKind::ImageGone, Some(service), message, "`dkv pull`");
                 } else {
@@ -479,13 +609,22 @@ impl<'a> Comparison<'_, 'a> {
                 }
             }
             ("current", Restorable::Lost) if is_named => {
-                let message = format!("the image of the recorded release {name} is neither on this host nor in a registry");
-                let mend = if service.source == Source::Local { "`dkv build`" } else { "`dkv rollback`, or `dkv pull-latest`" };
+                let message = format!(
+                    "the image of the recorded release {name} is neither on this host nor in a \
+                        registry"
+                );
+                let mend = if service.source == Source::Local {
+                    "`dkv build`"
+                } else {
+                    "`dkv rollback`, or `dkv pull-latest`"
+                };
                 self.differs(FindingKind::ReleaseLost, Some(service), message, mend);
             }
             ("previous" | "archived", Restorable::Lost) if is_named => {
-                let message =
-                    format!("a rollback to {name} is not possible any more: it is neither on this host nor in a registry");
+                let message = format!(
+                    "a rollback to {name} is not possible any more: it is neither on this host \
+                        nor in a registry"
+                );
                 let mend = format!("`dkv version-pull {} TAG` takes another version", service.name);
                 self.differs(FindingKind::ReleaseLost, Some(service), message, mend);
             }
@@ -505,31 +644,53 @@ impl<'a> Comparison<'_, 'a> {
     }
 
     /// Whether a local release will stay local.
-    fn judge_kept(&mut self, service: &'a Service, release: &Release, name: &str, is_current: bool) {
+    fn judge_kept(
+        &mut self,
+        service: &'a Service,
+        release: &Release,
+        name: &str,
+        is_current: bool,
+    ) {
         let Some(id) = self.local(service, release).map(|image| image.id.clone()) else { return };
-        let kept =
-            plan::keep_tag(release, self.views.deployment).zip(service.image.as_ref()).zip(self.views.daemon.as_ref()).map(
-                |((tag, image), daemon)| (image.with_tag(&tag), daemon.images.by_tag(image, &tag).map(|image| image.id.clone())),
-            );
+        let kept = plan::keep_tag(release, self.views.deployment)
+            .zip(service.image.as_ref())
+            .zip(self.views.daemon.as_ref())
+            .map(|((tag, image), daemon)| {
+                (
+                    image.with_tag(&tag),
+                    daemon.images.by_tag(image, &tag).map(|image| image.id.clone()),
+                )
+            });
         match kept {
             Some((tag, Some(kept))) if kept != id => {
                 let message = format!("{tag} should keep {name}, but names another image");
                 self.differs(FindingKind::KeepTagMoved, Some(service), message, "`dkv pull`");
             }
             // Compose is given the keep-tag, and would look for it in a registry.
-            Some((tag, None)) if is_current && service.source == Source::Local && release.image_id.is_some() => {
-                let message = format!("{tag}, by which Compose starts the build {name}, is gone from this host");
-                self.differs(FindingKind::KeepTagGone, Some(service), message, "`dkv pull` puts it back");
+            Some((tag, None))
+                if is_current && service.source == Source::Local && release.image_id.is_some() =>
+            {
+                let message = format!(
+                    "{tag}, by which Compose starts the build {name}, is gone from this host"
+                );
+                self.differs(
+                    FindingKind::KeepTagGone,
+                    Some(service),
+                    message,
+                    "`dkv pull` puts it back",
+                );
             }
             Some((_, None)) => {
-                let message = format!("nothing keeps the image of {name} from `docker image prune -a`");
+                let message =
+                    format!("nothing keeps the image of {name} from `docker image prune -a`");
                 let mend = is_current.then_some("`dkv pull` keeps the current release");
                 self.note(FindingKind::NotKept, Some(service), message, mend);
             }
             _ => {}
         }
         if self.in_registry(service, release) == Some(false) {
-            let message = format!("the registry does not have {name} any more; only this host does");
+            let message =
+                format!("the registry does not have {name} any more; only this host does");
             self.note(FindingKind::OnlyHere, Some(service), message, None);
         }
     }
@@ -543,26 +704,41 @@ impl<'a> Comparison<'_, 'a> {
             local.map(|image| image.id.clone()).or_else(|| release.image_id.clone())
         };
         let recorded = service.current().and_then(id_of);
-        let known: Vec<(Digest, &Release)> =
-            service.history.entries().iter().filter_map(|release| Some((id_of(release)?, release))).collect();
+        let known: Vec<(Digest, &Release)> = service
+            .history
+            .entries()
+            .iter()
+            .filter_map(|release| Some((id_of(release)?, release)))
+            .collect();
         let mut told = BTreeSet::new();
-        let ours: Vec<&Container> = daemon.containers.iter().filter(|container| self.counts(container)).collect();
+        let ours: Vec<&Container> =
+            daemon.containers.iter().filter(|container| self.counts(container)).collect();
         for container in ours {
-            let start = self.views.starts.iter().find(|start| Some(start.compose_service.as_str()) == container.labels.service());
-            let Some(start) = start.filter(|start| self.tracked(start).is_some_and(|one| one.name == service.name)) else {
+            let start =
+                self.views.starts.iter().find(|start| {
+                    Some(start.compose_service.as_str()) == container.labels.service()
+                });
+            let Some(start) = start
+                .filter(|start| self.tracked(start).is_some_and(|one| one.name == service.name))
+            else {
                 continue;
             };
             let runs = container.image_id.clone();
-            let release = known.iter().find(|(id, _)| Some(id) == runs.as_ref()).map(|(_, release)| *release);
-            let as_recorded = recorded.as_ref().zip(runs.as_ref()).map(|(recorded, runs)| recorded == runs);
-            if as_recorded == Some(false) && told.insert((start.compose_service.clone(), runs.clone())) {
+            let release =
+                known.iter().find(|(id, _)| Some(id) == runs.as_ref()).map(|(_, release)| *release);
+            let as_recorded =
+                recorded.as_ref().zip(runs.as_ref()).map(|(recorded, runs)| recorded == runs);
+            if as_recorded == Some(false)
+                && told.insert((start.compose_service.clone(), runs.clone()))
+            {
                 let expected = service.current().map_or_else(String::new, described);
                 let name = &start.compose_service;
                 let (kind, message) = match release {
                     Some(release) => (
                         FindingKind::RunsOlder,
                         format!(
-                            "{name} was started from an older manifest: it runs {}, recorded is {expected}",
+                            "{name} was started from an older manifest: it runs {}, recorded is \
+                                {expected}",
                             described(release)
                         ),
                     ),
@@ -570,7 +746,10 @@ impl<'a> Comparison<'_, 'a> {
                         let id = runs.as_ref().map_or("?", Digest::short);
                         (
                             FindingKind::RunsOther,
-                            format!("{name} runs {} (image {id}), recorded is {expected}", shortened(&container.image)),
+                            format!(
+                                "{name} runs {} (image {id}), recorded is {expected}",
+                                shortened(&container.image)
+                            ),
                         )
                     }
                 };
@@ -586,7 +765,8 @@ impl<'a> Comparison<'_, 'a> {
         views
     }
 
-    /// Whether a container of this deployment says what runs: it does run, or it is a one-shot that has.
+    /// Whether a container of this deployment says what runs: it does run, or it is a one-shot that
+    /// has.
     fn counts(&self, container: &Container) -> bool {
         let is_ours = self.views.daemon.as_ref().is_some_and(|daemon| is_ours(daemon, container));
         if !is_ours || container.labels.is_one_off() {
@@ -594,7 +774,9 @@ impl<'a> Comparison<'_, 'a> {
         }
         let is_one_shot = |name: &str| {
             let is_awaited = |start: &Start| start.waits_for_end_of.iter().any(|one| one == name);
-            self.views.starts.iter().any(|start| is_awaited(start) || (start.is_one_shot && start.compose_service == name))
+            self.views.starts.iter().any(|start| {
+                is_awaited(start) || (start.is_one_shot && start.compose_service == name)
+            })
         };
         match container.state {
             ContainerState::Running | ContainerState::Restarting | ContainerState::Paused => true,
@@ -605,12 +787,14 @@ impl<'a> Comparison<'_, 'a> {
 
     /// Containers that run tracked images beside the deployment: without Compose, under another
     /// project's name from the same directory, or for a Compose service that is gone. Another
-    /// directory's project is another deployment. Where Compose could not say which services the project
-    /// has, nothing is called an outsider: it may be what production runs.
+    /// directory's project is another deployment. Where Compose could not say which services the
+    /// project has, nothing is called an outsider: it may be what production runs.
     fn outsiders(&mut self) {
         let Some(daemon) = &self.views.daemon else { return };
         let Some(own) = &daemon.project else { return };
-        for container in daemon.containers.iter().filter(|container| container.state == ContainerState::Running) {
+        for container in
+            daemon.containers.iter().filter(|container| container.state == ContainerState::Running)
+        {
             let labels = &container.labels;
             let how = match (labels.project(), labels.service()) {
                 (None, _) => "without Compose".to_owned(),
@@ -621,41 +805,67 @@ impl<'a> Comparison<'_, 'a> {
                     format!("as the project {project}")
                 }
                 (Some(_), Some(name)) if labels.is_one_off() => format!("as a one-off of {name}"),
-                (Some(_), Some(name)) if !self.views.starts.iter().any(|start| start.compose_service == name) => {
+                (Some(_), Some(name))
+                    if !self.views.starts.iter().any(|start| start.compose_service == name) =>
+                {
                     format!("for the Compose service {name}, which the files do not have")
                 }
                 _ => continue,
             };
             let Some(service) = self.service_of_container(container) else { continue };
-            let message = format!("the container {} runs {} {how}", container.name, shortened(&container.image));
-            self.differs(FindingKind::StartedOutside, Some(service), message, format!("`docker rm -f {}`", container.name));
+            let message = format!(
+                "the container {} runs {} {how}",
+                container.name,
+                shortened(&container.image)
+            );
+            self.differs(
+                FindingKind::StartedOutside,
+                Some(service),
+                message,
+                format!("`docker rm -f {}`", container.name),
+            );
         }
     }
 
     /// The manifest service whose image a container runs, whatever started it.
     fn service_of_container(&self, container: &Container) -> Option<&'a Service> {
         let named = container.image.parse::<Reference>().ok().map(|reference| reference.repository);
-        let image = container.image_id.as_ref().and_then(|id| self.views.daemon.as_ref()?.images.by_id(id));
+        let image =
+            container.image_id.as_ref().and_then(|id| self.views.daemon.as_ref()?.images.by_id(id));
         let known = image.into_iter().flat_map(|image| {
-            image.tags.iter().map(|(repository, _)| repository).chain(image.digests.iter().map(|(repository, _)| repository))
+            image
+                .tags
+                .iter()
+                .map(|(repository, _)| repository)
+                .chain(image.digests.iter().map(|(repository, _)| repository))
         });
         let repositories: Vec<&Repository> = named.iter().chain(known).collect();
-        self.views.manifest.services.values().find(|service| repositories.iter().any(|one| service.image.as_ref() == Some(*one)))
+        self.views
+            .manifest
+            .services
+            .values()
+            .find(|service| repositories.iter().any(|one| service.image.as_ref() == Some(*one)))
     }
 
     fn untracked(&mut self) {
         for start in self.views.starts.iter().filter(|start| start.is_active) {
             if self.tracked(start).is_none() {
                 let image = start.image.as_deref().unwrap_or("what it builds");
-                let message = format!("nothing tracks the Compose service {} ({})", start.compose_service, shortened(image));
-                let mend = format!("`dkv migrate-versions --track {}` adds it", start.compose_service);
+                let message = format!(
+                    "nothing tracks the Compose service {} ({})",
+                    start.compose_service,
+                    shortened(image)
+                );
+                let mend =
+                    format!("`dkv migrate-versions --track {}` adds it", start.compose_service);
                 self.note(FindingKind::Untracked, None, message, Some(&mend));
             }
         }
     }
 }
 
-/// Whether a container belongs to the deployment: by its project, or where that is not known by its directory.
+/// Whether a container belongs to the deployment: by its project, or where that is not known by its
+/// directory.
 fn is_ours(daemon: &DaemonView, container: &Container) -> bool {
     match &daemon.project {
         Some(project) => container.labels.project() == Some(project.as_str()),
@@ -665,10 +875,16 @@ fn is_ours(daemon: &DaemonView, container: &Container) -> bool {
 
 /// Whether a literal image names what `service` has recorded, or the tag that it follows.
 fn says_record(service: Option<&Service>, image: &str) -> bool {
-    let Some((service, current)) = service.and_then(|service| Some((service, service.current()?))) else { return true };
+    let Some((service, current)) = service.and_then(|service| Some((service, service.current()?)))
+    else {
+        return true;
+    };
     let Ok(reference) = image.parse::<Reference>() else { return true };
     match (&reference.digest, &reference.tag) {
-        (Some(digest), _) => current.digest.as_ref() == Some(digest) || current.platform_digest.as_ref() == Some(digest),
+        (Some(digest), _) => {
+            current.digest.as_ref() == Some(digest)
+                || current.platform_digest.as_ref() == Some(digest)
+        }
         (None, Some(tag)) => *tag == current.tag || tag.as_str() == service.track_name(),
         (None, None) => service.track_name() == DEFAULT_TRACK,
     }
@@ -676,28 +892,39 @@ fn says_record(service: Option<&Service>, image: &str) -> bool {
 
 /// What to do about an image line in a file that is made from `template`.
 fn follow_in(template: &str) -> String {
-    format!("let it follow versions.env in {template}, as `dkv migrate-versions` shows, and make the file again")
+    format!(
+        "let it follow versions.env in {template}, as `dkv migrate-versions` shows, and make the \
+            file again"
+    )
 }
 
 fn repository(start: &Start) -> Option<Repository> {
     start.image.as_ref()?.parse::<Reference>().ok().map(|reference| reference.repository)
 }
 
-/// Pairs of Compose services of one product of which one runs a local build and the other a published
-/// image. One product they are if one variable gives both their tags, if their repositories have the
-/// same last name, or if one extends the other's name and one is a step of the other, as migrations
-/// are of an application.
+/// Pairs of Compose services of one product of which one runs a local build and the other a
+/// published image. One product they are if one variable gives both their tags, if their
+/// repositories have the same last name, or if one extends the other's name and one is a step of
+/// the other, as migrations are of an application.
 fn mixed(starts: &[Start], is_local: impl Fn(&Start) -> bool) -> Vec<(&Start, &Start)> {
     let (local, published): (Vec<&Start>, Vec<&Start>) =
         starts.iter().filter(|start| start.image.is_some()).partition(|start| is_local(start));
     let waits = |one: &Start, other: &Start| one.waits_for_end_of.contains(&other.compose_service);
     let belongs = |local: &Start, published: &Start| {
-        let (Some(here), Some(there)) = (repository(local), repository(published)) else { return false };
+        let (Some(here), Some(there)) = (repository(local), repository(published)) else {
+            return false;
+        };
         let (here, there) = (here.base_name(), there.base_name());
-        let extends = |long: &str, short: &str| long.strip_prefix(short).is_some_and(|rest| rest.starts_with(['-', '_']));
+        let extends = |long: &str, short: &str| {
+            long.strip_prefix(short).is_some_and(|rest| rest.starts_with(['-', '_']))
+        };
         let shares_variable = !tag_variables(local).is_disjoint(&tag_variables(published));
-        let is_step = waits(local, published) || waits(published, local) || local.is_one_shot != published.is_one_shot;
-        here == there || shares_variable || (is_step && (extends(here, there) || extends(there, here)))
+        let is_step = waits(local, published)
+            || waits(published, local)
+            || local.is_one_shot != published.is_one_shot;
+        here == there
+            || shares_variable
+            || (is_step && (extends(here, there) || extends(there, here)))
     };
     // One line for each published service: all local ones would say the same.
     let pairs = published.into_iter().filter_map(|published| {

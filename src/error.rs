@@ -1,7 +1,7 @@
 //! The errors that callers act on: what kind of failure it was, and what to do next.
 //!
-//! Everything else travels as [`anyhow::Error`] with context. [`exit_code`] finds the first error in
-//! a chain that knows its kind; a chain without one is unexpected.
+//! Everything else travels as [`anyhow::Error`] with context. [`exit_code`] finds the first error
+//! in a chain that knows its kind; a chain without one is unexpected.
 
 use std::fmt;
 

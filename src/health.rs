@@ -3,12 +3,12 @@
 //! The rules are pure: [`judge`] looks at one container, [`Watch`] at a deployment over time. What
 //! feeds them with the daemon's answers is in [`wait`](fn@wait) and [`snapshot`].
 //!
-//! A container that has a health check is good as soon as the check passes, and one without after it
-//! has run for the stability window; one that was seen failing or restarting during the wait must
-//! afterwards stay good for that window. A new release that `update-safe` tries must in any case pass all
-//! checks that fall into its first window. A one-shot is good when it has exited with 0. An exit that
-//! nothing will follow, and a restart loop, fail at once. Everything else has until the deadline, also
-//! a container that the daemon calls unhealthy, because it may still recover.
+//! A container that has a health check is good as soon as the check passes, and one without after
+//! it has run for the stability window; one that was seen failing or restarting during the wait
+//! must afterwards stay good for that window. A new release that `update-safe` tries must in any
+//! case pass all checks that fall into its first window. A one-shot is good when it has exited with
+//! 0. An exit that nothing will follow, and a restart loop, fail at once. Everything else has until
+//! the deadline, also a container that the daemon calls unhealthy, because it may still recover.
 
 mod chain;
 mod explain;
@@ -28,8 +28,9 @@ pub use explain::{describe, explain};
 pub use wait::{Outcome, snapshot, wait};
 pub use watch::{Memory, Observed, Watch};
 
-/// So many restarts, with nothing else still coming up that it may have been waiting for, are a loop.
-/// The daemon's growing pauses between them make that a third of a second for what crashes at once.
+/// So many restarts, with nothing else still coming up that it may have been waiting for, are a
+/// loop. The daemon's growing pauses between them make that a third of a second for what crashes at
+/// once.
 const RESTARTS_OF_A_LOOP: i64 = 3;
 
 /// How patient a wait is.
@@ -77,11 +78,16 @@ pub struct Expectation {
 pub struct Expectations(IndexMap<String, Expectation>);
 
 impl Expectations {
-    /// What the Compose files say: every service must have a container, unless it is scaled to none, and counts.
+    /// What the Compose files say: every service must have a container, unless it is scaled to
+    /// none, and counts.
     #[must_use]
     pub fn of(project: &Project) -> Self {
         let dependencies = project.services.iter().map(|service| {
-            let waits_for = service.depends_on.iter().map(|(name, condition)| (name.clone(), *condition)).collect();
+            let waits_for = service
+                .depends_on
+                .iter()
+                .map(|(name, condition)| (name.clone(), *condition))
+                .collect();
             (service.name.clone(), waits_for)
         });
         let mut expectations = Self::from_dependencies(dependencies);
@@ -93,8 +99,8 @@ impl Expectations {
         expectations
     }
 
-    /// What the labels of running containers say, for when the Compose files cannot be asked. Nothing
-    /// is required; Compose v1 leaves no dependencies in labels.
+    /// What the labels of running containers say, for when the Compose files cannot be asked.
+    /// Nothing is required; Compose v1 leaves no dependencies in labels.
     #[must_use]
     pub fn from_containers(containers: &[ContainerDetail]) -> Self {
         let condition = |word: &str| match word {
@@ -104,16 +110,22 @@ impl Expectations {
         };
         Self::from_dependencies(containers.iter().filter_map(|container| {
             let waits_for = container.labels.depends_on().into_iter();
-            let waits_for = waits_for.map(|(name, word)| (name.to_owned(), condition(word))).collect();
+            let waits_for =
+                waits_for.map(|(name, word)| (name.to_owned(), condition(word))).collect();
             Some((container.labels.service()?.to_owned(), waits_for))
         }))
     }
 
-    fn from_dependencies(dependencies: impl Iterator<Item = (String, Vec<(String, Condition)>)>) -> Self {
+    fn from_dependencies(
+        dependencies: impl Iterator<Item = (String, Vec<(String, Condition)>)>,
+    ) -> Self {
         let mut all: IndexMap<String, Expectation> = dependencies
-            .map(|(name, waits_for)| (name, Expectation { waits_for, counts: true, ..Expectation::default() }))
+            .map(|(name, waits_for)| {
+                (name, Expectation { waits_for, counts: true, ..Expectation::default() })
+            })
             .collect();
-        let conditions: Vec<_> = all.values().flat_map(|expectation| expectation.waits_for.clone()).collect();
+        let conditions: Vec<_> =
+            all.values().flat_map(|expectation| expectation.waits_for.clone()).collect();
         for (name, condition) in conditions {
             if let Some(expectation) = all.get_mut(&name) {
                 expectation.must_complete |= condition == Condition::CompletedSuccessfully;
@@ -321,24 +333,29 @@ impl Deployment {
 
     /// The failures that count, what failed before what it blocks.
     pub fn failures(&self) -> impl Iterator<Item = &Judged> {
-        self.containers.iter().filter(|judged| judged.counts && matches!(judged.verdict, Verdict::Failed(_)))
+        self.containers
+            .iter()
+            .filter(|judged| judged.counts && matches!(judged.verdict, Verdict::Failed(_)))
     }
 
     /// The failures that do not count, to be reported only.
     pub fn other_failures(&self) -> impl Iterator<Item = &Judged> {
-        self.containers.iter().filter(|judged| !judged.counts && matches!(judged.verdict, Verdict::Failed(_)))
+        self.containers
+            .iter()
+            .filter(|judged| !judged.counts && matches!(judged.verdict, Verdict::Failed(_)))
     }
 
-    /// The services with a failure, whether it counts or not: before a change, this is what must not
-    /// be held against it.
+    /// The services with a failure, whether it counts or not: before a change, this is what must
+    /// not be held against it.
     pub fn failing_services(&self) -> impl Iterator<Item = &str> {
-        let failed = self.containers.iter().filter(|judged| matches!(judged.verdict, Verdict::Failed(_)));
+        let failed =
+            self.containers.iter().filter(|judged| matches!(judged.verdict, Verdict::Failed(_)));
         failed.map(|judged| judged.service.as_str())
     }
 }
 
-/// Judges one container by itself, without what it depends on. Without a `memory`, as it stands now;
-/// with one, by what a wait has seen of it before.
+/// Judges one container by itself, without what it depends on. Without a `memory`, as it stands
+/// now; with one, by what a wait has seen of it before.
 #[must_use]
 pub fn judge(
     container: &ContainerDetail,
@@ -354,7 +371,9 @@ pub fn judge(
             None => Verdict::Pending(Waiting::NotStarted),
         },
         ContainerState::Running => running(container, expectation, memory, stability, now),
-        ContainerState::Exited if code == 0 && !should_run(container, expectation) => Verdict::Completed,
+        ContainerState::Exited if code == 0 && !should_run(container, expectation) => {
+            Verdict::Completed
+        }
         ContainerState::Exited => Verdict::Failed(ended(container)),
         ContainerState::Restarting => {
             let restarts = container.restart_count;
@@ -378,14 +397,17 @@ fn running(
     stability: Duration,
     now: DateTime<Utc>,
 ) -> Verdict {
-    // Checked first: a one-shot often inherits the health check of the image that it shares with the
-    // application.
+    // Checked first: a one-shot often inherits the health check of the image that it shares with
+    // the application.
     if expectation.must_complete {
         return Verdict::Pending(Waiting::Completing);
     }
     let window = TimeDelta::from_std(stability).unwrap_or(TimeDelta::MAX);
     let restarts = container.restart_count;
-    if memory.is_none() && restarts >= RESTARTS_OF_A_LOOP && container.started_at.is_some_and(|started| now < started + window) {
+    if memory.is_none()
+        && restarts >= RESTARTS_OF_A_LOOP
+        && container.started_at.is_some_and(|started| now < started + window)
+    {
         // Caught in the moment in which it runs.
         return Verdict::Pending(Waiting::Restarting { restarts, code: None });
     }
@@ -394,18 +416,25 @@ fn running(
         && let Some(since) = memory.good_since()
         && now < since + window
     {
-        return Verdict::Pending(Waiting::Flapping { setbacks: memory.setbacks(), until: since + window });
+        return Verdict::Pending(Waiting::Flapping {
+            setbacks: memory.setbacks(),
+            until: since + window,
+        });
     }
     if container.has_health_check {
         let last = container.health.as_ref().and_then(|health| health.last.clone());
         return match container.health.as_ref().map(|health| health.status) {
-            Some(HealthStatus::Healthy) if memory.is_none_or(|memory| memory.good_since().is_some()) => {
+            Some(HealthStatus::Healthy)
+                if memory.is_none_or(|memory| memory.good_since().is_some()) =>
+            {
                 match trial(container, expectation, memory, window, now) {
                     Some(until) => Verdict::Pending(Waiting::Stabilising { until }),
                     None => Verdict::Healthy,
                 }
             }
-            Some(HealthStatus::Healthy | HealthStatus::Unhealthy) => Verdict::Pending(Waiting::Unhealthy(last)),
+            Some(HealthStatus::Healthy | HealthStatus::Unhealthy) => {
+                Verdict::Pending(Waiting::Unhealthy(last))
+            }
             Some(HealthStatus::Starting) | None => Verdict::Pending(Waiting::Starting(last)),
         };
     }
@@ -413,8 +442,8 @@ fn running(
     if now < until { Verdict::Pending(Waiting::Stabilising { until }) } else { Verdict::Unchecked }
 }
 
-/// Until when a container on trial must go on passing its health check; `None` if it has nothing left to
-/// prove, also because the check does not come again within the window.
+/// Until when a container on trial must go on passing its health check; `None` if it has nothing
+/// left to prove, also because the check does not come again within the window.
 fn trial(
     container: &ContainerDetail,
     expectation: &Expectation,
@@ -427,13 +456,18 @@ fn trial(
         return None;
     }
     let last = container.health.as_ref()?.last.as_ref()?.ended_at?;
-    let pause = TimeDelta::from_std(container.health_check_interval).unwrap_or(TimeDelta::MAX).min(window);
+    let pause =
+        TimeDelta::from_std(container.health_check_interval).unwrap_or(TimeDelta::MAX).min(window);
     (last + pause < until).then_some(until)
 }
 
-/// When the container started. A start in the future is a clock that disagrees with ours: what the wait
-/// itself has seen holds.
-fn started(container: &ContainerDetail, memory: Option<&Memory>, now: DateTime<Utc>) -> DateTime<Utc> {
+/// When the container started. A start in the future is a clock that disagrees with ours: what the
+/// wait itself has seen holds.
+fn started(
+    container: &ContainerDetail,
+    memory: Option<&Memory>,
+    now: DateTime<Utc>,
+) -> DateTime<Utc> {
     container.started_at.unwrap_or(now).min(memory.and_then(Memory::good_since).unwrap_or(now))
 }
 
@@ -442,7 +476,8 @@ fn should_run(container: &ContainerDetail, expectation: &Expectation) -> bool {
     if expectation.must_complete {
         return false;
     }
-    let stays = matches!(container.restart_policy, RestartPolicy::Always | RestartPolicy::UnlessStopped);
+    let stays =
+        matches!(container.restart_policy, RestartPolicy::Always | RestartPolicy::UnlessStopped);
     stays || container.has_health_check || expectation.must_be_healthy || expectation.must_stay
 }
 
@@ -461,7 +496,10 @@ fn looping(container: &ContainerDetail) -> Cause {
         return Cause::OutOfMemory { restarts: container.restart_count };
     }
     let is_over = container.state != ContainerState::Running;
-    Cause::RestartLoop { restarts: container.restart_count, code: is_over.then_some(container.exit_code) }
+    Cause::RestartLoop {
+        restarts: container.restart_count,
+        code: is_over.then_some(container.exit_code),
+    }
 }
 
 impl Waiting {
@@ -469,7 +507,10 @@ impl Waiting {
     /// wrong with it.
     fn is_progress(&self) -> bool {
         match self {
-            Self::Starting(_) | Self::Stabilising { .. } | Self::Completing | Self::State(ContainerState::Removing) => true,
+            Self::Starting(_)
+            | Self::Stabilising { .. }
+            | Self::Completing
+            | Self::State(ContainerState::Removing) => true,
             Self::Blocked(chain) => {
                 matches!(chain.culprit.as_deref(), Some(Verdict::Pending(waiting)) if waiting.is_progress())
             }
@@ -477,7 +518,8 @@ impl Waiting {
         }
     }
 
-    /// What it means when the time is over. `None`: it is still given the rest of its stability window.
+    /// What it means when the time is over. `None`: it is still given the rest of its stability
+    /// window.
     fn expired(self, container: Option<&ContainerDetail>) -> Option<Cause> {
         Some(match self {
             Self::Starting(probe) => Cause::NeverHealthy(probe),
@@ -485,7 +527,9 @@ impl Waiting {
             Self::Stabilising { .. } => return None,
             Self::Flapping { setbacks, .. } => Cause::Flapping { setbacks },
             Self::Completing => Cause::NotCompleted,
-            Self::Restarting { restarts, code } => container.map_or(Cause::RestartLoop { restarts, code }, looping),
+            Self::Restarting { restarts, code } => {
+                container.map_or(Cause::RestartLoop { restarts, code }, looping)
+            }
             Self::NotStarted => Cause::NeverStarted(Chain::default()),
             Self::Blocked(chain) => Cause::NeverStarted(chain),
             Self::State(state) => Cause::Stuck(state),

@@ -67,7 +67,9 @@ impl Wanted {
         Some(Self {
             name: compose_service.to_owned(),
             repository: reference.repository,
-            target: reference.digest.map_or_else(|| PullTarget::Tag(tag.clone()), PullTarget::Digest),
+            target: reference
+                .digest
+                .map_or_else(|| PullTarget::Tag(tag.clone()), PullTarget::Digest),
             tag: Some(tag),
             keep: None,
             image_id: None,
@@ -119,12 +121,17 @@ impl Fetcher {
     }
 
     /// As [`Self::fetch`], after what began early has ended; what failed then has failed.
-    pub async fn fetch_rest(&self, wanted: &[Wanted], early: Option<Early>) -> Vec<Result<Arrived>> {
+    pub async fn fetch_rest(
+        &self,
+        wanted: &[Wanted],
+        early: Option<Early>,
+    ) -> Vec<Result<Arrived>> {
         let mut failed = match early {
             Some(early) => early.failures().await,
             None => std::collections::BTreeMap::new(),
         };
-        let rest: Vec<Wanted> = wanted.iter().filter(|one| !failed.contains_key(&one.name)).cloned().collect();
+        let rest: Vec<Wanted> =
+            wanted.iter().filter(|one| !failed.contains_key(&one.name)).cloned().collect();
         let mut results: Vec<Result<Arrived>> = self.fetch(&rest).await;
         for (place, one) in wanted.iter().enumerate() {
             if let Some(error) = failed.remove(&one.name) {
@@ -152,9 +159,12 @@ impl Fetcher {
                     None => self.pull(wanted, &progress).await?,
                 };
                 self.check(wanted, &arrived.image)?;
-                let has_keep = |keep: &Tag| {
-                    arrived.image.tags.iter().any(|(repository, tag)| *repository == wanted.repository && tag == keep)
-                };
+                let has_keep =
+                    |keep: &Tag| {
+                        arrived.image.tags.iter().any(|(repository, tag)| {
+                            *repository == wanted.repository && tag == keep
+                        })
+                    };
                 if let Some(keep) = wanted.keep.as_ref().filter(|keep| !has_keep(keep)) {
                     self.docker.tag(arrived.image.id.as_str(), &wanted.repository, keep).await?;
                 }
@@ -193,13 +203,17 @@ impl Fetcher {
         };
         let mut outcome = self.docker.pull(&request, &on_event).await;
         if request.credentials.is_some()
-            && outcome.as_ref().err().and_then(docker::pull_failure) == Some(docker::PullFailure::Denied)
+            && outcome.as_ref().err().and_then(docker::pull_failure)
+                == Some(docker::PullFailure::Denied)
         {
             self.registry.use_anonymous(&wanted.repository);
             request.credentials = None;
             let anonymous = self.docker.pull(&request, &on_event).await;
             if anonymous.is_ok() {
-                tracing::warn!("the login for {} was refused; pulled without it", wanted.repository.host());
+                tracing::warn!(
+                    "the login for {} was refused; pulled without it",
+                    wanted.repository.host()
+                );
                 outcome = anonymous;
             }
         }
@@ -209,8 +223,12 @@ impl Fetcher {
         };
         let arrived = checked.and_then(|image| {
             let image = image.with_context(|| {
-                let message = format!("the daemon says it pulled {}, but does not have it", wanted.reference());
-                error::docker(message).with_hint("look at the daemon's log, then run the command again")
+                let message = format!(
+                    "the daemon says it pulled {}, but does not have it",
+                    wanted.reference()
+                );
+                error::docker(message)
+                    .with_hint("look at the daemon's log, then run the command again")
             })?;
             Ok(Arrived { image, pulled: true })
         });
@@ -235,7 +253,9 @@ impl Fetcher {
                 image.id.short(),
                 recorded.short()
             );
-            return Err(error::docker(message).with_hint("`dkv version-history` shows what else can be rolled back to").into());
+            return Err(error::docker(message)
+                .with_hint("`dkv version-history` shows what else can be rolled back to")
+                .into());
         }
         Ok(())
     }
@@ -243,16 +263,26 @@ impl Fetcher {
 
 /// A build that this host no longer has.
 fn gone(wanted: &Wanted) -> anyhow::Error {
-    let name = wanted.tag.as_ref().map_or_else(|| wanted.reference(), |tag| wanted.repository.with_tag(tag));
-    let message = format!("{}: the build {name} is not on this host any more, and local images are never pulled", wanted.name);
+    let name = wanted
+        .tag
+        .as_ref()
+        .map_or_else(|| wanted.reference(), |tag| wanted.repository.with_tag(tag));
+    let message = format!(
+        "{}: the build {name} is not on this host any more, and local images are never pulled",
+        wanted.name
+    );
     error::docker(message)
-        .with_hint("`dkv build` makes a new one; `dkv version-history` shows the builds that are remembered")
+        .with_hint(
+            "`dkv build` makes a new one; `dkv version-history` shows the builds that are \
+            remembered",
+        )
         .into()
 }
 
 /// One failure for every wish, because none could be tried.
 fn repeated(error: &anyhow::Error, times: usize) -> Vec<Result<Arrived>> {
-    let (kind, hint) = (error::kind(error), error::find(error).and_then(Error::hint).map(str::to_owned));
+    let (kind, hint) =
+        (error::kind(error), error::find(error).and_then(Error::hint).map(str::to_owned));
     let one = || {
         let again = Error::new(kind, format!("{error:#}"));
         Err(match &hint {
@@ -268,9 +298,12 @@ fn repeated(error: &anyhow::Error, times: usize) -> Vec<Result<Arrived>> {
 fn for_daemon(credentials: registry::Credentials) -> docker::Credentials {
     let server_address = credentials.server;
     match credentials.login {
-        Login::Password { username, password } => {
-            docker::Credentials { username, password: password.expose().to_owned(), identity_token: None, server_address }
-        }
+        Login::Password { username, password } => docker::Credentials {
+            username,
+            password: password.expose().to_owned(),
+            identity_token: None,
+            server_address,
+        },
         Login::IdentityToken(token) => docker::Credentials {
             identity_token: Some(token.expose().to_owned()),
             server_address,
@@ -294,7 +327,9 @@ impl LayerSums {
                 *current = bytes;
                 *total = all.unwrap_or(*total).max(bytes);
             }
-            docker::LayerState::Downloaded | docker::LayerState::Extracting { .. } | docker::LayerState::Complete => {
+            docker::LayerState::Downloaded
+            | docker::LayerState::Extracting { .. }
+            | docker::LayerState::Complete => {
                 *current = *total;
             }
             _ => {}
@@ -302,9 +337,17 @@ impl LayerSums {
     }
 
     fn progress(&self) -> ItemProgress<'static> {
-        let done = |state: docker::LayerState| matches!(state, docker::LayerState::Complete | docker::LayerState::Exists);
-        let extracting = self.layers.values().any(|(state, ..)| matches!(state, docker::LayerState::Extracting { .. }));
-        let downloading = self.layers.values().any(|(state, ..)| matches!(state, docker::LayerState::Downloading { .. }));
+        let done = |state: docker::LayerState| {
+            matches!(state, docker::LayerState::Complete | docker::LayerState::Exists)
+        };
+        let extracting = self
+            .layers
+            .values()
+            .any(|(state, ..)| matches!(state, docker::LayerState::Extracting { .. }));
+        let downloading = self
+            .layers
+            .values()
+            .any(|(state, ..)| matches!(state, docker::LayerState::Downloading { .. }));
         ItemProgress {
             current_bytes: self.layers.values().map(|(_, current, _)| current).sum(),
             total_bytes: self.layers.values().map(|(.., total)| total).sum(),
@@ -321,6 +364,7 @@ impl LayerSums {
 ///
 /// They are not (exit 3).
 pub fn image_of(service: &Service) -> Result<&Repository> {
-    let missing = || error::state(format!("service `{}` has no `image` in the manifest", service.name));
+    let missing =
+        || error::state(format!("service `{}` has no `image` in the manifest", service.name));
     Ok(service.image.as_ref().ok_or_else(missing)?)
 }

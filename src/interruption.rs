@@ -2,7 +2,8 @@
 
 use tokio::sync::watch;
 
-/// Whether somebody (Ctrl-C, SIGTERM) asked this run to stop. All clones are one; once raised it stays so.
+/// Whether somebody (Ctrl-C, SIGTERM) asked this run to stop. All clones are one; once raised it
+/// stays so.
 #[derive(Debug, Clone)]
 pub struct Interruption(watch::Sender<bool>);
 

@@ -1,6 +1,6 @@
 //! dkv keeps the image versions of a Docker Compose deployment: recorded by digest, updated safely,
-//! rolled back exactly. This library exists so that the rules can be tested and fuzzed in place; its
-//! API follows the binary's needs and promises nothing else.
+//! rolled back exactly. This library exists so that the rules can be tested and fuzzed in place;
+//! its API follows the binary's needs and promises nothing else.
 
 pub mod backup;
 pub mod cli;

@@ -27,27 +27,42 @@ pub struct Lookup {
 }
 
 impl Lookup {
-    /// A lookup through `registry`. With the daemon's `platform`, new multi-platform images must have
-    /// something for it; without, the platform of this program is what digests are compared for.
+    /// A lookup through `registry`. With the daemon's `platform`, new multi-platform images must
+    /// have something for it; without, the platform of this program is what digests are compared
+    /// for.
     #[must_use]
-    pub fn new(registry: registry::Client, ecr: Option<Ecr>, has_aws_credentials: bool, platform: Option<Platform>) -> Self {
-        Self { resolver: Resolver::new(registry.clone()), registry, ecr, has_aws_credentials, platform }
+    pub fn new(
+        registry: registry::Client,
+        ecr: Option<Ecr>,
+        has_aws_credentials: bool,
+        platform: Option<Platform>,
+    ) -> Self {
+        Self {
+            resolver: Resolver::new(registry.clone()),
+            registry,
+            ecr,
+            has_aws_credentials,
+            platform,
+        }
     }
 
-    /// Says which services will be asked about, so that one token serves all of a registry's, and logs
-    /// in to private ECR where the user has AWS credentials.
+    /// Says which services will be asked about, so that one token serves all of a registry's, and
+    /// logs in to private ECR where the user has AWS credentials.
     pub async fn expect(&self, services: &[&Service]) {
         let repositories: Vec<&Repository> = services
             .iter()
             .filter(|service| service.source == Source::Registry)
             .filter_map(|service| service.image.as_ref())
             .collect();
-        let mut hosts: Vec<PrivateRegistry> = repositories.iter().filter_map(|repository| self.private(repository)).collect();
+        let mut hosts: Vec<PrivateRegistry> =
+            repositories.iter().filter_map(|repository| self.private(repository)).collect();
         hosts.dedup_by(|one, other| one.host == other.host);
         for private in hosts.into_iter().filter(|_| self.has_aws_credentials) {
             match private.login().await {
                 Ok(granted) => {
-                    for repository in repositories.iter().filter(|repository| repository.host() == private.host) {
+                    for repository in
+                        repositories.iter().filter(|repository| repository.host() == private.host)
+                    {
                         self.registry.supply_credentials(repository, granted.credentials.clone());
                     }
                 }
@@ -62,20 +77,29 @@ impl Lookup {
         let configured = self.ecr.as_ref().filter(|ecr| ecr.is_private());
         let host = configured.map(|ecr| ecr.private_registry.split('/').next().unwrap_or_default());
         match configured {
-            Some(ecr) if host == Some(repository.host()) => Some(PrivateRegistry::new(repository.host(), &ecr.private_region)),
+            Some(ecr) if host == Some(repository.host()) => {
+                Some(PrivateRegistry::new(repository.host(), &ecr.private_region))
+            }
             _ => PrivateRegistry::of_host(repository.host()),
         }
     }
 
-    /// What `name` names in the service's repository: one HEAD request, and for a multi-platform image
-    /// that the history does not have one GET, to make sure that it has something for this host.
+    /// What `name` names in the service's repository: one HEAD request, and for a multi-platform
+    /// image that the history does not have one GET, to make sure that it has something for this
+    /// host.
     ///
     /// # Errors
     ///
     /// The registry fails or has no such tag, or the image is for other platforms only (exit 5).
-    pub async fn named(&self, service: &Service, name: &ManifestName, asked: &Tag) -> Result<Named> {
+    pub async fn named(
+        &self,
+        service: &Service,
+        name: &ManifestName,
+        asked: &Tag,
+    ) -> Result<Named> {
         let repository = images::image_of(service)?;
-        let described = self.registry.head(repository, name).await.map_err(|error| explain(service, error))?;
+        let described =
+            self.registry.head(repository, name).await.map_err(|error| explain(service, error))?;
         let mut found = Found {
             asked: asked.clone(),
             version: None,
@@ -83,18 +107,36 @@ impl Lookup {
             platform_digest: None,
             image_id: None,
         };
-        let is_known = service.history.entries().iter().any(|entry| entry.digest.as_ref() == Some(&described.digest));
-        let Some(platform) = self.platform.as_ref().filter(|_| described.is_index && !is_known) else {
+        let is_known = service
+            .history
+            .entries()
+            .iter()
+            .any(|entry| entry.digest.as_ref() == Some(&described.digest));
+        let Some(platform) = self.platform.as_ref().filter(|_| described.is_index && !is_known)
+        else {
             return Ok(Named { found, is_index: described.is_index });
         };
         let exact = ManifestName::Digest(described.digest);
-        let manifest = self.registry.manifest(repository, &exact).await.map_err(|error| explain(service, error))?;
+        let manifest = self
+            .registry
+            .manifest(repository, &exact)
+            .await
+            .map_err(|error| explain(service, error))?;
         found.platform_digest = manifest.platform_entry(platform);
         if let (None, ManifestKind::Index(entries)) = (&found.platform_digest, &manifest.kind) {
-            let offered: Vec<String> =
-                entries.iter().filter_map(|entry| entry.platform.as_ref()).map(ToString::to_string).collect();
-            let message = format!("{}: {} has no image for {platform}", service.name, repository.with_tag(asked));
-            return Err(error::registry(message).with_hint(format!("it has {}", offered.join(", "))).into());
+            let offered: Vec<String> = entries
+                .iter()
+                .filter_map(|entry| entry.platform.as_ref())
+                .map(ToString::to_string)
+                .collect();
+            let message = format!(
+                "{}: {} has no image for {platform}",
+                service.name,
+                repository.with_tag(asked)
+            );
+            return Err(error::registry(message)
+                .with_hint(format!("it has {}", offered.join(", ")))
+                .into());
         }
         Ok(Named { found, is_index: described.is_index })
     }
@@ -108,14 +150,20 @@ impl Lookup {
         self.latest_telling(service, |_| ()).await
     }
 
-    /// As [`Self::latest`]; tells `on_found` which bytes the tag names before it looks up their version.
+    /// As [`Self::latest`]; tells `on_found` which bytes the tag names before it looks up their
+    /// version.
     ///
     /// # Errors
     ///
     /// As for [`Self::named`].
-    pub async fn latest_telling(&self, service: &Service, on_found: impl FnOnce(&Found)) -> Result<Latest> {
+    pub async fn latest_telling(
+        &self,
+        service: &Service,
+        on_found: impl FnOnce(&Found),
+    ) -> Result<Latest> {
         let tag = track(service)?;
-        let Named { mut found, is_index } = self.named(service, &ManifestName::Tag(tag.clone()), &tag).await?;
+        let Named { mut found, is_index } =
+            self.named(service, &ManifestName::Tag(tag.clone()), &tag).await?;
         on_found(&found);
         let is_named = |entry: &crate::model::history::Release| {
             entry.digest.is_some() && entry.digest == found.digest && !service.is_moving(&entry.tag)
@@ -124,7 +172,10 @@ impl Lookup {
             return Ok(Latest { found, resolution: None });
         }
         let resolution = self.version_of(service, &found, Some(is_index)).await;
-        found.version = resolution.as_ref().and_then(|resolution| resolution.version.clone()).map(|(tag, _)| tag);
+        found.version = resolution
+            .as_ref()
+            .and_then(|resolution| resolution.version.clone())
+            .map(|(tag, _)| tag);
         Ok(Latest { found, resolution })
     }
 
@@ -136,7 +187,12 @@ impl Lookup {
     }
 
     /// Which version the bytes of `found` are; `None` if they have no digest to compare.
-    pub async fn version_of(&self, service: &Service, found: &Found, is_index: Option<bool>) -> Option<Resolution> {
+    pub async fn version_of(
+        &self,
+        service: &Service,
+        found: &Found,
+        is_index: Option<bool>,
+    ) -> Option<Resolution> {
         let repository = service.image.clone()?;
         let question = Question {
             ecr: EcrHint { registry_id: None, private: self.private(&repository) },
@@ -153,7 +209,12 @@ impl Lookup {
         };
         let resolution = self.resolver.version_of(&question).await;
         if let Some(why) = &resolution.why_unresolved {
-            tracing::info!("{}: {}:{} is unresolved: {why}", service.name, question.repository, question.tracked);
+            tracing::info!(
+                "{}: {}:{} is unresolved: {why}",
+                service.name,
+                question.repository,
+                question.tracked
+            );
         }
         Some(resolution)
     }
@@ -177,8 +238,8 @@ pub struct Latest {
     pub resolution: Option<Resolution>,
 }
 
-/// What a local build's tracked tag names on this host, and the version that another tag of the same
-/// image says.
+/// What a local build's tracked tag names on this host, and the version that another tag of the
+/// same image says.
 ///
 /// # Errors
 ///
@@ -191,21 +252,38 @@ pub async fn local(docker: &Docker, service: &Service, tag: &Tag) -> Result<Foun
             .with_hint("`dkv build` builds it; local images are never pulled")
     };
     let image = docker.image(&reference).await?.ok_or_else(missing)?;
-    let names: Vec<Tag> = image.tags.iter().filter(|(known, _)| known == repository).map(|(_, tag)| tag.clone()).collect();
+    let names: Vec<Tag> = image
+        .tags
+        .iter()
+        .filter(|(known, _)| known == repository)
+        .map(|(_, tag)| tag.clone())
+        .collect();
     let tracked = track(service)?;
-    let version = if *tag == tracked { version::choose(&names, &tracked, service.version_pattern.as_deref()) } else { None };
-    Ok(Found { asked: tag.clone(), version, digest: None, platform_digest: None, image_id: Some(image.id) })
+    let version = if *tag == tracked {
+        version::choose(&names, &tracked, service.version_pattern.as_deref())
+    } else {
+        None
+    };
+    Ok(Found {
+        asked: tag.clone(),
+        version,
+        digest: None,
+        platform_digest: None,
+        image_id: Some(image.id),
+    })
 }
 
-/// The service with what the daemon can add to a current release that has no digest: the wizard wrote
-/// image IDs, and an old `latest` is still what the daemon calls so.
+/// The service with what the daemon can add to a current release that has no digest: the wizard
+/// wrote image IDs, and an old `latest` is still what the daemon calls so.
 ///
 /// # Errors
 ///
 /// The daemon does not answer (exit 6).
 pub async fn with_known_digest(docker: &Docker, service: &Service) -> Result<Service> {
     let mut known = service.clone();
-    let (Some(repository), Source::Registry) = (&service.image, service.source) else { return Ok(known) };
+    let (Some(repository), Source::Registry) = (&service.image, service.source) else {
+        return Ok(known);
+    };
     let Some(current) = known.history.current_mut() else { return Ok(known) };
     if let Some(digest) = current.digest.take() {
         // What dkv recorded it has seen; what others wrote may be an image ID.
@@ -236,7 +314,9 @@ pub async fn with_known_digest(docker: &Docker, service: &Service) -> Result<Ser
 /// Whether the daemon knows `digest` as an image's ID, and not as a digest in `repository`.
 async fn is_image_id(docker: &Docker, repository: &Repository, digest: &Digest) -> Result<bool> {
     let image = docker.image(digest.as_str()).await?;
-    Ok(image.is_some_and(|image| image.id == *digest && !image.digests_of(repository).any(|known| known == digest)))
+    Ok(image.is_some_and(|image| {
+        image.id == *digest && !image.digests_of(repository).any(|known| known == digest)
+    }))
 }
 
 /// The tag that a service follows.
@@ -245,7 +325,9 @@ async fn is_image_id(docker: &Docker, repository: &Repository, digest: &Digest) 
 ///
 /// It is no tag (exit 3).
 pub fn track(service: &Service) -> Result<Tag> {
-    let wrong = |why: crate::model::reference::InvalidName| error::state(format!("service `{}`: {why}", service.name));
+    let wrong = |why: crate::model::reference::InvalidName| {
+        error::state(format!("service `{}`: {why}", service.name))
+    };
     Ok(service.track_name().parse().map_err(wrong)?)
 }
 

@@ -13,8 +13,8 @@ use dkv::commands::logs::LogsOptions;
 use dkv::commands::run::{self, StartOptions};
 use dkv::commands::update_safe::Request;
 use dkv::commands::{
-    App, Exit, build, generate_env, logs, migrate, pin, prune, pull, restore_data, rollback, status, update_safe, updates,
-    verify, version,
+    App, Exit, build, generate_env, logs, migrate, pin, prune, pull, restore_data, rollback,
+    status, update_safe, updates, verify, version,
 };
 use dkv::compose;
 use dkv::error::{self, Kind};
@@ -29,15 +29,24 @@ fn main() -> ExitCode {
         Ok(cli) => cli,
         Err(error) => {
             if let Some(failed) = cli::failed_parse(&error, std::env::args_os().skip(1)) {
-                let ui = Ui::new(dkv::ui::UiSettings { terminals: Terminals::detect(), ..Default::default() });
-                let _ = ui.json(&Document::new(&failed.command, &Failure::new(&failed.error.into())));
+                let ui = Ui::new(dkv::ui::UiSettings {
+                    terminals: Terminals::detect(),
+                    ..Default::default()
+                });
+                let _ =
+                    ui.json(&Document::new(&failed.command, &Failure::new(&failed.error.into())));
                 // The exit code tells of a failure in any case.
                 let _ = ui.finish();
             }
             let code = u8::try_from(error.exit_code()).unwrap_or(2);
             // A reader that went away is no failure of ours.
-            let printed = error.print().map_or_else(|error| error.kind() == ErrorKind::BrokenPipe, |()| true);
-            return ExitCode::from(if printed { code } else { code.max(Kind::Unexpected.exit_code()) });
+            let printed =
+                error.print().map_or_else(|error| error.kind() == ErrorKind::BrokenPipe, |()| true);
+            return ExitCode::from(if printed {
+                code
+            } else {
+                code.max(Kind::Unexpected.exit_code())
+            });
         }
     };
     let environment = Environment::read();
@@ -102,7 +111,10 @@ fn dispatch(app: &App, command: Command) -> Result<Exit> {
             Ok(Exit::Done)
         }
         command => {
-            let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
+            let runtime = tokio::runtime::Builder::new_multi_thread()
+                .worker_threads(2)
+                .enable_all()
+                .build()?;
             let outcome = {
                 let _context = runtime.enter();
                 runtime.spawn(listen(app.interruption().clone(), Signals::listen()?));
@@ -123,7 +135,10 @@ struct Signals {
 
 impl Signals {
     fn listen() -> Result<Self> {
-        Ok(Self { interrupts: signal(SignalKind::interrupt())?, terminations: signal(SignalKind::terminate())? })
+        Ok(Self {
+            interrupts: signal(SignalKind::interrupt())?,
+            terminations: signal(SignalKind::terminate())?,
+        })
     }
 }
 
@@ -138,8 +153,8 @@ async fn listen(interruption: Interruption, mut signals: Signals) {
     }
 }
 
-/// Runs a command until it ends or a signal asks it to. Then it is given up where it stands, unless it
-/// has safe points of its own, and not before Compose has ended, which gets such signals itself.
+/// Runs a command until it ends or a signal asks it to. Then it is given up where it stands, unless
+/// it has safe points of its own, and not before Compose has ended, which gets such signals itself.
 async fn interruptible(app: &App, command: Command) -> Result<Exit> {
     let has_safe_points = matches!(command, Command::UpdateSafe(_) | Command::RestoreData(_));
     let goes_on_until_then = shows_until_interrupted(&command);
@@ -154,7 +169,11 @@ async fn interruptible(app: &App, command: Command) -> Result<Exit> {
         if !is_raised || has_safe_points || compose::is_running() {
             return Poll::Pending;
         }
-        Poll::Ready(if goes_on_until_then { Ok(Exit::Interrupted) } else { Err(app.interrupted().into()) })
+        Poll::Ready(if goes_on_until_then {
+            Ok(Exit::Interrupted)
+        } else {
+            Err(app.interrupted().into())
+        })
     })
     .await
 }
@@ -175,7 +194,10 @@ fn shows_until_interrupted(command: &Command) -> bool {
 
 async fn dispatch_async(app: &App, command: Command) -> Result<Exit> {
     match command {
-        Command::Pull(arguments) => pull::pull(app, &arguments.services.names(), arguments.keep_going, arguments.dry_run).await,
+        Command::Pull(arguments) => {
+            pull::pull(app, &arguments.services.names(), arguments.keep_going, arguments.dry_run)
+                .await
+        }
         Command::PullLatest(arguments) => {
             let options = pull::LatestOptions {
                 no_pull: arguments.no_pull,
@@ -186,33 +208,72 @@ async fn dispatch_async(app: &App, command: Command) -> Result<Exit> {
             pull::pull_latest(app, &arguments.services.names(), options).await
         }
         Command::VersionPull(arguments) => {
-            let options = pull::LatestOptions { no_pull: arguments.no_pull, dry_run: arguments.dry_run, ..Default::default() };
-            pull::version_pull(app, &arguments.service, &arguments.tag, Intent::Version, options).await
+            let options = pull::LatestOptions {
+                no_pull: arguments.no_pull,
+                dry_run: arguments.dry_run,
+                ..Default::default()
+            };
+            pull::version_pull(app, &arguments.service, &arguments.tag, Intent::Version, options)
+                .await
         }
         Command::VersionSet(arguments) => {
-            let options = pull::LatestOptions { no_pull: arguments.no_pull, dry_run: arguments.dry_run, ..Default::default() };
-            let intent = Intent::Custom { reason: arguments.reason().map(str::to_owned), hold: arguments.hold };
+            let options = pull::LatestOptions {
+                no_pull: arguments.no_pull,
+                dry_run: arguments.dry_run,
+                ..Default::default()
+            };
+            let intent = Intent::Custom {
+                reason: arguments.reason().map(str::to_owned),
+                hold: arguments.hold,
+            };
             pull::version_pull(app, &arguments.service, &arguments.tag, intent, options).await
         }
         Command::Rollback(arguments) => {
-            rollback::rollback(app, &arguments.services.names(), arguments.confirmed.yes, arguments.confirmed.dry_run).await
+            rollback::rollback(
+                app,
+                &arguments.services.names(),
+                arguments.confirmed.yes,
+                arguments.confirmed.dry_run,
+            )
+            .await
         }
         Command::RollbackService(arguments) => {
             let confirmed = &arguments.confirmed;
-            rollback::rollback(app, std::slice::from_ref(&arguments.service), confirmed.yes, confirmed.dry_run).await
+            rollback::rollback(
+                app,
+                std::slice::from_ref(&arguments.service),
+                confirmed.yes,
+                confirmed.dry_run,
+            )
+            .await
         }
         Command::RollbackTo(arguments) => {
             let confirmed = &arguments.confirmed;
-            rollback::rollback_to(app, &arguments.service, &arguments.target.to_string(), confirmed.yes, confirmed.dry_run).await
+            rollback::rollback_to(
+                app,
+                &arguments.service,
+                &arguments.target.to_string(),
+                confirmed.yes,
+                confirmed.dry_run,
+            )
+            .await
         }
-        Command::CheckUpdates(arguments) => updates::check_updates(app, &arguments.services.names(), arguments.exit_code).await,
-        Command::ResolveTags(arguments) => updates::resolve_tags(app, &arguments.services.names(), arguments.dry_run).await,
+        Command::CheckUpdates(arguments) => {
+            updates::check_updates(app, &arguments.services.names(), arguments.exit_code).await
+        }
+        Command::ResolveTags(arguments) => {
+            updates::resolve_tags(app, &arguments.services.names(), arguments.dry_run).await
+        }
         Command::EcrLogin(arguments) => updates::ecr_login(app, arguments.docker).await,
         Command::Up(arguments) => run::up(app, start_options(&arguments)).await,
         Command::Restart(arguments) => run::restart(app, start_options(&arguments)).await,
         Command::Start(arguments) => run::start(app, start_options(&arguments)).await,
         Command::Updb(arguments) => {
-            let options = StartOptions { timeout: arguments.timeout, dry_run: arguments.dry_run, ..Default::default() };
+            let options = StartOptions {
+                timeout: arguments.timeout,
+                dry_run: arguments.dry_run,
+                ..Default::default()
+            };
             run::updb(app, options).await
         }
         Command::Build(arguments) => build::build(app, arguments.dry_run).await,
@@ -224,28 +285,43 @@ async fn dispatch_async(app: &App, command: Command) -> Result<Exit> {
                 keep_going: arguments.keep_going,
                 timeout: arguments.timeout,
             };
-            let request = Request { resume: arguments.resume, abort: arguments.abort, dry_run: arguments.dry_run, options };
+            let request = Request {
+                resume: arguments.resume,
+                abort: arguments.abort,
+                dry_run: arguments.dry_run,
+                options,
+            };
             update_safe::update_safe(app, request).await
         }
         Command::RestoreData(arguments) => {
             let confirmed = &arguments.confirmed;
-            restore_data::restore_data(app, &arguments.backup, confirmed.yes, confirmed.dry_run).await
+            restore_data::restore_data(app, &arguments.backup, confirmed.yes, confirmed.dry_run)
+                .await
         }
-        Command::Down(arguments) | Command::Stop(arguments) => run::down(app, arguments.dry_run).await,
+        Command::Down(arguments) | Command::Stop(arguments) => {
+            run::down(app, arguments.dry_run).await
+        }
         Command::Status(arguments) => status::status(app, arguments.watch).await,
         Command::Info => status::info(app).await,
         Command::Health => status::health(app).await,
         Command::Verify(arguments) => verify::verify(app, arguments.remote).await,
         Command::Pin(arguments) => {
             let (mode, dry_run) = (pin::mode(arguments.unpin), arguments.dry_run);
-            let options = pin::Options { mode, check: arguments.check, latest: arguments.latest, dry_run };
+            let options =
+                pin::Options { mode, check: arguments.check, latest: arguments.latest, dry_run };
             pin::pin(app, &arguments.files, options).await
         }
         Command::Prune(arguments) => prune::prune(app, arguments.yes, arguments.dry_run).await,
         Command::Logs(arguments) => logs::logs(app, arguments.into()).await,
-        Command::LogsToday(arguments) => logs::logs(app, LogsOptions { today: true, ..arguments.into() }).await,
-        Command::LogsErrors(arguments) => logs::logs(app, LogsOptions { errors: true, ..arguments.into() }).await,
-        Command::Dblogs(arguments) => logs::logs(app, LogsOptions { databases: true, ..arguments.into() }).await,
+        Command::LogsToday(arguments) => {
+            logs::logs(app, LogsOptions { today: true, ..arguments.into() }).await
+        }
+        Command::LogsErrors(arguments) => {
+            logs::logs(app, LogsOptions { errors: true, ..arguments.into() }).await
+        }
+        Command::Dblogs(arguments) => {
+            logs::logs(app, LogsOptions { databases: true, ..arguments.into() }).await
+        }
         Command::DblogsToday(arguments) => {
             logs::logs(app, LogsOptions { databases: true, today: true, ..arguments.into() }).await
         }
@@ -255,7 +331,12 @@ async fn dispatch_async(app: &App, command: Command) -> Result<Exit> {
         Command::MigrateVersions(arguments) => {
             let confirmed = &arguments.confirmed;
             let (yes, dry_run) = (confirmed.yes, confirmed.dry_run);
-            let options = migrate::Options { write: arguments.write, yes, dry_run, track: arguments.track.clone() };
+            let options = migrate::Options {
+                write: arguments.write,
+                yes,
+                dry_run,
+                track: arguments.track.clone(),
+            };
             migrate::migrate(app, options).await
         }
         // These need no runtime, but do no harm inside one.
@@ -270,5 +351,9 @@ async fn dispatch_async(app: &App, command: Command) -> Result<Exit> {
 }
 
 fn start_options(arguments: &cli::Start) -> StartOptions {
-    StartOptions { no_wait: arguments.no_wait, timeout: arguments.timeout, dry_run: arguments.dry_run }
+    StartOptions {
+        no_wait: arguments.no_wait,
+        timeout: arguments.timeout,
+        dry_run: arguments.dry_run,
+    }
 }

@@ -17,13 +17,18 @@ pub fn repository(project: &Project, compose_service: &str) -> Option<Repository
     image.parse::<Reference>().ok().map(|reference| reference.repository)
 }
 
-/// The manifest service that a Compose service runs: the one whose `compose_services` lists it, else
-/// the one with its image, else the one of its name (`_` and `-` alike).
+/// The manifest service that a Compose service runs: the one whose `compose_services` lists it,
+/// else the one with its image, else the one of its name (`_` and `-` alike).
 #[must_use]
-pub fn service_of<'a>(manifest: &'a Manifest, compose_service: &str, image: Option<&Repository>) -> Option<&'a Service> {
+pub fn service_of<'a>(
+    manifest: &'a Manifest,
+    compose_service: &str,
+    image: Option<&Repository>,
+) -> Option<&'a Service> {
     let plain = |name: &str| name.replace('-', "_");
     let services = || manifest.services.values();
-    let by_list = services().find(|service| service.compose_services.iter().any(|listed| listed == compose_service));
+    let by_list = services()
+        .find(|service| service.compose_services.iter().any(|listed| listed == compose_service));
     let has_image = |service: &&Service| image.is_some() && service.image.as_ref() == image;
     let is_namesake = |service: &&Service| plain(service.name.as_str()) == plain(compose_service);
     let mut by_image = services().filter(has_image);
@@ -42,11 +47,15 @@ pub fn service_of<'a>(manifest: &'a Manifest, compose_service: &str, image: Opti
 #[must_use]
 pub fn tracked<'a>(manifest: &'a Manifest, project: &Project) -> BTreeMap<String, &'a Service> {
     let find = |name: &str| service_of(manifest, name, repository(project, name).as_ref());
-    project.services.iter().filter_map(|service| Some((service.name.clone(), find(&service.name)?))).collect()
+    project
+        .services
+        .iter()
+        .filter_map(|service| Some((service.name.clone(), find(&service.name)?)))
+        .collect()
 }
 
-/// What the daemon calls the releases of a manifest. Without the daemon's list (the default), what the
-/// record says.
+/// What the daemon calls the releases of a manifest. Without the daemon's list (the default), what
+/// the record says.
 #[derive(Debug, Clone, Default)]
 pub struct LocalImages(ImageList);
 
@@ -60,13 +69,16 @@ impl LocalImages {
         Ok(Self(docker.image_list().await?))
     }
 
-    /// The image ID of a release on this host: what the daemon has by its pin, else what was recorded,
-    /// which may have been on a host of another platform.
+    /// The image ID of a release on this host: what the daemon has by its pin, else what was
+    /// recorded, which may have been on a host of another platform.
     #[must_use]
     pub fn id(&self, service: &Service, release: &Release) -> Option<Digest> {
         let pinned = service.image.as_ref().and_then(|repository| {
             let digests = release.digest.iter().chain(&release.platform_digest);
-            digests.filter_map(|digest| self.0.by_digest(repository, digest)).map(|image| image.id.clone()).next()
+            digests
+                .filter_map(|digest| self.0.by_digest(repository, digest))
+                .map(|image| image.id.clone())
+                .next()
         });
         pinned.or_else(|| release.image_id.clone())
     }
@@ -82,6 +94,10 @@ impl LocalImages {
     #[must_use]
     pub fn digest(&self, repository: &Repository, id: &Digest) -> Option<Digest> {
         let image = self.0.by_id(id)?;
-        image.digests.iter().find(|(known, _)| known == repository).map(|(_, digest)| digest.clone())
+        image
+            .digests
+            .iter()
+            .find(|(known, _)| known == repository)
+            .map(|(_, digest)| digest.clone())
     }
 }

@@ -1,8 +1,9 @@
 //! Digests in Compose files: what each `image:` says, what it should say, and the text with nothing
 //! else changed. Pure.
 //!
-//! An image is edited where its text stands: for an alias, an anchor or a merged mapping that is the
-//! definition, which is right for everyone who shares it as long as they all need the same digest.
+//! An image is edited where its text stands: for an alias, an anchor or a merged mapping that is
+//! the definition, which is right for everyone who shares it as long as they all need the same
+//! digest.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Range;
@@ -89,41 +90,48 @@ const SERVICE_KEYS: [&str; 16] = [
 #[must_use]
 pub fn kind_of(document: &Document) -> FileKind {
     let root = document.root();
-    let looks_like_a_service =
-        |node: Node<'_>| node.entries().next().is_some() && SERVICE_KEYS.iter().any(|key| node.get(key).is_some());
-    let is_recorded = |node: Node<'_>| node.get("current_tag").is_some() || node.get("image_digest").is_some();
+    let looks_like_a_service = |node: Node<'_>| {
+        node.entries().next().is_some() && SERVICE_KEYS.iter().any(|key| node.get(key).is_some())
+    };
+    let is_recorded =
+        |node: Node<'_>| node.get("current_tag").is_some() || node.get("image_digest").is_some();
     let Some(services) = root.get("services") else {
         if root.get("include").is_some() {
             return FileKind::Compose;
         }
         let has_image = |node: Node<'_>| node.get("image").is_some() || node.get("build").is_some();
         let mut entries = root.entries().peekable();
-        let is_first = entries.peek().is_some() && entries.all(|(_, node)| looks_like_a_service(node));
+        let is_first =
+            entries.peek().is_some() && entries.all(|(_, node)| looks_like_a_service(node));
         let is_first = is_first && root.entries().any(|(_, node)| has_image(node));
         return if is_first { FileKind::FirstFormat } else { FileKind::Other };
     };
-    if root.get("schema_version").is_some() || services.entries().any(|(_, node)| is_recorded(node)) {
+    if root.get("schema_version").is_some() || services.entries().any(|(_, node)| is_recorded(node))
+    {
         return FileKind::Manifest;
     }
-    let is_empty = services.entries().next().is_none() && (services.is_null() || services.kind() == Kind::Mapping);
+    let is_empty = services.entries().next().is_none()
+        && (services.is_null() || services.kind() == Kind::Mapping);
     let is_compose = services.entries().any(|(_, node)| looks_like_a_service(node));
     if is_empty || is_compose { FileKind::Compose } else { FileKind::Other }
 }
 
-/// The other Compose files that a file names, by `include:` and `extends: {file: …}`, relative to its own
-/// directory. Names with variables and URLs are Compose's to resolve, and left out.
+/// The other Compose files that a file names, by `include:` and `extends: {file: …}`, relative to
+/// its own directory. Names with variables and URLs are Compose's to resolve, and left out.
 #[must_use]
 pub fn named_files(document: &Document) -> Vec<String> {
-    let included = document.root().get("include").map(Node::items).into_iter().flatten().flat_map(|entry| {
-        let paths = entry.get("path").unwrap_or(entry);
-        // One text or several.
-        std::iter::once(paths).chain(paths.items()).collect::<Vec<_>>()
-    });
+    let included =
+        document.root().get("include").map(Node::items).into_iter().flatten().flat_map(|entry| {
+            let paths = entry.get("path").unwrap_or(entry);
+            // One text or several.
+            std::iter::once(paths).chain(paths.items()).collect::<Vec<_>>()
+        });
     let services = document.root().get("services").map(Node::entries).into_iter().flatten();
     let extended = services.filter_map(|(_, service)| service.get("extends")?.get("file"));
     let mut names: Vec<String> = Vec::new();
     for name in included.chain(extended).filter_map(Node::as_text) {
-        if !name.contains('$') && !name.contains("://") && !names.iter().any(|known| known == name) {
+        if !name.contains('$') && !name.contains("://") && !names.iter().any(|known| known == name)
+        {
             names.push(name.to_owned());
         }
     }
@@ -229,16 +237,23 @@ pub fn judge(site: &Site, mode: Mode, ask: impl Fn(&str, &Reference) -> Answer) 
     if site.has_build {
         return Verdict::Built;
     }
-    let answers: BTreeSet<Wanted> =
-        site.compose_services.iter().map(|name| wanted(&reference, mode, ask(name, &reference))).collect();
+    let answers: BTreeSet<Wanted> = site
+        .compose_services
+        .iter()
+        .map(|name| wanted(&reference, mode, ask(name, &reference)))
+        .collect();
     let mut answers = answers.into_iter();
     match (answers.next(), answers.next()) {
-        (Some(_), Some(_)) => Verdict::Refused("the services that share it need different digests; give each its own `image`"),
+        (Some(_), Some(_)) => Verdict::Refused(
+            "the services that share it need different digests; give each its own `image`",
+        ),
         (Some(Wanted::Text(text)), None) if text == site.image => Verdict::Current,
         (Some(Wanted::Text(_)), None) if site.is_block => {
             Verdict::Refused("it is a block of lines; write it on the line of its key")
         }
-        (Some(Wanted::Text(text)), None) if mode == Mode::Pin && reference.digest.is_some() => Verdict::Stale(text),
+        (Some(Wanted::Text(text)), None) if mode == Mode::Pin && reference.digest.is_some() => {
+            Verdict::Stale(text)
+        }
         (Some(Wanted::Text(text)), None) => Verdict::Loose(text),
         (Some(Wanted::Unrecorded), None) => Verdict::Unrecorded,
         (Some(Wanted::Local), None) => Verdict::Local,
@@ -281,8 +296,8 @@ fn wanted(written: &Reference, mode: Mode, answer: Answer) -> Wanted {
     Wanted::Text(reference.to_string())
 }
 
-/// The text of `document` with `changes` made: each a site and its new image. Verified: read again, it
-/// has the new images, and every byte outside of them is the old one.
+/// The text of `document` with `changes` made: each a site and its new image. Verified: read again,
+/// it has the new images, and every byte outside of them is the old one.
 ///
 /// # Errors
 /// The result would not read as intended; the position is that of the first such image.
@@ -302,10 +317,16 @@ pub fn rewrite(document: &Document, changes: &[(&Site, &str)]) -> Result<String,
     text.push_str(&source[end..]);
     let before = sites(document);
     let after = sites(&Document::parse(&text)?);
-    let images = before.iter().map(|site| (site, *intended.get(&site.span.start).unwrap_or(&site.image.as_str())));
-    let wrong = images.zip(after.iter().map(Some).chain(std::iter::repeat(None))).find(|((site, image), found)| {
-        found.is_none_or(|found| found.image != *image || found.compose_services != site.compose_services)
-    });
+    let images = before
+        .iter()
+        .map(|site| (site, *intended.get(&site.span.start).unwrap_or(&site.image.as_str())));
+    let wrong = images.zip(after.iter().map(Some).chain(std::iter::repeat(None))).find(
+        |((site, image), found)| {
+            found.is_none_or(|found| {
+                found.image != *image || found.compose_services != site.compose_services
+            })
+        },
+    );
     match wrong {
         Some(((site, _), _)) => {
             let Position { line, column } = site.position;
@@ -326,9 +347,12 @@ pub struct Disagreement {
 
 /// The images to which `places` (a name for each, such as `file:line`) give different digests.
 pub fn disagreements<'a>(places: impl IntoIterator<Item = (String, &'a str)>) -> Vec<Disagreement> {
-    let mut found: BTreeMap<(Repository, Option<Tag>), BTreeMap<Digest, Vec<String>>> = BTreeMap::new();
+    let mut found: BTreeMap<(Repository, Option<Tag>), BTreeMap<Digest, Vec<String>>> =
+        BTreeMap::new();
     for (place, image) in places {
-        let Ok(Reference { repository, tag, digest: Some(digest) }) = image.parse() else { continue };
+        let Ok(Reference { repository, tag, digest: Some(digest) }) = image.parse() else {
+            continue;
+        };
         found.entry((repository, tag)).or_default().entry(digest).or_default().push(place);
     }
     let name = |(repository, tag): (Repository, Option<Tag>)| match tag {

@@ -64,13 +64,14 @@ impl Step {
         self.before != self.after
     }
 
-    /// What to warn about if following the tag leads to a lower version than the one recorded: it may be
-    /// the publisher's way back, or somebody else's way in.
+    /// What to warn about if following the tag leads to a lower version than the one recorded: it
+    /// may be the publisher's way back, or somebody else's way in.
     #[must_use]
     pub fn downgrade(&self) -> Option<String> {
         let (old, new) = (&self.before.current()?.tag, &self.after.current()?.tag);
-        (self.outcome == Outcome::Updated && version::is_older(new, old))
-            .then(|| format!("`{}` moved back to an older version: {old} → {new}", self.after.track_name()))
+        (self.outcome == Outcome::Updated && version::is_older(new, old)).then(|| {
+            format!("`{}` moved back to an older version: {old} → {new}", self.after.track_name())
+        })
     }
 
     /// A step that changes nothing.
@@ -122,7 +123,10 @@ pub struct Found {
 /// # Errors
 ///
 /// A name that the manifest does not have (exit 2), with the nearest that it has.
-pub fn select<'a>(manifest: &'a Manifest, names: &[ServiceName]) -> Result<Vec<&'a Service>, Error> {
+pub fn select<'a>(
+    manifest: &'a Manifest,
+    names: &[ServiceName],
+) -> Result<Vec<&'a Service>, Error> {
     if names.is_empty() {
         return Ok(manifest.services.values().collect());
     }
@@ -172,13 +176,18 @@ pub fn advance(service: &Service, found: Found, intent: &Intent, stamp: &Stamp) 
         (Some(version), _) => version,
         // An unresolved moving tag must not hide a version that is known for the same bytes.
         (None, Intent::Latest) => {
-            let known = service.history.entries().iter().find(|entry| entry.is_same(&release, moving));
+            let known =
+                service.history.entries().iter().find(|entry| entry.is_same(&release, moving));
             known.map_or(found.asked, |entry| entry.tag.clone())
         }
         (None, _) => found.asked,
     };
     let custom_left = service.custom_in_force().map(|custom| custom.tag.clone());
-    let was_rolled_back = service.history.entries().iter().any(|entry| entry.rolled_back && entry.is_same(&release, moving));
+    let was_rolled_back = service
+        .history
+        .entries()
+        .iter()
+        .any(|entry| entry.rolled_back && entry.is_same(&release, moving));
     let tag = release.tag.clone();
     match after.history.advance(release, moving) {
         Advance::Unchanged { relabelled_from: None } => step.outcome = Outcome::Unchanged,
@@ -189,18 +198,24 @@ pub fn advance(service: &Service, found: Found, intent: &Intent, stamp: &Stamp) 
             after.deployed_at = Some(stamp.at.clone());
             after.deployed_by = Some(stamp.by.clone());
             if was_rolled_back && *intent == Intent::Latest {
-                step.notes.push(format!("{tag} was rolled back by hand before; `{}` still names it", service.track_name()));
+                step.notes.push(format!(
+                    "{tag} was rolled back by hand before; `{}` still names it",
+                    service.track_name()
+                ));
             }
         }
     }
     match intent {
         Intent::Custom { reason, hold } => {
-            let custom =
-                Custom { tag, reason: reason.clone(), applied_at: Some(stamp.at.clone()), applied_by: Some(stamp.by.clone()) };
-            let same = after
-                .custom
-                .as_ref()
-                .is_some_and(|old| old.tag == custom.tag && (reason.is_none() || old.reason == custom.reason));
+            let custom = Custom {
+                tag,
+                reason: reason.clone(),
+                applied_at: Some(stamp.at.clone()),
+                applied_by: Some(stamp.by.clone()),
+            };
+            let same = after.custom.as_ref().is_some_and(|old| {
+                old.tag == custom.tag && (reason.is_none() || old.reason == custom.reason)
+            });
             if !same {
                 after.custom = Some(custom);
             }
@@ -264,8 +279,8 @@ fn settle_move(step: &mut Step, stamp: &Stamp) {
     step.after.deployed_by = Some(stamp.by.clone());
 }
 
-/// The local tag that keeps a release from being pruned, `dkv-<deployment>-<12 digits>`; `None` for a
-/// release that nothing but its tag names.
+/// The local tag that keeps a release from being pruned, `dkv-<deployment>-<12 digits>`; `None` for
+/// a release that nothing but its tag names.
 #[must_use]
 pub fn keep_tag(release: &Release, deployment: &str) -> Option<Tag> {
     let digest = release.digest.as_ref().or(release.image_id.as_ref())?;
@@ -275,17 +290,21 @@ pub fn keep_tag(release: &Release, deployment: &str) -> Option<Tag> {
 /// What every keep-tag begins with.
 pub const KEEP_TAG_PREFIX: &str = "dkv-";
 
-/// What Compose gets as the tag of a service: `tag@digest`, or the keep-tag of a local build, or the
-/// tag alone where nothing else is known or wanted.
+/// What Compose gets as the tag of a service: `tag@digest`, or the keep-tag of a local build, or
+/// the tag alone where nothing else is known or wanted.
 #[must_use]
 pub fn compose_tag(service: &Service, pin: Pin, deployment: &str) -> String {
     let Some(current) = service.current() else { return service.track_name().to_owned() };
     match (&current.digest, service.source) {
-        (_, Source::Local) => match keep_tag(current, deployment).filter(|_| current.image_id.is_some()) {
-            Some(keep) => keep.to_string(),
-            None => current.tag.to_string(),
-        },
-        (Some(digest), Source::Registry) if pin == Pin::Digest => format!("{}@{digest}", current.tag),
+        (_, Source::Local) => {
+            match keep_tag(current, deployment).filter(|_| current.image_id.is_some()) {
+                Some(keep) => keep.to_string(),
+                None => current.tag.to_string(),
+            }
+        }
+        (Some(digest), Source::Registry) if pin == Pin::Digest => {
+            format!("{}@{digest}", current.tag)
+        }
         _ => current.tag.to_string(),
     }
 }
@@ -313,20 +332,32 @@ pub fn find_target(service: &Service, text: &str) -> Result<Target, Error> {
     let hex = text.strip_prefix("sha256:").unwrap_or(text);
     let is_prefix = hex.len() >= 12 && hex.bytes().all(|b| b.is_ascii_hexdigit());
     let named = |entry: &Release| {
-        let by_digest =
-            |digest: &Option<Digest>| digest.as_ref().is_some_and(|digest| is_prefix && digest.hex().starts_with(hex));
+        let by_digest = |digest: &Option<Digest>| {
+            digest.as_ref().is_some_and(|digest| is_prefix && digest.hex().starts_with(hex))
+        };
         entry.tag.as_str() == text || by_digest(&entry.digest) || by_digest(&entry.image_id)
     };
     let fitting: Vec<usize> = (0..entries.len()).filter(|index| named(&entries[*index])).collect();
-    let usable: Vec<usize> =
-        fitting.iter().copied().filter(|index| !entries[*index].is_lost(|tag| service.is_moving(tag))).collect();
+    let usable: Vec<usize> = fitting
+        .iter()
+        .copied()
+        .filter(|index| !entries[*index].is_lost(|tag| service.is_moving(tag)))
+        .collect();
     match (usable.as_slice(), fitting.as_slice()) {
         ([index], _) => Ok(Target::Release(*index)),
         ([], [_, ..]) => Err(Error::new(
             Kind::State,
-            format!("{}: the history has `{text}` only without a digest, so nobody knows which bytes it named", service.name),
+            format!(
+                "{}: the history has `{text}` only without a digest, so nobody knows which \
+                bytes it named",
+                service.name
+            ),
         )
-        .with_hint(format!("`dkv version-pull {} {text}` takes what the tag names today", service.name))),
+        .with_hint(format!(
+            "`dkv version-pull {} {text}` takes what the tag names \
+            today",
+            service.name
+        ))),
         ([], []) if text.starts_with("sha256:") => text.parse().map(Target::Digest).map_err(|_| {
             error::usage(format!("{}: no release of the history begins with {text}", service.name))
                 .with_hint("the registry is only asked for whole digests")
@@ -335,11 +366,18 @@ pub fn find_target(service: &Service, text: &str) -> Result<Target, Error> {
         (several, _) => {
             let digests: Vec<String> = several
                 .iter()
-                .filter_map(|index| entries[*index].digest.as_ref().or(entries[*index].image_id.as_ref()))
+                .filter_map(|index| {
+                    entries[*index].digest.as_ref().or(entries[*index].image_id.as_ref())
+                })
                 .map(|digest| digest.short().to_owned())
                 .collect();
-            Err(error::usage(format!("{}: {} releases of the history are called `{text}`", service.name, several.len()))
-                .with_hint(format!("name one by its digest: {}", digests.join(", "))))
+            Err(error::usage(format!(
+                "{}: {} releases of the history are called \
+                `{text}`",
+                service.name,
+                several.len()
+            ))
+            .with_hint(format!("name one by its digest: {}", digests.join(", "))))
         }
     }
 }
@@ -411,7 +449,10 @@ mod tests {
         assert_eq!(find_target(&service, Digest::of(b"2").short()), Ok(Target::Release(1)));
         assert_eq!(find_target(&service, "latest").unwrap_err().kind(), Kind::Usage);
         assert_eq!(find_target(&service, "1.4"), Ok(Target::Tag("1.4".parse().unwrap())));
-        assert_eq!(find_target(&service, Digest::of(b"9").as_str()), Ok(Target::Digest(Digest::of(b"9"))));
+        assert_eq!(
+            find_target(&service, Digest::of(b"9").as_str()),
+            Ok(Target::Digest(Digest::of(b"9")))
+        );
         assert!(find_target(&service, "a b").is_err());
     }
 
@@ -429,8 +470,19 @@ mod tests {
     fn a_tag_that_moved_to_an_older_version_is_worth_a_warning() {
         let one = after(&service(), found("latest", Some("1.1"), b"2"));
         let back = advance(&one, found("latest", Some("1.0"), b"1"), &Intent::Latest, &stamp());
-        assert_eq!(back.downgrade().as_deref(), Some("`latest` moved back to an older version: 1.1 → 1.0"));
-        assert_eq!(advance(&one, found("latest", Some("1.2"), b"3"), &Intent::Latest, &stamp()).downgrade(), None);
-        assert_eq!(advance(&one, found("latest", Some("1.0"), b"2"), &Intent::Latest, &stamp()).downgrade(), None);
+        assert_eq!(
+            back.downgrade().as_deref(),
+            Some("`latest` moved back to an older version: 1.1 → 1.0")
+        );
+        assert_eq!(
+            advance(&one, found("latest", Some("1.2"), b"3"), &Intent::Latest, &stamp())
+                .downgrade(),
+            None
+        );
+        assert_eq!(
+            advance(&one, found("latest", Some("1.0"), b"2"), &Intent::Latest, &stamp())
+                .downgrade(),
+            None
+        );
     }
 }

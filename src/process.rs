@@ -3,8 +3,8 @@
 use rustix::process::{Pid, Signal, kill_process_group};
 use tokio::process::Child;
 
-/// The process group that a child leads (it was started with `process_group(0)`). Killed as a whole when
-/// this is dropped, so that what the child has started does not outlive its use.
+/// The process group that a child leads (it was started with `process_group(0)`). Killed as a whole
+/// when this is dropped, so that what the child has started does not outlive its use.
 #[derive(Debug)]
 pub struct Group(Option<Pid>);
 

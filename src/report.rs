@@ -1,8 +1,8 @@
 //! What commands return: one struct each, as text or as JSON.
 //!
-//! The JSON is frozen: fields are added, never renamed, removed or given another meaning; `schema` is
-//! 1 until that has to change. Every document has `schema` and `command`; times are RFC 3339, digests
-//! `sha256:…`, missing values `null`.
+//! The JSON is frozen: fields are added, never renamed, removed or given another meaning; `schema`
+//! is 1 until that has to change. Every document has `schema` and `command`; times are RFC 3339,
+//! digests `sha256:…`, missing values `null`.
 
 pub mod drift;
 pub mod migrate;
@@ -64,7 +64,14 @@ impl Failure {
     pub fn new(chain: &anyhow::Error) -> Self {
         let kind = crate::error::kind(chain);
         let hint = crate::error::find(chain).and_then(Error::hint).map(str::to_owned);
-        Self { error: FailureDetail { kind, exit_code: kind.exit_code(), message: format!("{chain:#}"), hint } }
+        Self {
+            error: FailureDetail {
+                kind,
+                exit_code: kind.exit_code(),
+                message: format!("{chain:#}"),
+                hint,
+            },
+        }
     }
 }
 
@@ -94,7 +101,9 @@ pub struct ReleaseView {
 
 impl From<&Release> for ReleaseView {
     fn from(release: &Release) -> Self {
-        let text = |digest: &Option<crate::model::reference::Digest>| digest.as_ref().map(ToString::to_string);
+        let text = |digest: &Option<crate::model::reference::Digest>| {
+            digest.as_ref().map(ToString::to_string)
+        };
         Self {
             tag: release.tag.to_string(),
             digest: text(&release.digest),
@@ -180,14 +189,22 @@ impl ServiceVersion {
             tag: current.as_ref().map(|release| release.tag.clone()),
             digest: current.as_ref().and_then(|release| release.digest.clone()),
             image_id: current.as_ref().and_then(|release| release.image_id.clone()),
-            deployed_at: service.deployed_at.clone().or_else(|| current.as_ref()?.deployed_at.clone()),
-            deployed_by: service.deployed_by.clone().or_else(|| current.as_ref()?.deployed_by.clone()),
+            deployed_at: service
+                .deployed_at
+                .clone()
+                .or_else(|| current.as_ref()?.deployed_at.clone()),
+            deployed_by: service
+                .deployed_by
+                .clone()
+                .or_else(|| current.as_ref()?.deployed_by.clone()),
             track: service.track_name().to_owned(),
             source: source_name(service.source),
             held: service.held,
             custom: custom.is_some(),
             custom_reason: custom.and_then(|custom| custom.reason.clone()),
-            previous: service.previous_index().map(|index| service.history.entries()[index].tag.to_string()),
+            previous: service
+                .previous_index()
+                .map(|index| service.history.entries()[index].tag.to_string()),
         }
     }
 }
@@ -246,7 +263,8 @@ impl Histories {
                 .map(|(index, entry)| HistoryEntry {
                     release: entry.into(),
                     status: service.status(index),
-                    custom: service.history.current_index() == Some(index) && service.custom_in_force().is_some(),
+                    custom: service.history.current_index() == Some(index)
+                        && service.custom_in_force().is_some(),
                     lost: entry.is_lost(|tag| service.is_moving(tag)),
                 })
                 .collect(),
@@ -382,7 +400,8 @@ pub struct ContainerLine {
     pub image_id: Option<String>,
     /// The daemon's state: `running`, `exited`, …; `missing` if there is no container.
     pub state: String,
-    /// What the daemon says of the health check: `starting`, `healthy`, `unhealthy`; `null` if there is none.
+    /// What the daemon says of the health check: `starting`, `healthy`, `unhealthy`; `null` if
+    /// there is none.
     pub health: Option<&'static str>,
     /// The judgement: `healthy`, `unchecked`, `completed`, `pending`, `failed`.
     pub verdict: &'static str,
@@ -403,8 +422,9 @@ pub struct ContainerLine {
 }
 
 impl ContainerLine {
-    /// The beginning of the digest for tables. The image's ID stands in only where the record itself has
-    /// nothing else, as for a local build; of what is not tracked it would pass for a digest.
+    /// The beginning of the digest for tables. The image's ID stands in only where the record
+    /// itself has nothing else, as for a local build; of what is not tracked it would pass for a
+    /// digest.
     #[must_use]
     pub fn shown_digest(&self) -> &str {
         let id = self.image_id.as_deref().filter(|_| self.service.is_some());
@@ -475,8 +495,8 @@ pub struct ServiceUpdate {
     pub available_version: Option<String>,
     /// The digest that it names now; `null` for a local build, which has none.
     pub available_digest: Option<String>,
-    /// The newest version in the repository; `null` unless its tags were listed, which an unchanged `latest`
-    /// gives no reason for.
+    /// The newest version in the repository; `null` unless its tags were listed, which an unchanged
+    /// `latest` gives no reason for.
     pub newest: Option<String>,
     /// How it stands.
     pub state: UpdateState,
@@ -486,14 +506,20 @@ pub struct ServiceUpdate {
     pub would_change: bool,
     /// Why no version is known for the available digest.
     pub unresolved: Option<String>,
-    /// How the version is known: `same-digest`, `same-platform-digest`, `ecr-public-api`, `ecr-private-api`.
+    /// How the version is known: `same-digest`, `same-platform-digest`, `ecr-public-api`,
+    /// `ecr-private-api`.
     pub evidence: Option<&'static str>,
 }
 
 impl ServiceUpdate {
     /// The entry for `service`.
     #[must_use]
-    pub fn of(service: &Service, state: UpdateState, found: Option<&crate::plan::Found>, details: String) -> Self {
+    pub fn of(
+        service: &Service,
+        state: UpdateState,
+        found: Option<&crate::plan::Found>,
+        details: String,
+    ) -> Self {
         let current = service.current().map(ReleaseView::from);
         Self {
             name: service.name.to_string(),
@@ -502,7 +528,9 @@ impl ServiceUpdate {
             track: service.track_name().to_owned(),
             available_tag: found.map(|found| found.asked.to_string()),
             available_version: None,
-            available_digest: found.and_then(|found| found.digest.as_ref()).map(ToString::to_string),
+            available_digest: found
+                .and_then(|found| found.digest.as_ref())
+                .map(ToString::to_string),
             newest: None,
             state,
             details,
@@ -531,7 +559,8 @@ pub struct Status {
     pub project: String,
     /// Whether every container is as it should be.
     pub healthy: bool,
-    /// Whether Compose described the project. Without it, services that lack a container are not known.
+    /// Whether Compose described the project. Without it, services that lack a container are not
+    /// known.
     pub complete: bool,
     /// The containers, and the services that lack one: problems first.
     pub containers: Vec<StatusLine>,

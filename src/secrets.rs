@@ -52,25 +52,33 @@ pub fn is_encrypted(directory: &Path) -> bool {
     directory.join(ENCRYPTED).exists() && !directory.join(PLAIN).exists()
 }
 
-/// Decrypts the deployment's environment with gpg, which asks for the passphrase itself where no agent
-/// or file has it. Variables that `inherited` has are left out, as Compose prefers them to its `.env`.
+/// Decrypts the deployment's environment with gpg, which asks for the passphrase itself where no
+/// agent or file has it. Variables that `inherited` has are left out, as Compose prefers them to
+/// its `.env`.
 ///
 /// # Errors
 ///
 /// There is no gpg, it cannot decrypt the file, or the text is no `.env` (exit 3).
-pub async fn decrypt(directory: &Path, inherited: &dyn Fn(&str) -> Option<String>) -> Result<Secrets> {
+pub async fn decrypt(
+    directory: &Path,
+    inherited: &dyn Fn(&str) -> Option<String>,
+) -> Result<Secrets> {
     let path = directory.join(ENCRYPTED);
     let text = plain_text(&path).await?;
     let variables = dotenv::parse(&text, inherited).map_err(|error| {
-        error::state(format!("`{}` decrypts to something that is not a .env file: {error}", path.display()))
-            .with_hint("decrypt it by hand, mend that line, and encrypt it again")
+        error::state(format!(
+            "`{}` decrypts to something that is not a .env file: {error}",
+            path.display()
+        ))
+        .with_hint("decrypt it by hand, mend that line, and encrypt it again")
     })?;
     Ok(Secrets(variables.into_iter().filter(|(name, _)| inherited(name).is_none()).collect()))
 }
 
 async fn plain_text(path: &Path) -> Result<String> {
     let mut command = Command::new("gpg");
-    // Standard input stays: gpg may read the passphrase from there, and its prompt needs the terminal.
+    // Standard input stays: gpg may read the passphrase from there, and its prompt needs the
+    // terminal.
     command.args(["--quiet", "--decrypt", "--"]).arg(std::path::absolute(path)?);
     command.stdout(Stdio::piped()).kill_on_drop(true);
     let mut child = command.spawn().map_err(|source| {
@@ -78,19 +86,31 @@ async fn plain_text(path: &Path) -> Result<String> {
             ErrorKind::NotFound => "install gpg (package gnupg), or put a decrypted .env beside it",
             _ => "check that gpg runs, or put a decrypted .env beside it",
         };
-        error::state(format!("`{}` cannot be decrypted: gpg cannot be run: {source}", path.display())).with_hint(hint)
+        error::state(format!(
+            "`{}` cannot be decrypted: gpg cannot be run: {source}",
+            path.display()
+        ))
+        .with_hint(hint)
     })?;
     let mut bytes = Vec::new();
     if let Some(output) = child.stdout.take() {
-        output.take(MAX_FILE_BYTES).read_to_end(&mut bytes).await.context("cannot read what gpg prints")?;
+        output
+            .take(MAX_FILE_BYTES)
+            .read_to_end(&mut bytes)
+            .await
+            .context("cannot read what gpg prints")?;
     }
     let status = child.wait().await.context("cannot wait for gpg")?;
     if !status.success() {
         return Err(error::state(format!("gpg cannot decrypt `{}` ({status})", path.display()))
-            .with_hint("gpg says why above; check the passphrase, or the key. Nothing was started or stopped")
+            .with_hint(
+                "gpg says why above; check the passphrase, or the key. Nothing was started \
+                or stopped",
+            )
             .into());
     }
-    let not_text = || error::state(format!("`{}` decrypts to something that is not text", path.display()));
+    let not_text =
+        || error::state(format!("`{}` decrypts to something that is not text", path.display()));
     Ok(String::from_utf8(bytes).map_err(|_| not_text())?)
 }
 

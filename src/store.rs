@@ -1,9 +1,10 @@
-//! The only writer of deployment files: locks, reading, backups, and the atomic commit of a set of files.
+//! The only writer of deployment files: locks, reading, backups, and the atomic commit of a set of
+//! files.
 //!
-//! A file is replaced by writing a neighbour, syncing it and renaming it over the old one, so that at
-//! every moment, also after a power cut, the old or the new content is there in full. Readers take no
-//! lock because of that. Writers take the state lock around "read again, compare, write", never across
-//! the network.
+//! A file is replaced by writing a neighbour, syncing it and renaming it over the old one, so that
+//! at every moment, also after a power cut, the old or the new content is there in full. Readers
+//! take no lock because of that. Writers take the state lock around "read again, compare, write",
+//! never across the network.
 
 mod lock;
 mod replace;
@@ -76,7 +77,11 @@ impl Store {
     /// The manifest's file name.
     #[must_use]
     pub fn manifest_name(&self) -> String {
-        self.manifest.file_name().unwrap_or_else(|| OsStr::new("version-manifest.yaml")).to_string_lossy().into_owned()
+        self.manifest
+            .file_name()
+            .unwrap_or_else(|| OsStr::new("version-manifest.yaml"))
+            .to_string_lossy()
+            .into_owned()
     }
 
     /// The directory for backups, locks and journals.
@@ -92,7 +97,10 @@ impl Store {
     ///
     /// The directory cannot be resolved.
     pub fn deployment_hash(&self) -> anyhow::Result<String> {
-        let real = self.directory.canonicalize().with_context(|| format!("cannot resolve `{}`", self.directory.display()))?;
+        let real = self
+            .directory
+            .canonicalize()
+            .with_context(|| format!("cannot resolve `{}`", self.directory.display()))?;
         Ok(crate::model::reference::Digest::of(real.as_os_str().as_bytes()).hex()[..8].to_owned())
     }
 
@@ -109,8 +117,8 @@ impl Store {
     ///
     /// # Errors
     ///
-    /// Another dkv holds it for longer than `wait` allows (exit 4), or the state directory cannot be
-    /// used (exit 3).
+    /// Another dkv holds it for longer than `wait` allows (exit 4), or the state directory cannot
+    /// be used (exit 3).
     pub fn lock_state(&self, wait: &LockWait<'_>) -> anyhow::Result<Lock> {
         Lock::acquire(&self.prepare_state_directory()?.join(".state.lock"), "state", wait)
     }
@@ -130,17 +138,19 @@ impl Store {
         Lock::holder(&self.state_directory().join(OPERATION_LOCK))
     }
 
-    /// Makes sure, before anything expensive happens, that the manifest and the environment file `env`, if
-    /// that is known, can be replaced.
+    /// Makes sure, before anything expensive happens, that the manifest and the environment file
+    /// `env`, if that is known, can be replaced.
     ///
     /// # Errors
     ///
-    /// The directory, or the one that one of these files really lives in, is missing, read-only or full (exit 3).
+    /// The directory, or the one that one of these files really lives in, is missing, read-only or
+    /// full (exit 3).
     pub fn check_writable(&self, env: Option<&Path>) -> anyhow::Result<()> {
         self.prepare_state_directory()?;
         let files = [Some(self.manifest.as_path()), env].into_iter().flatten().map(Self::resolve);
         let parents = files.filter_map(|file| file.parent().map(Path::to_owned));
-        let mut directories: Vec<PathBuf> = std::iter::once(Self::resolve(&self.directory)).chain(parents).collect();
+        let mut directories: Vec<PathBuf> =
+            std::iter::once(Self::resolve(&self.directory)).chain(parents).collect();
         directories.sort();
         directories.dedup();
         for directory in directories {
@@ -164,24 +174,37 @@ impl Store {
                 .into());
         }
         if metadata.mode() & 0o002 != 0 {
-            return Err(error::state(format!("`{}` can be written by every user of this machine", path.display()))
-                .with_hint(format!("take that right away: chmod o-w {}", path.display()))
-                .into());
+            return Err(error::state(format!(
+                "`{}` can be written by every user of this machine",
+                path.display()
+            ))
+            .with_hint(format!("take that right away: chmod o-w {}", path.display()))
+            .into());
         }
         Ok(path)
     }
 
-    /// Copies the manifest's current bytes into the backups, never over an existing file, and removes
-    /// dkv's own oldest beyond 50. `stamp` is the local time as `YYYYMMDDHHMMSS`.
+    /// Copies the manifest's current bytes into the backups, never over an existing file, and
+    /// removes dkv's own oldest beyond 50. `stamp` is the local time as `YYYYMMDDHHMMSS`.
     ///
     /// # Errors
     ///
     /// The backup cannot be written (exit 3); nothing else has happened then.
-    pub fn back_up(&self, _lock: &Lock, file_name: &str, bytes: &[u8], stamp: &str) -> anyhow::Result<PathBuf> {
+    pub fn back_up(
+        &self,
+        _lock: &Lock,
+        file_name: &str,
+        bytes: &[u8],
+        stamp: &str,
+    ) -> anyhow::Result<PathBuf> {
         let directory = self.prepare_state_directory()?;
         let mut number = 0;
         loop {
-            let name = if number == 0 { format!("{file_name}.{stamp}") } else { format!("{file_name}.{stamp}-{number}") };
+            let name = if number == 0 {
+                format!("{file_name}.{stamp}")
+            } else {
+                format!("{file_name}.{stamp}-{number}")
+            };
             let path = directory.join(&name);
             match replace::create_new(&path, bytes, &self.directory) {
                 Ok(()) => {
@@ -200,12 +223,16 @@ impl Store {
         let known = match std::fs::read_to_string(&ledger) {
             Ok(text) => text,
             Err(source) if source.kind() == io::ErrorKind::NotFound => String::new(),
-            Err(source) => return Err(source).with_context(|| format!("cannot read `{}`", ledger.display())),
+            Err(source) => {
+                return Err(source).with_context(|| format!("cannot read `{}`", ledger.display()));
+            }
         };
-        let mut names: Vec<&str> = known.lines().filter(|line| !line.is_empty() && !line.contains('/')).collect();
+        let mut names: Vec<&str> =
+            known.lines().filter(|line| !line.is_empty() && !line.contains('/')).collect();
         names.push(name);
         let kind = |name: &str| name.split_at(name.rfind('.').unwrap_or(name.len())).0.to_owned();
-        let ours: Vec<&str> = names.iter().copied().filter(|other| kind(other) == kind(name)).collect();
+        let ours: Vec<&str> =
+            names.iter().copied().filter(|other| kind(other) == kind(name)).collect();
         let gone = &ours[..ours.len().saturating_sub(BACKUPS_KEPT)];
         for old in gone {
             match std::fs::remove_file(directory.join(old)) {
@@ -216,7 +243,11 @@ impl Store {
         }
         names.retain(|other| !gone.contains(other));
         let text = names.join("\n") + "\n";
-        replace_all(&[Replacement { path: ledger, bytes: text.into_bytes(), owner_like: self.directory.clone() }])
+        replace_all(&[Replacement {
+            path: ledger,
+            bytes: text.into_bytes(),
+            owner_like: self.directory.clone(),
+        }])
     }
 
     /// The backups of the manifest, newest first, whoever made them.
@@ -254,7 +285,11 @@ impl Store {
     /// It cannot be written (exit 3); the one before is still there then.
     pub fn write_journal(&self, _operation: &Lock, text: String) -> anyhow::Result<()> {
         let path = self.prepare_state_directory()?.join(JOURNAL);
-        replace_all(&[Replacement { path, bytes: text.into_bytes(), owner_like: self.directory.clone() }])
+        replace_all(&[Replacement {
+            path,
+            bytes: text.into_bytes(),
+            owner_like: self.directory.clone(),
+        }])
     }
 
     /// Removes the journal, if there is one.
@@ -298,9 +333,12 @@ pub fn read(path: &Path) -> anyhow::Result<Option<Snapshot>> {
         Err(source) if source.kind() == io::ErrorKind::NotFound => {
             // A link that points nowhere is not the same as no file: writing would follow it.
             if std::fs::symlink_metadata(path).is_ok() {
-                return Err(error::state(format!("`{}` is a link to a file that does not exist", path.display()))
-                    .with_hint("restore its target, or remove the link")
-                    .into());
+                return Err(error::state(format!(
+                    "`{}` is a link to a file that does not exist",
+                    path.display()
+                ))
+                .with_hint("restore its target, or remove the link")
+                .into());
             }
             return Ok(None);
         }
@@ -315,7 +353,11 @@ pub fn read(path: &Path) -> anyhow::Result<Option<Snapshot>> {
     }
     if metadata.len() > MAX_FILE_BYTES {
         let size = metadata.len() / (1024 * 1024);
-        return Err(error::state(format!("`{}` is {size} MiB long; dkv reads 16 MiB at most", path.display())).into());
+        return Err(error::state(format!(
+            "`{}` is {size} MiB long; dkv reads 16 MiB at most",
+            path.display()
+        ))
+        .into());
     }
     let bytes = std::fs::read(path).map_err(|source| fail(&source))?;
     Ok(Some(Snapshot { path: Store::resolve(path), bytes }))
@@ -326,7 +368,9 @@ pub(crate) fn cannot_write(path: &Path, source: &io::Error) -> Error {
     let hint = match source.kind() {
         io::ErrorKind::PermissionDenied => "run dkv as a user who may write there",
         io::ErrorKind::ReadOnlyFilesystem => "the file system is mounted read-only",
-        io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => "free some space on that disk and run the command again",
+        io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => {
+            "free some space on that disk and run the command again"
+        }
         io::ErrorKind::NotFound => "check that the directory exists",
         _ => "nothing was changed; check the disk and run the command again",
     };

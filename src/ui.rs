@@ -58,7 +58,11 @@ impl Terminals {
     /// Asks the system.
     #[must_use]
     pub fn detect() -> Self {
-        Self { stdin: io::stdin().is_terminal(), stdout: io::stdout().is_terminal(), stderr: io::stderr().is_terminal() }
+        Self {
+            stdin: io::stdin().is_terminal(),
+            stdout: io::stdout().is_terminal(),
+            stderr: io::stderr().is_terminal(),
+        }
     }
 }
 
@@ -239,7 +243,8 @@ impl Ui {
         self.shared.is_documented.load(Ordering::Relaxed)
     }
 
-    /// Asks before something is changed. No terminal to ask on is a usage error that names `command`.
+    /// Asks before something is changed. No terminal to ask on is a usage error that names
+    /// `command`.
     ///
     /// # Errors
     ///
@@ -257,7 +262,13 @@ impl Ui {
     /// # Errors
     ///
     /// When there is no terminal, or it cannot be read.
-    pub fn ask(&self, question: &str, default: &str, assume_yes: bool, command: &str) -> anyhow::Result<String> {
+    pub fn ask(
+        &self,
+        question: &str,
+        default: &str,
+        assume_yes: bool,
+        command: &str,
+    ) -> anyhow::Result<String> {
         if assume_yes {
             return Ok(default.to_owned());
         }
@@ -269,8 +280,13 @@ impl Ui {
     fn prompt(&self, question: &str, command: &str) -> anyhow::Result<String> {
         let Terminals { stdin, stderr, .. } = self.shared.settings.terminals;
         if !(stdin && stderr) {
-            let message = format!("`dkv {command}` asks before it changes anything, and there is no terminal to ask on");
-            return Err(error::usage(message).with_hint("pass --yes to go ahead without being asked").into());
+            let message = format!(
+                "`dkv {command}` asks before it changes anything, and there is no terminal to ask \
+                    on"
+            );
+            return Err(error::usage(message)
+                .with_hint("pass --yes to go ahead without being asked")
+                .into());
         }
         self.suspended(|| {
             self.write_now(Stream::Stderr, &sanitize(question));
@@ -298,7 +314,9 @@ impl Ui {
                 Ok(answer) => return Ok(answer?),
                 Err(RecvTimeoutError::Disconnected) => return Ok(String::new()),
                 Err(RecvTimeoutError::Timeout) if self.shared.interruption.is_raised() => {
-                    return Err(Error::new(Kind::Interrupted, "interrupted; nothing was changed").into());
+                    return Err(
+                        Error::new(Kind::Interrupted, "interrupted; nothing was changed").into()
+                    );
                 }
                 Err(RecvTimeoutError::Timeout) => {}
             }
@@ -311,7 +329,12 @@ impl Ui {
     ///
     /// The first write that failed, unless its reader had just gone away.
     pub fn finish(&self) -> io::Result<()> {
-        self.shared.failure.lock().unwrap_or_else(PoisonError::into_inner).take().map_or(Ok(()), Err)
+        self.shared
+            .failure
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .take()
+            .map_or(Ok(()), Err)
     }
 
     /// Whether to colour what goes to `stream`.
@@ -320,7 +343,10 @@ impl Ui {
         match color {
             ColorChoice::Always => true,
             ColorChoice::Never => false,
-            ColorChoice::Auto => !no_color && if stream == Stream::Stdout { terminals.stdout } else { terminals.stderr },
+            ColorChoice::Auto => {
+                !no_color
+                    && if stream == Stream::Stdout { terminals.stdout } else { terminals.stderr }
+            }
         }
     }
 
@@ -330,9 +356,14 @@ impl Ui {
         terminals.stderr && !dumb
     }
 
-    /// A verb and its object. Verbs line up where people watch; elsewhere they are plain, for those who search.
+    /// A verb and its object. Verbs line up where people watch; elsewhere they are plain, for those
+    /// who search.
     fn act(&self, verb: &str, style: Style, object: &str) {
-        let verb = if self.shared.settings.terminals.stderr { format!("{verb:>10}") } else { verb.to_owned() };
+        let verb = if self.shared.settings.terminals.stderr {
+            format!("{verb:>10}")
+        } else {
+            verb.to_owned()
+        };
         self.say(&verb, style, object, " ");
     }
 
@@ -377,7 +408,8 @@ impl Ui {
 /// Whether a pipe's reading end is closed, as poll(2) reports it to the writing end.
 fn has_lost_reader(stream: impl AsFd) -> bool {
     let mut streams = [PollFd::new(&stream, PollFlags::empty())];
-    poll(&mut streams, Some(&Timespec::default())).is_ok() && streams[0].revents().contains(PollFlags::ERR)
+    poll(&mut streams, Some(&Timespec::default())).is_ok()
+        && streams[0].revents().contains(PollFlags::ERR)
 }
 
 fn write_all(mut stream: impl io::Write, text: &str) -> io::Result<()> {
@@ -385,7 +417,8 @@ fn write_all(mut stream: impl io::Write, text: &str) -> io::Result<()> {
     stream.flush()
 }
 
-/// The sanitised message; lines behind its first are indented, so that none can pass for a message of its own.
+/// The sanitised message; lines behind its first are indented, so that none can pass for a message
+/// of its own.
 fn indented(message: &str) -> String {
     sanitize(message.trim_end()).replace('\n', "\n  ")
 }
@@ -401,7 +434,8 @@ fn distinct_causes(error: &anyhow::Error) -> Vec<String> {
     causes
 }
 
-/// JSON text with every character that a terminal might act on as `\u` escape; they can only stand in strings.
+/// JSON text with every character that a terminal might act on as `\u` escape; they can only stand
+/// in strings.
 fn escape_unsafe(json: &str) -> String {
     let mut safe = String::with_capacity(json.len());
     for character in json.chars() {
@@ -425,14 +459,18 @@ mod tests {
         let ui = Ui::new(UiSettings::default());
         assert!(ui.confirm("Roll back?", true, "rollback").unwrap());
         assert_eq!(ui.ask("Tag?", "1.42", true, "migrate-versions").unwrap(), "1.42");
-        for error in
-            [ui.confirm("Roll back?", false, "rollback").unwrap_err(), ui.ask("Tag?", "1.42", false, "rollback").unwrap_err()]
-        {
+        for error in [
+            ui.confirm("Roll back?", false, "rollback").unwrap_err(),
+            ui.ask("Tag?", "1.42", false, "rollback").unwrap_err(),
+        ] {
             assert_eq!(error::kind(&error), error::Kind::Usage);
             assert!(error.to_string().starts_with("`dkv rollback` asks"), "{error}");
             assert!(error::find(&error).unwrap().hint().unwrap().contains("--yes"));
         }
-        for terminals in [Terminals { stdin: true, ..Terminals::default() }, Terminals { stderr: true, ..Terminals::default() }] {
+        for terminals in [
+            Terminals { stdin: true, ..Terminals::default() },
+            Terminals { stderr: true, ..Terminals::default() },
+        ] {
             let ui = Ui::new(UiSettings { terminals, ..UiSettings::default() });
             assert!(ui.confirm("Roll back?", false, "rollback").is_err());
         }
@@ -458,7 +496,9 @@ mod tests {
     #[test]
     fn causes_are_told_once() {
         let chain = |result: anyhow::Result<()>| distinct_causes(&result.unwrap_err());
-        let error = anyhow::anyhow!("no such file").context("cannot read `m.yaml`: no such file").context("cannot pull");
+        let error = anyhow::anyhow!("no such file")
+            .context("cannot read `m.yaml`: no such file")
+            .context("cannot pull");
         assert_eq!(chain(Err(error)), ["cannot pull", "cannot read `m.yaml`: no such file"]);
         let error = Err(anyhow::anyhow!("refused")).context("cannot connect");
         assert_eq!(chain(error), ["cannot connect", "refused"]);
@@ -466,7 +506,10 @@ mod tests {
 
     #[test]
     fn further_lines_of_a_message_cannot_pass_for_others() {
-        assert_eq!(indented("pull failed\nwarning: \u{1b}[31mforged\n"), "pull failed\n  warning: forged");
+        assert_eq!(
+            indented("pull failed\nwarning: \u{1b}[31mforged\n"),
+            "pull failed\n  warning: forged"
+        );
     }
 
     #[test]

@@ -1,5 +1,5 @@
-//! `update-safe` as a state machine: what is noted, in which order things happen, and where a failure
-//! leads. Pure; the effects are in [`crate::commands::update_safe`], the file is written by
+//! `update-safe` as a state machine: what is noted, in which order things happen, and where a
+//! failure leads. Pure; the effects are in [`crate::commands::update_safe`], the file is written by
 //! [`crate::store`].
 //!
 //! The [`Journal`] is on the disk before a state's work begins, and every state's work can be done

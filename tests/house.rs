@@ -1,5 +1,10 @@
 //! The walls between the modules, who may touch what, held by reading the sources.
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "tests stop at the first surprise")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    reason = "tests stop at the first surprise"
+)]
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -8,7 +13,8 @@ use std::path::{Path, PathBuf};
 /// Paths that only some modules may name.
 struct Wall {
     rule: &'static str,
-    /// The wall is around these modules; every module when empty. A name ending in `/` is a directory.
+    /// The wall is around these modules; every module when empty. A name ending in `/` is a
+    /// directory.
     around: &'static [&'static str],
     /// Modules that may, each because the house says so.
     except: &'static [&'static str],
@@ -20,7 +26,8 @@ const PURE: &[&str] = &["model.rs", "model/", "plan.rs", "plan/", "report.rs", "
 
 const WALLS: &[Wall] = &[
     Wall {
-        rule: "model, plan and report do no I/O and know no clock: time, user and environment are arguments",
+        rule: "model, plan and report do no I/O and know no clock: time, user and environment are \
+            arguments",
         around: PURE,
         except: &[],
         forbidden: &[
@@ -56,7 +63,12 @@ const WALLS: &[Wall] = &[
             "crate::update",
         ],
     },
-    Wall { rule: "only docker knows bollard", around: &[], except: &["docker.rs", "docker/"], forbidden: &["bollard"] },
+    Wall {
+        rule: "only docker knows bollard",
+        around: &[],
+        except: &["docker.rs", "docker/"],
+        forbidden: &["bollard"],
+    },
     Wall {
         rule: "only registry/ speaks HTTP to registries",
         around: &[],
@@ -87,7 +99,8 @@ const WALLS: &[Wall] = &[
     Wall {
         rule: "only store.rs writes deployment files",
         around: &[],
-        // Not deployment files: logs/ and .version-backups/data/ are archives of what containers hold.
+        // Not deployment files: logs/ and .version-backups/data/ are archives of what containers
+        // hold.
         except: &["store.rs", "store/", "logs.rs", "logs/", "backup.rs", "backup/"],
         forbidden: &[
             "fs::write",
@@ -128,10 +141,15 @@ fn every_module_stays_behind_its_walls() {
 fn a_breach_of_each_wall_is_noticed() {
     for wall in WALLS {
         let inside = wall.around.first().copied().unwrap_or("commands/pull.rs");
-        let module = if inside.ends_with('/') { format!("{inside}some.rs") } else { inside.to_owned() };
+        let module =
+            if inside.ends_with('/') { format!("{inside}some.rs") } else { inside.to_owned() };
         for path in wall.forbidden {
             let named = format!("fn f() {{\n    {path}::x();\n}}\n");
-            assert!(!breaches_of(std::slice::from_ref(wall), &module, &named).is_empty(), "{path} in {module}: {}", wall.rule);
+            assert!(
+                !breaches_of(std::slice::from_ref(wall), &module, &named).is_empty(),
+                "{path} in {module}: {}",
+                wall.rule
+            );
             let (head, tail) = path.rsplit_once("::").unwrap_or(("outer", path));
             let imported = format!("use {head}::{{self, other::{{x, y}}, {tail}}};\n");
             assert!(
@@ -140,8 +158,13 @@ fn a_breach_of_each_wall_is_noticed() {
                 wall.rule
             );
             for door in wall.except {
-                let door = if door.ends_with('/') { format!("{door}some.rs") } else { (*door).to_owned() };
-                assert!(breaches_of(std::slice::from_ref(wall), &door, &named).is_empty(), "{door} may: {}", wall.rule);
+                let door =
+                    if door.ends_with('/') { format!("{door}some.rs") } else { (*door).to_owned() };
+                assert!(
+                    breaches_of(std::slice::from_ref(wall), &door, &named).is_empty(),
+                    "{door} may: {}",
+                    wall.rule
+                );
             }
         }
     }
@@ -150,12 +173,20 @@ fn a_breach_of_each_wall_is_noticed() {
 #[test]
 fn comments_and_unit_tests_are_free() {
     let text = "//! Unlike std::fs this is pure.\n/// Not `tokio::spawn`.\nfn f() {} // bollard\n\
-                #[cfg(test)]\nmod tests {\n    use std::fs;\n    fn f() { std::env::var(\"x\"); }\n}\n";
+                #[cfg(test)]\nmod tests {\n    use std::fs;\n    fn f() { std::env::var(\"x\"); \
+                }\n}\n";
     assert_eq!(breaches_of(WALLS, "model/some.rs", text), Vec::<String>::new());
 
-    let declared = "#[cfg(test)]\n#[allow(unused)]\nmod real_tests;\nfn f() { std::fs::read(\"x\"); }\n";
-    assert_eq!(test_files(Path::new("src/model/mod.rs"), declared), [Path::new("src/model/real_tests.rs")]);
-    assert_eq!(test_files(Path::new("src/docker.rs"), declared), [Path::new("src/docker/real_tests.rs")]);
+    let declared =
+        "#[cfg(test)]\n#[allow(unused)]\nmod real_tests;\nfn f() { std::fs::read(\"x\"); }\n";
+    assert_eq!(
+        test_files(Path::new("src/model/mod.rs"), declared),
+        [Path::new("src/model/real_tests.rs")]
+    );
+    assert_eq!(
+        test_files(Path::new("src/docker.rs"), declared),
+        [Path::new("src/docker/real_tests.rs")]
+    );
     assert_ne!(breaches_of(WALLS, "model/mod.rs", declared), Vec::<String>::new());
 }
 
@@ -163,7 +194,10 @@ fn comments_and_unit_tests_are_free() {
 fn lints_that_keep_the_terminal_in_ui_are_lifted_nowhere_else() {
     for (name, text) in sources() {
         let lifted = text.contains("clippy::print_stdout") || text.contains("clippy::print_stderr");
-        assert!(!lifted || name == "ui.rs" || name.starts_with("ui/"), "{name} lifts the lint on printing");
+        assert!(
+            !lifted || name == "ui.rs" || name.starts_with("ui/"),
+            "{name} lifts the lint on printing"
+        );
     }
 }
 
@@ -173,11 +207,16 @@ fn readme_help_and_code_have_the_same_exit_codes() {
     let code = read("src/error.rs");
     let mut kinds: Vec<(u8, String)> = Vec::new();
     for line in code.lines().map(str::trim) {
-        let Some((kind, code)) = line.strip_prefix("Self::").and_then(|line| line.split_once(" => ")) else { continue };
+        let Some((kind, code)) =
+            line.strip_prefix("Self::").and_then(|line| line.split_once(" => "))
+        else {
+            continue;
+        };
         kinds.push((code.trim_end_matches(',').parse().unwrap(), kind.to_owned()));
     }
     let declared = code.split_once("pub enum Kind {").unwrap().1.split_once("\n}").unwrap().0;
-    let declared: Vec<&str> = declared.lines().filter_map(|line| line.strip_prefix("    ")?.strip_suffix(',')).collect();
+    let declared: Vec<&str> =
+        declared.lines().filter_map(|line| line.strip_prefix("    ")?.strip_suffix(',')).collect();
     assert_eq!(kinds.iter().map(|(_, kind)| kind.as_str()).collect::<Vec<_>>(), declared);
 
     let table: Vec<(u8, String)> = read("README.md")
@@ -189,7 +228,10 @@ fn readme_help_and_code_have_the_same_exit_codes() {
         .filter_map(|(code, meaning)| Some((code.parse().ok()?, meaning.to_owned())))
         .collect();
     let codes: Vec<u8> = table.iter().map(|(code, _)| *code).collect();
-    assert_eq!(codes, [&[0], kinds.iter().map(|(code, _)| *code).collect::<Vec<_>>().as_slice()].concat());
+    assert_eq!(
+        codes,
+        [&[0], kinds.iter().map(|(code, _)| *code).collect::<Vec<_>>().as_slice()].concat()
+    );
     // What scripts rely on: a number keeps its meaning.
     assert_eq!(codes, [0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 130]);
 
@@ -206,9 +248,24 @@ fn readme_help_and_code_have_the_same_exit_codes() {
 #[test]
 fn nothing_is_left_to_do_and_no_other_machine_is_named() {
     // Spelled so that this file does not contain them.
-    let words =
-        [["TO", "DO"], ["FIX", "ME"], ["XX", "X:"], ["/wo", "rk/"], ["crates", ".io"], ["py", "pi.org"], ["deb.deb", "ian.org"]];
-    for file in files_below(&["src", "tests", "examples", ".ci", "README.md", "Cargo.toml", "version-manifest.example.yaml"]) {
+    let words = [
+        ["TO", "DO"],
+        ["FIX", "ME"],
+        ["XX", "X:"],
+        ["/wo", "rk/"],
+        ["crates", ".io"],
+        ["py", "pi.org"],
+        ["deb.deb", "ian.org"],
+    ];
+    for file in files_below(&[
+        "src",
+        "tests",
+        "examples",
+        ".ci",
+        "README.md",
+        "Cargo.toml",
+        "version-manifest.example.yaml",
+    ]) {
         // Cargo's own file, which the long fuzz run makes, names its registry.
         if file.ends_with("Cargo.lock") {
             continue;
@@ -235,21 +292,30 @@ fn the_top_level_holds_what_the_house_lists() {
     ];
     for entry in fs::read_dir(root()).unwrap() {
         let name = entry.unwrap().file_name().into_string().unwrap();
-        assert!(name.starts_with('.') || listed.contains(&name.as_str()), "{name} does not belong on the top level");
+        assert!(
+            name.starts_with('.') || listed.contains(&name.as_str()),
+            "{name} does not belong on the top level"
+        );
     }
 }
 
 /// Every breach of a wall in one source file, as `file: path: rule`.
 fn breaches_of(walls: &[Wall], name: &str, text: &str) -> Vec<String> {
     let paths = paths_in(&code_of(text));
-    let lies_in = |places: &[&str]| places.iter().any(|place| name == *place || place.ends_with('/') && name.starts_with(place));
+    let lies_in = |places: &[&str]| {
+        places.iter().any(|place| name == *place || place.ends_with('/') && name.starts_with(place))
+    };
     let mut breaches = Vec::new();
     for wall in walls {
         if lies_in(wall.except) || !(wall.around.is_empty() || lies_in(wall.around)) {
             continue;
         }
         for path in &paths {
-            if wall.forbidden.iter().any(|forbidden| format!("::{path}::").contains(&format!("::{forbidden}::"))) {
+            if wall
+                .forbidden
+                .iter()
+                .any(|forbidden| format!("::{path}::").contains(&format!("::{forbidden}::")))
+            {
                 breaches.push(format!("src/{name}: {path}: {}", wall.rule));
             }
         }
@@ -259,14 +325,21 @@ fn breaches_of(walls: &[Wall], name: &str, text: &str) -> Vec<String> {
 
 /// The text without comments and without the unit tests at its end.
 fn code_of(text: &str) -> String {
-    let end = test_modules(text).find(|(_, header)| header.ends_with('{')).map_or(text.len(), |(at, _)| at);
-    text[..end].lines().map(|line| line.split("//").next().unwrap_or_default()).collect::<Vec<_>>().join("\n")
+    let end = test_modules(text)
+        .find(|(_, header)| header.ends_with('{'))
+        .map_or(text.len(), |(at, _)| at);
+    text[..end]
+        .lines()
+        .map(|line| line.split("//").next().unwrap_or_default())
+        .collect::<Vec<_>>()
+        .join("\n")
 }
 
 /// Where a module of unit tests begins, and the line that names it: `mod tests;` or `mod tests {`.
 fn test_modules(text: &str) -> impl Iterator<Item = (usize, &str)> {
     text.match_indices("#[cfg(test)]").filter_map(|(at, _)| {
-        let header = text[at..].lines().skip(1).map(str::trim).find(|line| !line.starts_with("#["))?;
+        let header =
+            text[at..].lines().skip(1).map(str::trim).find(|line| !line.starts_with("#["))?;
         header.strip_prefix("pub ").unwrap_or(header).starts_with("mod ").then_some((at, header))
     })
 }
@@ -275,22 +348,27 @@ fn test_modules(text: &str) -> impl Iterator<Item = (usize, &str)> {
 fn paths_in(code: &str) -> BTreeSet<String> {
     let mut paths = BTreeSet::new();
     for statement in code.split(';') {
-        let start = statement
-            .rfind("use ")
-            .filter(|start| statement[..*start].trim_end().is_empty() || statement[..*start].ends_with(['\n', ' ']));
+        let start = statement.rfind("use ").filter(|start| {
+            statement[..*start].trim_end().is_empty() || statement[..*start].ends_with(['\n', ' '])
+        });
         if let Some(start) = start {
-            let tree: String = statement[start + 4..].split_whitespace().collect::<Vec<_>>().join(" ");
+            let tree: String =
+                statement[start + 4..].split_whitespace().collect::<Vec<_>>().join(" ");
             spell_out("", &tree, &mut paths);
         }
     }
-    let is_part = |character: char| character.is_alphanumeric() || character == '_' || character == ':';
+    let is_part =
+        |character: char| character.is_alphanumeric() || character == '_' || character == ':';
     paths.extend(
-        code.split(|character| !is_part(character)).map(|path| path.trim_matches(':').to_owned()).filter(|path| !path.is_empty()),
+        code.split(|character| !is_part(character))
+            .map(|path| path.trim_matches(':').to_owned())
+            .filter(|path| !path.is_empty()),
     );
     paths
 }
 
-/// Adds the paths of one `use` tree: `std::{fs, io::{self, Read}}` is `std::fs`, `std::io` and `std::io::Read`.
+/// Adds the paths of one `use` tree: `std::{fs, io::{self, Read}}` is `std::fs`, `std::io` and
+/// `std::io::Read`.
 fn spell_out(before: &str, tree: &str, paths: &mut BTreeSet<String>) {
     let Some((head, rest)) = tree.split_once('{') else {
         let name = tree.split(" as ").next().unwrap_or_default().trim();
@@ -319,9 +397,12 @@ fn spell_out(before: &str, tree: &str, paths: &mut BTreeSet<String>) {
 /// Name below `src/` and text of every source file but those of unit tests.
 fn sources() -> Vec<(String, String)> {
     let source = root().join("src");
-    let files: Vec<(PathBuf, String)> =
-        files_below(&["src"]).into_iter().map(|file| (file.clone(), fs::read_to_string(&file).unwrap())).collect();
-    let tests: BTreeSet<PathBuf> = files.iter().flat_map(|(file, text)| test_files(file, text)).collect();
+    let files: Vec<(PathBuf, String)> = files_below(&["src"])
+        .into_iter()
+        .map(|file| (file.clone(), fs::read_to_string(&file).unwrap()))
+        .collect();
+    let tests: BTreeSet<PathBuf> =
+        files.iter().flat_map(|(file, text)| test_files(file, text)).collect();
     files
         .into_iter()
         .filter(|(file, _)| !tests.contains(file))
@@ -335,7 +416,8 @@ fn test_files(file: &Path, text: &str) -> Vec<PathBuf> {
         Some("mod.rs" | "lib.rs" | "main.rs") => file.parent().unwrap().to_owned(),
         _ => file.with_extension(""),
     };
-    let names = test_modules(text).filter_map(|(_, header)| header.strip_suffix(';')?.rsplit(' ').next());
+    let names =
+        test_modules(text).filter_map(|(_, header)| header.strip_suffix(';')?.rsplit(' ').next());
     names.map(|name| directory.join(name).with_extension("rs")).collect()
 }
 

@@ -9,7 +9,10 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context as _, Result};
 use sha2::{Digest as _, Sha256};
 
-use super::{Cancelled, Contents, LIST, SUFFIX, Source, check, checksum_file, prepare, remove_old, sync_directory};
+use super::{
+    Cancelled, Contents, LIST, SUFFIX, Source, check, checksum_file, prepare, remove_old,
+    sync_directory,
+};
 use crate::store::cannot_write;
 
 /// zstd's fastest regular level: services are stopped while the archive is made.
@@ -24,14 +27,18 @@ pub(super) struct Failed {
     pub(super) source: io::Error,
 }
 
-/// Calls `visit` for `root` and, if that is a directory, everything in it, directories before what they
-/// hold. Links are not followed.
-pub(super) fn walk(root: &Path, visit: &mut dyn FnMut(&Path, &Metadata) -> io::Result<()>) -> Result<(), Failed> {
+/// Calls `visit` for `root` and, if that is a directory, everything in it, directories before what
+/// they hold. Links are not followed.
+pub(super) fn walk(
+    root: &Path,
+    visit: &mut dyn FnMut(&Path, &Metadata) -> io::Result<()>,
+) -> Result<(), Failed> {
     let mut left = vec![root.to_owned()];
     while let Some(path) = left.pop() {
         let failed = |source| Failed { path: path.clone(), source };
         // The source itself may be a link to the data.
-        let metadata = if path == root { std::fs::metadata(&path) } else { std::fs::symlink_metadata(&path) };
+        let metadata =
+            if path == root { std::fs::metadata(&path) } else { std::fs::symlink_metadata(&path) };
         let metadata = metadata.map_err(failed)?;
         visit(&path, &metadata).map_err(failed)?;
         if metadata.is_dir() {
@@ -43,16 +50,23 @@ pub(super) fn walk(root: &Path, visit: &mut dyn FnMut(&Path, &Metadata) -> io::R
     Ok(())
 }
 
-/// Saves `sources` as a new archive in `directory`, with its checksum, and removes the oldest. `stamp`
-/// is the local time as `YYYYMMDDHHMMSS`; an existing archive is never replaced.
+/// Saves `sources` as a new archive in `directory`, with its checksum, and removes the oldest.
+/// `stamp` is the local time as `YYYYMMDDHHMMSS`; an existing archive is never replaced.
 ///
 /// # Errors
 ///
 /// Something cannot be read or written, or `cancelled` was set; no archive is left then.
-pub fn create(directory: &Path, sources: &[Source], stamp: &str, made_at: &str, cancelled: &Cancelled) -> Result<PathBuf> {
+pub fn create(
+    directory: &Path,
+    sources: &[Source],
+    stamp: &str,
+    made_at: &str,
+    cancelled: &Cancelled,
+) -> Result<PathBuf> {
     prepare(directory)?;
     let (path, partial, file) = open(directory, stamp, SUFFIX)?;
-    let made = write(file, sources, made_at, cancelled).and_then(|checksum| publish(&path, &partial, &checksum));
+    let made = write(file, sources, made_at, cancelled)
+        .and_then(|checksum| publish(&path, &partial, &checksum));
     if made.is_err() {
         let _ = std::fs::remove_file(&partial);
         let _ = std::fs::remove_file(checksum_file(&path));
@@ -63,7 +77,11 @@ pub fn create(directory: &Path, sources: &[Source], stamp: &str, made_at: &str, 
 }
 
 /// A new backup's name, its name until it is complete, and its file.
-pub(super) fn open(directory: &Path, stamp: &str, suffix: &str) -> Result<(PathBuf, PathBuf, File)> {
+pub(super) fn open(
+    directory: &Path,
+    stamp: &str,
+    suffix: &str,
+) -> Result<(PathBuf, PathBuf, File)> {
     for entry in std::fs::read_dir(directory).into_iter().flatten().flatten() {
         // Left by a run that was killed: the operation lock keeps others away.
         if entry.file_name().to_string_lossy().ends_with(PARTIAL) {
@@ -72,7 +90,11 @@ pub(super) fn open(directory: &Path, stamp: &str, suffix: &str) -> Result<(PathB
     }
     let mut number = 0;
     let path = loop {
-        let name = if number == 0 { format!("data-{stamp}{suffix}") } else { format!("data-{stamp}-{number}{suffix}") };
+        let name = if number == 0 {
+            format!("data-{stamp}{suffix}")
+        } else {
+            format!("data-{stamp}-{number}{suffix}")
+        };
         let path = directory.join(name);
         if !path.exists() {
             break path;
@@ -91,7 +113,11 @@ pub(super) fn open(directory: &Path, stamp: &str, suffix: &str) -> Result<(PathB
 fn write(file: File, sources: &[Source], made_at: &str, cancelled: &Cancelled) -> Result<String> {
     let hashing = Hashing { file, hash: Sha256::new() };
     let mut tar = tar::Builder::new(zstd::Encoder::new(hashing, COMPRESSION)?);
-    let list = serde_json::to_vec_pretty(&Contents { format: 1, made_at: made_at.to_owned(), sources: sources.to_vec() })?;
+    let list = serde_json::to_vec_pretty(&Contents {
+        format: 1,
+        made_at: made_at.to_owned(),
+        sources: sources.to_vec(),
+    })?;
     let mut header = tar::Header::new_gnu();
     header.set_size(list.len() as u64);
     header.set_mode(0o600);
@@ -150,7 +176,9 @@ fn append<W: Write>(
         links.insert((metadata.dev(), metadata.ino()), place.to_owned());
     }
     // The header promises this many bytes, also for a file that somebody else writes to meanwhile.
-    let data = Cancellable { inner: File::open(path)?, cancelled }.chain(io::repeat(0)).take(metadata.len());
+    let data = Cancellable { inner: File::open(path)?, cancelled }
+        .chain(io::repeat(0))
+        .take(metadata.len());
     tar.append_data(&mut header, place, data)
 }
 
@@ -158,7 +186,8 @@ fn append<W: Write>(
 pub(super) fn publish(path: &Path, partial: &Path, checksum: &str) -> Result<()> {
     let name = path.file_name().unwrap_or_default().to_string_lossy();
     let sums = checksum_file(path);
-    let mut file = OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&sums)?;
+    let mut file =
+        OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&sums)?;
     file.write_all(format!("{checksum}  {name}\n").as_bytes())?;
     file.sync_all()?;
     std::fs::rename(partial, path)?;

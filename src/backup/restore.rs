@@ -25,7 +25,11 @@ pub fn verify(archive: &Path, cancelled: &Cancelled) -> Result<()> {
     let sums = checksum_file(archive);
     let expected = match std::fs::read_to_string(&sums) {
         Ok(text) => text.split_whitespace().next().unwrap_or_default().to_owned(),
-        Err(source) => return Err(damaged(archive, &format!("its checksum `{}`: {source}", sums.display())).into()),
+        Err(source) => {
+            return Err(
+                damaged(archive, &format!("its checksum `{}`: {source}", sums.display())).into()
+            );
+        }
     };
     if checksum(archive, cancelled)? == expected {
         return Ok(());
@@ -61,7 +65,8 @@ pub fn contents(archive: &Path) -> Result<Contents> {
 }
 
 fn open(archive: &Path) -> Result<tar::Archive<zstd::Decoder<'static, io::BufReader<File>>>> {
-    let file = File::open(archive).with_context(|| format!("cannot open `{}`", archive.display()))?;
+    let file =
+        File::open(archive).with_context(|| format!("cannot open `{}`", archive.display()))?;
     let mut tar = tar::Archive::new(zstd::Decoder::new(file)?);
     tar.set_preserve_permissions(true);
     tar.set_preserve_mtime(true);
@@ -83,16 +88,20 @@ pub fn restore(archive: &Path, targets: &[Source], cancelled: &Cancelled) -> Res
     let unpacked = unpack(archive, &stagings, cancelled);
     if let Err(error) = unpacked {
         let _ = clean(&stagings);
-        return Err(error.context(format!("cannot unpack `{}`; nothing was replaced", archive.display())));
+        return Err(
+            error.context(format!("cannot unpack `{}`; nothing was replaced", archive.display()))
+        );
     }
     for (number, (target, staging)) in targets.iter().zip(&stagings).enumerate() {
-        swap(&target.path, staging, &staging.join(number.to_string()))
-            .with_context(|| format!("cannot replace the data of {target}; run the command again"))?;
+        swap(&target.path, staging, &staging.join(number.to_string())).with_context(|| {
+            format!("cannot replace the data of {target}; run the command again")
+        })?;
     }
     Ok(())
 }
 
-/// Beside a file, inside a directory: a directory that is a mount point has no neighbours on its disk.
+/// Beside a file, inside a directory: a directory that is a mount point has no neighbours on its
+/// disk.
 fn staging(target: &Path) -> PathBuf {
     let directory = if target.is_file() { target.parent().unwrap_or(target) } else { target };
     directory.join(STAGING)
@@ -109,7 +118,12 @@ fn unpack(archive: &Path, stagings: &[PathBuf], cancelled: &Cancelled) -> Result
     for entry in tar.entries()? {
         check(cancelled)?;
         let mut entry = entry?;
-        let top = entry.path()?.components().next().map(|first| first.as_os_str().to_owned()).unwrap_or_default();
+        let top = entry
+            .path()?
+            .components()
+            .next()
+            .map(|first| first.as_os_str().to_owned())
+            .unwrap_or_default();
         let staging = top.to_str().and_then(|top| stagings.get(top.parse::<usize>().ok()?));
         let Some(staging) = staging else { continue };
         if entry.header().entry_type().is_dir() {

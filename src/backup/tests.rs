@@ -17,7 +17,8 @@ impl Data {
         std::fs::hard_link(directory.join("PG_VERSION"), directory.join("base/same")).unwrap();
         symlink("base/1/table", directory.join("link")).unwrap();
         std::fs::write(data.path("one.conf"), "single").unwrap();
-        std::fs::set_permissions(directory.join("base"), std::fs::Permissions::from_mode(0o750)).unwrap();
+        std::fs::set_permissions(directory.join("base"), std::fs::Permissions::from_mode(0o750))
+            .unwrap();
         data
     }
 
@@ -30,7 +31,14 @@ impl Data {
     }
 
     fn save(&self, stamp: &str) -> PathBuf {
-        create(&self.path("backups"), &self.sources(), stamp, "2026-01-12T12:29:08Z", &Cancelled::new(false)).unwrap()
+        create(
+            &self.path("backups"),
+            &self.sources(),
+            stamp,
+            "2026-01-12T12:29:08Z",
+            &Cancelled::new(false),
+        )
+        .unwrap()
     }
 }
 
@@ -49,7 +57,8 @@ fn what_is_saved_comes_back_and_nothing_else_stays() {
     assert_eq!(sources, data.sources());
     restore(&backup, &sources, &Cancelled::new(false)).unwrap();
 
-    let mut names: Vec<_> = std::fs::read_dir(&directory).unwrap().map(|entry| entry.unwrap().file_name()).collect();
+    let mut names: Vec<_> =
+        std::fs::read_dir(&directory).unwrap().map(|entry| entry.unwrap().file_name()).collect();
     names.sort();
     assert_eq!(names, ["PG_VERSION", "base", "link"]);
     assert_eq!(std::fs::read_to_string(directory.join("link")).unwrap(), "rows");
@@ -66,7 +75,12 @@ fn a_changed_archive_and_one_without_checksum_are_refused() {
     let middle = bytes.len() / 2;
     bytes[middle] ^= 1;
     std::fs::write(&backup, bytes).unwrap();
-    assert!(verify(&backup, &Cancelled::new(false)).unwrap_err().to_string().contains("checksum is another"));
+    assert!(
+        verify(&backup, &Cancelled::new(false))
+            .unwrap_err()
+            .to_string()
+            .contains("checksum is another")
+    );
     std::fs::remove_file(checksum_file(&backup)).unwrap();
     assert!(verify(&backup, &Cancelled::new(false)).is_err());
 }
@@ -74,7 +88,8 @@ fn a_changed_archive_and_one_without_checksum_are_refused() {
 #[test]
 fn the_newest_three_are_kept_and_none_is_replaced() {
     let data = Data::new();
-    let made: Vec<PathBuf> = ["1", "1", "2", "3", "4"].map(|stamp| data.save(&format!("2026011212290{stamp}"))).into();
+    let made: Vec<PathBuf> =
+        ["1", "1", "2", "3", "4"].map(|stamp| data.save(&format!("2026011212290{stamp}"))).into();
     assert_eq!(made[1].file_name().unwrap(), "data-20260112122901-1.tar.zst");
     assert_eq!(list(&data.path("backups")), [&made[4], &made[3], &made[2]].map(Clone::clone));
     assert_eq!(std::fs::read_dir(data.path("backups")).unwrap().count(), 6);

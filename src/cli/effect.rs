@@ -19,7 +19,9 @@ impl Command {
     pub fn effect(&self) -> Effect {
         let changes = |dry_run: bool| if dry_run { Effect::Looks } else { Effect::Changes };
         match self {
-            Self::HelpVersion | Self::Completions(_) | Self::Man | Self::EcrLogin(_) => Effect::None,
+            Self::HelpVersion | Self::Completions(_) | Self::Man | Self::EcrLogin(_) => {
+                Effect::None
+            }
             // Finishes or undoes an unfinished update, or refuses by itself.
             Self::UpdateSafe(arguments) if !arguments.dry_run => Effect::None,
             Self::UpdateSafe(_)
@@ -50,7 +52,9 @@ impl Command {
             | Self::Stop(arguments)
             | Self::Build(arguments)
             | Self::Update(arguments) => changes(arguments.dry_run),
-            Self::Up(arguments) | Self::Restart(arguments) | Self::Start(arguments) => changes(arguments.dry_run),
+            Self::Up(arguments) | Self::Restart(arguments) | Self::Start(arguments) => {
+                changes(arguments.dry_run)
+            }
             Self::Updb(arguments) => changes(arguments.dry_run),
             Self::RestoreData(arguments) => changes(arguments.confirmed.dry_run),
             Self::Pin(arguments) => changes(arguments.dry_run || arguments.check),

@@ -5,15 +5,16 @@ use std::ffi::{OsStr, OsString};
 use std::fmt;
 use std::path::PathBuf;
 
-/// The variables of the process. An empty variable counts as unset, as it does for Docker and Compose.
+/// The variables of the process. An empty variable counts as unset, as it does for Docker and
+/// Compose.
 #[derive(Clone, Default)]
 pub struct Environment {
     variables: BTreeMap<OsString, OsString>,
 }
 
 impl Environment {
-    /// The environment of this process. Without `HOME` (a system service, say) the home directory is
-    /// the user database's.
+    /// The environment of this process. Without `HOME` (a system service, say) the home directory
+    /// is the user database's.
     #[must_use]
     pub fn read() -> Self {
         let mut environment: Self = std::env::vars_os().collect();
@@ -28,7 +29,10 @@ impl Environment {
     /// The value of any variable, exactly as it is.
     #[must_use]
     pub fn value(&self, name: &str) -> Option<&OsStr> {
-        self.variables.get(OsStr::new(name)).map(OsString::as_os_str).filter(|value| !value.is_empty())
+        self.variables
+            .get(OsStr::new(name))
+            .map(OsString::as_os_str)
+            .filter(|value| !value.is_empty())
     }
 
     /// The value of any variable as text; bytes that are not UTF-8 become replacement characters.
@@ -105,7 +109,9 @@ impl Environment {
     /// The directories of `SSL_CERT_DIR`, which may name several, as OpenSSL reads it.
     #[must_use]
     pub fn ssl_cert_dirs(&self) -> Vec<PathBuf> {
-        self.value("SSL_CERT_DIR").map(|path| std::env::split_paths(path).collect()).unwrap_or_default()
+        self.value("SSL_CERT_DIR")
+            .map(|path| std::env::split_paths(path).collect())
+            .unwrap_or_default()
     }
 
     /// `COMPOSE_PROJECT_NAME`.
@@ -114,12 +120,15 @@ impl Environment {
         self.text("COMPOSE_PROJECT_NAME")
     }
 
-    /// The files of `COMPOSE_FILE`, separated by `COMPOSE_PATH_SEPARATOR`, else by the system's separator.
+    /// The files of `COMPOSE_FILE`, separated by `COMPOSE_PATH_SEPARATOR`, else by the system's
+    /// separator.
     #[must_use]
     pub fn compose_files(&self) -> Vec<PathBuf> {
         match (self.value("COMPOSE_FILE"), self.text("COMPOSE_PATH_SEPARATOR")) {
             (None, _) => Vec::new(),
-            (Some(files), Some(separator)) => files.to_string_lossy().split(&separator).map(PathBuf::from).collect(),
+            (Some(files), Some(separator)) => {
+                files.to_string_lossy().split(&separator).map(PathBuf::from).collect()
+            }
             (Some(files), None) => std::env::split_paths(files).collect(),
         }
     }
@@ -128,14 +137,22 @@ impl Environment {
     #[must_use]
     pub fn compose_profiles(&self) -> Vec<String> {
         let profiles = self.text("COMPOSE_PROFILES").unwrap_or_default();
-        profiles.split(',').map(str::trim).filter(|profile| !profile.is_empty()).map(str::to_owned).collect()
+        profiles
+            .split(',')
+            .map(str::trim)
+            .filter(|profile| !profile.is_empty())
+            .map(str::to_owned)
+            .collect()
     }
 
     /// Who is at work, for `deployed_by`: the user behind `sudo`, else `USER`, else `LOGNAME`, else
     /// what the user database calls the process's user (a cron job has no variables).
     #[must_use]
     pub fn user(&self) -> Option<String> {
-        ["SUDO_USER", "USER", "LOGNAME"].iter().find_map(|name| self.text(name)).or_else(account_name)
+        ["SUDO_USER", "USER", "LOGNAME"]
+            .iter()
+            .find_map(|name| self.text(name))
+            .or_else(account_name)
     }
 
     /// Whether AWS credentials seem to be there, by variables and files alone: asking the SDK would
@@ -149,15 +166,21 @@ impl Environment {
             "AWS_CONTAINER_CREDENTIALS_RELATIVE_URI",
             "AWS_CONTAINER_CREDENTIALS_FULL_URI",
         ];
-        let file = |variable: &str, name: &str| self.path(variable).or_else(|| Some(self.home()?.join(".aws").join(name)));
+        let file = |variable: &str, name: &str| {
+            self.path(variable).or_else(|| Some(self.home()?.join(".aws").join(name)))
+        };
         SOURCES.iter().any(|name| self.value(name).is_some())
-            || [file("AWS_SHARED_CREDENTIALS_FILE", "credentials"), file("AWS_CONFIG_FILE", "config")]
-                .iter()
-                .flatten()
-                .any(|path| path.is_file())
+            || [
+                file("AWS_SHARED_CREDENTIALS_FILE", "credentials"),
+                file("AWS_CONFIG_FILE", "config"),
+            ]
+            .iter()
+            .flatten()
+            .any(|path| path.is_file())
     }
 
-    /// Whether colour is unwanted: `NO_COLOR` (<https://no-color.org>), or a terminal that knows none.
+    /// Whether colour is unwanted: `NO_COLOR` (<https://no-color.org>), or a terminal that knows
+    /// none.
     #[must_use]
     pub(super) fn no_color(&self) -> bool {
         self.value("NO_COLOR").is_some() || self.terminal_is_dumb()
@@ -205,12 +228,20 @@ mod tests {
     use super::*;
 
     fn environment(variables: &[(&str, &str)]) -> Environment {
-        variables.iter().map(|(name, value)| (OsString::from(name), OsString::from(value))).collect()
+        variables
+            .iter()
+            .map(|(name, value)| (OsString::from(name), OsString::from(value)))
+            .collect()
     }
 
     #[test]
     fn empty_variables_are_unset() {
-        let environment = environment(&[("DOCKER_HOST", ""), ("NO_COLOR", ""), ("SUDO_USER", ""), ("USER", "alice")]);
+        let environment = environment(&[
+            ("DOCKER_HOST", ""),
+            ("NO_COLOR", ""),
+            ("SUDO_USER", ""),
+            ("USER", "alice"),
+        ]);
         assert_eq!(environment.docker_host(), None);
         assert!(!environment.no_color());
         assert_eq!(environment.user().as_deref(), Some("alice"));
@@ -225,7 +256,10 @@ mod tests {
     #[test]
     fn docker_config_defaults_to_the_home_directory() {
         assert_eq!(environment(&[("HOME", "/h")]).docker_config(), Some("/h/.docker".into()));
-        assert_eq!(environment(&[("HOME", "/h"), ("DOCKER_CONFIG", "/c")]).docker_config(), Some("/c".into()));
+        assert_eq!(
+            environment(&[("HOME", "/h"), ("DOCKER_CONFIG", "/c")]).docker_config(),
+            Some("/c".into())
+        );
         assert_eq!(environment(&[]).docker_config(), None);
     }
 
@@ -233,7 +267,9 @@ mod tests {
     fn compose_files_are_split_by_the_separator_that_is_set() {
         let files = environment(&[("COMPOSE_FILE", "a.yml:b.yml")]).compose_files();
         assert_eq!(files, [PathBuf::from("a.yml"), "b.yml".into()]);
-        let files = environment(&[("COMPOSE_FILE", "a:b.yml;c.yml"), ("COMPOSE_PATH_SEPARATOR", ";")]).compose_files();
+        let files =
+            environment(&[("COMPOSE_FILE", "a:b.yml;c.yml"), ("COMPOSE_PATH_SEPARATOR", ";")])
+                .compose_files();
         assert_eq!(files, [PathBuf::from("a:b.yml"), "c.yml".into()]);
         assert!(environment(&[]).compose_files().is_empty());
     }

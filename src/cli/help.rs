@@ -70,7 +70,8 @@ Examples
   Use a hotfix, and keep it:             dkv version-set req_router 1.35-hotfix-customer123 --hold
   Go to a version from the history:      dkv rollback-to taskservice 1.41 && dkv restart
 
-`dkv rollback` without names takes every service back a version, also those that the last update left alone;
+`dkv rollback` without names takes every service back a version, also those that the last update \
+    left alone;
 `dkv version-history` shows when each of them changed.
 "
 }
@@ -83,8 +84,8 @@ pub fn completions(shell: Shell) -> String {
     String::from_utf8_lossy(&script).into_owned()
 }
 
-/// The manual page, dkv(1), as roff. Every command has its section, because pages of their own would
-/// have to be installed one by one.
+/// The manual page, dkv(1), as roff. Every command has its section, because pages of their own
+/// would have to be installed one by one.
 ///
 /// # Errors
 ///
@@ -109,7 +110,8 @@ pub fn manual() -> std::io::Result<String> {
     Ok(page + &String::from_utf8_lossy(&end).replacen(".SH EXTRA", ".SH NOTES", 1))
 }
 
-/// One command's part of the manual page: a heading of the second level, without headings of its own.
+/// One command's part of the manual page: a heading of the second level, without headings of its
+/// own.
 fn section(subcommand: &clap::Command) -> std::io::Result<String> {
     let name = subcommand.get_name();
     let man = Man::new(subcommand.clone().bin_name(format!("dkv {name}")).disable_help_flag(true));

@@ -1,4 +1,5 @@
-//! A command line that cannot be read, for programs: what clap says as text, as the document of a failure.
+//! A command line that cannot be read, for programs: what clap says as text, as the document of a
+//! failure.
 
 use std::ffi::OsString;
 
@@ -16,19 +17,29 @@ pub struct FailedParse {
     pub error: Error,
 }
 
-/// What to print as JSON about a command line (without the program's name) that clap refused; `None` if it
-/// does not ask for JSON, or if it only asked for help.
+/// What to print as JSON about a command line (without the program's name) that clap refused;
+/// `None` if it does not ask for JSON, or if it only asked for help.
 #[must_use]
-pub fn failed_parse(error: &clap::Error, args: impl IntoIterator<Item = OsString>) -> Option<FailedParse> {
-    let args: Vec<String> =
-        args.into_iter().map(|arg| arg.to_string_lossy().into_owned()).take_while(|arg| arg != "--").collect();
+pub fn failed_parse(
+    error: &clap::Error,
+    args: impl IntoIterator<Item = OsString>,
+) -> Option<FailedParse> {
+    let args: Vec<String> = args
+        .into_iter()
+        .map(|arg| arg.to_string_lossy().into_owned())
+        .take_while(|arg| arg != "--")
+        .collect();
     if !error.use_stderr() || !args.iter().any(|arg| arg == "--json") {
         return None;
     }
     let command = command(&args);
     let text = error.render().to_string();
-    let paragraphs = text.split("\n\n").map(|paragraph| paragraph.lines().map(str::trim).collect::<Vec<_>>().join(" "));
-    let is_advice = |paragraph: &str| paragraph.starts_with("Usage:") || paragraph.starts_with("For more information");
+    let paragraphs = text
+        .split("\n\n")
+        .map(|paragraph| paragraph.lines().map(str::trim).collect::<Vec<_>>().join(" "));
+    let is_advice = |paragraph: &str| {
+        paragraph.starts_with("Usage:") || paragraph.starts_with("For more information")
+    };
     let mut message = String::new();
     let mut tip = None;
     for paragraph in paragraphs.filter(|paragraph| !is_advice(paragraph)) {
@@ -38,26 +49,37 @@ pub fn failed_parse(error: &clap::Error, args: impl IntoIterator<Item = OsString
         }
     }
     let message = message.strip_prefix("error: ").unwrap_or(&message).to_owned();
-    let help = if command.is_empty() { "`dkv help` lists the commands".to_owned() } else { format!("see `dkv help {command}`") };
+    let help = if command.is_empty() {
+        "`dkv help` lists the commands".to_owned()
+    } else {
+        format!("see `dkv help {command}`")
+    };
     Some(FailedParse { error: error::usage(message).with_hint(tip.unwrap_or(help)), command })
 }
 
-/// The full name of the command that the line names: its first word that is neither an option nor the
-/// value of one.
+/// The full name of the command that the line names: its first word that is neither an option nor
+/// the value of one.
 fn command(args: &[String]) -> String {
     let known = Cli::command();
     let takes_value = |arg: &str| {
-        known.get_arguments().filter(|option| matches!(option.get_action(), ArgAction::Set)).any(|option| {
-            option.get_long().is_some_and(|long| arg.strip_prefix("--") == Some(long))
-                || option.get_short().is_some_and(|short| arg.strip_prefix('-').is_some_and(|rest| rest.chars().eq([short])))
-        })
+        known.get_arguments().filter(|option| matches!(option.get_action(), ArgAction::Set)).any(
+            |option| {
+                option.get_long().is_some_and(|long| arg.strip_prefix("--") == Some(long))
+                    || option.get_short().is_some_and(|short| {
+                        arg.strip_prefix('-').is_some_and(|rest| rest.chars().eq([short]))
+                    })
+            },
+        )
     };
     let mut words = args.iter();
     while let Some(word) = words.next() {
         if takes_value(word) {
             words.next();
         } else if !word.starts_with('-') {
-            return known.find_subcommand(word).map(|command| command.get_name().to_owned()).unwrap_or_default();
+            return known
+                .find_subcommand(word)
+                .map(|command| command.get_name().to_owned())
+                .unwrap_or_default();
         }
     }
     String::new()
@@ -70,17 +92,33 @@ mod tests {
     /// Command, message and hint of the document for a line that cannot be read.
     fn failed(line: &str) -> Option<(String, String, String)> {
         let args = || line.split_whitespace().map(OsString::from);
-        let error = clap::Parser::try_parse_from(std::iter::once("dkv".into()).chain(args())).map(|_: Cli| ()).unwrap_err();
+        let error = clap::Parser::try_parse_from(std::iter::once("dkv".into()).chain(args()))
+            .map(|_: Cli| ())
+            .unwrap_err();
         let failed = failed_parse(&error, args())?;
         assert_eq!(failed.error.kind(), error::Kind::Usage);
-        Some((failed.command, failed.error.to_string(), failed.error.hint().unwrap_or_default().to_owned()))
+        Some((
+            failed.command,
+            failed.error.to_string(),
+            failed.error.hint().unwrap_or_default().to_owned(),
+        ))
     }
 
     #[test]
     fn a_line_that_asks_for_json_fails_with_a_document() {
         for (line, command, message, hint) in [
-            ("--json rollback-service", "rollback-service", "<SERVICE>", "dkv help rollback-service"),
-            ("rollback-to a --json", "rollback-to", "required arguments were not provided", "dkv help"),
+            (
+                "--json rollback-service",
+                "rollback-service",
+                "<SERVICE>",
+                "dkv help rollback-service",
+            ),
+            (
+                "rollback-to a --json",
+                "rollback-to",
+                "required arguments were not provided",
+                "dkv help",
+            ),
             ("pull-latst --json", "", "'pull-latst'", "'pull-latest'"),
             ("-C --x pull --json", "pull", "'--x'", "dkv help"),
             ("-C pull history a!b --json", "version-history", "a!b", "dkv help version-history"),
@@ -91,13 +129,24 @@ mod tests {
             let Some(found) = failed(line) else { panic!("{line}") };
             assert_eq!(found.0, command, "{line}");
             assert!(found.1.contains(message) && found.2.contains(hint), "{line}: {found:?}");
-            assert!(!found.1.contains("error:") && !found.1.contains("Usage:") && !found.1.contains('\n'), "{line}: {found:?}");
+            assert!(
+                !found.1.contains("error:")
+                    && !found.1.contains("Usage:")
+                    && !found.1.contains('\n'),
+                "{line}: {found:?}"
+            );
         }
     }
 
     #[test]
     fn other_lines_fail_as_text_and_help_is_no_failure() {
-        for line in ["rollback-service", "pull-latst", "logs --grepp x -- --json", "pull --help --json", "--version --json"] {
+        for line in [
+            "rollback-service",
+            "pull-latst",
+            "logs --grepp x -- --json",
+            "pull --help --json",
+            "--version --json",
+        ] {
             assert_eq!(failed(line), None, "{line}");
         }
     }

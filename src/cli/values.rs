@@ -1,4 +1,5 @@
-//! Values of the command line that are more than text: parsed at the edge, so that nothing malformed gets further.
+//! Values of the command line that are more than text: parsed at the edge, so that nothing
+//! malformed gets further.
 
 use std::fmt;
 use std::str::FromStr;
@@ -34,7 +35,10 @@ impl FromStr for TagOrDigest {
         let digits = text.strip_prefix("sha256:").unwrap_or_default();
         match text.parse() {
             Ok(digest) => Ok(Self::Digest(digest)),
-            Err(_) if (SHORTEST_BEGINNING..64).contains(&digits.len()) && digits.bytes().all(|b| b.is_ascii_hexdigit()) => {
+            Err(_)
+                if (SHORTEST_BEGINNING..64).contains(&digits.len())
+                    && digits.bytes().all(|b| b.is_ascii_hexdigit()) =>
+            {
                 Ok(Self::Beginning(text.to_owned()))
             }
             Err(error) => Err(error),
@@ -52,14 +56,18 @@ impl fmt::Display for TagOrDigest {
     }
 }
 
-/// A service where none may be named: `make version-history` without `SERVICE=` passes an empty word.
+/// A service where none may be named: `make version-history` without `SERVICE=` passes an empty
+/// word.
 pub(super) fn service_or_nothing(text: &str) -> Result<Option<ServiceName>, InvalidName> {
     if text.is_empty() { Ok(None) } else { text.parse().map(Some) }
 }
 
 /// A length of time.
 pub(super) fn duration(text: &str) -> Result<Duration, String> {
-    let wrong = || "a duration is seconds (`10`) or numbers with units (`500ms`, `10s`, `1m30s`, `2h`, `7d`)".to_owned();
+    let wrong = || {
+        "a duration is seconds (`10`) or numbers with units (`500ms`, `10s`, `1m30s`, `2h`, `7d`)"
+            .to_owned()
+    };
     duration::parse(text).ok_or_else(wrong)
 }
 
@@ -73,7 +81,8 @@ pub enum Moment {
 }
 
 impl Moment {
-    /// The point in time, seen from `now`. Durations that reach beyond the calendar end at its beginning.
+    /// The point in time, seen from `now`. Durations that reach beyond the calendar end at its
+    /// beginning.
     #[must_use]
     pub fn seen_from(self, now: DateTime<Utc>) -> DateTime<Utc> {
         match self {
@@ -98,8 +107,14 @@ impl FromStr for Moment {
             return Ok(Self::At(moment.to_utc()));
         }
         let local = NaiveDateTime::parse_from_str(&text.replace(' ', "T"), "%Y-%m-%dT%H:%M:%S")
-            .or_else(|_| NaiveDate::parse_from_str(text, "%Y-%m-%d").map(|date| date.and_time(NaiveTime::MIN)))
-            .map_err(|_| "a time is `10m` (ago), `2026-01-12`, `2026-01-12T12:29:08` or one with a zone".to_owned())?;
+            .or_else(|_| {
+                NaiveDate::parse_from_str(text, "%Y-%m-%d")
+                    .map(|date| date.and_time(NaiveTime::MIN))
+            })
+            .map_err(|_| {
+                "a time is `10m` (ago), `2026-01-12`, `2026-01-12T12:29:08` or one with a zone"
+                    .to_owned()
+            })?;
         // The earlier of two in the hour that is repeated when summer time ends.
         Local
             .from_local_datetime(&local)

@@ -61,28 +61,41 @@ async fn build_images(launch: &Launch<'_>, report: &mut Started) -> Result<Vec<S
     let project = launch.config(set).await?;
     let built = built_services(launch, &project);
     if !project.services.iter().any(|service| service.has_build) {
-        launch.app.ui.status("The Compose files have no service with a build section; nothing to build");
+        launch
+            .app
+            .ui
+            .status("The Compose files have no service with a build section; nothing to build");
         return Ok(Vec::new());
     }
     report.steps.push("build".to_owned());
     if launch.options.dry_run {
         return Ok(Vec::new());
     }
-    // A digest in the name of what is built is refused, and a keep-tag would be moved to the new build.
+    // A digest in the name of what is built is refused, and a keep-tag would be moved to the new
+    // build.
     let mut environment = launch.environment.clone();
     if let Some(deployment) = &launch.deployment {
         let is_built = |service: &Service| built.iter().any(|one| one.name == service.name);
-        let tracked = |service: &Service| Some((service.image.clone()?, service.track_name().to_owned()));
-        environment = environment.with(deployment.assignments_with(|service| tracked(service).filter(|_| is_built(service)))?);
+        let tracked =
+            |service: &Service| Some((service.image.clone()?, service.track_name().to_owned()));
+        environment = environment.with(
+            deployment
+                .assignments_with(|service| tracked(service).filter(|_| is_built(service)))?,
+        );
     }
     launch.compose.run(set, &Action::Build { services: Vec::new() }, &environment).await?;
     for service in built.iter().filter(|service| service.source == Source::Registry) {
         let name = &service.name;
         launch.app.ui.warn(format!(
-            "{name} was built, but dkv goes on running the image of its registry; `source: local` in the manifest changes that"
+            "{name} was built, but dkv goes on running the image of its registry; `source: local` \
+                in the manifest changes that"
         ));
     }
-    Ok(built.into_iter().filter(|service| service.source == Source::Local).map(|service| service.name.clone()).collect())
+    Ok(built
+        .into_iter()
+        .filter(|service| service.source == Source::Local)
+        .map(|service| service.name.clone())
+        .collect())
 }
 
 /// The manifest services whose Compose services have a build section, each once.

@@ -48,10 +48,14 @@ pub fn generate_env(app: &App, dry_run: bool) -> Result<Exit> {
 
 /// A service of which nothing is recorded yet gets its moving tag, and so whatever that names.
 pub(super) fn warn_of_unrecorded(app: &App, deployment: &Deployment) {
-    let services = deployment.manifest.services.values().filter(|service| service.current().is_none());
+    let services =
+        deployment.manifest.services.values().filter(|service| service.current().is_none());
     for service in services {
         let (name, track) = (&service.name, service.track_name());
-        app.ui.warn(format!("{name}: no version is recorded, Compose gets `{track}`; `dkv pull-latest {name}` records one"));
+        app.ui.warn(format!(
+            "{name}: no version is recorded, Compose gets `{track}`; `dkv \
+            pull-latest {name}` records one"
+        ));
     }
 }
 

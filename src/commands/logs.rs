@@ -80,7 +80,10 @@ pub async fn logs(app: &App, options: LogsOptions) -> Result<Exit> {
     let survey = Survey::of_containers(app).await?;
     let docker = app.docker().await?;
     let containers = docker.containers(&survey.filter()).await?;
-    let running = containers.iter().filter(|one| !one.labels.is_one_off()).filter_map(|one| one.labels.service());
+    let running = containers
+        .iter()
+        .filter(|one| !one.labels.is_one_off())
+        .filter_map(|one| one.labels.service());
     let services = choose(&survey, running, &options)?;
     if services.is_empty() {
         let nothing = if options.databases { "no database services" } else { "no services" };
@@ -94,14 +97,25 @@ pub async fn logs(app: &App, options: LogsOptions) -> Result<Exit> {
     };
     let until = options.until.map(|moment| moment.seen_from(now));
     let follow = options.follow.unwrap_or(app.ui.terminals().stdout) && until.is_none();
-    let is_gone = |service: &String| !containers.iter().any(|one| one.labels.service() == Some(service));
+    let is_gone =
+        |service: &String| !containers.iter().any(|one| one.labels.service() == Some(service));
     if since.is_none() && services.iter().all(is_gone) {
-        app.ui.note("there are no containers; `dkv logs --since 7d` shows what was kept of those that are gone");
+        app.ui.note(
+            "there are no containers; `dkv logs --since 7d` shows what was kept of those \
+            that are gone",
+        );
     }
     let width = services.iter().map(String::len).max().unwrap_or_default();
     let [application, databases] = archives(app, survey.deployment.as_ref());
-    let selection =
-        Selection { services, since, until, tail: options.tail, follow, matcher, archives: vec![application, databases] };
+    let selection = Selection {
+        services,
+        since,
+        until,
+        tail: options.tail,
+        follow,
+        matcher,
+        archives: vec![application, databases],
+    };
     let mut sink = |line: Line| {
         print(app, width, &line)?;
         if app.ui.is_unread() { Err(Unread.into()) } else { Ok(()) }
@@ -115,7 +129,8 @@ pub async fn logs(app: &App, options: LogsOptions) -> Result<Exit> {
     }
 }
 
-/// Waits until nobody reads standard output any more, which no write would tell while nothing is written.
+/// Waits until nobody reads standard output any more, which no write would tell while nothing is
+/// written.
 async fn unread(app: &App) {
     while !app.ui.is_unread() {
         tokio::time::sleep(UNREAD_CHECK).await;
@@ -140,16 +155,23 @@ fn print(app: &App, width: usize, line: &Line) -> Result<()> {
         let line = LogLine { service: line.label.clone(), time, text: line.text.clone() };
         return app.ui.json_line(&Document::new(&app.command, &line));
     }
-    let prefix = Cell::new(format!("{:width$} | ", line.label), COLOURS[line.colour % COLOURS.len()]);
+    let prefix =
+        Cell::new(format!("{:width$} | ", line.label), COLOURS[line.colour % COLOURS.len()]);
     app.ui.data_line(&[prefix, Cell::plain(&line.text)]);
     Ok(())
 }
 
-/// The Compose services to show: those that are named, by Compose's name or by the manifest's, which
-/// stands for all Compose services of its image; else all of them.
-fn choose<'a>(survey: &'a Survey, running: impl Iterator<Item = &'a str>, options: &LogsOptions) -> Result<Vec<String>, Error> {
-    let mut known: Vec<&str> = survey.project.services.iter().map(|service| service.name.as_str()).collect();
-    let others: BTreeSet<&str> = running.chain(survey.described()).filter(|name| !known.contains(name)).collect();
+/// The Compose services to show: those that are named, by Compose's name or by the manifest's,
+/// which stands for all Compose services of its image; else all of them.
+fn choose<'a>(
+    survey: &'a Survey,
+    running: impl Iterator<Item = &'a str>,
+    options: &LogsOptions,
+) -> Result<Vec<String>, Error> {
+    let mut known: Vec<&str> =
+        survey.project.services.iter().map(|service| service.name.as_str()).collect();
+    let others: BTreeSet<&str> =
+        running.chain(survey.described()).filter(|name| !known.contains(name)).collect();
     known.extend(others);
     known.retain(|name| !options.databases || survey.databases.contains(*name));
     if options.services.is_empty() {
@@ -159,16 +181,23 @@ fn choose<'a>(survey: &'a Survey, running: impl Iterator<Item = &'a str>, option
     let mut chosen = Vec::new();
     for wanted in &options.services {
         let is_wanted = |name: &&str| *name == wanted.as_str();
-        let service = survey.deployment.as_ref().and_then(|deployment| deployment.manifest.find(wanted));
-        let is_tracked =
-            |name: &&str| service.is_some() && tracked.get(*name).map(|one| &one.name) == service.map(|one| &one.name);
+        let service =
+            survey.deployment.as_ref().and_then(|deployment| deployment.manifest.find(wanted));
+        let is_tracked = |name: &&str| {
+            service.is_some()
+                && tracked.get(*name).map(|one| &one.name) == service.map(|one| &one.name)
+        };
         let mut found: Vec<&str> = known.iter().copied().filter(is_wanted).collect();
         if found.is_empty() {
             found = known.iter().copied().filter(is_tracked).collect();
         }
         if found.is_empty() {
             let kind = if options.databases { "database service" } else { "service" };
-            let hint = if known.is_empty() { "there are none".to_owned() } else { format!("there are: {}", known.join(", ")) };
+            let hint = if known.is_empty() {
+                "there are none".to_owned()
+            } else {
+                format!("there are: {}", known.join(", "))
+            };
             return Err(error::usage(format!("there is no {kind} `{wanted}`")).with_hint(hint));
         }
         chosen.extend(found);
@@ -188,8 +217,8 @@ fn archives(app: &App, deployment: Option<&Deployment>) -> [Archive; 2] {
 pub(super) struct Kept(Vec<LastWords>);
 
 /// Keeps what containers have said that are about to be removed or replaced: those of the Compose
-/// services that `goes` chooses; and listens to their last words. A failure is a warning, because it must
-/// not keep anybody from stopping them.
+/// services that `goes` chooses; and listens to their last words. A failure is a warning, because
+/// it must not keep anybody from stopping them.
 pub(super) async fn keep(
     app: &App,
     deployment: Option<&Deployment>,
@@ -201,8 +230,11 @@ pub(super) async fn keep(
         let docker = app.docker().await?;
         let mut containers = docker.containers(&ContainerFilter::project(project)).await?;
         containers.retain(|one| one.labels.service().is_some_and(&goes));
-        let is_database = |one: &Container| one.labels.service().is_some_and(|service| databases.contains(service));
-        let (of_databases, of_application): (Vec<_>, Vec<_>) = containers.into_iter().partition(is_database);
+        let is_database = |one: &Container| {
+            one.labels.service().is_some_and(|service| databases.contains(service))
+        };
+        let (of_databases, of_application): (Vec<_>, Vec<_>) =
+            containers.into_iter().partition(is_database);
         let now = Utc::now().with_timezone(&Local);
         let [application, databases] = archives(app, deployment);
         let mut listening = Vec::new();
@@ -221,7 +253,10 @@ pub(super) async fn keep(
             Kept(Vec::new())
         }
         Err(_) => {
-            tracing::warn!("the logs of containers that go are not kept completely: it took over {} s", KEEP_PATIENCE.as_secs());
+            tracing::warn!(
+                "the logs of containers that go are not kept completely: it took over {} s",
+                KEEP_PATIENCE.as_secs()
+            );
             Kept(Vec::new())
         }
     }

@@ -1,5 +1,5 @@
-//! `migrate-versions`: a manifest from what runs and what the Compose files say; with a manifest, what
-//! it lacks.
+//! `migrate-versions`: a manifest from what runs and what the Compose files say; with a manifest,
+//! what it lacks.
 
 mod others;
 mod scene;
@@ -24,7 +24,9 @@ use crate::model::yaml::{self, Value};
 use crate::plan::migrate::{self as plan_migrate, Proposals, Rival};
 use crate::plan::{self, Step};
 use crate::report::ReleaseView;
-use crate::report::migrate::{ComposeChange, Difference, MigratedService, Migration, OtherVersion, UntrackedImage};
+use crate::report::migrate::{
+    ComposeChange, Difference, MigratedService, Migration, OtherVersion, UntrackedImage,
+};
 use crate::store::{self, Replacement, Store};
 use crate::ui::{Cell, Style, Table};
 use scene::Scene;
@@ -53,11 +55,13 @@ pub struct Options {
 ///
 /// # Errors
 ///
-/// No Compose files (exit 3), Compose or the daemon fails (exit 6), a question that nobody answers (exit 2).
+/// No Compose files (exit 3), Compose or the daemon fails (exit 6), a question that nobody answers
+/// (exit 2).
 pub async fn migrate(app: &App, options: Options) -> Result<Exit> {
     let before = app.load()?;
     if !options.dry_run {
-        app.store.check_writable(before.as_ref().map(|before| before.env_path(&app.store)).as_deref())?;
+        app.store
+            .check_writable(before.as_ref().map(|before| before.env_path(&app.store)).as_deref())?;
     }
     if let Err(error) = app.decrypt().await {
         // Few image lines need a secret; if one does, Compose will say so.
@@ -69,8 +73,8 @@ pub async fn migrate(app: &App, options: Options) -> Result<Exit> {
     migration.run().await
 }
 
-/// The daemon; none where there is none at all and the operator goes on without. One that is there and
-/// does not answer could run other versions than registries name, so that is an error.
+/// The daemon; none where there is none at all and the operator goes on without. One that is there
+/// and does not answer could run other versions than registries name, so that is an error.
 async fn daemon<'a>(app: &'a App, options: &Options) -> Result<Option<&'a Docker>> {
     let error = match app.docker().await {
         Ok(docker) => return Ok(Some(docker)),
@@ -79,13 +83,18 @@ async fn daemon<'a>(app: &'a App, options: &Options) -> Result<Option<&'a Docker
     };
     app.ui.warn(format!("what runs cannot be seen: {error:#}"));
     let question = "Go on with what the Compose files and registries say?";
-    if app.ui.confirm(question, options.yes || options.dry_run, &app.command)? { Ok(None) } else { Err(error) }
+    if app.ui.confirm(question, options.yes || options.dry_run, &app.command)? {
+        Ok(None)
+    } else {
+        Err(error)
+    }
 }
 
 /// Whether the daemon that is meant has a socket, or is not reached by one.
 fn has_socket(app: &App) -> bool {
     let host = app.environment.docker_host().unwrap_or_else(|| DEFAULT_HOST.to_owned());
-    app.environment.docker_context().is_some() || host.strip_prefix("unix://").is_none_or(|path| Path::new(path).exists())
+    app.environment.docker_context().is_some()
+        || host.strip_prefix("unix://").is_none_or(|path| Path::new(path).exists())
 }
 
 /// One migration.
@@ -120,7 +129,9 @@ impl Run<'_> {
             ..Migration::default()
         };
         let is_complete = self.before.is_some() && proposals.services.is_empty();
-        let rewrites = |report: &Migration| self.options.write && report.compose_changes.iter().any(ComposeChange::is_writable);
+        let rewrites = |report: &Migration| {
+            self.options.write && report.compose_changes.iter().any(ComposeChange::is_writable)
+        };
         if is_complete && !rewrites(&report) {
             report.untracked = untracked(&proposals);
             self.app.show(&report, |report| {
@@ -149,7 +160,9 @@ impl Run<'_> {
             self.app.show(&report, |report| {
                 self.show_services(report);
                 self.tell(report);
-                for file in files_of(&report.compose_changes, |change| rewrites && change.is_writable()) {
+                for file in
+                    files_of(&report.compose_changes, |change| rewrites && change.is_writable())
+                {
                     self.app.ui.status(format!("would write {file}, after a backup"));
                 }
                 self.app.ui.status(format!("would write {}:", report.manifest));
@@ -167,8 +180,8 @@ impl Run<'_> {
             self.rewrite(&mut report.compose_changes)?;
         }
         report.differences = self.differences(&report.compose_changes).await?;
-        let is_off =
-            !report.other_versions.is_empty() || report.differences.iter().any(|difference| !difference.line_does_not_follow);
+        let is_off = !report.other_versions.is_empty()
+            || report.differences.iter().any(|difference| !difference.line_does_not_follow);
         self.app.show(&report, |report| {
             if self.options.yes {
                 self.show_services(report);
@@ -190,11 +203,14 @@ impl Run<'_> {
 
     /// Makes sure that everything to track is there.
     fn check_tracked(&self) -> Result<()> {
-        let known: Vec<&str> = self.scene.lines.iter().map(|line| line.compose_service.as_str()).collect();
+        let known: Vec<&str> =
+            self.scene.lines.iter().map(|line| line.compose_service.as_str()).collect();
         match self.options.track.iter().find(|name| !known.contains(&name.as_str())) {
-            Some(unknown) => Err(error::usage(format!("the Compose files have no service `{unknown}` with an image"))
-                .with_hint(format!("they have {}", known.join(", ")))
-                .into()),
+            Some(unknown) => Err(error::usage(format!(
+                "the Compose files have no service `{unknown}` with an image"
+            ))
+            .with_hint(format!("they have {}", known.join(", ")))
+            .into()),
             None => Ok(()),
         }
     }
@@ -207,13 +223,19 @@ impl Run<'_> {
             compose_service: rival.compose_service.clone(),
             image: rival.image.to_string(),
             runs: rival.runs.as_ref().map(ToString::to_string),
-            recorded: service
-                .current()
-                .map_or_else(|| service.track_name().to_owned(), |current| ReleaseView::from(current).short()),
+            recorded: service.current().map_or_else(
+                || service.track_name().to_owned(),
+                |current| ReleaseView::from(current).short(),
+            ),
             will_change: rival.follows,
         };
-        let recorded = proposals.rivals.iter().filter_map(|(name, rival)| Some(of(known?.services.get(name)?, rival)));
-        let new = settled.iter().flat_map(|settled| settled.rivals.iter().map(|rival| of(&settled.service, rival)));
+        let recorded = proposals
+            .rivals
+            .iter()
+            .filter_map(|(name, rival)| Some(of(known?.services.get(name)?, rival)));
+        let new = settled
+            .iter()
+            .flat_map(|settled| settled.rivals.iter().map(|rival| of(&settled.service, rival)));
         recorded.chain(new).collect()
     }
 
@@ -226,34 +248,49 @@ impl Run<'_> {
     }
 
     fn ask_header(&self, proposals: &Proposals) -> Result<Header> {
-        let directory = std::path::absolute(self.app.store.directory()).context("cannot find the current directory")?;
-        let name = directory.file_name().map_or_else(|| "deployment".into(), std::ffi::OsStr::to_string_lossy);
+        let directory = std::path::absolute(self.app.store.directory())
+            .context("cannot find the current directory")?;
+        let name = directory
+            .file_name()
+            .map_or_else(|| "deployment".into(), std::ffi::OsStr::to_string_lossy);
         let day = self.app.now.with_timezone(&Local).format("%Y%m%d");
         let deployment_id = self.ask("Deployment", &format!("{name}-{day}"))?;
         let customer_id = self.ask("Customer (may stay empty)", "")?;
-        let images: Vec<&Repository> = proposals.services.iter().map(|service| &service.image).collect();
+        let images: Vec<&Repository> =
+            proposals.services.iter().map(|service| &service.image).collect();
         Ok(Header { deployment_id, customer_id, ecr: plan_migrate::ecr_of(images.into_iter()) })
     }
 
-    /// The Compose services whose images shall be tracked although they do not look like the product's.
+    /// The Compose services whose images shall be tracked although they do not look like the
+    /// product's.
     fn ask_untracked(&self, proposals: &Proposals) -> Result<Vec<String>> {
         if proposals.untracked.is_empty() {
             return Ok(Vec::new());
         }
-        let known: Vec<&String> = proposals.untracked.iter().flat_map(|image| &image.compose_services).collect();
+        let known: Vec<&String> =
+            proposals.untracked.iter().flat_map(|image| &image.compose_services).collect();
         let names: Vec<&str> = known.iter().map(|name| name.as_str()).collect();
-        let question = format!("Not part of the product, it seems: {}. Track any of them (names)?", names.join(", "));
+        let question = format!(
+            "Not part of the product, it seems: {}. Track any of them (names)?",
+            names.join(", ")
+        );
         let answer = self.ask(&question, "none")?;
-        let wanted: Vec<String> =
-            answer.split([' ', ',']).filter(|word| !word.is_empty() && *word != "none").map(str::to_owned).collect();
+        let wanted: Vec<String> = answer
+            .split([' ', ','])
+            .filter(|word| !word.is_empty() && *word != "none")
+            .map(str::to_owned)
+            .collect();
         match wanted.iter().find(|name| !known.contains(name)) {
-            Some(unknown) => Err(error::usage(format!("`{unknown}` is none of {}", names.join(", "))).into()),
+            Some(unknown) => {
+                Err(error::usage(format!("`{unknown}` is none of {}", names.join(", "))).into())
+            }
             None => Ok(wanted),
         }
     }
 
     fn confirm(&self, rewrites: bool) -> Result<()> {
-        let env = self.before.as_ref().map_or("versions.env", |before| before.manifest.env.file.as_str());
+        let env =
+            self.before.as_ref().map_or("versions.env", |before| before.manifest.env.file.as_str());
         let files = if rewrites { ", and the Compose files" } else { "" };
         let question = format!("Write {} and {env}{files}?", self.app.store.manifest_name());
         let answer = self.ask(&question, "yes")?;
@@ -272,7 +309,12 @@ impl Run<'_> {
             (Some(before), _) => before.manifest.ecr.clone(),
             (None, header) => header.and_then(|header| header.ecr.clone()),
         };
-        let lookup = Lookup::new(self.app.registry().clone(), ecr, self.app.environment.has_aws_credentials(), platform);
+        let lookup = Lookup::new(
+            self.app.registry().clone(),
+            ecr,
+            self.app.environment.has_aws_credentials(),
+            platform,
+        );
         let asked: Vec<Service> = proposals
             .services
             .iter()
@@ -280,7 +322,10 @@ impl Run<'_> {
             .map(|proposal| Service::new(proposal.name.clone(), Some(proposal.image.clone())))
             .collect();
         lookup.expect(&asked.iter().collect::<Vec<_>>()).await;
-        let work = proposals.services.iter().map(|proposal| settle::settle(self.app, &lookup, proposal.clone()));
+        let work = proposals
+            .services
+            .iter()
+            .map(|proposal| settle::settle(self.app, &lookup, proposal.clone()));
         futures_util::future::try_join_all(work).await
     }
 
@@ -322,7 +367,9 @@ impl Run<'_> {
         let hash = self.app.store.deployment_hash()?;
         for service in services {
             let Some(current) = service.current() else { continue };
-            if let (Some(image), Some(id), Some(keep)) = (&service.image, &current.image_id, plan::keep_tag(current, &hash)) {
+            if let (Some(image), Some(id), Some(keep)) =
+                (&service.image, &current.image_id, plan::keep_tag(current, &hash))
+            {
                 docker.tag(id.as_str(), image, &keep).await?;
             }
         }
@@ -331,30 +378,44 @@ impl Run<'_> {
 
     fn write(&self, text: String, services: &[Service]) -> Result<crate::report::Files> {
         let Some(before) = &self.before else {
-            let files =
-                self.app.with_moment(|moment| deployment::create(&self.app.store, text, moment, || self.app.image_texts()))?;
+            let files = self.app.with_moment(|moment| {
+                deployment::create(&self.app.store, text, moment, || self.app.image_texts())
+            })?;
             self.app.tell_about_env(&files);
             return Ok(files);
         };
         let steps: Vec<Step> = services
             .iter()
-            .map(|service| Step { before: Service::new(service.name.clone(), None), ..Step::unchanged(service) })
+            .map(|service| Step {
+                before: Service::new(service.name.clone(), None),
+                ..Step::unchanged(service)
+            })
             .collect();
         self.app.commit(before, &steps)
     }
 
-    /// The image lines that do not follow `versions.env`, where they stand. Those of `others` are left
-    /// alone, with whatever shares their line: written, they would start another version.
-    fn compose_changes(&self, proposals: &Proposals, others: &[OtherVersion]) -> Result<Vec<ComposeChange>> {
+    /// The image lines that do not follow `versions.env`, where they stand. Those of `others` are
+    /// left alone, with whatever shares their line: written, they would start another version.
+    fn compose_changes(
+        &self,
+        proposals: &Proposals,
+        others: &[OtherVersion],
+    ) -> Result<Vec<ComposeChange>> {
         let directory = self.app.store.directory();
         let mut changes: Vec<ComposeChange> = Vec::new();
         for change in &proposals.changes {
-            let Some(line) = self.scene.written.iter().find(|line| line.service == change.compose_service) else { continue };
+            let Some(line) =
+                self.scene.written.iter().find(|line| line.service == change.compose_service)
+            else {
+                continue;
+            };
             let place = rewrite::locate(directory, &line.file, &line.service)?;
             let file = place.as_ref().map_or(&line.file, |place| &place.file);
             changes.push(ComposeChange {
                 compose_service: change.compose_service.clone(),
-                service_there: place.as_ref().map_or_else(|| change.compose_service.clone(), |place| place.service.clone()),
+                service_there: place
+                    .as_ref()
+                    .map_or_else(|| change.compose_service.clone(), |place| place.service.clone()),
                 file: file.display().to_string(),
                 line: place.as_ref().map(|place| place.line),
                 from: change.from.clone(),
@@ -365,9 +426,15 @@ impl Run<'_> {
             });
         }
         for other in others {
-            let place = changes.iter().find(|change| change.compose_service == other.compose_service);
-            let Some(place) = place.map(|change| (change.file.clone(), change.line)) else { continue };
-            for change in changes.iter_mut().filter(|change| (&change.file, change.line) == (&place.0, place.1)) {
+            let place =
+                changes.iter().find(|change| change.compose_service == other.compose_service);
+            let Some(place) = place.map(|change| (change.file.clone(), change.line)) else {
+                continue;
+            };
+            for change in changes
+                .iter_mut()
+                .filter(|change| (&change.file, change.line) == (&place.0, place.1))
+            {
                 let why = if change.compose_service == other.compose_service {
                     format!("it is another version than the recorded {}", other.recorded)
                 } else {
@@ -385,7 +452,10 @@ impl Run<'_> {
         let mut files: BTreeMap<String, BTreeMap<String, String>> = BTreeMap::new();
         for change in changes.iter().filter(|change| change.is_writable()) {
             let Some(to) = &change.to else { continue };
-            files.entry(change.file.clone()).or_default().insert(change.service_there.clone(), to.clone());
+            files
+                .entry(change.file.clone())
+                .or_default()
+                .insert(change.service_there.clone(), to.clone());
         }
         self.app.with_moment(|moment| {
             let lock = store.lock_state(&moment.wait)?;
@@ -394,11 +464,14 @@ impl Run<'_> {
             let mut old = Vec::new();
             for (file, images) in &files {
                 let path = store.directory().join(file);
-                let found = store::read(&path)?.with_context(|| format!("`{file}` vanished while this command ran"))?;
-                let source = String::from_utf8(found.bytes.clone()).with_context(|| format!("`{file}` is not UTF-8"))?;
+                let found = store::read(&path)?
+                    .with_context(|| format!("`{file}` vanished while this command ran"))?;
+                let source = String::from_utf8(found.bytes.clone())
+                    .with_context(|| format!("`{file}` is not UTF-8"))?;
                 let text = rewrite::set_images(&source, images).map_err(|error| {
-                    error::state(format!("`{file}` cannot be changed: {error:#}"))
-                        .with_hint("make the changes shown by hand; the manifest and versions.env are written")
+                    error::state(format!("`{file}` cannot be changed: {error:#}")).with_hint(
+                        "make the changes shown by hand; the manifest and versions.env are written",
+                    )
                 })?;
                 replacements.push(Replacement {
                     path: Store::resolve(&path),
@@ -408,7 +481,9 @@ impl Run<'_> {
                 old.push((path, found.bytes));
             }
             for (path, bytes) in &old {
-                let name = path.file_name().map_or_else(String::new, |name| name.to_string_lossy().into_owned());
+                let name = path
+                    .file_name()
+                    .map_or_else(String::new, |name| name.to_string_lossy().into_owned());
                 store.back_up(&lock, &name, bytes, &stamp)?;
             }
             store::replace_all(&replacements)
@@ -424,13 +499,22 @@ impl Run<'_> {
         let Some(docker) = self.docker else { return Ok(Vec::new()) };
         let deployment = self.app.require_manifest()?;
         let environment = self.app.compose_environment().with(deployment.assignments()?);
-        let compose = compose::Compose::new(self.app.compose_files(Some(&deployment))?, compose::Output::Capture);
+        let compose = compose::Compose::new(
+            self.app.compose_files(Some(&deployment))?,
+            compose::Output::Capture,
+        );
         let project = compose.config(self.scene.set(), &environment, None).await?;
         let tracked = crate::observe::tracked(&deployment.manifest, &project);
         let mut differences = Vec::new();
         for line in &self.scene.lines {
-            let Some(runs) = line.present.as_ref().filter(|present| present.is_running) else { continue };
-            let Some(image) = project.service(&line.compose_service).and_then(|service| service.image.clone()) else { continue };
+            let Some(runs) = line.present.as_ref().filter(|present| present.is_running) else {
+                continue;
+            };
+            let Some(image) =
+                project.service(&line.compose_service).and_then(|service| service.image.clone())
+            else {
+                continue;
+            };
             if !tracked.contains_key(&line.compose_service) {
                 continue;
             }
@@ -440,11 +524,13 @@ impl Run<'_> {
                 .and_then(|reference| reference.digest)
                 .is_some_and(|digest| runs.digests.iter().any(|(_, known)| *known == digest));
             let would_start = docker.image(&image).await?;
-            if same_digest || would_start.is_some_and(|would_start| would_start.id == runs.image_id) {
+            if same_digest || would_start.is_some_and(|would_start| would_start.id == runs.image_id)
+            {
                 continue;
             }
-            let line_does_not_follow =
-                changes.iter().any(|change| change.compose_service == line.compose_service && !change.written);
+            let line_does_not_follow = changes
+                .iter()
+                .any(|change| change.compose_service == line.compose_service && !change.written);
             differences.push(Difference {
                 compose_service: line.compose_service.clone(),
                 runs: runs.image_id.to_string(),
@@ -455,20 +541,27 @@ impl Run<'_> {
         Ok(differences)
     }
 
-    /// Variables that will carry `tag@digest` and that the Compose files use for something else, too.
+    /// Variables that will carry `tag@digest` and that the Compose files use for something else,
+    /// too.
     fn used_elsewhere(&self, settled: &[Settled]) -> Vec<String> {
         let directory = self.app.store.directory();
-        let mut files: Vec<&Path> = self.scene.written.iter().map(|line| line.file.as_path()).collect();
+        let mut files: Vec<&Path> =
+            self.scene.written.iter().map(|line| line.file.as_path()).collect();
         files.dedup();
         let mut notes = Vec::new();
         for variable in settled.iter().filter_map(|settled| settled.service.env_tag.as_deref()) {
             for file in &files {
                 let text = std::fs::read_to_string(directory.join(file)).unwrap_or_default();
-                let uses = |line: &str| line.contains(&format!("${variable}")) || line.contains(&format!("${{{variable}"));
-                let elsewhere = text.lines().position(|line| uses(line) && !line.contains("image:"));
+                let uses = |line: &str| {
+                    line.contains(&format!("${variable}"))
+                        || line.contains(&format!("${{{variable}"))
+                };
+                let elsewhere =
+                    text.lines().position(|line| uses(line) && !line.contains("image:"));
                 notes.extend(elsewhere.map(|index| {
                     format!(
-                        "{}, line {}: {variable} is used outside of an image line; it will carry the digest there as well",
+                        "{}, line {}: {variable} is used outside of an image line; it will carry \
+                            the digest there as well",
                         file.display(),
                         index + 1
                     )
@@ -482,11 +575,12 @@ impl Run<'_> {
     fn other_files(&self, settled: &[Settled]) -> Vec<String> {
         let directory = self.app.store.directory();
         let ours: Vec<PathBuf> = self.scene.compose.files().all(compose::Generation::V2);
-        let others = scene::other_compose_files(directory)
-            .into_iter()
-            .filter(|file| !ours.contains(file) && !self.scene.written.iter().any(|line| line.file == *file));
+        let others = scene::other_compose_files(directory).into_iter().filter(|file| {
+            !ours.contains(file) && !self.scene.written.iter().any(|line| line.file == *file)
+        });
         let names_ours = |file: &PathBuf| {
-            let lines = compose::lines::read(directory, std::slice::from_ref(file)).unwrap_or_default();
+            let lines =
+                compose::lines::read(directory, std::slice::from_ref(file)).unwrap_or_default();
             lines.iter().filter_map(|line| line.image.as_deref()).any(|image| {
                 let image = image.parse::<Reference>().ok().map(|reference| reference.repository);
                 image.is_some() && settled.iter().any(|settled| settled.service.image == image)
@@ -496,15 +590,23 @@ impl Run<'_> {
             .filter(names_ours)
             .map(|file| {
                 let file = file.display();
-                format!("{file} names images of this deployment but is no part of it; `dkv pin {file}` keeps its digests current")
+                format!(
+                    "{file} names images of this deployment but is no part of it; `dkv pin \
+                    {file}` keeps its digests current"
+                )
             })
             .collect()
     }
 
     fn show_services(&self, report: &Migration) {
-        let mut table = Table::new(&["SERVICE", "IMAGE", "VERSION", "DIGEST", "FROM", "COMPOSE SERVICES"]);
+        let mut table =
+            Table::new(&["SERVICE", "IMAGE", "VERSION", "DIGEST", "FROM", "COMPOSE SERVICES"]);
         for service in &report.services {
-            let digest = service.digest.as_deref().or(service.image_id.as_deref()).map_or("-", crate::report::short_digest);
+            let digest = service
+                .digest
+                .as_deref()
+                .or(service.image_id.as_deref())
+                .map_or("-", crate::report::short_digest);
             let from = if service.source == "local" { "local build" } else { service.found };
             table.row([
                 Cell::new(&service.name, Style::Bold),
@@ -528,7 +630,10 @@ impl Run<'_> {
                 ui.note(format!("{}: {note}", service.name));
             }
             if let Some(variable) = &service.env_tag {
-                ui.note(format!("{}: the Compose files take its tag from {variable}, which versions.env sets", service.name));
+                ui.note(format!(
+                    "{}: the Compose files take its tag from {variable}, which versions.env sets",
+                    service.name
+                ));
             }
         }
         for note in &report.notes {
@@ -536,28 +641,52 @@ impl Run<'_> {
         }
         for image in &report.untracked {
             let (names, first) = (image.compose_services.join(", "), &image.compose_services[0]);
-            ui.note(format!("not tracked: {} ({names}); `dkv migrate-versions --track {first}` adds it", image.image));
+            ui.note(format!(
+                "not tracked: {} ({names}); `dkv migrate-versions --track {first}` adds it",
+                image.image
+            ));
         }
         let mut told = BTreeSet::new();
         // Services that share a line through an anchor or `extends` need it changed once.
-        for change in report.compose_changes.iter().filter(|change| told.insert((&change.file, change.line))) {
+        for change in
+            report.compose_changes.iter().filter(|change| told.insert((&change.file, change.line)))
+        {
             let line = change.line.map_or_else(String::new, |line| format!(":{line}"));
             let place = format!("{}{line}, {}", change.file, change.compose_service);
-            let old = change.from.as_deref().map_or_else(String::new, |from| format!("\n- image: {from}"));
+            let old = change
+                .from
+                .as_deref()
+                .map_or_else(String::new, |from| format!("\n- image: {from}"));
             let what = match (&change.template, change.written) {
-                (Some(template), _) => format!("is made from {template}; change it there to follow versions.env"),
+                (Some(template), _) => format!(
+                    "is made from {template}; change it there to \
+                    follow versions.env"
+                ),
                 (None, true) => "follows versions.env now".to_owned(),
                 (None, false) if change.left.is_some() => {
                     let why = change.left.as_deref().unwrap_or_default();
-                    format!("does not follow versions.env and is left as it is, with --write too: {why}")
+                    format!(
+                        "does not follow versions.env and is left as it is, with --write too: \
+                        {why}"
+                    )
                 }
                 (None, false) if self.options.write && self.options.dry_run => {
-                    format!("would follow versions.env: {} would be written, after a backup", change.file)
+                    format!(
+                        "would follow versions.env: {} would be written, after a \
+                        backup",
+                        change.file
+                    )
                 }
-                (None, false) if change.from.as_deref().is_some_and(|from| from.contains("@sha256:")) => {
-                    "does not follow versions.env; keep its digest current with `dkv pin`, or make it follow (--write)".to_owned()
+                (None, false)
+                    if change.from.as_deref().is_some_and(|from| from.contains("@sha256:")) =>
+                {
+                    "does not follow versions.env; keep its digest current with `dkv pin`, or \
+                        make it follow (--write)"
+                        .to_owned()
                 }
-                (None, false) => "does not follow versions.env; with this one line it does (--write makes it)".to_owned(),
+                (None, false) => "does not follow versions.env; with this one line it does \
+                    (--write makes it)"
+                    .to_owned(),
             };
             let new = match (&change.to, &change.left) {
                 (Some(to), None) => format!("\n+ image: {to}"),
@@ -566,37 +695,56 @@ impl Run<'_> {
             ui.note(format!("{place} {what}:{old}{new}"));
         }
         for other in &report.other_versions {
-            let runs =
-                other.runs.as_deref().map_or_else(String::new, |id| format!(" (it runs {})", crate::report::short_digest(id)));
+            let runs = other.runs.as_deref().map_or_else(String::new, |id| {
+                format!(" (it runs {})", crate::report::short_digest(id))
+            });
             let has = format!("{} has {}{runs}", other.compose_service, other.image);
             let recorded = format!("of {} {} is recorded", other.service, other.recorded);
             ui.warn(if other.will_change {
                 format!("{has}, but {recorded}: the next start changes its version")
             } else {
-                let line = report.compose_changes.iter().find(|change| change.compose_service == other.compose_service);
-                let has_variables = line.and_then(|change| change.from.as_ref()).is_some_and(|from| from.contains('$'));
+                let line = report
+                    .compose_changes
+                    .iter()
+                    .find(|change| change.compose_service == other.compose_service);
+                let has_variables = line
+                    .and_then(|change| change.from.as_ref())
+                    .is_some_and(|from| from.contains('$'));
                 let mend = match line.and_then(|change| change.template.as_ref()) {
-                    Some(template) => format!("To change it, write the recorded version into {template}"),
-                    None if has_variables => "To change it, write the recorded version there".to_owned(),
+                    Some(template) => format!(
+                        "To change it, write the recorded version into \
+                        {template}"
+                    ),
+                    None if has_variables => "To change it, write the recorded version \
+                        there"
+                        .to_owned(),
                     None => "`dkv pin` writes the recorded version there".to_owned(),
                 };
                 let name = env_name(&other.compose_service);
                 let prefix = self.prefix();
                 format!(
                     "{has}, but {recorded}: its line stays as it is. {mend}; variables of \
-                     its own, {prefix}{name}_IMAGE and {prefix}{name}_TAG, make it a service of its own"
+                     its own, {prefix}{name}_IMAGE and {prefix}{name}_TAG, make it a service of \
+                     its own"
                 )
             });
         }
         for tool in &report.other_tools {
-            ui.warn(format!("{}:{}: {}\ninstead: {}", tool.file, tool.line, tool.text, tool.instead));
+            ui.warn(format!(
+                "{}:{}: {}\ninstead: {}",
+                tool.file, tool.line, tool.text, tool.instead
+            ));
         }
     }
 
     fn conclude(&self, report: &Migration) {
         let ui = &self.app.ui;
         for difference in &report.differences {
-            let why = if difference.line_does_not_follow { ", because its image line does not follow versions.env" } else { "" };
+            let why = if difference.line_does_not_follow {
+                ", because its image line does not follow versions.env"
+            } else {
+                ""
+            };
             ui.warn(format!(
                 "{}: Compose would start {} now, not what runs ({}){why}",
                 difference.compose_service,
@@ -605,28 +753,46 @@ impl Run<'_> {
             ));
         }
         let verb = if report.created { "wrote" } else { "added to" };
-        let services: Vec<&str> = report.services.iter().map(|service| service.name.as_str()).collect();
+        let services: Vec<&str> =
+            report.services.iter().map(|service| service.name.as_str()).collect();
         if !services.is_empty() {
             ui.status(format!("{verb} {}: {}", report.manifest, services.join(", ")));
         }
-        let runs = self.scene.lines.iter().any(|line| line.present.as_ref().is_some_and(|present| present.is_running));
-        let is_literal = |change: &ComposeChange| change.from.as_deref().is_some_and(|from| !from.contains('$'));
+        let runs = self
+            .scene
+            .lines
+            .iter()
+            .any(|line| line.present.as_ref().is_some_and(|present| present.is_running));
+        let is_literal =
+            |change: &ComposeChange| change.from.as_deref().is_some_and(|from| !from.contains('$'));
         let lines = files_of(&report.compose_changes, |change| {
-            !change.written && change.template.is_none() && (change.left.is_none() || is_literal(change))
+            !change.written
+                && change.template.is_none()
+                && (change.left.is_none() || is_literal(change))
         });
         if !lines.is_empty() {
             ui.status(format!(
-                "Image lines in {} do not follow the manifest: until `dkv migrate-versions --write` or `dkv pin` changes them, \
+                "Image lines in {} do not follow the manifest: until `dkv migrate-versions \
+                    --write` or `dkv pin` changes them, \
                  Compose starts what they say, whatever is recorded",
                 lines.into_iter().collect::<Vec<_>>().join(", ")
             ));
         }
         if runs && report.differences.is_empty() && report.other_versions.is_empty() {
-            ui.status("With versions.env, Compose starts exactly what runs now; nothing was started or stopped");
+            ui.status(
+                "With versions.env, Compose starts exactly what runs now; nothing was \
+                started or stopped",
+            );
         } else if !runs {
-            ui.status("Nothing of this deployment runs, so there was nothing to compare; nothing was started");
+            ui.status(
+                "Nothing of this deployment runs, so there was nothing to compare; nothing \
+                was started",
+            );
         }
-        ui.hint("`dkv restart` starts everything from the manifest; `dkv pull-latest` looks for updates");
+        ui.hint(
+            "`dkv restart` starts everything from the manifest; `dkv pull-latest` looks for \
+            updates",
+        );
     }
 }
 
@@ -637,7 +803,10 @@ fn files_of(changes: &[ComposeChange], wanted: impl Fn(&ComposeChange) -> bool) 
 
 /// A Compose service's name as part of a variable's.
 fn env_name(compose_service: &str) -> String {
-    compose_service.chars().map(|c| if c.is_ascii_alphanumeric() { c.to_ascii_uppercase() } else { '_' }).collect()
+    compose_service
+        .chars()
+        .map(|c| if c.is_ascii_alphanumeric() { c.to_ascii_uppercase() } else { '_' })
+        .collect()
 }
 
 fn untracked(proposals: &Proposals) -> Vec<UntrackedImage> {
@@ -654,7 +823,8 @@ fn migrated(settled: &Settled) -> MigratedService {
     MigratedService {
         name: service.name.to_string(),
         image: service.image.as_ref().map_or_else(String::new, ToString::to_string),
-        tag: current.map_or_else(|| service.track_name().to_owned(), |current| current.tag.to_string()),
+        tag: current
+            .map_or_else(|| service.track_name().to_owned(), |current| current.tag.to_string()),
         digest: current.and_then(|current| current.digest.as_ref()).map(ToString::to_string),
         image_id: current.and_then(|current| current.image_id.as_ref()).map(ToString::to_string),
         source: if service.source == Source::Local { "local" } else { "registry" },

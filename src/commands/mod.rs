@@ -46,7 +46,8 @@ use crate::ui::Ui;
 /// The manifest's name where `--manifest` gives no other.
 const MANIFEST_NAME: &str = "version-manifest.yaml";
 
-/// How a command ended when it did not fail: the exit code says more than "done" where that was asked.
+/// How a command ended when it did not fail: the exit code says more than "done" where that was
+/// asked.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Exit {
     /// Everything is done.
@@ -99,8 +100,15 @@ pub struct App {
 impl App {
     /// An app for one run of `command`.
     #[must_use]
-    pub fn new(settings: Settings, environment: Environment, ui: Ui, now: DateTime<Utc>, command: String) -> Self {
-        let manifest = settings.manifest.clone().unwrap_or_else(|| settings.directory.join(MANIFEST_NAME));
+    pub fn new(
+        settings: Settings,
+        environment: Environment,
+        ui: Ui,
+        now: DateTime<Utc>,
+        command: String,
+    ) -> Self {
+        let manifest =
+            settings.manifest.clone().unwrap_or_else(|| settings.directory.join(MANIFEST_NAME));
         let store = Store::new(settings.directory.clone(), manifest);
         Self {
             settings,
@@ -117,8 +125,8 @@ impl App {
         }
     }
 
-    /// Whether Ctrl-C or SIGTERM asked this run to stop. Most commands are simply given up then; those
-    /// with safe points of their own ask here.
+    /// Whether Ctrl-C or SIGTERM asked this run to stop. Most commands are simply given up then;
+    /// those with safe points of their own ask here.
     #[must_use]
     pub fn interruption(&self) -> &Interruption {
         self.ui.interruption()
@@ -230,7 +238,8 @@ impl App {
         let missing = || {
             let path = self.store.manifest_path().display();
             error::state(format!("there is no manifest `{path}`")).with_hint(
-                "`dkv migrate-versions` makes one from what runs and what the Compose files say; -C names another directory",
+                "`dkv migrate-versions` makes one from what runs and what the Compose files say; \
+                    -C names another directory",
             )
         };
         Ok(self.load()?.ok_or_else(missing)?)
@@ -240,10 +249,15 @@ impl App {
     ///
     /// # Errors
     ///
-    /// A name that the manifest does not have (exit 2); if it is a Compose service's, with the service that
-    /// was meant.
-    pub fn select<'a>(&self, deployment: &'a Deployment, names: &[ServiceName]) -> Result<Vec<&'a Service>, error::Error> {
-        plan::select(&deployment.manifest, names).map_err(|error| self.name_compose_service(deployment, names, error))
+    /// A name that the manifest does not have (exit 2); if it is a Compose service's, with the
+    /// service that was meant.
+    pub fn select<'a>(
+        &self,
+        deployment: &'a Deployment,
+        names: &[ServiceName],
+    ) -> Result<Vec<&'a Service>, error::Error> {
+        plan::select(&deployment.manifest, names)
+            .map_err(|error| self.name_compose_service(deployment, names, error))
     }
 
     /// The service called `name`, as [`plan::find`] finds it.
@@ -251,24 +265,38 @@ impl App {
     /// # Errors
     ///
     /// As for [`Self::select`].
-    pub fn find<'a>(&self, deployment: &'a Deployment, name: &ServiceName) -> Result<&'a Service, error::Error> {
+    pub fn find<'a>(
+        &self,
+        deployment: &'a Deployment,
+        name: &ServiceName,
+    ) -> Result<&'a Service, error::Error> {
         let names = std::slice::from_ref(name);
-        plan::find(&deployment.manifest, name).map_err(|error| self.name_compose_service(deployment, names, error))
+        plan::find(&deployment.manifest, name)
+            .map_err(|error| self.name_compose_service(deployment, names, error))
     }
 
     /// Whoever types a Compose service's name is told which service of the manifest its image is.
-    fn name_compose_service(&self, deployment: &Deployment, names: &[ServiceName], error: error::Error) -> error::Error {
-        let Some(unknown) = names.iter().find(|name| deployment.manifest.find(name).is_none()) else { return error };
+    fn name_compose_service(
+        &self,
+        deployment: &Deployment,
+        names: &[ServiceName],
+        error: error::Error,
+    ) -> error::Error {
+        let Some(unknown) = names.iter().find(|name| deployment.manifest.find(name).is_none())
+        else {
+            return error;
+        };
         match deployment.service_behind(unknown.as_str(), &self.image_texts()) {
-            Some(service) => {
-                error.with_hint(format!("`{unknown}` is a Compose service; in the manifest its image is `{}`", service.name))
-            }
+            Some(service) => error.with_hint(format!(
+                "`{unknown}` is a Compose service; in the manifest its image is `{}`",
+                service.name
+            )),
             None => error,
         }
     }
 
-    /// Decrypts the deployment's environment if it is there only encrypted; once, however often it is
-    /// called. What starts or builds does so before anything stops.
+    /// Decrypts the deployment's environment if it is there only encrypted; once, however often it
+    /// is called. What starts or builds does so before anything stops.
     ///
     /// # Errors
     ///
@@ -298,13 +326,17 @@ impl App {
     /// A configured file does not exist (exit 3).
     pub fn compose_files(&self, deployment: Option<&Deployment>) -> Result<Files> {
         let configured = deployment.map(|deployment| &deployment.manifest.compose);
-        let paths = |list: &Vec<String>| (!list.is_empty()).then(|| list.iter().map(PathBuf::from).collect());
+        let paths = |list: &Vec<String>| {
+            (!list.is_empty()).then(|| list.iter().map(PathBuf::from).collect())
+        };
         let configured = compose::files::Configured {
             files: configured.and_then(|compose| paths(&compose.files)),
             db_files: configured.and_then(|compose| paths(&compose.db_files)),
         };
         let secret = |name: &str| self.secrets.get()?.get(name).map(ToOwned::to_owned);
-        Files::discover(self.store.directory(), &configured, &|name| self.environment.text(name).or_else(|| secret(name)))
+        Files::discover(self.store.directory(), &configured, &|name| {
+            self.environment.text(name).or_else(|| secret(name))
+        })
     }
 
     /// Compose for this deployment.
@@ -313,7 +345,11 @@ impl App {
     ///
     /// As for [`Self::compose_files`].
     pub fn compose(&self, deployment: Option<&Deployment>) -> Result<Compose> {
-        let output = if self.settings.ui.quiet { compose::Output::Capture } else { compose::Output::Inherit };
+        let output = if self.settings.ui.quiet {
+            compose::Output::Capture
+        } else {
+            compose::Output::Inherit
+        };
         Ok(Compose::new(self.compose_files(deployment)?, output))
     }
 
@@ -326,21 +362,30 @@ impl App {
 
     fn image_texts_of(&self, deployment: Option<&Deployment>) -> Vec<ImageText> {
         let Ok(files) = self.compose_files(deployment) else { return Vec::new() };
-        let lines = compose::lines::read(files.directory(), &files.all(Generation::V2)).unwrap_or_default();
-        lines.into_iter().filter_map(|line| Some(ImageText { service: line.service, image: line.image? })).collect()
+        let lines =
+            compose::lines::read(files.directory(), &files.all(Generation::V2)).unwrap_or_default();
+        lines
+            .into_iter()
+            .filter_map(|line| Some(ImageText { service: line.service, image: line.image? }))
+            .collect()
     }
 
-    /// What makes a new record of the services called `names` run, for the end of a command's report. Compose
-    /// services whose files give them an image of their own would go on with that.
+    /// What makes a new record of the services called `names` run, for the end of a command's
+    /// report. Compose services whose files give them an image of their own would go on with that.
     #[must_use]
-    pub fn how_to_start<'n>(&self, deployment: &Deployment, names: impl Iterator<Item = &'n str>) -> String {
+    pub fn how_to_start<'n>(
+        &self,
+        deployment: &Deployment,
+        names: impl Iterator<Item = &'n str>,
+    ) -> String {
         let names: Vec<&str> = names.collect();
         let deaf = deployment.deaf(&names, &self.image_texts_of(Some(deployment)));
         if deaf.is_empty() {
             return "`dkv restart` puts it into effect".to_owned();
         }
         format!(
-            "`dkv pin` and then `dkv restart` put it into effect: the Compose files give {} an image that does not follow \
+            "`dkv pin` and then `dkv restart` put it into effect: the Compose files give {} an \
+                image that does not follow \
              versions.env (`dkv migrate-versions --write` makes it follow)",
             deaf.join(", ")
         )
@@ -349,7 +394,9 @@ impl App {
     /// Runs `action` with what a commit needs to know.
     fn with_moment<T>(&self, action: impl FnOnce(&Moment<'_>) -> Result<T>) -> Result<T> {
         let purpose = format!("dkv {}", self.command);
-        let on_wait = |holder: &str| self.ui.status(format!("Waiting for {holder} to let go of this deployment"));
+        let on_wait = |holder: &str| {
+            self.ui.status(format!("Waiting for {holder} to let go of this deployment"))
+        };
         let moment = Moment {
             now: self.now.with_timezone(&Local),
             wait: LockWait {
@@ -368,7 +415,9 @@ impl App {
     ///
     /// As for [`deployment::commit`].
     pub fn commit(&self, planned: &Deployment, steps: &[Step]) -> Result<report::Files> {
-        let files = self.with_moment(|moment| deployment::commit(&self.store, planned, steps, moment, || self.image_texts()))?;
+        let files = self.with_moment(|moment| {
+            deployment::commit(&self.store, planned, steps, moment, || self.image_texts())
+        })?;
         self.has_recorded.fetch_or(files.manifest_written, Ordering::SeqCst);
         self.tell_about_env(&files);
         Ok(files)
@@ -380,14 +429,19 @@ impl App {
     ///
     /// As for [`deployment::refresh_env`].
     pub fn refresh_env(&self) -> Result<report::Files> {
-        let files = self.with_moment(|moment| deployment::refresh_env(&self.store, moment, || self.image_texts()))?;
+        let files = self.with_moment(|moment| {
+            deployment::refresh_env(&self.store, moment, || self.image_texts())
+        })?;
         self.tell_about_env(&files);
         Ok(files)
     }
 
     fn tell_about_env(&self, files: &report::Files) {
         if let Some(saved) = &files.env_backup {
-            self.ui.warn(format!("versions.env had been edited by hand or by another tool; its old content is in {saved}"));
+            self.ui.warn(format!(
+                "versions.env had been edited by hand or by another tool; its \
+                old content is in {saved}"
+            ));
         }
     }
 

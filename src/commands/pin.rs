@@ -47,7 +47,8 @@ pub(super) struct ComposeText {
     pub name: String,
     snapshot: Snapshot,
     document: Document,
-    /// The file that includes it or has services that extend its own; none for one that was found or asked for.
+    /// The file that includes it or has services that extend its own; none for one that was found
+    /// or asked for.
     named_by: Option<String>,
     /// Its images.
     pub sites: Vec<Site>,
@@ -70,7 +71,8 @@ type Resolved = BTreeMap<(Repository, Tag), Digest>;
 ///
 /// # Errors
 ///
-/// A file cannot be read, edited or written (exit 3); a registry that has to be asked fails (exit 5).
+/// A file cannot be read, edited or written (exit 3); a registry that has to be asked fails (exit
+/// 5).
 pub async fn pin(app: &App, files: &[PathBuf], options: Options) -> Result<Exit> {
     let mut deployment = app.load()?;
     let mut report = Pins { dry_run: options.dry_run || options.check, ..Pins::default() };
@@ -85,7 +87,8 @@ pub async fn pin(app: &App, files: &[PathBuf], options: Options) -> Result<Exit>
     }
     let manifest = deployment.as_ref().map(|deployment| &deployment.manifest);
     let resolved = resolve(app, &texts, manifest, options.mode).await?;
-    let verdicts: Vec<Vec<Verdict>> = texts.iter().map(|text| judge(text, options.mode, manifest, &resolved)).collect();
+    let verdicts: Vec<Vec<Verdict>> =
+        texts.iter().map(|text| judge(text, options.mode, manifest, &resolved)).collect();
     report.disagreements = disagreements(&texts);
     let is_wrong = |verdicts: &Vec<Verdict>| verdicts.iter().any(Verdict::is_wrong);
     report.current = report.disagreements.is_empty() && !verdicts.iter().any(is_wrong);
@@ -94,11 +97,16 @@ pub async fn pin(app: &App, files: &[PathBuf], options: Options) -> Result<Exit>
     }
     let mut changes = Vec::new();
     for (text, verdicts) in texts.iter().zip(&verdicts) {
-        let wanted = text.sites.iter().zip(verdicts).filter_map(|(site, verdict)| Some((site, verdict.wanted()?)));
-        let new = pin::rewrite(&text.document, &wanted.collect::<Vec<_>>()).map_err(|error| unreadable(&text.name, &error))?;
+        let wanted = text
+            .sites
+            .iter()
+            .zip(verdicts)
+            .filter_map(|(site, verdict)| Some((site, verdict.wanted()?)));
+        let new = pin::rewrite(&text.document, &wanted.collect::<Vec<_>>())
+            .map_err(|error| unreadable(&text.name, &error))?;
         let mut file = file_report(text, verdicts);
-        file.diff =
-            (options.dry_run && new != text.document.source()).then(|| difference(&text.name, text.document.source(), &new));
+        file.diff = (options.dry_run && new != text.document.source())
+            .then(|| difference(&text.name, text.document.source(), &new));
         report.files.push(file);
         changes.push(new);
     }
@@ -110,15 +118,25 @@ pub async fn pin(app: &App, files: &[PathBuf], options: Options) -> Result<Exit>
 }
 
 /// Records what the tracked tags name now; with `dry_run`, only in memory.
-async fn record_latest(app: &App, deployment: &mut Deployment, dry_run: bool, report: &mut Pins) -> Result<()> {
+async fn record_latest(
+    app: &App,
+    deployment: &mut Deployment,
+    dry_run: bool,
+    report: &mut Pins,
+) -> Result<()> {
     if !dry_run {
         deployment.check_writable(&app.store)?;
     }
     let mut changes = Changes::default();
-    let (held, followed): (Vec<_>, Vec<_>) = deployment.manifest.services.values().partition(|service| service.held);
-    changes.services = held.into_iter().map(|service| ServiceChange::skipped(service, "held".to_owned())).collect();
+    let (held, followed): (Vec<_>, Vec<_>) =
+        deployment.manifest.services.values().partition(|service| service.held);
+    changes.services = held
+        .into_iter()
+        .map(|service| ServiceChange::skipped(service, "held".to_owned()))
+        .collect();
     let options = LatestOptions { no_pull: true, dry_run, ..LatestOptions::default() };
-    let Planned { steps, failures, .. } = pull::plan_latest(app, deployment, &followed, options, &mut changes).await?;
+    let Planned { steps, failures, .. } =
+        pull::plan_latest(app, deployment, &followed, options, &mut changes).await?;
     pull::fail_together(failures, followed.len(), "nothing was recorded and no file was changed")?;
     changes.services.extend(steps.iter().map(ServiceChange::of));
     report.services = changes.services;
@@ -131,14 +149,18 @@ async fn record_latest(app: &App, deployment: &mut Deployment, dry_run: bool, re
     Ok(())
 }
 
-/// Reads the files named, or all Compose files of the directory with those that they include or extend
-/// inside of it.
+/// Reads the files named, or all Compose files of the directory with those that they include or
+/// extend inside of it.
 ///
 /// # Errors
 ///
 /// A file does not exist, cannot be read or is no YAML (exit 3). A file that is only named like a
 /// Compose file is left alone with a warning.
-pub(super) fn read(app: &App, deployment: Option<&Deployment>, named: &[PathBuf]) -> Result<Vec<ComposeText>> {
+pub(super) fn read(
+    app: &App,
+    deployment: Option<&Deployment>,
+    named: &[PathBuf],
+) -> Result<Vec<ComposeText>> {
     let directory = app.store.directory();
     let home = Store::resolve(directory);
     let mut wanted: Vec<(PathBuf, bool)> = named.iter().map(|file| (file.clone(), true)).collect();
@@ -149,19 +171,25 @@ pub(super) fn read(app: &App, deployment: Option<&Deployment>, named: &[PathBuf]
         wanted.extend(compose_like(directory)?.into_iter().map(|file| (file, false)));
     }
     let mut texts: Vec<ComposeText> = Vec::new();
-    let mut left: VecDeque<Wish> =
-        wanted.into_iter().map(|(file, is_certain)| Wish { file, is_certain, named_by: None }).collect();
+    let mut left: VecDeque<Wish> = wanted
+        .into_iter()
+        .map(|(file, is_certain)| Wish { file, is_certain, named_by: None })
+        .collect();
     while let Some(Wish { file, is_certain, named_by }) = left.pop_front() {
         let inside = directory.join(&file);
         // What is named on the command line may also be meant from where dkv was started.
         let path = if inside.exists() || named.is_empty() { inside } else { file.clone() };
         let Some(snapshot) = store::read(&path)? else {
-            let by = named_by.as_ref().map_or_else(String::new, |by| format!(", which {by} names,"));
+            let by =
+                named_by.as_ref().map_or_else(String::new, |by| format!(", which {by} names,"));
             let message = format!("the Compose file {}{by} does not exist", path.display());
             if is_certain {
                 let hint = match &named_by {
                     Some(by) => format!("mend {by}, or name the files to pin: `dkv pin FILE…`"),
-                    None => format!("name files that exist, or none for all Compose files of {}", directory.display()),
+                    None => format!(
+                        "name files that exist, or none for all Compose files of {}",
+                        directory.display()
+                    ),
                 };
                 return Err(error::state(message).with_hint(hint).into());
             }
@@ -176,12 +204,17 @@ pub(super) fn read(app: &App, deployment: Option<&Deployment>, named: &[PathBuf]
             if named.is_empty() {
                 continue;
             }
-            return Err(error::usage(format!("{name} is the deployment's manifest, not a Compose file; no file was changed"))
-                .with_hint("name Compose files only, or none for all of the directory")
-                .into());
+            return Err(error::usage(format!(
+                "{name} is the deployment's manifest, not a Compose file; no file was changed"
+            ))
+            .with_hint("name Compose files only, or none for all of the directory")
+            .into());
         }
         if let Some(by) = named_by.as_ref().filter(|_| !snapshot.path.starts_with(&home)) {
-            app.ui.note(format!("{name}, which {by} names, is left alone: it is outside of the deployment's directory"));
+            app.ui.note(format!(
+                "{name}, which {by} names, is left alone: it is outside of the \
+                deployment's directory"
+            ));
             continue;
         }
         let document = match Document::parse_bytes(&snapshot.bytes) {
@@ -211,7 +244,14 @@ pub(super) fn read(app: &App, deployment: Option<&Deployment>, named: &[PathBuf]
             }));
         }
         let is_ours = snapshot.path.starts_with(&home) || named.is_empty();
-        texts.push(ComposeText { name, named_by, sites: pin::sites(&document), document, snapshot, is_ours });
+        texts.push(ComposeText {
+            name,
+            named_by,
+            sites: pin::sites(&document),
+            document,
+            snapshot,
+            is_ours,
+        });
     }
     if texts.is_empty() {
         return Err(error::state(format!("no Compose file in {}", directory.display()))
@@ -221,31 +261,47 @@ pub(super) fn read(app: &App, deployment: Option<&Deployment>, named: &[PathBuf]
     Ok(texts)
 }
 
-const FIRST_FORMAT: &str = "it is in Compose's first file format, without `services:`, which only Compose v1 reads";
+const FIRST_FORMAT: &str =
+    "it is in Compose's first file format, without `services:`, which only Compose v1 reads";
 
 /// What is said of a file that `pin` was asked to edit and does not.
 fn no_compose_file(name: &str, kind: FileKind) -> Error {
     let (why, hint) = match kind {
-        FileKind::FirstFormat => {
-            (FIRST_FORMAT, "put everything below a line `services:`, two columns to the right; both Composes read that")
-        }
-        FileKind::Manifest => ("it is a version manifest", "name Compose files only, or none for all of the directory"),
-        FileKind::Compose | FileKind::Other => {
-            ("it has no `services` with an `image` or a `build`", "name Compose files only, or none for all of the directory")
-        }
+        FileKind::FirstFormat => (
+            FIRST_FORMAT,
+            "put everything below a line `services:`, two columns to the right; both Composes \
+                read that",
+        ),
+        FileKind::Manifest => (
+            "it is a version manifest",
+            "name Compose files only, or none for all of the directory",
+        ),
+        FileKind::Compose | FileKind::Other => (
+            "it has no `services` with an `image` or a `build`",
+            "name Compose files only, or none for all of the directory",
+        ),
     };
-    error::state(format!("{name} is no Compose file that can be pinned: {why}; no file was changed")).with_hint(hint)
+    error::state(format!(
+        "{name} is no Compose file that can be pinned: {why}; no file was changed"
+    ))
+    .with_hint(hint)
 }
 
-/// The files of a directory that are named like Compose files, such as `docker-compose.secretvm.yml`.
+/// The files of a directory that are named like Compose files, such as
+/// `docker-compose.secretvm.yml`.
 fn compose_like(directory: &Path) -> Result<Vec<PathBuf>> {
     let unreadable = || format!("cannot list {}", directory.display());
     let mut names = Vec::new();
     for entry in std::fs::read_dir(directory).with_context(unreadable)? {
         let name = PathBuf::from(entry.with_context(unreadable)?.file_name());
-        let is_yaml = name.extension().is_some_and(|extension| extension == "yml" || extension == "yaml");
+        let is_yaml =
+            name.extension().is_some_and(|extension| extension == "yml" || extension == "yaml");
         let text = name.to_string_lossy();
-        if is_yaml && text.contains("compose") && !text.starts_with('.') && directory.join(&name).is_file() {
+        if is_yaml
+            && text.contains("compose")
+            && !text.starts_with('.')
+            && directory.join(&name).is_file()
+        {
             names.push(name);
         }
     }
@@ -257,8 +313,14 @@ fn unreadable(file: &str, error: &YamlError) -> Error {
     error::state(format!("{file}, {error}")).with_hint("no file was changed; mend that line")
 }
 
-/// Asks the registries for what the manifest does not answer: all images of files that belong to none.
-async fn resolve(app: &App, texts: &[ComposeText], manifest: Option<&Manifest>, mode: Mode) -> Result<Resolved> {
+/// Asks the registries for what the manifest does not answer: all images of files that belong to
+/// none.
+async fn resolve(
+    app: &App,
+    texts: &[ComposeText],
+    manifest: Option<&Manifest>,
+    mode: Mode,
+) -> Result<Resolved> {
     if mode == Mode::Unpin {
         return Ok(Resolved::new());
     }
@@ -274,7 +336,10 @@ async fn resolve(app: &App, texts: &[ComposeText], manifest: Option<&Manifest>, 
         let described = app.registry().head(repository, &ManifestName::Tag(tag.clone())).await;
         described.map_err(|error| anyhow::Error::from(Error::from(error)))
     });
-    let answers: Vec<Result<_>> = futures_util::stream::iter(requests).buffered(app.settings.jobs.get().max(8)).collect().await;
+    let answers: Vec<Result<_>> = futures_util::stream::iter(requests)
+        .buffered(app.settings.jobs.get().max(8))
+        .collect()
+        .await;
     let mut resolved = Resolved::new();
     let mut failures = Vec::new();
     for (name, answer) in wanted.iter().cloned().zip(answers) {
@@ -299,8 +364,14 @@ fn named(reference: &Reference) -> Result<(Repository, Tag)> {
     Ok((reference.repository.clone(), tag))
 }
 
-fn judge(text: &ComposeText, mode: Mode, manifest: Option<&Manifest>, resolved: &Resolved) -> Vec<Verdict> {
-    let ask = |compose_service: &str, reference: &Reference| match manifest.filter(|_| text.is_ours) {
+fn judge(
+    text: &ComposeText,
+    mode: Mode,
+    manifest: Option<&Manifest>,
+    resolved: &Resolved,
+) -> Vec<Verdict> {
+    let ask = |compose_service: &str, reference: &Reference| match manifest.filter(|_| text.is_ours)
+    {
         Some(manifest) => recorded(manifest, compose_service, reference),
         None => named(reference).map_or(Answer::Untracked, |name| {
             let digest = resolved.get(&name).cloned();
@@ -318,29 +389,51 @@ pub(super) fn judge_recorded(text: &ComposeText, manifest: &Manifest) -> Vec<Ver
 /// What the manifest says that `compose_service` should run, if that is what the file names.
 fn recorded(manifest: &Manifest, compose_service: &str, reference: &Reference) -> Answer {
     let service = observe::service_of(manifest, compose_service, Some(&reference.repository));
-    let Some(service) = service.filter(|service| service.image.as_ref() == Some(&reference.repository)) else {
+    let Some(service) =
+        service.filter(|service| service.image.as_ref() == Some(&reference.repository))
+    else {
         return Answer::Untracked;
     };
     if service.source == Source::Local {
         return Answer::Local;
     }
     let current = service.current();
-    let of_digest = || service.history.entries().iter().find(|entry| entry.digest.is_some() && entry.digest == reference.digest);
-    let written = reference.digest.as_ref().and_then(|_| of_digest()).filter(|_| reference.tag.is_none());
-    let Some(tag) = written.or(current).map(|release| release.tag.clone()).or_else(|| service.track_name().parse().ok()) else {
+    let of_digest = || {
+        service
+            .history
+            .entries()
+            .iter()
+            .find(|entry| entry.digest.is_some() && entry.digest == reference.digest)
+    };
+    let written =
+        reference.digest.as_ref().and_then(|_| of_digest()).filter(|_| reference.tag.is_none());
+    let Some(tag) = written
+        .or(current)
+        .map(|release| release.tag.clone())
+        .or_else(|| service.track_name().parse().ok())
+    else {
         return Answer::Untracked;
     };
     let keeps_tag = reference.tag.as_ref().is_some_and(|tag| service.is_moving(tag));
-    Answer::Known(Known { tag, digest: current.and_then(|current| current.digest.clone()), keeps_tag })
+    Answer::Known(Known {
+        tag,
+        digest: current.and_then(|current| current.digest.clone()),
+        keeps_tag,
+    })
 }
 
 /// Ends with the first image that must be rewritten and cannot be.
 fn refuse(texts: &[ComposeText], verdicts: &[Vec<Verdict>]) -> Result<()> {
-    let all =
-        texts.iter().zip(verdicts).flat_map(|(text, verdicts)| text.sites.iter().zip(verdicts).map(move |pair| (text, pair)));
+    let all = texts
+        .iter()
+        .zip(verdicts)
+        .flat_map(|(text, verdicts)| text.sites.iter().zip(verdicts).map(move |pair| (text, pair)));
     for (text, (site, verdict)) in all {
         if let Verdict::Refused(why) = verdict {
-            let message = format!("{}, {}: `{}` cannot be pinned: {why}", text.name, site.position, site.image);
+            let message = format!(
+                "{}, {}: `{}` cannot be pinned: {why}",
+                text.name, site.position, site.image
+            );
             return Err(error::state(message).with_hint("no file was changed").into());
         }
     }
@@ -350,10 +443,16 @@ fn refuse(texts: &[ComposeText], verdicts: &[Vec<Verdict>]) -> Result<()> {
 /// The images to which `texts` give different digests.
 pub(super) fn disagreements(texts: &[ComposeText]) -> Vec<PinDisagreement> {
     let place = |text: &ComposeText, site: &Site| format!("{}:{}", text.name, site.position.line);
-    let places = texts.iter().flat_map(|text| text.sites.iter().map(move |site| (place(text, site), site.image.as_str())));
+    let places = texts.iter().flat_map(|text| {
+        text.sites.iter().map(move |site| (place(text, site), site.image.as_str()))
+    });
     let found = pin::disagreements(places).into_iter().map(|one| PinDisagreement {
         image: one.image,
-        digests: one.digests.into_iter().map(|(digest, places)| (digest.to_string(), places)).collect(),
+        digests: one
+            .digests
+            .into_iter()
+            .map(|(digest, places)| (digest.to_string(), places))
+            .collect(),
     });
     found.collect()
 }
@@ -377,8 +476,11 @@ fn difference(name: &str, old: &str, new: &str) -> String {
 
 /// Backs the changed files up and replaces them; those of one directory all or none.
 fn write(app: &App, texts: &[ComposeText], new: Vec<String>, report: &mut Pins) -> Result<()> {
-    let changed: Vec<(usize, String)> =
-        new.into_iter().enumerate().filter(|(index, text)| text != texts[*index].document.source()).collect();
+    let changed: Vec<(usize, String)> = new
+        .into_iter()
+        .enumerate()
+        .filter(|(index, text)| text != texts[*index].document.source())
+        .collect();
     // A file from elsewhere has its backups beside it.
     let mut groups: BTreeMap<PathBuf, Vec<(usize, String)>> = BTreeMap::new();
     for (index, text) in changed {
@@ -395,10 +497,16 @@ fn write(app: &App, texts: &[ComposeText], new: Vec<String>, report: &mut Pins) 
             for (index, text) in group {
                 let old = &texts[index].snapshot;
                 if store::read(&old.path)?.as_ref() != Some(old) {
-                    let message = format!("{} was changed while this command ran; it was not written", texts[index].name);
+                    let message = format!(
+                        "{} was changed while this command ran; it was not written",
+                        texts[index].name
+                    );
                     return Err(error::state(message).with_hint("run the command again").into());
                 }
-                let name = old.path.file_name().map_or_else(String::new, |name| name.to_string_lossy().into_owned());
+                let name = old
+                    .path
+                    .file_name()
+                    .map_or_else(String::new, |name| name.to_string_lossy().into_owned());
                 let backup = store.back_up(&lock, &name, &old.bytes, &stamp)?;
                 report.files[index].backup = Some(backup.display().to_string());
                 report.files[index].written = true;
@@ -416,23 +524,47 @@ fn write(app: &App, texts: &[ComposeText], new: Vec<String>, report: &mut Pins) 
 
 /// The report for people: what changes, then what is left alone and why.
 fn tell(app: &App, report: &Pins, options: Options) {
-    for change in report.services.iter().filter(|change| matches!(change.outcome, Outcome::Updated | Outcome::Relabelled)) {
-        let release = |view: &Option<ReleaseView>| view.as_ref().map_or_else(|| "nothing".to_owned(), ReleaseView::short);
-        app.ui.status(format!("{}: {} → {}", change.name, release(&change.from), release(&change.to)));
+    for change in report
+        .services
+        .iter()
+        .filter(|change| matches!(change.outcome, Outcome::Updated | Outcome::Relabelled))
+    {
+        let release = |view: &Option<ReleaseView>| {
+            view.as_ref().map_or_else(|| "nothing".to_owned(), ReleaseView::short)
+        };
+        app.ui.status(format!(
+            "{}: {} → {}",
+            change.name,
+            release(&change.from),
+            release(&change.to)
+        ));
     }
     for file in &report.files {
         for image in &file.images {
             let place = format!("{}:{}", file.file, image.line);
             let line = match (image.state, &image.wanted) {
-                ("stale", Some(wanted)) if options.check => format!("{place}: stale: {} should be {wanted}", image.image),
-                ("loose", Some(wanted)) if options.check => format!("{place}: not pinned: {} should be {wanted}", image.image),
+                ("stale", Some(wanted)) if options.check => {
+                    format!("{place}: stale: {} should be {wanted}", image.image)
+                }
+                ("loose", Some(wanted)) if options.check => {
+                    format!("{place}: not pinned: {} should be {wanted}", image.image)
+                }
                 (_, Some(_)) if options.dry_run => continue,
                 (_, Some(wanted)) => format!("{place}: {} → {wanted}", image.image),
-                ("unrecorded", _) => format!("{place}: no digest is recorded for {}; `dkv pull-latest` records one", image.image),
-                ("refused", _) => format!("{place}: {} cannot be pinned where it stands", image.image),
+                ("unrecorded", _) => format!(
+                    "{place}: no digest is recorded for {}; `dkv pull-latest` records one",
+                    image.image
+                ),
+                ("refused", _) => {
+                    format!("{place}: {} cannot be pinned where it stands", image.image)
+                }
                 ("current", _) => continue,
                 (state, _) => {
-                    app.ui.note(format!("{place}: {} is left alone{}", image.image, why_alone(state)));
+                    app.ui.note(format!(
+                        "{place}: {} is left alone{}",
+                        image.image,
+                        why_alone(state)
+                    ));
                     continue;
                 }
             };
@@ -443,14 +575,21 @@ fn tell(app: &App, report: &Pins, options: Options) {
         }
     }
     for disagreement in &report.disagreements {
-        let sides = disagreement
-            .digests
-            .iter()
-            .map(|(digest, places)| format!("{} in {}", report::short_digest(digest), places.join(", ")));
-        let line = format!("{} is pinned to different digests: {}", disagreement.image, sides.collect::<Vec<_>>().join("; "));
+        let sides = disagreement.digests.iter().map(|(digest, places)| {
+            format!("{} in {}", report::short_digest(digest), places.join(", "))
+        });
+        let line = format!(
+            "{} is pinned to different digests: {}",
+            disagreement.image,
+            sides.collect::<Vec<_>>().join("; ")
+        );
         if options.check { app.ui.data(line) } else { app.ui.note(line) }
     }
-    let changed = report.files.iter().filter(|file| file.images.iter().any(|image| image.wanted.is_some())).count();
+    let changed = report
+        .files
+        .iter()
+        .filter(|file| file.images.iter().any(|image| image.wanted.is_some()))
+        .count();
     app.ui.status(match (changed, options.check, options.dry_run) {
         (_, true, _) if report.current => "Every Compose file is up to date".to_owned(),
         (_, true, _) => "`dkv pin` brings the files up to date".to_owned(),

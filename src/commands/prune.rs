@@ -26,25 +26,31 @@ pub async fn prune(app: &App, yes: bool, dry_run: bool) -> Result<Exit> {
         .services
         .values()
         .filter_map(|service| Some((service.image.as_ref()?, service)))
-        .flat_map(|(image, service)| service.history.entries().iter().map(move |entry| (image, entry)))
+        .flat_map(|(image, service)| {
+            service.history.entries().iter().map(move |entry| (image, entry))
+        })
         .filter_map(|(image, entry)| Some((image, plan::keep_tag(entry, &deployment.hash)?)))
         .collect();
     // The history of a service that is not listed any more is kept, and so are its images.
     let history = Document::parse(deployment.manifest.source())?;
-    let history = history.root().get("history").map_or("", |node| &history.source()[node.target().span()]);
+    let history =
+        history.root().get("history").map_or("", |node| &history.source()[node.target().span()]);
     let prefix = format!("{}{}-", plan::KEEP_TAG_PREFIX, deployment.hash);
     let is_forgotten = |(repository, tag): &&(Repository, Tag)| {
         let digest = tag.as_str().strip_prefix(&prefix);
-        digest.is_some_and(|digest| !history.contains(digest)) && !remembered.contains(&(repository, tag.clone()))
+        digest.is_some_and(|digest| !history.contains(digest))
+            && !remembered.contains(&(repository, tag.clone()))
     };
     let mut forgotten: Vec<&(Repository, Tag)> =
         list.images().iter().flat_map(|image| &image.tags).filter(is_forgotten).collect();
     forgotten.sort();
     let name = |(repository, tag): &(Repository, Tag)| repository.with_tag(tag);
     let containers = docker.containers(&ContainerFilter::default()).await?;
-    let used: BTreeSet<Digest> = containers.into_iter().filter_map(|container| container.image_id).collect();
+    let used: BTreeSet<Digest> =
+        containers.into_iter().filter_map(|container| container.image_id).collect();
     let (free, in_use) = divide(&list, forgotten, &used);
-    let mut report = Pruned { dry_run, removed: Vec::new(), in_use: in_use.into_iter().map(name).collect() };
+    let mut report =
+        Pruned { dry_run, removed: Vec::new(), in_use: in_use.into_iter().map(name).collect() };
     if dry_run {
         report.removed = free.into_iter().map(name).collect();
     } else if !free.is_empty() {
@@ -85,12 +91,20 @@ struct Names<'a> {
     digests: Vec<&'a Repository>,
 }
 
-/// Divides keep-tags into those that can go, one after the other, and those that are the last name of an
-/// image that a container, running or not, was made from: the daemon would refuse to take these.
-fn divide<'a>(list: &ImageList, forgotten: Vec<&'a Name>, used: &BTreeSet<Digest>) -> (Vec<&'a Name>, Vec<&'a Name>) {
+/// Divides keep-tags into those that can go, one after the other, and those that are the last name
+/// of an image that a container, running or not, was made from: the daemon would refuse to take
+/// these.
+fn divide<'a>(
+    list: &ImageList,
+    forgotten: Vec<&'a Name>,
+    used: &BTreeSet<Digest>,
+) -> (Vec<&'a Name>, Vec<&'a Name>) {
     let mut left: BTreeMap<&Digest, Names<'_>> = BTreeMap::new();
     forgotten.into_iter().partition(|one| {
-        let Some(image) = list.by_tag(&one.0, &one.1).filter(|image| used.contains(&image.id)) else { return true };
+        let Some(image) = list.by_tag(&one.0, &one.1).filter(|image| used.contains(&image.id))
+        else {
+            return true;
+        };
         let Names { tags, digests } = left.entry(&image.id).or_insert_with(|| Names {
             tags: image.tags.iter().collect(),
             digests: image.digests.iter().map(|(repository, _)| repository).collect(),
@@ -120,9 +134,17 @@ mod tests {
         };
         let divided = |tags: &[&str], digests: &[&str], forgotten: &[&str], is_used: bool| {
             let id = Digest::of(b"image");
-            let digests = digests.iter().map(|name| (format!("r.example/{name}").parse().unwrap(), Digest::of(b"x"))).collect();
-            let image = ListedImage { id: id.clone(), tags: tags.iter().map(|text| tag(text)).collect(), digests };
-            let forgotten: Vec<(Repository, Tag)> = forgotten.iter().map(|text| tag(text)).collect();
+            let digests = digests
+                .iter()
+                .map(|name| (format!("r.example/{name}").parse().unwrap(), Digest::of(b"x")))
+                .collect();
+            let image = ListedImage {
+                id: id.clone(),
+                tags: tags.iter().map(|text| tag(text)).collect(),
+                digests,
+            };
+            let forgotten: Vec<(Repository, Tag)> =
+                forgotten.iter().map(|text| tag(text)).collect();
             let used = if is_used { BTreeSet::from([id]) } else { BTreeSet::new() };
             let list: ImageList = std::iter::once(image).collect();
             let (free, in_use) = divide(&list, forgotten.iter().collect(), &used);
@@ -130,8 +152,20 @@ mod tests {
         };
         assert_eq!(divided(&["a:k1"], &["a"], &["a:k1"], true), (0, 1));
         assert_eq!(divided(&["a:k1"], &["a"], &["a:k1"], false), (1, 0));
-        assert_eq!(divided(&["a:k1", "a:1.0"], &["a"], &["a:k1"], true), (1, 0), "it has another tag");
-        assert_eq!(divided(&["a:k1"], &["a", "b"], &["a:k1"], true), (1, 0), "it has another repository's digest");
-        assert_eq!(divided(&["a:k1", "b:k2"], &["a", "b"], &["a:k1", "b:k2"], true), (1, 1), "the first is not the last");
+        assert_eq!(
+            divided(&["a:k1", "a:1.0"], &["a"], &["a:k1"], true),
+            (1, 0),
+            "it has another tag"
+        );
+        assert_eq!(
+            divided(&["a:k1"], &["a", "b"], &["a:k1"], true),
+            (1, 0),
+            "it has another repository's digest"
+        );
+        assert_eq!(
+            divided(&["a:k1", "b:k2"], &["a", "b"], &["a:k1", "b:k2"], true),
+            (1, 1),
+            "the first is not the last"
+        );
     }
 }

@@ -34,14 +34,24 @@ use report::{in_manifest_order, settle_failures, summarise_pull};
 /// # Errors
 ///
 /// An image can be had nowhere (exit 5 or 6); with `keep_going`, exit 9 if others could.
-pub async fn pull(app: &App, names: &[ServiceName], keep_going: bool, dry_run: bool) -> Result<Exit> {
-    let Some(deployment) = app.load()? else { return pull_without_manifest(app, names, keep_going, dry_run).await };
+pub async fn pull(
+    app: &App,
+    names: &[ServiceName],
+    keep_going: bool,
+    dry_run: bool,
+) -> Result<Exit> {
+    let Some(deployment) = app.load()? else {
+        return pull_without_manifest(app, names, keep_going, dry_run).await;
+    };
     let selected = app.select(&deployment, names)?;
     let mut report = Changes { dry_run, ..Changes::default() };
     let mut wanted = Vec::new();
     let mut services = Vec::new();
     for service in selected {
-        match service.current().and_then(|current| Wanted::release(service, current, &deployment.hash)) {
+        match service
+            .current()
+            .and_then(|current| Wanted::release(service, current, &deployment.hash))
+        {
             Some(one) => {
                 wanted.push(one);
                 services.push(service);
@@ -51,13 +61,19 @@ pub async fn pull(app: &App, names: &[ServiceName], keep_going: bool, dry_run: b
                     wanted.push(one);
                     services.push(service);
                 }
-                None => report.services.push(ServiceChange::skipped(service, "nothing is recorded yet".to_owned())),
+                None => report
+                    .services
+                    .push(ServiceChange::skipped(service, "nothing is recorded yet".to_owned())),
             },
         }
     }
     warn_about_tags(app, &wanted);
     if dry_run {
-        let local = app.docker().await?.images(&wanted.iter().map(Wanted::reference).collect::<Vec<_>>()).await?;
+        let local = app
+            .docker()
+            .await?
+            .images(&wanted.iter().map(Wanted::reference).collect::<Vec<_>>())
+            .await?;
         for (service, image) in services.into_iter().zip(local) {
             let mut change = ServiceChange::of(&Step::unchanged(service));
             change.outcome = if image.is_some() { Outcome::Present } else { Outcome::Pulled };
@@ -70,7 +86,8 @@ pub async fn pull(app: &App, names: &[ServiceName], keep_going: bool, dry_run: b
             match arrived {
                 Ok(arrived) => {
                     let mut change = ServiceChange::of(&Step::unchanged(service));
-                    change.outcome = if arrived.pulled { Outcome::Pulled } else { Outcome::Present };
+                    change.outcome =
+                        if arrived.pulled { Outcome::Pulled } else { Outcome::Present };
                     report.services.push(change);
                 }
                 Err(error) => {
@@ -81,7 +98,15 @@ pub async fn pull(app: &App, names: &[ServiceName], keep_going: bool, dry_run: b
         }
         if !failures.is_empty() {
             let total = wanted.len();
-            return settle_failures(app, &deployment, &report, failures, total, keep_going, "the others are local");
+            return settle_failures(
+                app,
+                &deployment,
+                &report,
+                failures,
+                total,
+                keep_going,
+                "the others are local",
+            );
         }
     }
     app.show(&report, |report| summarise_pull(app, report))?;
@@ -103,20 +128,33 @@ fn tracked(service: &Service) -> Option<Wanted> {
 }
 
 fn warn_about_tags(app: &App, wanted: &[Wanted]) {
-    for one in wanted.iter().filter(|one| !one.is_local && matches!(one.target, PullTarget::Tag(_))) {
+    for one in wanted.iter().filter(|one| !one.is_local && matches!(one.target, PullTarget::Tag(_)))
+    {
         let tag = one.tag.as_ref().map(ToString::to_string).unwrap_or_default();
-        app.ui.warn(format!("{}: no digest is recorded for {tag}; taking what the tag names today", one.name));
+        app.ui.warn(format!(
+            "{}: no digest is recorded for {tag}; taking what the tag names today",
+            one.name
+        ));
     }
 }
 
 /// Without a manifest: every image that the Compose files name, as the old `make pull` did.
-async fn pull_without_manifest(app: &App, names: &[ServiceName], keep_going: bool, dry_run: bool) -> Result<Exit> {
+async fn pull_without_manifest(
+    app: &App,
+    names: &[ServiceName],
+    keep_going: bool,
+    dry_run: bool,
+) -> Result<Exit> {
     let wanted = compose_images(app, names).await?;
     let mut report = PlainPull { dry_run, images: Vec::new() };
     if dry_run {
-        report.images =
-            wanted.iter().map(|one| PlainImage { image: one.reference(), outcome: Outcome::Pulled, error: None }).collect();
-        app.show(&report, |report| report.images.iter().for_each(|one| app.ui.data(format!("would pull {}", one.image))))?;
+        report.images = wanted
+            .iter()
+            .map(|one| PlainImage { image: one.reference(), outcome: Outcome::Pulled, error: None })
+            .collect();
+        app.show(&report, |report| {
+            report.images.iter().for_each(|one| app.ui.data(format!("would pull {}", one.image)))
+        })?;
         return Ok(Exit::Done);
     }
     // Whether a tag moved only the registry knows: the daemon asks it, as `docker pull` does.
@@ -126,7 +164,8 @@ async fn pull_without_manifest(app: &App, names: &[ServiceName], keep_going: boo
         let error = arrived.as_ref().err().map(|error| format!("{error:#}"));
         let outcome = if error.is_some() { Outcome::Failed } else { Outcome::Pulled };
         report.images.push(PlainImage { image: one.reference(), outcome, error });
-        failures.extend(arrived.err().map(|error| error.context(format!("service `{}`", one.name))));
+        failures
+            .extend(arrived.err().map(|error| error.context(format!("service `{}`", one.name))));
     }
     let (failed, total) = (failures.len(), wanted.len());
     if failed > 0 && (!keep_going || failed == total) {
@@ -156,22 +195,33 @@ struct PlainImage {
 /// The images that the Compose files name, interpolated by Compose, without what it builds here.
 async fn compose_images(app: &App, names: &[ServiceName]) -> Result<Vec<Wanted>> {
     let compose = app.compose(None)?;
-    let set = if compose.files().databases().is_empty() { compose::Set::Application } else { compose::Set::All };
+    let set = if compose.files().databases().is_empty() {
+        compose::Set::Application
+    } else {
+        compose::Set::All
+    };
     let project = compose.config(set, &compose::Environment::default(), None).await?;
     let mut seen = BTreeSet::new();
     let mut wanted = Vec::new();
     for service in &project.services {
         let is_named = names.is_empty() || names.iter().any(|name| name.as_str() == service.name);
-        let Some(image) = service.image.as_ref().filter(|_| is_named && !service.has_build) else { continue };
-        let one = Wanted::named(&service.name, image)
-            .ok_or_else(|| error::state(format!("Compose service `{}`: `{image}` is not an image name", service.name)))?;
+        let Some(image) = service.image.as_ref().filter(|_| is_named && !service.has_build) else {
+            continue;
+        };
+        let one = Wanted::named(&service.name, image).ok_or_else(|| {
+            error::state(format!(
+                "Compose service `{}`: `{image}` is not an image name",
+                service.name
+            ))
+        })?;
         if seen.insert(one.reference()) {
             wanted.push(one);
         }
     }
     for name in names {
         if !project.services.iter().any(|service| service.name == name.as_str()) {
-            let known: Vec<&str> = project.services.iter().map(|service| service.name.as_str()).collect();
+            let known: Vec<&str> =
+                project.services.iter().map(|service| service.name.as_str()).collect();
             let hint = format!("the Compose files have {}", known.join(", "));
             return Err(error::usage(format!("unknown service `{name}`")).with_hint(hint).into());
         }
@@ -199,14 +249,19 @@ pub async fn pull_latest(app: &App, names: &[ServiceName], options: LatestOption
     let mut followed = Vec::new();
     for service in app.select(&deployment, names)? {
         if service.held {
-            report.services.push(ServiceChange::skipped(service, "held; `dkv unhold` lets it follow its tag again".to_owned()));
+            report.services.push(ServiceChange::skipped(
+                service,
+                "held; `dkv unhold` lets it follow its tag again".to_owned(),
+            ));
         } else {
             followed.push(service);
         }
     }
-    let Planned { steps, mut failures, early } = plan_latest(app, &deployment, &followed, options, &mut report).await?;
+    let Planned { steps, mut failures, early } =
+        plan_latest(app, &deployment, &followed, options, &mut report).await?;
     if !failures.is_empty() && !options.keep_going {
-        return fail_together(failures, followed.len(), "nothing was recorded").map(|()| Exit::Done);
+        return fail_together(failures, followed.len(), "nothing was recorded")
+            .map(|()| Exit::Done);
     }
     finish(app, &deployment, (steps, early), &mut failures, report, options).await
 }
@@ -217,7 +272,8 @@ pub(super) async fn record_builds(app: &App, names: &[ServiceName]) -> Result<Ch
     let mut report = Changes::default();
     let services = app.select(&deployment, names)?;
     let options = LatestOptions::default();
-    let Planned { steps, mut failures, early } = plan_latest(app, &deployment, &services, options, &mut report).await?;
+    let Planned { steps, mut failures, early } =
+        plan_latest(app, &deployment, &services, options, &mut report).await?;
     let total = steps.len() + failures.len();
     let steps = fetch_steps(app, &deployment, (steps, early), &mut failures, &mut report).await?;
     fail_together(failures, total, "nothing was recorded")?;
@@ -259,7 +315,15 @@ async fn finish(
         app.show(&report, |report| summarise(app, deployment, report))?;
         return Ok(Exit::Done);
     }
-    settle_failures(app, deployment, &report, std::mem::take(failures), total, true, "the others are recorded")
+    settle_failures(
+        app,
+        deployment,
+        &report,
+        std::mem::take(failures),
+        total,
+        true,
+        "the others are recorded",
+    )
 }
 
 /// `dkv version-pull` and `dkv version-set`: one version of one service.
@@ -267,7 +331,13 @@ async fn finish(
 /// # Errors
 ///
 /// The registry has no such version (exit 5), the daemon fails (exit 6), no manifest (exit 3).
-pub async fn version_pull(app: &App, name: &ServiceName, tag: &Tag, intent: Intent, options: LatestOptions) -> Result<Exit> {
+pub async fn version_pull(
+    app: &App,
+    name: &ServiceName,
+    tag: &Tag,
+    intent: Intent,
+    options: LatestOptions,
+) -> Result<Exit> {
     let deployment = app.require_manifest()?;
     let service = app.find(&deployment, name)?;
     if !options.dry_run {
@@ -277,7 +347,11 @@ pub async fn version_pull(app: &App, name: &ServiceName, tag: &Tag, intent: Inte
     let found = if service.source == Source::Local {
         lookup::local(app.docker().await?, service, tag).await?
     } else {
-        let platform = if options.no_pull { None } else { Some(app.docker().await?.platform().await?.clone()) };
+        let platform = if options.no_pull {
+            None
+        } else {
+            Some(app.docker().await?.platform().await?.clone())
+        };
         let lookup = app.lookup(&deployment, platform);
         lookup.expect(&[service]).await;
         let named = lookup.named(service, &ManifestName::Tag(tag.clone()), tag).await?;
@@ -285,7 +359,8 @@ pub async fn version_pull(app: &App, name: &ServiceName, tag: &Tag, intent: Inte
         if service.is_moving(tag) {
             let resolution = lookup.version_of(service, &found, Some(named.is_index)).await;
             remark = resolution.as_ref().and_then(Resolution::remark);
-            found.version = resolution.and_then(|resolution| resolution.version).map(|(tag, _)| tag);
+            found.version =
+                resolution.and_then(|resolution| resolution.version).map(|(tag, _)| tag);
         }
         found
     };
@@ -316,7 +391,9 @@ pub fn unhold(app: &App, name: &ServiceName, dry_run: bool) -> Result<Exit> {
     app.show(&report, |_| {
         app.ui.status(match (was_held, dry_run) {
             (false, _) => format!("{} was not held", service.name),
-            (true, true) => format!("would let {} follow `{}` again", service.name, service.track_name()),
+            (true, true) => {
+                format!("would let {} follow `{}` again", service.name, service.track_name())
+            }
             (true, false) => format!("{} follows `{}` again", service.name, service.track_name()),
         });
     })?;

@@ -18,8 +18,8 @@ use crate::report::RestoredData;
 ///
 /// # Errors
 ///
-/// The backup is missing or damaged (exit 3), nobody said yes (exit 2), Compose or the daemon fails, or
-/// what was started again is not healthy (exit 6).
+/// The backup is missing or damaged (exit 3), nobody said yes (exit 2), Compose or the daemon
+/// fails, or what was started again is not healthy (exit 6).
 pub async fn restore_data(app: &App, backup: &Path, yes: bool, dry_run: bool) -> Result<Exit> {
     let _lock = if dry_run { None } else { Some(app.lock_operation()?) };
     let archive = find(app, backup)?;
@@ -41,48 +41,74 @@ pub async fn restore_data(app: &App, backup: &Path, yes: bool, dry_run: bool) ->
     };
     if dry_run {
         app.show(&report, |report| {
-            app.ui.data(format!("would put back {} as of {}", report.sources.join(", "), report.made_at));
+            app.ui.data(format!(
+                "would put back {} as of {}",
+                report.sources.join(", "),
+                report.made_at
+            ));
         })?;
         return Ok(Exit::Done);
     }
-    let question = format!("Replace {} by the data of {}? What is there now is lost.", report.sources.join(", "), report.made_at);
+    let question = format!(
+        "Replace {} by the data of {}? What is there now is lost.",
+        report.sources.join(", "),
+        report.made_at
+    );
     if !app.ui.confirm(&question, yes, &app.command)? {
         return Err(error::usage("not confirmed; nothing was changed").into());
     }
     app.touch_containers();
     if !stopped.is_empty() {
-        launch.compose.run(set, &Action::Stop { services: stopped.clone() }, &launch.environment).await?;
+        launch
+            .compose
+            .run(set, &Action::Stop { services: stopped.clone() }, &launch.environment)
+            .await?;
     }
     app.ui.step("Restoring", report.sources.join(", "));
-    let restored = blocking(move |cancelled| backup::restore(&archive, &targets, cancelled), app).await;
+    let restored =
+        blocking(move |cancelled| backup::restore(&archive, &targets, cancelled), app).await;
     if !stopped.is_empty() {
-        launch.compose.run(set, &Action::Start { services: stopped.clone() }, &launch.environment).await?;
+        launch
+            .compose
+            .run(set, &Action::Start { services: stopped.clone() }, &launch.environment)
+            .await?;
     }
     restored?;
     judge(&launch, &project, &stopped).await?;
-    app.show(&report, |report| app.ui.status(format!("The data is as it was at {}", report.made_at)))?;
+    app.show(&report, |report| {
+        app.ui.status(format!("The data is as it was at {}", report.made_at))
+    })?;
     Ok(Exit::Done)
 }
 
 /// The backup by its path, or by its name among the backups.
 fn find(app: &App, backup: &Path) -> Result<PathBuf> {
     let directory = app.store.data_directory();
-    let candidates = [directory.join(backup), app.store.directory().join(backup), backup.to_owned()];
+    let candidates =
+        [directory.join(backup), app.store.directory().join(backup), backup.to_owned()];
     if let Some(found) = candidates.into_iter().find(|path| path.is_file()) {
         if backup::is_dump(&found) {
-            let message =
-                format!("{} is what the command of `data_backup` printed; dkv does not know what reads it", found.display());
-            return Err(error::state(message).with_hint("give it to the program that restores such dumps").into());
+            let message = format!(
+                "{} is what the command of `data_backup` printed; dkv does not know what reads it",
+                found.display()
+            );
+            return Err(error::state(message)
+                .with_hint("give it to the program that restores such dumps")
+                .into());
         }
         return Ok(found);
     }
-    let known: Vec<String> =
-        backup::list(&directory).iter().filter_map(|path| Some(path.file_name()?.to_string_lossy().into_owned())).collect();
+    let known: Vec<String> = backup::list(&directory)
+        .iter()
+        .filter_map(|path| Some(path.file_name()?.to_string_lossy().into_owned()))
+        .collect();
     let hint = match known.as_slice() {
         [] => "`update-safe` has not made any yet".to_owned(),
         names => format!("there are {}", names.join(", ")),
     };
-    Err(error::state(format!("there is no data backup `{}`", backup.display())).with_hint(hint).into())
+    Err(error::state(format!("there is no data backup `{}`", backup.display()))
+        .with_hint(hint)
+        .into())
 }
 
 /// Where the backup's sources are now: volumes may have been made anew.
@@ -93,8 +119,9 @@ async fn targets(app: &App, sources: &[Source]) -> Result<Vec<Source>> {
             None => source.path.clone(),
             Some(name) => {
                 let missing = || {
-                    error::state(format!("the volume {name} does not exist any more"))
-                        .with_hint("start the databases once, which makes it, then run the command again")
+                    error::state(format!("the volume {name} does not exist any more")).with_hint(
+                        "start the databases once, which makes it, then run the command again",
+                    )
                 };
                 app.docker().await?.volume(name).await?.ok_or_else(missing)?.path
             }
@@ -102,8 +129,11 @@ async fn targets(app: &App, sources: &[Source]) -> Result<Vec<Source>> {
         let source = Source { path, volume: source.volume.clone() };
         // A directory that was removed comes back.
         if source.path.parent().is_none_or(|parent| !parent.is_dir()) {
-            let message = format!("the place of {source} is not there, or this user may not look at it");
-            return Err(error::state(message).with_hint("run dkv as the user who made the backup").into());
+            let message =
+                format!("the place of {source} is not there, or this user may not look at it");
+            return Err(error::state(message)
+                .with_hint("run dkv as the user who made the backup")
+                .into());
         }
         targets.push(source);
     }
@@ -111,10 +141,12 @@ async fn targets(app: &App, sources: &[Source]) -> Result<Vec<Source>> {
 }
 
 async fn running_users(app: &App, project: &Project, sources: &[Source]) -> Result<Vec<String>> {
-    let containers = app.docker().await?.containers(&ContainerFilter::project(&project.name)).await?;
+    let containers =
+        app.docker().await?.containers(&ContainerFilter::project(&project.name)).await?;
     let runs = |name: &String| {
         containers.iter().any(|one| {
-            one.labels.service() == Some(name) && matches!(one.state, ContainerState::Running | ContainerState::Restarting)
+            one.labels.service() == Some(name)
+                && matches!(one.state, ContainerState::Running | ContainerState::Restarting)
         })
     };
     Ok(users_of(project, sources).into_iter().filter(runs).collect())
@@ -126,11 +158,19 @@ async fn judge(launch: &Launch<'_>, project: &Project, started: &[String]) -> Re
         return Ok(());
     }
     let app = launch.app;
-    let expectations = launch.expectations(project).counting(|name| started.iter().any(|one| one == name));
+    let expectations =
+        launch.expectations(project).counting(|name| started.iter().any(|one| one == name));
     let live = app.ui.live();
     let on_progress = |deployment: &health::Deployment| live.show(&waiting_table(deployment));
     let docker = app.docker().await?;
-    let wait = health::wait(docker, &project.name, &expectations, launch.limits(), chrono::Utc::now(), &on_progress);
+    let wait = health::wait(
+        docker,
+        &project.name,
+        &expectations,
+        launch.limits(),
+        chrono::Utc::now(),
+        &on_progress,
+    );
     let judged = tokio::select! {
         outcome = wait => outcome?.deployment,
         () = app.interruption().raised() => return Err(app.interrupted().into()),
@@ -139,6 +179,9 @@ async fn judge(launch: &Launch<'_>, project: &Project, started: &[String]) -> Re
     if problems.is_empty() {
         return Ok(());
     }
-    let message = format!("the data is back, but not everything that uses it is healthy:\n{}", problems.join("\n"));
+    let message = format!(
+        "the data is back, but not everything that uses it is healthy:\n{}",
+        problems.join("\n")
+    );
     Err(Error::new(Kind::Docker, message).with_hint("`dkv logs --db` shows more").into())
 }

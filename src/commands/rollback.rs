@@ -27,7 +27,9 @@ pub async fn rollback(app: &App, names: &[ServiceName], yes: bool, dry_run: bool
     for service in &selected {
         match plan::rollback(service, &app.stamp()) {
             Some(step) => steps.push(step),
-            None => unchanged.push(ServiceChange::skipped(service, "no earlier release".to_owned())),
+            None => {
+                unchanged.push(ServiceChange::skipped(service, "no earlier release".to_owned()))
+            }
         }
     }
     if steps.is_empty() {
@@ -38,7 +40,10 @@ pub async fn rollback(app: &App, names: &[ServiceName], yes: bool, dry_run: bool
             _ => "no service has an earlier release to roll back to".to_owned(),
         };
         return Err(error::state(message)
-            .with_hint("`dkv version-history` shows what is remembered; `dkv version-pull SERVICE TAG` takes any version")
+            .with_hint(
+                "`dkv version-history` shows what is remembered; `dkv version-pull SERVICE \
+                TAG` takes any version",
+            )
             .into());
     }
     go(app, &deployment, steps, unchanged, Options { yes, dry_run }).await
@@ -49,7 +54,13 @@ pub async fn rollback(app: &App, names: &[ServiceName], yes: bool, dry_run: bool
 /// # Errors
 ///
 /// As for [`rollback`]; also if neither history nor registry has the target.
-pub async fn rollback_to(app: &App, name: &ServiceName, target: &str, yes: bool, dry_run: bool) -> Result<Exit> {
+pub async fn rollback_to(
+    app: &App,
+    name: &ServiceName,
+    target: &str,
+    yes: bool,
+    dry_run: bool,
+) -> Result<Exit> {
     let deployment = app.require_manifest()?;
     let service = app.find(&deployment, name)?;
     let options = Options { yes, dry_run };
@@ -59,7 +70,9 @@ pub async fn rollback_to(app: &App, name: &ServiceName, target: &str, yes: bool,
             if !step.is_change() {
                 let change = ServiceChange::of(&step);
                 let report = Changes { dry_run, services: vec![change], ..Changes::default() };
-                app.show(&report, |_| app.ui.data(format!("{} is at {target} already; nothing to do", service.name)))?;
+                app.show(&report, |_| {
+                    app.ui.data(format!("{} is at {target} already; nothing to do", service.name))
+                })?;
                 return Ok(Exit::Done);
             }
             return go(app, &deployment, vec![step], Vec::new(), options).await;
@@ -74,11 +87,15 @@ pub async fn rollback_to(app: &App, name: &ServiceName, target: &str, yes: bool,
         Target::Digest(digest) => (service.track_name().parse()?, ManifestName::Digest(digest)),
     };
     if let Some(found) = running(app.docker().await?, service, target).await? {
-        app.ui.status(format!("{target} is not in the history of {}, but a container here was made from it", service.name));
+        app.ui.status(format!(
+            "{target} is not in the history of {}, but a container here was made from it",
+            service.name
+        ));
         let step = plan::advance(service, found, &Intent::Version, &app.stamp());
         return go(app, &deployment, vec![step], Vec::new(), options).await;
     }
-    app.ui.status(format!("{target} is not in the history of {}; asking the registry", service.name));
+    app.ui
+        .status(format!("{target} is not in the history of {}; asking the registry", service.name));
     let platform = app.docker().await?.platform().await?.clone();
     let lookup = app.lookup(&deployment, Some(platform));
     lookup.expect(&[service]).await;
@@ -92,21 +109,32 @@ pub async fn rollback_to(app: &App, name: &ServiceName, target: &str, yes: bool,
     go(app, &deployment, vec![step], Vec::new(), options).await
 }
 
-/// The release that `target` (a tag or a digest) names, if a container was made from it under its name. What
-/// runs may have left the history before its time, after a rollback and an advance without a restart.
+/// The release that `target` (a tag or a digest) names, if a container was made from it under its
+/// name. What runs may have left the history before its time, after a rollback and an advance
+/// without a restart.
 async fn running(docker: &Docker, service: &Service, target: &str) -> Result<Option<Found>> {
     let Some(repository) = &service.image else { return Ok(None) };
     let hex = target.strip_prefix("sha256:").unwrap_or(target);
     let is_digest = hex.len() >= 12 && hex.bytes().all(|b| b.is_ascii_hexdigit());
     for container in docker.containers(&ContainerFilter::default()).await? {
-        let Ok(Reference { repository: runs, tag: Some(tag), digest: Some(digest) }) = container.image.parse() else { continue };
+        let Ok(Reference { repository: runs, tag: Some(tag), digest: Some(digest) }) =
+            container.image.parse()
+        else {
+            continue;
+        };
         let is_meant = tag.as_str() == target || (is_digest && digest.hex().starts_with(hex));
         // A moving tag says nothing about which bytes are wanted.
         if runs != *repository || !is_meant || service.is_moving(&tag) {
             continue;
         }
         if docker.image(&repository.with_digest(&digest)).await?.is_some() {
-            let found = Found { asked: tag, version: None, digest: Some(digest), platform_digest: None, image_id: None };
+            let found = Found {
+                asked: tag,
+                version: None,
+                digest: Some(digest),
+                platform_digest: None,
+                image_id: None,
+            };
             return Ok(Some(found));
         }
     }
@@ -146,22 +174,33 @@ async fn go(
     }
     let mut steps = steps;
     let fetcher = app.fetcher().await?;
-    let wanted: Vec<Wanted> = steps.iter().filter_map(|step| wanted(&step.after, &deployment.hash)).collect();
-    for wanted in
-        wanted.iter().filter(|wanted| matches!(wanted.target, crate::docker::PullTarget::Tag(_)) && wanted.image_id.is_none())
-    {
+    let wanted: Vec<Wanted> =
+        steps.iter().filter_map(|step| wanted(&step.after, &deployment.hash)).collect();
+    for wanted in wanted.iter().filter(|wanted| {
+        matches!(wanted.target, crate::docker::PullTarget::Tag(_)) && wanted.image_id.is_none()
+    }) {
         let tag = wanted.tag.as_ref().map(ToString::to_string).unwrap_or_default();
-        app.ui.warn(format!("{}: no digest was recorded for {tag}; taking what the tag names today", wanted.name));
+        app.ui.warn(format!(
+            "{}: no digest was recorded for {tag}; taking what the tag names today",
+            wanted.name
+        ));
     }
     let platform = fetcher.docker.platform().await?.clone();
     let mut failures = Vec::new();
-    for ((wanted, arrived), step) in wanted.iter().zip(fetcher.fetch(&wanted).await).zip(&mut steps) {
-        match arrived.and_then(|arrived| super::pull::check_platform(step, &arrived.image, &platform).map(|()| arrived)) {
+    for ((wanted, arrived), step) in wanted.iter().zip(fetcher.fetch(&wanted).await).zip(&mut steps)
+    {
+        match arrived.and_then(|arrived| {
+            super::pull::check_platform(step, &arrived.image, &platform).map(|()| arrived)
+        }) {
             Ok(arrived) => super::pull::learn(&mut step.after, &arrived.image),
             Err(error) => failures.push(error.context(format!("service `{}`", wanted.name))),
         }
     }
-    super::pull::fail_together(failures, steps.len(), "nothing was changed: no service was rolled back")?;
+    super::pull::fail_together(
+        failures,
+        steps.len(),
+        "nothing was changed: no service was rolled back",
+    )?;
     report.files = app.commit(deployment, &steps)?;
     super::pull::forget_evicted(app, deployment, &steps).await;
     let unchanged = report.services.split_off(steps.len());
@@ -181,7 +220,10 @@ async fn go(
             && step.after.source == Source::Registry
         {
             let (name, tag) = (&step.after.name, &current.tag);
-            app.ui.note(format!("`dkv pull-latest` follows the tag again; `dkv version-set {name} {tag} --hold` stays here"));
+            app.ui.note(format!(
+                "`dkv pull-latest` follows the tag again; `dkv version-set {name} \
+                {tag} --hold` stays here"
+            ));
         }
     })?;
     Ok(Exit::Done)
@@ -195,12 +237,23 @@ fn wanted(service: &Service, hash: &str) -> Option<Wanted> {
 
 /// A line a service: from what to what, and why not.
 fn show_moves(report: &Changes, line: impl Fn(String)) {
-    let release = |view: &Option<ReleaseView>| view.as_ref().map_or_else(|| "nothing".to_owned(), ReleaseView::short);
+    let release = |view: &Option<ReleaseView>| {
+        view.as_ref().map_or_else(|| "nothing".to_owned(), ReleaseView::short)
+    };
     for change in &report.services {
-        let notes = if change.notes.is_empty() { String::new() } else { format!(" ({})", change.notes.join("; ")) };
+        let notes = if change.notes.is_empty() {
+            String::new()
+        } else {
+            format!(" ({})", change.notes.join("; "))
+        };
         match change.outcome {
             Outcome::Skipped => line(format!("{}: unchanged{notes}", change.name)),
-            _ => line(format!("{}: {} → {}{notes}", change.name, release(&change.from), release(&change.to))),
+            _ => line(format!(
+                "{}: {} → {}{notes}",
+                change.name,
+                release(&change.from),
+                release(&change.to)
+            )),
         }
     }
 }

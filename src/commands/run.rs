@@ -10,7 +10,9 @@ use chrono::{DateTime, SecondsFormat, Utc};
 use super::{App, Exit, generate_env, logs, survey};
 use crate::compose::{self, Action, Compose, Project, Set};
 use crate::deployment::{self, Deployment};
-use crate::docker::{ContainerDetail, ContainerFilter, ContainerState, HealthStatus, Image, PullTarget};
+use crate::docker::{
+    ContainerDetail, ContainerFilter, ContainerState, HealthStatus, Image, PullTarget,
+};
 use crate::error::{self, Error, Kind};
 use crate::health::{self, Expectations, Judged, Limits};
 use crate::images::Wanted;
@@ -46,8 +48,8 @@ pub(super) struct Launch<'a> {
 ///
 /// # Errors
 ///
-/// Compose or the daemon fails, or a container that should run does not (exit 6); an image can be had
-/// nowhere (exit 5); another dkv is at it (exit 4).
+/// Compose or the daemon fails, or a container that should run does not (exit 6); an image can be
+/// had nowhere (exit 5); another dkv is at it (exit 4).
 pub async fn up(app: &App, options: StartOptions) -> Result<Exit> {
     let _lock = lock(app, options)?;
     let launch = Launch::prepare(app, options).await?;
@@ -69,7 +71,9 @@ pub async fn updb(app: &App, options: StartOptions) -> Result<Exit> {
     let launch = Launch::prepare(app, options).await?;
     let mut report = Started { dry_run: options.dry_run, ..Started::default() };
     if !launch.has_databases() {
-        app.show(&report, |_| app.ui.status("This deployment has no database files; nothing to start"))?;
+        app.show(&report, |_| {
+            app.ui.status("This deployment has no database files; nothing to start")
+        })?;
         return Ok(Exit::Done);
     }
     let project = launch.config(Set::Databases).await?;
@@ -88,7 +92,8 @@ pub async fn down(app: &App, dry_run: bool) -> Result<Exit> {
     let _lock = lock(app, options)?;
     let launch = Launch::prepare_to_stop(app, options)?;
     let mut report = Started { dry_run, ..Started::default() };
-    // Without a project there is nothing to keep; what is wrong with the files `down` itself will say.
+    // Without a project there is nothing to keep; what is wrong with the files `down` itself will
+    // say.
     let project = if dry_run { None } else { launch.config(Set::All).await.ok() };
     launch.stop(project.as_ref(), &mut report).await?;
     app.show(&report, |_| {
@@ -145,8 +150,8 @@ impl<'a> Launch<'a> {
         Ok(launch)
     }
 
-    /// Reads what is there, and brings `versions.env` to what the manifest says. Stopping asks nobody
-    /// for a passphrase.
+    /// Reads what is there, and brings `versions.env` to what the manifest says. Stopping asks
+    /// nobody for a passphrase.
     fn prepare_to_stop(app: &'a App, options: StartOptions) -> Result<Self> {
         let launch = Self::assemble(app, options)?;
         if let Some(deployment) = launch.deployment.as_ref().filter(|_| !options.dry_run) {
@@ -174,11 +179,17 @@ impl<'a> Launch<'a> {
         let hash = self.deployment.as_ref().map_or("", |deployment| deployment.hash.as_str());
         for service in &project.services {
             let one = match tracked.get(&service.name) {
-                Some(tracked) => tracked.current().and_then(|current| Wanted::release(tracked, current, hash)),
+                Some(tracked) => {
+                    tracked.current().and_then(|current| Wanted::release(tracked, current, hash))
+                }
                 None if service.has_build => None,
-                None => service.image.as_deref().and_then(|image| Wanted::named(&service.name, image)),
+                None => {
+                    service.image.as_deref().and_then(|image| Wanted::named(&service.name, image))
+                }
             };
-            wanted.extend(one.filter(|one| !wanted.iter().any(|other| other.reference() == one.reference())));
+            wanted.extend(
+                one.filter(|one| !wanted.iter().any(|other| other.reference() == one.reference())),
+            );
         }
         if dry_run {
             return Ok(());
@@ -190,14 +201,19 @@ impl<'a> Launch<'a> {
                 Ok(arrived) => self.give_tag(wanted, &arrived.image).await,
                 Err(error) => Err(error),
             };
-            failures.extend(named.err().map(|error| error.context(format!("service `{}`", wanted.name))));
+            failures.extend(
+                named.err().map(|error| error.context(format!("service `{}`", wanted.name))),
+            );
         }
         super::pull::fail_together(failures, wanted.len(), "nothing was stopped or started")
     }
 
     /// Makes the recorded tag name the recorded bytes here, where that is all that Compose is told.
     async fn give_tag(&self, wanted: &Wanted, image: &Image) -> Result<()> {
-        let by_tag = self.deployment.as_ref().is_some_and(|deployment| deployment.manifest.env.pin == Pin::Tag);
+        let by_tag = self
+            .deployment
+            .as_ref()
+            .is_some_and(|deployment| deployment.manifest.env.pin == Pin::Tag);
         match (&wanted.target, &wanted.tag) {
             (PullTarget::Digest(_), Some(tag)) if by_tag && wanted.keep.is_some() => {
                 self.app.docker().await?.tag(image.id.as_str(), &wanted.repository, tag).await
@@ -207,7 +223,10 @@ impl<'a> Launch<'a> {
     }
 
     pub(super) fn tracked<'s>(&'s self, project: &Project) -> BTreeMap<String, &'s Service> {
-        self.deployment.as_ref().map(|deployment| observe::tracked(&deployment.manifest, project)).unwrap_or_default()
+        self.deployment
+            .as_ref()
+            .map(|deployment| observe::tracked(&deployment.manifest, project))
+            .unwrap_or_default()
     }
 
     pub(super) async fn config(&self, set: Set) -> Result<Project> {
@@ -237,9 +256,13 @@ impl<'a> Launch<'a> {
         stopped
     }
 
-    /// Archives what those containers have said that are about to be removed or replaced, and listens to
-    /// their last words.
-    pub(super) async fn keep_logs(&self, project: &Project, goes: impl Fn(&str) -> bool) -> logs::Kept {
+    /// Archives what those containers have said that are about to be removed or replaced, and
+    /// listens to their last words.
+    pub(super) async fn keep_logs(
+        &self,
+        project: &Project,
+        goes: impl Fn(&str) -> bool,
+    ) -> logs::Kept {
         let databases = survey::databases(self.compose.files());
         logs::keep(self.app, self.deployment.as_ref(), &project.name, &databases, goes).await
     }
@@ -258,19 +281,27 @@ impl<'a> Launch<'a> {
             return Ok(());
         }
         let databases = self.config(Set::Databases).await?;
-        let containers = self.app.docker().await?.containers(&ContainerFilter::project(&project.name)).await?;
-        let runs =
-            |name: &str| containers.iter().any(|one| one.labels.service() == Some(name) && one.state == ContainerState::Running);
+        let containers =
+            self.app.docker().await?.containers(&ContainerFilter::project(&project.name)).await?;
+        let runs = |name: &str| {
+            containers.iter().any(|one| {
+                one.labels.service() == Some(name) && one.state == ContainerState::Running
+            })
+        };
         let wanted = databases.services.iter().filter(|service| service.is_wanted());
-        let stopped: Vec<&str> = wanted.map(|service| service.name.as_str()).filter(|name| !runs(name)).collect();
+        let stopped: Vec<&str> =
+            wanted.map(|service| service.name.as_str()).filter(|name| !runs(name)).collect();
         if stopped.is_empty() {
             return Ok(());
         }
-        self.app.ui.status(format!("Starting the databases first: {} not running", stopped.join(", ")));
+        self.app
+            .ui
+            .status(format!("Starting the databases first: {} not running", stopped.join(", ")));
         self.start(Set::Databases, &databases, report).await
     }
 
-    /// Starts the services of `set`, waits for their health, and adds a line for each to the report.
+    /// Starts the services of `set`, waits for their health, and adds a line for each to the
+    /// report.
     async fn start(&self, set: Set, project: &Project, report: &mut Started) -> Result<()> {
         report.steps.push(if set == Set::Databases { "updb" } else { "up" }.to_owned());
         if self.options.dry_run {
@@ -278,7 +309,9 @@ impl<'a> Launch<'a> {
         }
         // Which containers Compose will replace only Compose knows.
         let databases = survey::databases(self.compose.files());
-        let kept = self.keep_logs(project, |service| databases.contains(service) == (set == Set::Databases)).await;
+        let kept = self
+            .keep_logs(project, |service| databases.contains(service) == (set == Set::Databases))
+            .await;
         let action = Action::Up { services: Vec::new(), no_deps: false };
         self.app.touch_containers();
         let started = self.compose.run(set, &action, &self.environment).await;
@@ -291,8 +324,11 @@ impl<'a> Launch<'a> {
         let health = self.health(project, started.is_err()).await?;
         // Without the list, the record and the containers' own words still say most.
         let images = LocalImages::list(self.app.docker().await?).await.unwrap_or_default();
-        let lines: Vec<ContainerLine> = health.containers.iter().map(|judged| self.line(project, judged, &images)).collect();
-        report.containers.retain(|line| !lines.iter().any(|other| other.compose_service == line.compose_service));
+        let lines: Vec<ContainerLine> =
+            health.containers.iter().map(|judged| self.line(project, judged, &images)).collect();
+        report.containers.retain(|line| {
+            !lines.iter().any(|other| other.compose_service == line.compose_service)
+        });
         report.containers.extend(lines);
         let problems: Vec<String> = health.failures().flat_map(health::explain).collect();
         if started.is_ok() && problems.is_empty() {
@@ -309,7 +345,11 @@ impl<'a> Launch<'a> {
             message.push_str(line);
         }
         if let Err(error) = started {
-            message = if message.is_empty() { format!("{error:#}") } else { format!("{message}\n{error:#}") };
+            message = if message.is_empty() {
+                format!("{error:#}")
+            } else {
+                format!("{message}\n{error:#}")
+            };
         }
         let hint = "`dkv logs` shows more; `dkv rollback SERVICE` takes a service back a version";
         let error = anyhow::Error::from(Error::new(Kind::Docker, message).with_hint(hint));
@@ -329,7 +369,8 @@ impl<'a> Launch<'a> {
         }
         let live = self.app.ui.live();
         let on_progress = |deployment: &health::Deployment| live.show(&waiting_table(deployment));
-        let outcome = health::wait(docker, &project.name, &expectations, limits, now, &on_progress).await?;
+        let outcome =
+            health::wait(docker, &project.name, &expectations, limits, now, &on_progress).await?;
         Ok(outcome.deployment)
     }
 
@@ -358,35 +399,46 @@ impl<'a> Launch<'a> {
 }
 
 /// What the table and `--json` say of one container.
-pub(super) fn container_line(service: Option<&Service>, judged: &Judged, images: &LocalImages) -> ContainerLine {
+pub(super) fn container_line(
+    service: Option<&Service>,
+    judged: &Judged,
+    images: &LocalImages,
+) -> ContainerLine {
     let container = judged.container.as_ref();
     let runs = container.and_then(|container| container.image_id.clone());
     // The record's release that has the bytes that run.
-    let release = service.zip(runs.as_ref()).and_then(|(service, runs)| images.release(service, runs));
+    let release =
+        service.zip(runs.as_ref()).and_then(|(service, runs)| images.release(service, runs));
     let named: Option<Reference> = container.and_then(|container| container.image.parse().ok());
     let is_good = judged.verdict.is_good();
     ContainerLine {
         compose_service: judged.service.clone(),
         service: service.map(|service| service.name.to_string()),
         container: container.map(|container| container.name.clone()),
-        tag: release
-            .map(|release| release.tag.to_string())
-            .or_else(|| named.as_ref().and_then(|named| named.tag.as_ref()).map(ToString::to_string)),
+        tag: release.map(|release| release.tag.to_string()).or_else(|| {
+            named.as_ref().and_then(|named| named.tag.as_ref()).map(ToString::to_string)
+        }),
         digest: release
             .and_then(|release| release.digest.clone())
             .or_else(|| named.as_ref().and_then(|named| named.digest.clone()))
             .or_else(|| images.digest(&named.as_ref()?.repository, runs.as_ref()?))
             .map(|digest| digest.to_string()),
         image_id: runs.as_ref().map(ToString::to_string),
-        state: container.map_or_else(|| "missing".to_owned(), |container| container.state.to_string()),
-        health: container.and_then(|container| container.health.as_ref()).map(|health| health_word(health.status)),
+        state: container
+            .map_or_else(|| "missing".to_owned(), |container| container.state.to_string()),
+        health: container
+            .and_then(|container| container.health.as_ref())
+            .map(|health| health_word(health.status)),
         verdict: judged.verdict.word(),
         details: health::describe(&judged.verdict),
         started_at: container.and_then(|container| container.started_at).map(to_seconds),
         since: container.and_then(since).map(to_seconds),
-        exit_code: container.filter(|container| has_exited(container.state)).map(|container| container.exit_code),
+        exit_code: container
+            .filter(|container| has_exited(container.state))
+            .map(|container| container.exit_code),
         restarts: container.map_or(0, |container| container.restart_count),
-        as_recorded: service.and_then(|service| Some(runs? == images.id(service, service.current()?)?)),
+        as_recorded: service
+            .and_then(|service| Some(runs? == images.id(service, service.current()?)?)),
         problem: if is_good { Vec::new() } else { health::explain(judged) },
     }
 }
@@ -425,27 +477,35 @@ pub(super) fn waiting_table(deployment: &health::Deployment) -> Table {
             "pending" => Style::Yellow,
             _ => Style::Green,
         };
-        table.row([Cell::new(&judged.service, Style::Bold), Cell::new(health::describe(&judged.verdict), style)]);
+        table.row([
+            Cell::new(&judged.service, Style::Bold),
+            Cell::new(health::describe(&judged.verdict), style),
+        ]);
     }
     table
 }
 
 /// The last word of a start: a line for each container.
 fn finish(app: &App, report: &Started) -> Result<Exit> {
-    app.show(report, |report| if report.dry_run { show_steps(app, report) } else { show_containers(app, report) })?;
+    app.show(report, |report| {
+        if report.dry_run { show_steps(app, report) } else { show_containers(app, report) }
+    })?;
     warn_of_others(app, report);
     Ok(Exit::Done)
 }
 
-/// Compose files that give a service an image of their own make Compose run that, whatever is recorded.
+/// Compose files that give a service an image of their own make Compose run that, whatever is
+/// recorded.
 fn warn_of_others(app: &App, report: &Started) {
     let others = report.containers.iter().filter(|line| line.as_recorded == Some(false));
     let names: Vec<&str> = others.map(|line| line.compose_service.as_str()).collect();
     if !names.is_empty() {
         app.ui.warn(format!("not what the manifest records: {}", names.join(", ")));
         app.ui.hint(
-            "the Compose files give them an image that does not follow versions.env: `dkv pin` writes the recorded one into the \
-             files, `dkv migrate-versions --write` makes them follow; `dkv verify` shows both sides",
+            "the Compose files give them an image that does not follow versions.env: `dkv pin` \
+                writes the recorded one into the \
+             files, `dkv migrate-versions --write` makes them follow; `dkv verify` shows both \
+             sides",
         );
     }
 }
@@ -483,7 +543,11 @@ fn refresh_env(app: &App, deployment: &Deployment) -> Result<()> {
         return Ok(());
     }
     if state.is_wrong() {
-        app.ui.status(format!("{} was {}; writing it from the manifest", path.display(), generate_env::describe(state.word())));
+        app.ui.status(format!(
+            "{} was {}; writing it from the manifest",
+            path.display(),
+            generate_env::describe(state.word())
+        ));
     }
     app.refresh_env().map(drop)
 }
@@ -502,11 +566,16 @@ pub(super) async fn runs_already(app: &App, deployment: &Deployment, steps: &[St
             let mut mine = containers
                 .iter()
                 .filter(|container| {
-                    let repository = container.labels.service().and_then(|name| observe::repository(&project, name));
+                    let repository = container
+                        .labels
+                        .service()
+                        .and_then(|name| observe::repository(&project, name));
                     repository.is_some() && repository == step.after.image
                 })
                 .peekable();
-            mine.peek().is_some() && mine.all(|container| recorded.is_some() && container.image_id.as_ref() == recorded)
+            mine.peek().is_some()
+                && mine
+                    .all(|container| recorded.is_some() && container.image_id.as_ref() == recorded)
         };
         anyhow::Ok(steps.iter().all(runs))
     };

@@ -13,7 +13,10 @@ use super::{App, Exit, updates, version};
 use crate::docker::Docker;
 use crate::health::{self, Expectations, Limits};
 use crate::observe::LocalImages;
-use crate::report::{self, ContainerLine, Health, Info, ReleaseView, Status, StatusLine, UpdateState, Updates, Versions};
+use crate::report::{
+    self, ContainerLine, Health, Info, ReleaseView, Status, StatusLine, UpdateState, Updates,
+    Versions,
+};
 use crate::ui::{Cell, Style, Table, format};
 
 /// What is said in the place of recorded versions.
@@ -24,11 +27,13 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(2);
 /// How often it is looked at when very much happens.
 const SHORTEST_PAUSE: Duration = Duration::from_millis(250);
 
-/// `dkv status`. Problems do not change the exit code: `dkv verify` and `dkv up` have codes to tell.
+/// `dkv status`. Problems do not change the exit code: `dkv verify` and `dkv up` have codes to
+/// tell.
 ///
 /// # Errors
 ///
-/// The daemon does not answer (exit 6); the manifest is not valid, or there is no deployment (exit 3).
+/// The daemon does not answer (exit 6); the manifest is not valid, or there is no deployment (exit
+/// 3).
 pub async fn status(app: &App, watch: bool) -> Result<Exit> {
     let survey = Survey::of(app).await?;
     if watch {
@@ -47,7 +52,8 @@ pub async fn status(app: &App, watch: bool) -> Result<Exit> {
 pub async fn info(app: &App) -> Result<Exit> {
     let survey = Survey::of(app).await?;
     let status = look(app.docker().await?, &survey, Utc::now()).await?;
-    let services = survey.deployment.as_ref().map(|deployment| report::all_services(&deployment.manifest));
+    let services =
+        survey.deployment.as_ref().map(|deployment| report::all_services(&deployment.manifest));
     let info = Info { status, versions: Versions::of(&services.unwrap_or_default()) };
     app.show(&info, |info| {
         show(app, &info.status);
@@ -70,7 +76,9 @@ pub async fn health(app: &App) -> Result<Exit> {
     let survey = Survey::of(app).await?;
     let looked_up = async {
         match &survey.deployment {
-            Some(deployment) => updates::look_up(app, deployment, &report::all_services(&deployment.manifest)).await,
+            Some(deployment) => {
+                updates::look_up(app, deployment, &report::all_services(&deployment.manifest)).await
+            }
             None => Updates { services: Vec::new() },
         }
     };
@@ -98,7 +106,8 @@ pub(super) async fn look(docker: &Docker, survey: &Survey, now: DateTime<Utc>) -
         true => Expectations::of(&survey.project),
         false => Expectations::from_containers(&docker.container_details(&survey.filter()).await?),
     };
-    let health = health::snapshot(docker, &survey.project.name, &expectations, Limits::default(), now);
+    let health =
+        health::snapshot(docker, &survey.project.name, &expectations, Limits::default(), now);
     let (health, images) = tokio::try_join!(health, LocalImages::list(docker))?;
     let tracked = survey.tracked();
     let line = |judged: &health::Judged| {
@@ -112,14 +121,24 @@ pub(super) async fn look(docker: &Docker, survey: &Survey, now: DateTime<Utc>) -
     };
     let mut containers: Vec<StatusLine> = health.containers.iter().map(line).collect();
     // Health has put its problems first; what runs another version than it should comes after them.
-    containers.sort_by_key(|line| (line.container.problem.is_empty(), line.container.as_recorded != Some(false)));
-    Ok(Status { project: survey.project.name.clone(), healthy: health.is_good(), complete: survey.is_complete, containers })
+    containers.sort_by_key(|line| {
+        (line.container.problem.is_empty(), line.container.as_recorded != Some(false))
+    });
+    Ok(Status {
+        project: survey.project.name.clone(),
+        healthy: health.is_good(),
+        complete: survey.is_complete,
+        containers,
+    })
 }
 
 /// The problems with their causes, then all containers.
 pub(super) fn show(app: &App, status: &Status) {
     if status.containers.is_empty() {
-        app.ui.note(format!("the project {} has no containers; `dkv start` starts it", status.project));
+        app.ui.note(format!(
+            "the project {} has no containers; `dkv start` starts it",
+            status.project
+        ));
         return;
     }
     let is_missing = |line: &&StatusLine| line.container.container.is_none();
@@ -146,14 +165,20 @@ pub(super) fn show(app: &App, status: &Status) {
 
 /// A line for each container. Problems are described in their lines if `has_problems`.
 fn table(status: &Status, now: DateTime<Utc>, has_problems: bool) -> Table {
-    let mut table = Table::new(&["SERVICE", "STATE", "HEALTH", "SINCE", "RESTARTS", "VERSION", "DIGEST", "NOTE"]);
+    let mut table = Table::new(&[
+        "SERVICE", "STATE", "HEALTH", "SINCE", "RESTARTS", "VERSION", "DIGEST", "NOTE",
+    ]);
     for line in &status.containers {
         let container = &line.container;
         let state = match container.exit_code {
             Some(code) => format!("{} ({code})", container.state),
             None => container.state.clone(),
         };
-        let since = container.since.as_deref().and_then(|time| time.parse().ok()).map(|since| format::age(since, now));
+        let since = container
+            .since
+            .as_deref()
+            .and_then(|time| time.parse().ok())
+            .map(|since| format::age(since, now));
         table.row([
             Cell::new(name(status, container), Style::Bold),
             Cell::new(state, style(container)),
@@ -170,7 +195,10 @@ fn table(status: &Status, now: DateTime<Utc>, has_problems: bool) -> Table {
 
 /// The service, or the container where the service has several.
 fn name<'a>(status: &Status, container: &'a ContainerLine) -> &'a str {
-    let others = status.containers.iter().filter(|line| line.container.compose_service == container.compose_service);
+    let others = status
+        .containers
+        .iter()
+        .filter(|line| line.container.compose_service == container.compose_service);
     match &container.container {
         Some(name) if others.count() > 1 => name,
         _ => &container.compose_service,
@@ -199,14 +227,16 @@ fn notes(line: &StatusLine, has_problems: bool) -> String {
             let recorded = line.recorded.as_ref().map(ReleaseView::short).unwrap_or_default();
             notes.push(format!("the manifest says {recorded}"));
         }
-        (true, None) if line.container.container.is_some() => notes.push("nothing recorded to compare with".to_owned()),
+        (true, None) if line.container.container.is_some() => {
+            notes.push("nothing recorded to compare with".to_owned())
+        }
         (true, _) => {}
     }
     notes.join(", ")
 }
 
-/// Shows the deployment again whenever something happens, until Ctrl-C: on a terminal in place, else
-/// a line for what changed, or a document with `--json`.
+/// Shows the deployment again whenever something happens, until Ctrl-C: on a terminal in place,
+/// else a line for what changed, or a document with `--json`.
 async fn watch(app: &App, survey: &Survey) -> Result<Exit> {
     let docker = app.docker().await?;
     let terminals = app.ui.terminals();
@@ -217,12 +247,15 @@ async fn watch(app: &App, survey: &Survey) -> Result<Exit> {
         let mut events = pin!(docker.events(&survey.filter(), Some(Utc::now())));
         let now = Utc::now();
         let status = look(docker, survey, now).await?;
-        let lines: Vec<String> = status.containers.iter().map(|line| summary(&status, line)).collect();
+        let lines: Vec<String> =
+            status.containers.iter().map(|line| summary(&status, line)).collect();
         let is_new = told != lines;
         match &live {
             Some(live) => live.show(&table(&status, now, true)),
             None if !is_new => {}
-            None if app.settings.json => app.ui.json_line(&report::Document::new(&app.command, &status))?,
+            None if app.settings.json => {
+                app.ui.json_line(&report::Document::new(&app.command, &status))?
+            }
             None => {
                 let time = now.with_timezone(&chrono::Local).format("%H:%M:%S");
                 for line in lines.iter().filter(|line| !told.contains(line)) {

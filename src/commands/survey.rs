@@ -83,7 +83,10 @@ impl Survey {
                 if project.services.is_empty() && files.all(Generation::V2).is_empty() {
                     return Err(error);
                 }
-                app.ui.warn(format!("showing what containers say about themselves, because Compose cannot be asked: {error:#}"));
+                app.ui.warn(format!(
+                    "showing what containers say about themselves, because \
+                    Compose cannot be asked: {error:#}"
+                ));
                 (project, false)
             }
         };
@@ -92,7 +95,10 @@ impl Survey {
 
     /// The manifest service of each Compose service.
     pub(super) fn tracked(&self) -> BTreeMap<String, &Service> {
-        self.deployment.as_ref().map(|deployment| observe::tracked(&deployment.manifest, &self.project)).unwrap_or_default()
+        self.deployment
+            .as_ref()
+            .map(|deployment| observe::tracked(&deployment.manifest, &self.project))
+            .unwrap_or_default()
     }
 
     /// The services that the files describe, whether Compose would start them or not.
@@ -120,27 +126,40 @@ fn service_names(files: &Files, some: &[PathBuf]) -> BTreeSet<String> {
 
 /// The project as the labels of its containers have it.
 async fn from_labels(docker: &Docker, directory: &Path, files: &Files) -> Result<Project> {
-    let all = docker.containers(&ContainerFilter { labels: vec![PROJECT_LABEL.to_owned()] }).await?;
-    let paths: Vec<PathBuf> =
-        files.all(Generation::V2).iter().filter_map(|file| directory.join(file).canonicalize().ok()).collect();
+    let all =
+        docker.containers(&ContainerFilter { labels: vec![PROJECT_LABEL.to_owned()] }).await?;
+    let paths: Vec<PathBuf> = files
+        .all(Generation::V2)
+        .iter()
+        .filter_map(|file| directory.join(file).canonicalize().ok())
+        .collect();
     let directory = directory.canonicalize().unwrap_or_else(|_| directory.to_owned());
     let is_here = |container: &&Container| {
         let Some(home) = container.labels.working_dir().map(Path::new) else { return false };
-        let is_ours = |file: &str| home.join(file).canonicalize().is_ok_and(|file| paths.contains(&file));
-        container.labels.config_files().into_iter().any(is_ours) || home.canonicalize().is_ok_and(|home| home == directory)
+        let is_ours =
+            |file: &str| home.join(file).canonicalize().is_ok_and(|file| paths.contains(&file));
+        container.labels.config_files().into_iter().any(is_ours)
+            || home.canonicalize().is_ok_and(|home| home == directory)
     };
     let here = || all.iter().filter(is_here).filter_map(|container| container.labels.project());
     // The same files may have been started under several names: then Compose's own choice decides.
     let default = files.project_name_v1();
     let name = match files.project_name_variable() {
         Some(_) => default,
-        None => here().find(|name| *name == default).or(here().next()).map_or(default, str::to_owned),
+        None => {
+            here().find(|name| *name == default).or(here().next()).map_or(default, str::to_owned)
+        }
     };
     let images: BTreeMap<String, String> = all
         .iter()
         .filter(|container| container.labels.project() == Some(name.as_str()))
-        .filter_map(|container| Some((container.labels.service()?.to_owned(), container.image.clone())))
+        .filter_map(|container| {
+            Some((container.labels.service()?.to_owned(), container.image.clone()))
+        })
         .collect();
-    let services = images.into_iter().map(|(service, image)| ServiceConfig::named(service, Some(image))).collect();
+    let services = images
+        .into_iter()
+        .map(|(service, image)| ServiceConfig::named(service, Some(image)))
+        .collect();
     Ok(Project { name, services, volumes: Default::default() })
 }

@@ -64,9 +64,13 @@ impl App {
 
 fn parse(bytes: &[u8]) -> Result<Journal> {
     Journal::parse(bytes).map_err(|error| {
-        let message = "the journal of an unfinished update-safe, .version-backups/update-journal.json, cannot be read";
+        let message = "the journal of an unfinished update-safe, \
+            .version-backups/update-journal.json, cannot be read";
         error::state(format!("{message}: {error:#}"))
-            .with_hint("use the dkv that wrote it; or look what runs (`docker ps`), remove the file, and run `dkv restart`")
+            .with_hint(
+                "use the dkv that wrote it; or look what runs (`docker ps`), remove the \
+                file, and run `dkv restart`",
+            )
             .into()
     })
 }
@@ -75,11 +79,13 @@ fn parse(bytes: &[u8]) -> Result<Journal> {
 fn describe(journal: &Journal) -> String {
     match journal.state {
         State::RestoreFailed => format!(
-            "the update-safe of {} failed, and so did its restore; `dkv update-safe --abort` tries to restore again",
+            "the update-safe of {} failed, and so did its restore; `dkv update-safe --abort` \
+                tries to restore again",
             journal.started_at
         ),
         state => format!(
-            "an update-safe of {} was interrupted ({}); finish it with `dkv update-safe --resume` or undo it with \
+            "an update-safe of {} was interrupted ({}); finish it with `dkv update-safe --resume` \
+                or undo it with \
              `dkv update-safe --abort`",
             journal.started_at,
             state.leaves()
@@ -89,6 +95,14 @@ fn describe(journal: &Journal) -> String {
 
 /// The refusal of a command that would change something.
 pub(super) fn unfinished(journal: &Journal) -> Error {
-    error::state(format!("an update-safe of {} was interrupted: {}", journal.started_at, journal.state.leaves()))
-        .with_hint("`dkv update-safe --resume` finishes it, `dkv update-safe --abort` restores what ran before")
+    error::state(format!(
+        "an update-safe of {} was interrupted: \
+        {}",
+        journal.started_at,
+        journal.state.leaves()
+    ))
+    .with_hint(
+        "`dkv update-safe --resume` finishes it, `dkv update-safe --abort` restores \
+            what ran before",
+    )
 }

@@ -1,8 +1,9 @@
-//! `update-safe`: after it the new versions run and are healthy, or the old ones do, and it says why.
+//! `update-safe`: after it the new versions run and are healthy, or the old ones do, and it says
+//! why.
 //!
-//! [`crate::update`] has the rules: the states, what leads from one to the next, what is replaced. Here
-//! is the work of each state. It can be done again from its beginning, so that an update that was
-//! killed goes on where its journal says it was.
+//! [`crate::update`] has the rules: the states, what leads from one to the next, what is replaced.
+//! Here is the work of each state. It can be done again from its beginning, so that an update that
+//! was killed goes on where its journal says it was.
 
 pub(super) mod data;
 mod downtime;
@@ -31,7 +32,8 @@ use crate::store::Lock;
 use crate::update::{Journal, Next, Options, Outcome, State, culprits};
 use downtime::Downtime;
 
-/// How much longer than containers may take to stop and to become healthy Compose may take for both.
+/// How much longer than containers may take to stop and to become healthy Compose may take for
+/// both.
 const COMPOSE_RESERVE: std::time::Duration = std::time::Duration::from_secs(30);
 
 /// What `update-safe` was asked for.
@@ -63,7 +65,9 @@ pub async fn update_safe(app: &App, request: Request) -> Result<Exit> {
     let found = app.journal()?;
     let Some(journal) = found else {
         if request.resume || request.abort {
-            return Err(error::state("there is no unfinished update-safe").with_hint("nothing is to be done").into());
+            return Err(error::state("there is no unfinished update-safe")
+                .with_hint("nothing is to be done")
+                .into());
         }
         return begin(app, &lock, request.options).await;
     };
@@ -96,7 +100,10 @@ async fn take_up(app: &App, lock: &Lock, journal: Journal, request: Request) -> 
         return begin(app, lock, journal.options).await;
     };
     if request.abort && state == State::Recording {
-        app.ui.warn("the new versions are healthy and partly recorded already: finishing; `dkv rollback` goes back");
+        app.ui.warn(
+            "the new versions are healthy and partly recorded already: finishing; `dkv \
+            rollback` goes back",
+        );
     }
     let mut update = Update::continue_from(app, lock, journal).await?;
     update.is_abort = request.abort;
@@ -144,7 +151,14 @@ impl<'a> Update<'a> {
         Ok(Self::new(app, Some(lock), launch, app.docker().await?.clone(), project, journal))
     }
 
-    fn new(app: &'a App, lock: Option<&'a Lock>, launch: Launch<'a>, docker: Docker, project: Project, journal: Journal) -> Self {
+    fn new(
+        app: &'a App,
+        lock: Option<&'a Lock>,
+        launch: Launch<'a>,
+        docker: Docker,
+        project: Project,
+        journal: Journal,
+    ) -> Self {
         Self {
             app,
             lock,
@@ -170,7 +184,11 @@ impl<'a> Update<'a> {
 
     /// The manifest service of each Compose service.
     fn tracked(&self) -> BTreeMap<String, ServiceName> {
-        self.launch.tracked(&self.project).into_iter().map(|(name, service)| (name, service.name.clone())).collect()
+        self.launch
+            .tracked(&self.project)
+            .into_iter()
+            .map(|(name, service)| (name, service.name.clone()))
+            .collect()
     }
 
     /// Goes from state to state until the update has ended.
@@ -181,7 +199,9 @@ impl<'a> Update<'a> {
             }
             let mut outcome = match self.work().await {
                 Ok(outcome) => outcome,
-                Err(error) if error::kind(&error) == Kind::Interrupted => return Err(self.interrupted()),
+                Err(error) if error::kind(&error) == Kind::Interrupted => {
+                    return Err(self.interrupted());
+                }
                 Err(error) => {
                     let failed = self.fail(error);
                     if self.retreat()? { Outcome::Retreat } else { failed }
@@ -209,13 +229,18 @@ impl<'a> Update<'a> {
                     prepared = self.prepare() => prepared,
                     () = interruption.raised() => Err(interrupted()),
                 };
-                prepared.map(|()| if self.journal.changed.is_empty() { Outcome::Nothing } else { Outcome::Done })
+                prepared.map(|()| {
+                    if self.journal.changed.is_empty() { Outcome::Nothing } else { Outcome::Done }
+                })
             }
             State::Saving => self.save_data().await.map(|()| Outcome::Done),
             State::Replacing => self.replace().await.map(|()| Outcome::Done),
             State::Judging => self.judge_new().await.map(|()| Outcome::Done),
             State::Recording => self.record().map(|()| Outcome::Done),
-            State::Restoring => self.restore().await.map(|is_good| if is_good { Outcome::Done } else { Outcome::Failed }),
+            State::Restoring => self
+                .restore()
+                .await
+                .map(|is_good| if is_good { Outcome::Done } else { Outcome::Failed }),
             State::RestoreFailed => Ok(Outcome::Failed),
         }
     }
@@ -229,7 +254,11 @@ impl<'a> Update<'a> {
         self.journal.state = next;
         self.journal.is_replacing |= next == State::Replacing;
         let written = self.write_journal();
-        if written.is_err() && !was_replacing && next != State::Restoring && next != State::RestoreFailed {
+        if written.is_err()
+            && !was_replacing
+            && next != State::Restoring
+            && next != State::RestoreFailed
+        {
             (self.journal.state, self.journal.is_replacing) = (before, was_replacing);
             return written;
         }
@@ -247,7 +276,8 @@ impl<'a> Update<'a> {
         self.lock.map_or(Ok(()), |lock| self.app.store.remove_journal(lock))
     }
 
-    /// Keeps a failure for the one who reads of it in the end. The first is the cause of the others.
+    /// Keeps a failure for the one who reads of it in the end. The first is the cause of the
+    /// others.
     fn fail(&mut self, error: anyhow::Error) -> Outcome {
         if self.journal.reason.is_empty() {
             self.journal.reason = format!("{error:#}").lines().map(str::to_owned).collect();
@@ -260,7 +290,8 @@ impl<'a> Update<'a> {
     async fn replace(&mut self) -> Result<()> {
         self.app.ui.step("Replacing", self.journal.changed.join(", "));
         self.downtime.watch(&self.docker, &self.journal.project);
-        let environment = self.launch.environment.clone().with(self.journal.variables_after.clone());
+        let environment =
+            self.launch.environment.clone().with(self.journal.variables_after.clone());
         let started = self.up(self.journal.changed.clone(), &environment).await;
         let Err(error) = started else { return Ok(()) };
         if error::kind(&error) == Kind::Interrupted {
@@ -277,19 +308,28 @@ impl<'a> Update<'a> {
 
     /// One call for all of `services`, so that order and conditions among them hold.
     async fn up(&self, services: Vec<String>, environment: &compose::Environment) -> Result<()> {
-        let kept = self.launch.keep_logs(&self.project, |name| services.iter().any(|service| service == name)).await;
+        let kept = self
+            .launch
+            .keep_logs(&self.project, |name| services.iter().any(|service| service == name))
+            .await;
         let started = self.compose(&Action::Up { services, no_deps: true }, environment).await;
         kept.finish(self.app).await;
         started
     }
 
-    /// Runs Compose, but no longer than containers may take to stop and to become healthy: what hangs must
-    /// not keep the old versions from coming back.
+    /// Runs Compose, but no longer than containers may take to stop and to become healthy: what
+    /// hangs must not keep the old versions from coming back.
     async fn compose(&self, action: &Action, environment: &compose::Environment) -> Result<()> {
         let expectations = self.launch.expectations(&self.project);
         let own = expectations.iter().filter_map(|(_, expectation)| expectation.timeout).max();
         let healthy = self.launch.limits().timeout.max(own.unwrap_or_default());
-        let stopped = self.project.services.iter().map(|service| service.stop_grace_period).max().unwrap_or_default();
+        let stopped = self
+            .project
+            .services
+            .iter()
+            .map(|service| service.stop_grace_period)
+            .max()
+            .unwrap_or_default();
         let limit = healthy.saturating_add(stopped).saturating_add(COMPOSE_RESERVE);
         self.app.touch_containers();
         self.launch.compose.run_within(Some(limit), self.all(), action, environment).await
@@ -307,13 +347,24 @@ impl<'a> Update<'a> {
 
     /// Whether a Compose service runs a new release.
     fn is_new(&self, compose_service: &str) -> bool {
-        let is_given_up = || self.tracked().get(compose_service).is_some_and(|service| self.journal.is_given_up(service));
+        let is_given_up = || {
+            self.tracked()
+                .get(compose_service)
+                .is_some_and(|service| self.journal.is_given_up(service))
+        };
         self.journal.is_changed(compose_service) && !is_given_up()
     }
 
     async fn look(&self) -> Result<health::Deployment> {
         let expectations = self.expectations(|name| self.counts(name));
-        health::snapshot(&self.docker, &self.journal.project, &expectations, self.launch.limits(), Utc::now()).await
+        health::snapshot(
+            &self.docker,
+            &self.journal.project,
+            &expectations,
+            self.launch.limits(),
+            Utc::now(),
+        )
+        .await
     }
 
     /// What is asked of the services: what ran before the update must not end now.
@@ -330,7 +381,14 @@ impl<'a> Update<'a> {
             live.show(&waiting_table(deployment));
         };
         let project = &self.journal.project;
-        let wait = health::wait(&self.docker, project, &expectations, self.launch.limits(), Utc::now(), &on_progress);
+        let wait = health::wait(
+            &self.docker,
+            project,
+            &expectations,
+            self.launch.limits(),
+            Utc::now(),
+            &on_progress,
+        );
         tokio::select! {
             outcome = wait => Ok(outcome?.deployment),
             () = self.app.interruption().raised() => Err(interrupted()),
@@ -339,7 +397,8 @@ impl<'a> Update<'a> {
 
     async fn judge_new(&mut self) -> Result<()> {
         self.app.ui.step("Checking", "that the new containers are healthy");
-        let expectations = self.expectations(|name| self.counts(name)).on_trial(|name| self.is_new(name));
+        let expectations =
+            self.expectations(|name| self.counts(name)).on_trial(|name| self.is_new(name));
         let judged = self.judge(expectations).await?;
         if judged.failures().next().is_none() {
             self.judged = Some(judged);
@@ -394,7 +453,10 @@ impl<'a> Update<'a> {
                 self.remove_journal()?;
                 let steps = self.steps.take().unwrap_or_default();
                 let deployment = self.deployment()?;
-                tokio::join!(pull::forget_evicted(self.app, deployment, &steps), forget_kept(self.app, &self.journal));
+                tokio::join!(
+                    pull::forget_evicted(self.app, deployment, &steps),
+                    forget_kept(self.app, &self.journal)
+                );
                 self.show_updated(&steps)
             }
             State::Preparing => {
@@ -408,7 +470,10 @@ impl<'a> Update<'a> {
 
     fn interrupted(&self) -> anyhow::Error {
         Error::new(Kind::Interrupted, format!("interrupted: {}", self.journal.state.leaves()))
-            .with_hint("`dkv update-safe --resume` finishes the update, `dkv update-safe --abort` restores what ran before")
+            .with_hint(
+                "`dkv update-safe --resume` finishes the update, `dkv update-safe --abort` \
+                restores what ran before",
+            )
             .into()
     }
 
@@ -419,9 +484,17 @@ impl<'a> Update<'a> {
         }
         let error = self.failure.as_ref();
         let kind = error.map_or(Kind::State, error::kind);
-        let message = format!("the new versions run and are healthy, but are not recorded: {}", self.journal.reason.join("\n"));
-        let hint = error.and_then(error::find).and_then(Error::hint).map_or_else(String::new, |hint| format!("{hint}; then "));
-        Error::new(kind, message).with_hint(format!("{hint}`dkv update-safe --resume` records them")).into()
+        let message = format!(
+            "the new versions run and are healthy, but are not recorded: {}",
+            self.journal.reason.join("\n")
+        );
+        let hint = error
+            .and_then(error::find)
+            .and_then(Error::hint)
+            .map_or_else(String::new, |hint| format!("{hint}; then "));
+        Error::new(kind, message)
+            .with_hint(format!("{hint}`dkv update-safe --resume` records them"))
+            .into()
     }
 }
 
@@ -430,16 +503,21 @@ fn interrupted() -> anyhow::Error {
     Error::new(Kind::Interrupted, "interrupted").into()
 }
 
-/// Removes the tags that kept what ran, unless they are in the history's service or a container needs
-/// them: then they stay.
+/// Removes the tags that kept what ran, unless they are in the history's service or a container
+/// needs them: then they stay.
 async fn forget_kept(app: &App, journal: &Journal) {
     let (Ok(docker), Ok(Some(deployment))) = (app.docker().await, app.load()) else { return };
     let is_remembered = |kept: &&crate::update::Kept| {
         let service = deployment.manifest.services.get(&kept.service);
         let entries = service.map(|service| service.history.entries()).unwrap_or_default();
-        entries.iter().any(|entry| plan::keep_tag(entry, &deployment.hash).as_ref() == Some(&kept.keep_tag))
+        entries
+            .iter()
+            .any(|entry| plan::keep_tag(entry, &deployment.hash).as_ref() == Some(&kept.keep_tag))
     };
-    let gone = journal.kept.iter().filter(|kept| !is_remembered(kept) && kept.tag != kept.keep_tag.as_str());
+    let gone = journal
+        .kept
+        .iter()
+        .filter(|kept| !is_remembered(kept) && kept.tag != kept.keep_tag.as_str());
     let removals = gone.map(|kept| async move {
         if let Err(error) = docker.untag(&kept.repository, &kept.keep_tag).await {
             tracing::info!("{} stays: {error:#}", kept.repository.with_tag(&kept.keep_tag));

@@ -45,8 +45,16 @@ pub async fn verify(app: &App, remote: bool) -> Result<Exit> {
         }
     };
     let remote = if remote { Some(remote_view(app, &deployment).await?) } else { None };
-    let views =
-        Views { manifest: &deployment.manifest, deployment: &deployment.hash, env, starts, files, disagreements, daemon, remote };
+    let views = Views {
+        manifest: &deployment.manifest,
+        deployment: &deployment.hash,
+        env,
+        starts,
+        files,
+        disagreements,
+        daemon,
+        remote,
+    };
     let mut report = drift::compare(&views);
     report.not_compared = not_compared;
     app.show(&report, |report| tell(app, report))?;
@@ -62,7 +70,8 @@ fn env_view(app: &App, deployment: &Deployment) -> Result<EnvView> {
         EnvState::Found(State::Edited) => Some(FindingKind::EnvEdited),
         EnvState::Found(State::Current | State::OldHeader) => None,
     };
-    let text = found.map(|found| String::from_utf8_lossy(&found.bytes).into_owned()).unwrap_or_default();
+    let text =
+        found.map(|found| String::from_utf8_lossy(&found.bytes).into_owned()).unwrap_or_default();
     let values = dotenv::parse(&text, &|name| app.environment.text(name)).unwrap_or_else(|error| {
         tracing::warn!("{}, {error}", path.display());
         BTreeMap::new()
@@ -73,10 +82,18 @@ fn env_view(app: &App, deployment: &Deployment) -> Result<EnvView> {
 type FileViews = (Vec<FileImage>, Vec<crate::report::pin::PinDisagreement>);
 
 /// The images in all Compose files of the directory, against the manifest.
-fn file_images(app: &App, deployment: &Deployment, not_compared: &mut Vec<String>) -> Result<FileViews> {
+fn file_images(
+    app: &App,
+    deployment: &Deployment,
+    not_compared: &mut Vec<String>,
+) -> Result<FileViews> {
     let texts = match pin::read(app, Some(deployment), &[]) {
         Ok(texts) => texts,
-        Err(error) if app.compose_files(Some(deployment)).is_ok_and(|files| files.all(Generation::V2).is_empty()) => {
+        Err(error)
+            if app
+                .compose_files(Some(deployment))
+                .is_ok_and(|files| files.all(Generation::V2).is_empty()) =>
+        {
             not_compared.push(format!("Compose files: {error:#}"));
             return Ok(FileViews::default());
         }
@@ -84,7 +101,9 @@ fn file_images(app: &App, deployment: &Deployment, not_compared: &mut Vec<String
     };
     let mut images = Vec::new();
     for text in &texts {
-        for (site, verdict) in text.sites.iter().zip(pin::judge_recorded(text, &deployment.manifest)) {
+        for (site, verdict) in
+            text.sites.iter().zip(pin::judge_recorded(text, &deployment.manifest))
+        {
             images.push(FileImage {
                 place: format!("{}:{}", text.name, site.position.line),
                 compose_services: site.compose_services.clone(),
@@ -97,8 +116,8 @@ fn file_images(app: &App, deployment: &Deployment, not_compared: &mut Vec<String
     Ok((images, pin::disagreements(&texts)))
 }
 
-/// What Compose would start for somebody who has sourced `versions.env`, and the project's name. Where
-/// Compose cannot say, the files are read without it, and nobody knows the name.
+/// What Compose would start for somebody who has sourced `versions.env`, and the project's name.
+/// Where Compose cannot say, the files are read without it, and nobody knows the name.
 async fn starts(
     app: &App,
     deployment: &Deployment,
@@ -117,8 +136,11 @@ async fn starts(
         Err(error) if error::kind(&error) == Kind::Interrupted => return Err(error),
         Err(error) => {
             not_compared.push(format!("what Compose itself makes of its files: {error:#}"));
-            not_compared
-                .push("containers that run beside the deployment: which ones belong to it only Compose could say".to_owned());
+            not_compared.push(
+                "containers that run beside the deployment: which ones belong to it only \
+                    Compose could say"
+                    .to_owned(),
+            );
             None
         }
     };
@@ -128,11 +150,18 @@ async fn starts(
 }
 
 /// Compose's answer, with the texts behind it; services that it leaves out are read from the files.
-fn merge(app: &App, files: &Files, env: &EnvView, written: &[lines::ImageLine], project: Option<&Project>) -> Vec<Start> {
+fn merge(
+    app: &App,
+    files: &Files,
+    env: &EnvView,
+    written: &[lines::ImageLine],
+    project: Option<&Project>,
+) -> Vec<Start> {
     let mut starts: Vec<Start> = Vec::new();
     for service in project.into_iter().flat_map(|project| &project.services) {
-        let awaited =
-            service.depends_on.iter().filter(|(_, condition)| **condition == compose::config::Condition::CompletedSuccessfully);
+        let awaited = service.depends_on.iter().filter(|(_, condition)| {
+            **condition == compose::config::Condition::CompletedSuccessfully
+        });
         let line = written.iter().find(|line| line.service == service.name);
         starts.push(Start {
             compose_service: service.name.clone(),
@@ -153,7 +182,10 @@ fn merge(app: &App, files: &Files, env: &EnvView, written: &[lines::ImageLine], 
     };
     for line in written {
         if !starts.iter().any(|start| start.compose_service == line.service) {
-            let image = line.image.as_ref().and_then(|text| Template::parse(text).ok()?.evaluate(&lookup).ok());
+            let image = line
+                .image
+                .as_ref()
+                .and_then(|text| Template::parse(text).ok()?.evaluate(&lookup).ok());
             starts.push(Start {
                 compose_service: line.service.clone(),
                 image,
@@ -171,8 +203,9 @@ fn merge(app: &App, files: &Files, env: &EnvView, written: &[lines::ImageLine], 
 
 async fn daemon_view(app: &App, project: Option<String>) -> Result<DaemonView> {
     let docker = app.docker().await?;
-    let (images, containers) =
-        tokio::try_join!(docker.image_list(), async { docker.containers(&ContainerFilter::default()).await })?;
+    let (images, containers) = tokio::try_join!(docker.image_list(), async {
+        docker.containers(&ContainerFilter::default()).await
+    })?;
     let directory = app.store.directory();
     let directory = directory.canonicalize().unwrap_or_else(|_| directory.to_owned());
     Ok(DaemonView { project, directory: directory.display().to_string(), images, containers })
@@ -181,7 +214,9 @@ async fn daemon_view(app: &App, project: Option<String>) -> Result<DaemonView> {
 /// Asks the registries for every remembered digest, and for what the tracked tags name.
 async fn remote_view(app: &App, deployment: &Deployment) -> Result<RemoteView> {
     let mut questions = Vec::new();
-    for service in deployment.manifest.services.values().filter(|service| service.source == Source::Registry) {
+    for service in
+        deployment.manifest.services.values().filter(|service| service.source == Source::Registry)
+    {
         let Some(image) = &service.image else { continue };
         let digests = service.history.entries().iter().filter_map(|entry| entry.digest.clone());
         questions.extend(digests.map(|digest| (service, image, ManifestName::Digest(digest))));
@@ -193,10 +228,12 @@ async fn remote_view(app: &App, deployment: &Deployment) -> Result<RemoteView> {
         match app.registry().head(image, name).await {
             Ok(described) => Ok(Some(described.digest)),
             Err(registry::Error::NotFound { .. }) => Ok(None),
-            Err(error) => Err(anyhow::Error::from(Error::from(error)).context(format!("service `{}`", service.name))),
+            Err(error) => Err(anyhow::Error::from(Error::from(error))
+                .context(format!("service `{}`", service.name))),
         }
     });
-    let answers: Vec<Result<_>> = futures_util::stream::iter(ask).buffered(app.settings.jobs.get().max(8)).collect().await;
+    let answers: Vec<Result<_>> =
+        futures_util::stream::iter(ask).buffered(app.settings.jobs.get().max(8)).collect().await;
     let mut view = RemoteView::default();
     let mut failures = indexmap::IndexMap::new();
     for ((service, image, name), answer) in questions.iter().zip(answers) {
@@ -213,11 +250,16 @@ async fn remote_view(app: &App, deployment: &Deployment) -> Result<RemoteView> {
         }
     }
     let total = deployment.manifest.services.len();
-    super::pull::fail_together(failures.into_values().collect(), total, "`dkv verify` without --remote compares the rest")?;
+    super::pull::fail_together(
+        failures.into_values().collect(),
+        total,
+        "`dkv verify` without --remote compares the rest",
+    )?;
     Ok(view)
 }
 
-/// The report for people: the views, the releases that cannot be had here, then a line for each finding.
+/// The report for people: the views, the releases that cannot be had here, then a line for each
+/// finding.
 fn tell(app: &App, report: &Verification) {
     let has_remote = report.services.iter().any(|service| service.remote.is_some());
     let mut header = vec!["SERVICE", "MANIFEST", "VERSIONS.ENV", "COMPOSE", "LOCAL", "RUNNING"];
@@ -235,17 +277,25 @@ fn tell(app: &App, report: &Verification) {
         for state in service.releases.iter().filter(|state| state.status != "current") {
             let name = state.release.short();
             match state.restorable {
-                Restorable::Registry => app.ui.note(format!("{}: {name} can be restored from the registry", service.name)),
-                Restorable::Lost => app.ui.note(format!("{}: {name} is lost: it cannot be restored", service.name)),
+                Restorable::Registry => app
+                    .ui
+                    .note(format!("{}: {name} can be restored from the registry", service.name)),
+                Restorable::Lost => {
+                    app.ui.note(format!("{}: {name} is lost: it cannot be restored", service.name))
+                }
                 Restorable::Unknown if service.local.is_some() => {
-                    app.ui.note(format!("{}: {name} is not on this host; --remote asks the registry for it", service.name));
+                    app.ui.note(format!(
+                        "{}: {name} is not on this host; --remote asks the registry for it",
+                        service.name
+                    ));
                 }
                 Restorable::Unknown | Restorable::Here => {}
             }
         }
     }
     let line = |finding: &crate::report::drift::Finding| {
-        let service = finding.service.as_ref().map_or_else(String::new, |service| format!("{service}: "));
+        let service =
+            finding.service.as_ref().map_or_else(String::new, |service| format!("{service}: "));
         let mend = finding.mend.as_ref().map_or_else(String::new, |mend| format!(" → {mend}"));
         format!("{service}{}{mend}", finding.message)
     };
@@ -261,19 +311,21 @@ fn tell(app: &App, report: &Verification) {
 
 fn row(service: &ServiceViews) -> Vec<Cell> {
     let recorded = service.manifest.as_ref();
-    let same =
-        |is_same: bool, other: String| if is_same { Cell::new("same", Style::Green) } else { Cell::new(other, Style::Red) };
+    let same = |is_same: bool, other: String| {
+        if is_same { Cell::new("same", Style::Green) } else { Cell::new(other, Style::Red) }
+    };
     let none = || Cell::new("-", Style::Dim);
-    let env = service.env.as_ref().map_or_else(none, |value| same(service.env_as_recorded, brief(value)));
+    let env =
+        service.env.as_ref().map_or_else(none, |value| same(service.env_as_recorded, brief(value)));
     let differing = service.compose.iter().find(|view| !view.as_recorded);
     let compose = match (differing, service.compose.is_empty()) {
         (_, true) => none(),
         (Some(view), _) => same(false, brief(view.image.rsplit('/').next().unwrap_or_default())),
         (None, _) => same(true, String::new()),
     };
-    let local = service
-        .local
-        .map_or_else(none, |local| if local { Cell::new("yes", Style::Green) } else { Cell::new("gone", Style::Red) });
+    let local = service.local.map_or_else(none, |local| {
+        if local { Cell::new("yes", Style::Green) } else { Cell::new("gone", Style::Red) }
+    });
     let differing = service.running.iter().find(|view| view.as_recorded == Some(false));
     let running = match (differing, service.running.is_empty()) {
         (_, true) => none(),
@@ -281,7 +333,9 @@ fn row(service: &ServiceViews) -> Vec<Cell> {
             let id = view.image_id.as_deref().map_or("?", short_digest);
             same(false, view.tag.clone().unwrap_or_else(|| id.to_owned()))
         }
-        (None, _) if service.running.iter().all(|view| view.as_recorded.is_none()) => Cell::new("?", Style::Dim),
+        (None, _) if service.running.iter().all(|view| view.as_recorded.is_none()) => {
+            Cell::new("?", Style::Dim)
+        }
         (None, _) => same(true, String::new()),
     };
     let mut cells = vec![
@@ -294,7 +348,11 @@ fn row(service: &ServiceViews) -> Vec<Cell> {
     ];
     if let Some(remote) = &service.remote {
         let is_same = recorded.is_some_and(|release| release.digest.as_ref() == Some(remote));
-        cells.push(if is_same { same(true, String::new()) } else { Cell::new(short_digest(remote), Style::Yellow) });
+        cells.push(if is_same {
+            same(true, String::new())
+        } else {
+            Cell::new(short_digest(remote), Style::Yellow)
+        });
     }
     cells
 }

@@ -27,7 +27,8 @@ pub(super) fn show_versions(app: &App, report: &Versions) {
     }
     let mut table = Table::new(&["SERVICE", "VERSION", "DIGEST", "DEPLOYED", "BY", ""]);
     for service in &report.services {
-        let digest = service.digest.as_deref().or(service.image_id.as_deref()).map_or("-", short_digest);
+        let digest =
+            service.digest.as_deref().or(service.image_id.as_deref()).map_or("-", short_digest);
         let mut marks = Vec::new();
         if service.custom {
             marks.push(match &service.custom_reason {
@@ -80,7 +81,12 @@ pub fn history(app: &App, names: &[ServiceName]) -> Result<Exit> {
                 if entry.lost && entry.status != "current" {
                     mark = "[lost] nobody recorded which bytes this was".to_owned();
                 }
-                let digest = entry.release.digest.as_deref().or(entry.release.image_id.as_deref()).map_or("-", short_digest);
+                let digest = entry
+                    .release
+                    .digest
+                    .as_deref()
+                    .or(entry.release.image_id.as_deref())
+                    .map_or("-", short_digest);
                 table.row([
                     Cell::new(if index == 0 { &service.name } else { "" }, Style::Bold),
                     Cell::plain(&entry.release.tag),
@@ -91,7 +97,10 @@ pub fn history(app: &App, names: &[ServiceName]) -> Result<Exit> {
                 ]);
             }
             if service.releases.is_empty() {
-                table.row([Cell::new(&service.name, Style::Bold), Cell::plain("(nothing recorded)")]);
+                table.row([
+                    Cell::new(&service.name, Style::Bold),
+                    Cell::plain("(nothing recorded)"),
+                ]);
             }
         }
         app.ui.table(&table);

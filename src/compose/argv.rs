@@ -6,7 +6,8 @@
 use std::ffi::OsString;
 use std::path::PathBuf;
 
-/// Which of the two Compose programs: they differ in default files, in `config` and in what they accept.
+/// Which of the two Compose programs: they differ in default files, in `config` and in what they
+/// accept.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Generation {
     /// `docker-compose` 1.x, written in Python.
@@ -65,9 +66,11 @@ pub enum Action {
 /// How a call names its project; empty when Compose's own convention finds it.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Selection {
-    /// Files to name with `-f`, in order; none leaves the choice, overrides and `COMPOSE_FILE` to Compose.
+    /// Files to name with `-f`, in order; none leaves the choice, overrides and `COMPOSE_FILE` to
+    /// Compose.
     pub files: Vec<PathBuf>,
-    /// The directory that relative paths in the files are relative to, where it is not the first file's.
+    /// The directory that relative paths in the files are relative to, where it is not the first
+    /// file's.
     pub project_directory: Option<PathBuf>,
     /// The project's name, where Compose would take another.
     pub project_name: Option<String>,
@@ -109,13 +112,18 @@ mod tests {
     use super::*;
 
     fn line(generation: Generation, selection: &Selection, action: &Action) -> String {
-        let words: Vec<String> =
-            arguments(generation, selection, action).into_iter().map(|word| word.into_string().unwrap()).collect();
+        let words: Vec<String> = arguments(generation, selection, action)
+            .into_iter()
+            .map(|word| word.into_string().unwrap())
+            .collect();
         words.join(" ")
     }
 
     fn both() -> Selection {
-        Selection { files: vec!["docker-compose.yml".into(), "db-docker-compose.yml".into()], ..Selection::default() }
+        Selection {
+            files: vec!["docker-compose.yml".into(), "db-docker-compose.yml".into()],
+            ..Selection::default()
+        }
     }
 
     #[test]
@@ -126,13 +134,20 @@ mod tests {
 
     #[test]
     fn an_update_is_one_call_that_names_every_changed_service() {
-        let up = Action::Up { services: vec!["req-router".into(), "settings".into()], no_deps: true };
-        assert_eq!(line(Generation::V1, &Selection::default(), &up), "up -d --no-deps req-router settings");
+        let up =
+            Action::Up { services: vec!["req-router".into(), "settings".into()], no_deps: true };
+        assert_eq!(
+            line(Generation::V1, &Selection::default(), &up),
+            "up -d --no-deps req-router settings"
+        );
     }
 
     #[test]
     fn down_is_one_call_with_all_files() {
-        assert_eq!(line(Generation::V1, &both(), &Action::Down), "-f docker-compose.yml -f db-docker-compose.yml down");
+        assert_eq!(
+            line(Generation::V1, &both(), &Action::Down),
+            "-f docker-compose.yml -f db-docker-compose.yml down"
+        );
     }
 
     #[test]
@@ -143,13 +158,19 @@ mod tests {
             project_name: Some("shop".into()),
         };
         let up = Action::Up { services: vec![], no_deps: false };
-        assert_eq!(line(Generation::V2, &selection, &up), "--project-directory deploy -p shop -f db/db.yml up -d");
+        assert_eq!(
+            line(Generation::V2, &selection, &up),
+            "--project-directory deploy -p shop -f db/db.yml up -d"
+        );
     }
 
     #[test]
     fn only_v2_can_print_json() {
         assert_eq!(line(Generation::V1, &Selection::default(), &Action::Config), "config");
-        assert_eq!(line(Generation::V2, &Selection::default(), &Action::Config), "config --format json");
+        assert_eq!(
+            line(Generation::V2, &Selection::default(), &Action::Config),
+            "config --format json"
+        );
     }
 
     #[test]

@@ -1,7 +1,7 @@
 //! The typed answer of `compose config`: what Compose would start, with everything interpolated.
 //!
-//! v2 prints JSON, v1 YAML; both are read by the same types, generous to keys that dkv does not need.
-//! Environments of services are not read: they hold secrets.
+//! v2 prints JSON, v1 YAML; both are read by the same types, generous to keys that dkv does not
+//! need. Environments of services are not read: they hold secrets.
 
 use std::time::Duration;
 
@@ -35,7 +35,9 @@ impl Project {
     /// Whether another Compose service waits for `name` to finish, which makes it a one-shot.
     #[must_use]
     pub fn is_awaited_to_complete(&self, name: &str) -> bool {
-        let waits = |service: &ServiceConfig| service.depends_on.get(name) == Some(&Condition::CompletedSuccessfully);
+        let waits = |service: &ServiceConfig| {
+            service.depends_on.get(name) == Some(&Condition::CompletedSuccessfully)
+        };
         self.services.iter().any(waits)
     }
 }
@@ -155,7 +157,8 @@ pub struct Volume {
 /// # Errors
 /// The text is something else.
 pub fn parse_v2(text: &str) -> Result<Project> {
-    let mut raw: RawProject = serde_json::from_str(text).context("cannot read what `docker compose config` printed")?;
+    let mut raw: RawProject =
+        serde_json::from_str(text).context("cannot read what `docker compose config` printed")?;
     let name = raw.name.take().context("`docker compose config` printed no project name")?;
     Ok(raw.into_project(name))
 }
@@ -166,21 +169,34 @@ pub fn parse_v2(text: &str) -> Result<Project> {
 /// # Errors
 /// The text is something else.
 pub fn parse_v1(text: &str, name: String, active: &[String]) -> Result<Project> {
-    let mut raw: RawProject = serde_yaml::from_str(text).context("cannot read what `docker-compose config` printed")?;
-    raw.services
-        .retain(|_, service| service.profiles.is_empty() || service.profiles.iter().any(|profile| active.contains(profile)));
+    let mut raw: RawProject =
+        serde_yaml::from_str(text).context("cannot read what `docker-compose config` printed")?;
+    raw.services.retain(|_, service| {
+        service.profiles.is_empty()
+            || service.profiles.iter().any(|profile| active.contains(profile))
+    });
     // v2 takes the replicas of every mode, v1 those of this one only.
     for service in raw.services.values_mut() {
-        service.deploy = service.deploy.take().filter(|deploy| deploy.mode.as_deref().is_none_or(|mode| mode == "replicated"));
+        service.deploy = service
+            .deploy
+            .take()
+            .filter(|deploy| deploy.mode.as_deref().is_none_or(|mode| mode == "replicated"));
     }
     Ok(raw.into_project(name))
 }
 
 impl RawProject {
     fn into_project(self, name: String) -> Project {
-        let volumes: IndexMap<String, Volume> =
-            self.volumes.into_iter().map(|(key, volume)| volume_of(key, volume.unwrap_or_default(), &name)).collect();
-        let services = self.services.into_iter().map(|(key, service)| service.into_config(key, &volumes)).collect();
+        let volumes: IndexMap<String, Volume> = self
+            .volumes
+            .into_iter()
+            .map(|(key, volume)| volume_of(key, volume.unwrap_or_default(), &name))
+            .collect();
+        let services = self
+            .services
+            .into_iter()
+            .map(|(key, service)| service.into_config(key, &volumes))
+            .collect();
         Project { name, services, volumes }
     }
 }
@@ -299,8 +315,12 @@ fn volume_of(key: String, raw: RawVolume, project: &str) -> (String, Volume) {
 impl RawService {
     fn into_config(self, name: String, volumes: &IndexMap<String, Volume>) -> ServiceConfig {
         let depends_on = match self.depends_on {
-            RawDependencies::List(names) => names.into_iter().map(|name| (name, Condition::Started)).collect(),
-            RawDependencies::Map(map) => map.into_iter().map(|(name, dependency)| (name, dependency.condition)).collect(),
+            RawDependencies::List(names) => {
+                names.into_iter().map(|name| (name, Condition::Started)).collect()
+            }
+            RawDependencies::Map(map) => {
+                map.into_iter().map(|(name, dependency)| (name, dependency.condition)).collect()
+            }
         };
         ServiceConfig {
             name,
@@ -311,8 +331,16 @@ impl RawService {
             healthcheck: self.healthcheck.map_or(Healthcheck::Image, |check| check.judge()),
             container_name: self.container_name,
             profiles: self.profiles,
-            mounts: self.volumes.into_iter().filter_map(|mount| mount.into_mount(volumes)).collect(),
-            stop_grace_period: self.stop_grace_period.as_deref().and_then(duration::parse).unwrap_or(DEFAULT_STOP_GRACE_PERIOD),
+            mounts: self
+                .volumes
+                .into_iter()
+                .filter_map(|mount| mount.into_mount(volumes))
+                .collect(),
+            stop_grace_period: self
+                .stop_grace_period
+                .as_deref()
+                .and_then(duration::parse)
+                .unwrap_or(DEFAULT_STOP_GRACE_PERIOD),
             scale: self.scale.or(self.deploy.and_then(|deploy| deploy.replicas)).unwrap_or(1),
         }
     }
@@ -322,7 +350,9 @@ impl RawHealthcheck {
     fn judge(&self) -> Healthcheck {
         match &self.test {
             _ if self.disable => Healthcheck::Disabled,
-            Some(RawTest::Words(words)) if words.first().is_some_and(|word| word == "NONE") => Healthcheck::Disabled,
+            Some(RawTest::Words(words)) if words.first().is_some_and(|word| word == "NONE") => {
+                Healthcheck::Disabled
+            }
             Some(RawTest::Shell(_) | RawTest::Words(_)) => Healthcheck::Defined,
             // Only intervals: they adjust the image's own check.
             None => Healthcheck::Image,
@@ -334,12 +364,15 @@ impl RawMount {
     fn into_mount(self, volumes: &IndexMap<String, Volume>) -> Option<Mount> {
         let (is_bind, source, target, read_only) = match self {
             Self::Short(text) => {
-                let mut parts = undouble(&text).split(':').map(str::to_owned).collect::<Vec<_>>().into_iter();
+                let mut parts =
+                    undouble(&text).split(':').map(str::to_owned).collect::<Vec<_>>().into_iter();
                 let first = parts.next()?;
                 match parts.next() {
                     None => (false, None, first, false),
                     Some(target) => {
-                        let read_only = parts.next().is_some_and(|mode| mode.split(',').any(|flag| flag == "ro"));
+                        let read_only = parts
+                            .next()
+                            .is_some_and(|mode| mode.split(',').any(|flag| flag == "ro"));
                         (first.starts_with('/'), Some(first), target, read_only)
                     }
                 }
@@ -355,7 +388,9 @@ impl RawMount {
         };
         let source = match source {
             Some(path) if is_bind => Source::Bind(path),
-            Some(key) => Source::Volume(volumes.get(&key).map_or(key, |volume| volume.name.clone())),
+            Some(key) => {
+                Source::Volume(volumes.get(&key).map_or(key, |volume| volume.name.clone()))
+            }
             None => Source::Anonymous,
         };
         Some(Mount { source, target, read_only })
@@ -442,7 +477,10 @@ volumes:
     fn v1_yaml_is_read() {
         let project = parse_v1(V1, "shop".to_owned(), &[]).unwrap();
         assert_eq!(project.name, "shop");
-        assert_eq!(project.services.iter().map(|service| service.name.as_str()).collect::<Vec<_>>(), ["app", "db", "migrate"]);
+        assert_eq!(
+            project.services.iter().map(|service| service.name.as_str()).collect::<Vec<_>>(),
+            ["app", "db", "migrate"]
+        );
         let app = project.service("app").unwrap();
         assert_eq!(app.image.as_deref(), Some("shop:1.40"));
         assert!(app.has_build);
@@ -454,7 +492,10 @@ volumes:
         assert_eq!(db.healthcheck, Healthcheck::Disabled);
         assert_eq!(db.mounts, [mount(Source::Bind("/srv/db".into()), "/db", true)]);
         let migrate = project.service("migrate").unwrap();
-        assert_eq!((migrate.restart.as_deref(), migrate.healthcheck), (Some("no"), Healthcheck::Disabled));
+        assert_eq!(
+            (migrate.restart.as_deref(), migrate.healthcheck),
+            (Some("no"), Healthcheck::Disabled)
+        );
         assert!(project.is_awaited_to_complete("migrate"));
         assert!(!project.is_awaited_to_complete("db"));
         assert_eq!(project.volumes["shared"], Volume { name: "theirs".into(), is_external: true });
@@ -489,16 +530,20 @@ volumes:
             ("limited", "deploy: {resources: {limits: {memory: 10M}}}", 1),
             ("one", "image: a", 1),
         ];
-        let text: String = services.iter().map(|(name, text, _)| format!("  {name}: {{{text}}}\n")).collect();
+        let text: String =
+            services.iter().map(|(name, text, _)| format!("  {name}: {{{text}}}\n")).collect();
         let text = format!("name: shop\nservices:\n{text}");
         let json: serde_json::Value = serde_yaml::from_str(&text).unwrap();
-        for project in [parse_v1(&text, "shop".to_owned(), &[]).unwrap(), parse_v2(&json.to_string()).unwrap()] {
+        for project in
+            [parse_v1(&text, "shop".to_owned(), &[]).unwrap(), parse_v2(&json.to_string()).unwrap()]
+        {
             for (name, _, scale) in services {
                 let service = project.service(name).unwrap();
                 assert_eq!((service.scale, service.is_wanted()), (scale, scale > 0), "{name}");
             }
         }
-        let global = "{\"name\": \"shop\", \"services\": {\"a\": {\"deploy\": {\"mode\": \"global\", \"replicas\": 0}}}}";
+        let global = "{\"name\": \"shop\", \"services\": {\"a\": {\"deploy\": \
+            {\"mode\": \"global\", \"replicas\": 0}}}}";
         let v1 = parse_v1(global, "shop".to_owned(), &[]).unwrap();
         assert_eq!((v1.services[0].scale, parse_v2(global).unwrap().services[0].scale), (1, 0));
     }

@@ -23,7 +23,10 @@ pub struct InvalidLine {
 ///
 /// # Errors
 /// The first line that Compose v2 would refuse.
-pub fn parse(text: &str, inherited: &dyn Fn(&str) -> Option<String>) -> Result<BTreeMap<String, String>, InvalidLine> {
+pub fn parse(
+    text: &str,
+    inherited: &dyn Fn(&str) -> Option<String>,
+) -> Result<BTreeMap<String, String>, InvalidLine> {
     let text = text.strip_prefix('\u{feff}').unwrap_or(text);
     let mut variables = BTreeMap::new();
     let mut rest = text;
@@ -48,7 +51,9 @@ pub fn parse(text: &str, inherited: &dyn Fn(&str) -> Option<String>) -> Result<B
             continue;
         };
         let (value, after) = split_value(after).map_err(invalid)?;
-        let value = value.expand(&|name| inherited(name).or_else(|| variables.get(name).cloned())).map_err(invalid)?;
+        let value = value
+            .expand(&|name| inherited(name).or_else(|| variables.get(name).cloned()))
+            .map_err(invalid)?;
         variables.insert(name.to_owned(), value);
         rest = after;
     }
@@ -66,8 +71,13 @@ fn split_assignment(text: &str) -> Result<(&str, Option<&str>), &'static str> {
         None => (line, None),
     };
     let name = name.trim_end();
-    let is_name = !name.is_empty() && name.chars().all(|c| c.is_alphanumeric() || matches!(c, '_' | '.' | '-' | '[' | ']'));
-    if is_name { Ok((name, value)) } else { Err("a variable's name may hold only letters, digits and `_.-[]`") }
+    let is_name = !name.is_empty()
+        && name.chars().all(|c| c.is_alphanumeric() || matches!(c, '_' | '.' | '-' | '[' | ']'));
+    if is_name {
+        Ok((name, value))
+    } else {
+        Err("a variable's name may hold only letters, digits and `_.-[]`")
+    }
 }
 
 /// A value, and whether its variables are still to be replaced.
@@ -84,7 +94,8 @@ impl Value {
             Self::Verbatim(text) => return Ok(text),
             Self::Template(text) => text,
         };
-        let template = Template::parse(&text).map_err(|_| "the value has a malformed `$` expression")?;
+        let template =
+            Template::parse(&text).map_err(|_| "the value has a malformed `$` expression")?;
         template.evaluate(lookup).map_err(|_| "the value needs a variable that is not set")
     }
 }
@@ -103,7 +114,11 @@ fn split_value(text: &str) -> Result<(Value, &str), &'static str> {
     for (index, character) in inside.char_indices() {
         if character == quote && !is_escaped {
             let value = &inside[..index];
-            let value = if quote == '\'' { Value::Verbatim(value.replace("\\'", "'")) } else { Value::Template(unescape(value)) };
+            let value = if quote == '\'' {
+                Value::Verbatim(value.replace("\\'", "'"))
+            } else {
+                Value::Template(unescape(value))
+            };
             let after = &inside[index + 1..];
             return Ok((value, &after[after.find('\n').unwrap_or(after.len())..]));
         }
@@ -167,7 +182,11 @@ mod tests {
             ("HOME=/srv\nA=$HOME", "/users"),
             ("A=1\nA=2", "2"),
         ] {
-            assert_eq!(read(text).map(|mut all| all.remove("A")), Ok(Some(expected.to_owned())), "{text}");
+            assert_eq!(
+                read(text).map(|mut all| all.remove("A")),
+                Ok(Some(expected.to_owned())),
+                "{text}"
+            );
         }
     }
 
@@ -179,7 +198,9 @@ mod tests {
 
     #[test]
     fn errors_name_the_line_and_no_value() {
-        for text in ["A=1\nB='hush", "A=1\nB C=hush", "A=1\nB=${hush", "A=1\n=hush", "A=1\nB=${NONE:?hush}"] {
+        for text in
+            ["A=1\nB='hush", "A=1\nB C=hush", "A=1\nB=${hush", "A=1\n=hush", "A=1\nB=${NONE:?hush}"]
+        {
             let error = read(text).unwrap_err();
             assert!(error.starts_with("line 2: ") && !error.contains("hush"), "{error}");
         }

@@ -3,12 +3,13 @@
 //! Unless the manifest configures files, Compose's own convention holds, and an application call
 //! passes no `-f` at all: that way override files, `COMPOSE_FILE` and `COMPOSE_PROJECT_NAME` keep
 //! their meaning. As soon as the database files are meant, files must be named, which switches the
-//! convention off, so it is repeated here: the same names in the same order, override file included.
+//! convention off, so it is repeated here: the same names in the same order, override file
+//! included.
 //!
 //! Application and database files are one project. Compose takes the project directory (which names
 //! the project, holds `.env` and is what relative paths are relative to) from the first file, so a
-//! database call passes `--project-directory` if its first file lives elsewhere. The other thing that
-//! can set the names apart, a top-level `name:`, is treated in [`super::run`].
+//! database call passes `--project-directory` if its first file lives elsewhere. The other thing
+//! that can set the names apart, a top-level `name:`, is treated in [`super::run`].
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -20,16 +21,23 @@ use super::dotenv;
 use crate::error;
 
 /// Compose v2's default files, most preferred first (compose-go's `DefaultFileNames`).
-const NAMES_V2: [&str; 4] = ["compose.yaml", "compose.yml", "docker-compose.yml", "docker-compose.yaml"];
+const NAMES_V2: [&str; 4] =
+    ["compose.yaml", "compose.yml", "docker-compose.yml", "docker-compose.yaml"];
 /// Compose v1's default files, most preferred first (its `SUPPORTED_FILENAMES`).
-const NAMES_V1: [&str; 4] = ["docker-compose.yml", "docker-compose.yaml", "compose.yml", "compose.yaml"];
+const NAMES_V1: [&str; 4] =
+    ["docker-compose.yml", "docker-compose.yaml", "compose.yml", "compose.yaml"];
 /// Compose v2's override files (compose-go's `DefaultOverrideFileNames`).
-const OVERRIDES_V2: [&str; 4] =
-    ["compose.override.yml", "compose.override.yaml", "docker-compose.override.yml", "docker-compose.override.yaml"];
+const OVERRIDES_V2: [&str; 4] = [
+    "compose.override.yml",
+    "compose.override.yaml",
+    "docker-compose.override.yml",
+    "docker-compose.override.yaml",
+];
 /// Compose v1's override files; it refuses to choose when several exist, so their order is v2's.
 const OVERRIDES_V1: [&str; 4] = OVERRIDES_V2;
 /// The database files dkv looks for; the first that exists is taken.
-const DATABASE_NAMES: [&str; 4] = ["db-docker-compose.yml", "db-docker-compose.yaml", "db-compose.yaml", "db-compose.yml"];
+const DATABASE_NAMES: [&str; 4] =
+    ["db-docker-compose.yml", "db-docker-compose.yaml", "db-compose.yaml", "db-compose.yml"];
 
 /// What the manifest's `compose:` says; `None` leaves a set to the convention.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -40,7 +48,8 @@ pub struct Configured {
     pub db_files: Option<Vec<PathBuf>>,
 }
 
-/// The Compose files of one deployment directory. Paths are relative to it unless they were absolute.
+/// The Compose files of one deployment directory. Paths are relative to it unless they were
+/// absolute.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Files {
     directory: PathBuf,
@@ -61,21 +70,27 @@ enum Application {
 }
 
 impl Files {
-    /// Finds the files of `directory`, which is best given as the operator named it, symbolic links and
-    /// all: Compose v2 names projects after it. `lookup` gives the variables that Compose will see in its
-    /// environment; those that it would read from `.env` are read here.
+    /// Finds the files of `directory`, which is best given as the operator named it, symbolic links
+    /// and all: Compose v2 names projects after it. `lookup` gives the variables that Compose will
+    /// see in its environment; those that it would read from `.env` are read here.
     ///
     /// # Errors
     /// A file that the manifest configures does not exist. That no file was found at all is not an
     /// error until one is needed.
-    pub fn discover(directory: &Path, configured: &Configured, lookup: &dyn Fn(&str) -> Option<String>) -> Result<Self> {
+    pub fn discover(
+        directory: &Path,
+        configured: &Configured,
+        lookup: &dyn Fn(&str) -> Option<String>,
+    ) -> Result<Self> {
         let variables = Variables::read(directory, lookup);
         let application = match &configured.files {
             Some(files) if !files.is_empty() => {
                 require(directory, files, "compose.files")?;
                 Application::Configured(files.clone())
             }
-            _ => variables.compose_file().map_or_else(|| by_convention(directory), Application::Variable),
+            _ => variables
+                .compose_file()
+                .map_or_else(|| by_convention(directory), Application::Variable),
         };
         let databases = match &configured.db_files {
             Some(files) => {
@@ -84,13 +99,23 @@ impl Files {
             }
             None => first_existing(directory, &DATABASE_NAMES).into_iter().collect(),
         };
-        let mut files =
-            Self { directory: directory.to_owned(), application, databases, project_name_variable: None, profiles: Vec::new() };
+        let mut files = Self {
+            directory: directory.to_owned(),
+            application,
+            databases,
+            project_name_variable: None,
+            profiles: Vec::new(),
+        };
         let home = files.project_directory();
-        let variables = if home.as_os_str().is_empty() { variables } else { Variables::read(&directory.join(home), lookup) };
+        let variables = if home.as_os_str().is_empty() {
+            variables
+        } else {
+            Variables::read(&directory.join(home), lookup)
+        };
         files.project_name_variable = variables.get("COMPOSE_PROJECT_NAME");
         let profiles = variables.get("COMPOSE_PROFILES").unwrap_or_default();
-        files.profiles = profiles.split(',').filter(|profile| !profile.is_empty()).map(str::to_owned).collect();
+        files.profiles =
+            profiles.split(',').filter(|profile| !profile.is_empty()).map(str::to_owned).collect();
         Ok(files)
     }
 
@@ -158,7 +183,8 @@ impl Files {
                 Application::Variable(_) | Application::Convention { .. } => Vec::new(),
             },
         };
-        let elsewhere = set == Set::Databases && files.first().is_some_and(|file| parent(file) != self.project_directory());
+        let elsewhere = set == Set::Databases
+            && files.first().is_some_and(|file| parent(file) != self.project_directory());
         let project_directory = elsewhere.then(|| match self.project_directory() {
             here if here.as_os_str().is_empty() => PathBuf::from("."),
             other => other.to_owned(),
@@ -172,13 +198,17 @@ impl Files {
         let directory = self.directory.join(self.project_directory());
         let directory = directory.canonicalize().unwrap_or(directory);
         let name = self.project_name_variable.clone();
-        let name = name.or_else(|| directory.file_name().map(|name| name.to_string_lossy().into_owned()));
+        let name =
+            name.or_else(|| directory.file_name().map(|name| name.to_string_lossy().into_owned()));
         name.map_or_else(|| "default".to_owned(), |name| normalize_v1(&name))
     }
 
     /// The first application file's directory, relative to the deployment's; empty for the same.
     fn project_directory(&self) -> &Path {
-        self.application(Generation::V2).first().or(self.databases.first()).map_or(Path::new(""), |file| parent(file))
+        self.application(Generation::V2)
+            .first()
+            .or(self.databases.first())
+            .map_or(Path::new(""), |file| parent(file))
     }
 
     fn no_files(&self) -> error::Error {
@@ -197,7 +227,8 @@ fn parent(file: &Path) -> &Path {
 fn require(directory: &Path, files: &[PathBuf], key: &str) -> Result<()> {
     for file in files {
         let path = directory.join(file);
-        let exists = path.try_exists().with_context(|| format!("cannot look at {}", path.display()))?;
+        let exists =
+            path.try_exists().with_context(|| format!("cannot look at {}", path.display()))?;
         if !exists {
             let error = error::state(format!("the Compose file {} does not exist", path.display()));
             return Err(error.with_hint(format!("the manifest names it under `{key}`")).into());
@@ -211,21 +242,26 @@ fn by_convention(directory: &Path) -> Application {
         Some(file) => std::iter::once(file).chain(first_existing(directory, overrides)).collect(),
         None => Vec::new(),
     };
-    Application::Convention { v1: find(&NAMES_V1, &OVERRIDES_V1), v2: find(&NAMES_V2, &OVERRIDES_V2) }
+    Application::Convention {
+        v1: find(&NAMES_V1, &OVERRIDES_V1),
+        v2: find(&NAMES_V2, &OVERRIDES_V2),
+    }
 }
 
 fn first_existing(directory: &Path, names: &[&str]) -> Option<PathBuf> {
     names.iter().find(|name| directory.join(name).exists()).map(PathBuf::from)
 }
 
-/// The variables that tell Compose about files and project: the environment's, else those of `.env`.
+/// The variables that tell Compose about files and project: the environment's, else those of
+/// `.env`.
 struct Variables<'a> {
     lookup: &'a dyn Fn(&str) -> Option<String>,
     dot_env: BTreeMap<String, String>,
 }
 
 impl<'a> Variables<'a> {
-    /// A `.env` that cannot be read counts as empty: Compose is about to refuse it in its own words.
+    /// A `.env` that cannot be read counts as empty: Compose is about to refuse it in its own
+    /// words.
     fn read(directory: &Path, lookup: &'a dyn Fn(&str) -> Option<String>) -> Self {
         let text = std::fs::read_to_string(directory.join(".env")).unwrap_or_default();
         Self { lookup, dot_env: dotenv::parse(&text, lookup).unwrap_or_default() }
@@ -233,14 +269,23 @@ impl<'a> Variables<'a> {
 
     /// A variable that is set and not empty.
     fn get(&self, name: &str) -> Option<String> {
-        (self.lookup)(name).or_else(|| self.dot_env.get(name).cloned()).filter(|value| !value.is_empty())
+        (self.lookup)(name)
+            .or_else(|| self.dot_env.get(name).cloned())
+            .filter(|value| !value.is_empty())
     }
 
-    /// The files that `COMPOSE_FILE` names; whether they exist is left to Compose, which also takes URLs.
+    /// The files that `COMPOSE_FILE` names; whether they exist is left to Compose, which also takes
+    /// URLs.
     fn compose_file(&self) -> Option<Vec<PathBuf>> {
         let files = self.get("COMPOSE_FILE")?;
         let separator = self.get("COMPOSE_PATH_SEPARATOR").unwrap_or_else(|| ":".to_owned());
-        Some(files.split(separator.as_str()).filter(|file| !file.is_empty()).map(PathBuf::from).collect())
+        Some(
+            files
+                .split(separator.as_str())
+                .filter(|file| !file.is_empty())
+                .map(PathBuf::from)
+                .collect(),
+        )
     }
 }
 
@@ -249,7 +294,10 @@ impl<'a> Variables<'a> {
 /// Compose v2 does the same to a directory's name and also drops leading `-` and `_`, but refuses a
 /// configured name that is not in this form; its answer is taken from its `config`.
 fn normalize_v1(name: &str) -> String {
-    name.to_lowercase().chars().filter(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || matches!(c, '-' | '_')).collect()
+    name.to_lowercase()
+        .chars()
+        .filter(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || matches!(c, '-' | '_'))
+        .collect()
 }
 
 #[cfg(test)]
@@ -266,8 +314,14 @@ mod tests {
         directory
     }
 
-    fn discover(directory: &tempfile::TempDir, configured: &Configured, variables: &[(&str, &str)]) -> Result<Files> {
-        let lookup = |name: &str| variables.iter().find(|(key, _)| *key == name).map(|(_, value)| (*value).to_owned());
+    fn discover(
+        directory: &tempfile::TempDir,
+        configured: &Configured,
+        variables: &[(&str, &str)],
+    ) -> Result<Files> {
+        let lookup = |name: &str| {
+            variables.iter().find(|(key, _)| *key == name).map(|(_, value)| (*value).to_owned())
+        };
         Files::discover(directory.path(), configured, &lookup)
     }
 
@@ -277,11 +331,20 @@ mod tests {
 
     #[test]
     fn application_calls_name_no_file_by_convention() {
-        let directory =
-            deployment(&[("docker-compose.yml", ""), ("docker-compose.override.yml", ""), ("db-docker-compose.yml", "")]);
+        let directory = deployment(&[
+            ("docker-compose.yml", ""),
+            ("docker-compose.override.yml", ""),
+            ("db-docker-compose.yml", ""),
+        ]);
         let files = discover(&directory, &Configured::default(), &[]).unwrap();
-        assert_eq!(files.selection(Set::Application, Generation::V2).unwrap(), Selection::default());
-        assert_eq!(names(&files.selection(Set::Databases, Generation::V2).unwrap().files), ["db-docker-compose.yml"]);
+        assert_eq!(
+            files.selection(Set::Application, Generation::V2).unwrap(),
+            Selection::default()
+        );
+        assert_eq!(
+            names(&files.selection(Set::Databases, Generation::V2).unwrap().files),
+            ["db-docker-compose.yml"]
+        );
         assert_eq!(
             names(&files.selection(Set::All, Generation::V2).unwrap().files),
             ["docker-compose.yml", "docker-compose.override.yml", "db-docker-compose.yml"]
@@ -298,10 +361,20 @@ mod tests {
 
     #[test]
     fn the_generations_prefer_different_names() {
-        let directory = deployment(&[("compose.yaml", ""), ("docker-compose.yml", ""), ("compose.override.yaml", "")]);
+        let directory = deployment(&[
+            ("compose.yaml", ""),
+            ("docker-compose.yml", ""),
+            ("compose.override.yaml", ""),
+        ]);
         let files = discover(&directory, &Configured::default(), &[]).unwrap();
-        assert_eq!(names(files.application(Generation::V1)), ["docker-compose.yml", "compose.override.yaml"]);
-        assert_eq!(names(files.application(Generation::V2)), ["compose.yaml", "compose.override.yaml"]);
+        assert_eq!(
+            names(files.application(Generation::V1)),
+            ["docker-compose.yml", "compose.override.yaml"]
+        );
+        assert_eq!(
+            names(files.application(Generation::V2)),
+            ["compose.yaml", "compose.override.yaml"]
+        );
     }
 
     #[test]
@@ -309,20 +382,31 @@ mod tests {
         let directory = deployment(&[
             (
                 ".env",
-                "COMPOSE_FILE=a.yml,b.yml # two\nCOMPOSE_PATH_SEPARATOR=,\nCOMPOSE_PROJECT_NAME=shop\nCOMPOSE_PROFILES=a,b\n",
+                "COMPOSE_FILE=a.yml,b.yml # \
+                    two\nCOMPOSE_PATH_SEPARATOR=,\nCOMPOSE_PROJECT_NAME=shop\nCOMPOSE_PROFILES=a,b\n",
             ),
             ("docker-compose.yml", ""),
             ("db-docker-compose.yml", ""),
         ]);
         let files = discover(&directory, &Configured::default(), &[]).unwrap();
         assert_eq!(names(files.application(Generation::V2)), ["a.yml", "b.yml"]);
-        assert_eq!(files.selection(Set::Application, Generation::V1).unwrap().files, Vec::<PathBuf>::new());
-        assert_eq!(names(&files.selection(Set::All, Generation::V1).unwrap().files), ["a.yml", "b.yml", "db-docker-compose.yml"]);
+        assert_eq!(
+            files.selection(Set::Application, Generation::V1).unwrap().files,
+            Vec::<PathBuf>::new()
+        );
+        assert_eq!(
+            names(&files.selection(Set::All, Generation::V1).unwrap().files),
+            ["a.yml", "b.yml", "db-docker-compose.yml"]
+        );
         assert_eq!(files.project_name_variable(), Some("shop"));
         assert_eq!(files.profiles(), ["a", "b"]);
 
-        let files =
-            discover(&directory, &Configured::default(), &[("COMPOSE_FILE", "c.yml"), ("COMPOSE_PROJECT_NAME", "")]).unwrap();
+        let files = discover(
+            &directory,
+            &Configured::default(),
+            &[("COMPOSE_FILE", "c.yml"), ("COMPOSE_PROJECT_NAME", "")],
+        )
+        .unwrap();
         assert_eq!(names(files.application(Generation::V2)), ["c.yml"]);
         assert_eq!(files.project_name_variable(), None);
     }
@@ -332,20 +416,31 @@ mod tests {
         let directory = deployment(&[("docker-compose.yml", ""), ("db-docker-compose.yml", "")]);
         let variables = [("COMPOSE_FILE", "docker-compose.yml:db-docker-compose.yml")];
         let files = discover(&directory, &Configured::default(), &variables).unwrap();
-        assert_eq!(names(&files.all(Generation::V2)), ["docker-compose.yml", "db-docker-compose.yml"]);
+        assert_eq!(
+            names(&files.all(Generation::V2)),
+            ["docker-compose.yml", "db-docker-compose.yml"]
+        );
     }
 
     #[test]
     fn configured_files_are_named_and_must_exist() {
-        let directory = deployment(&[("deploy/app.yml", ""), ("db/db.yml", ""), ("docker-compose.yml", "")]);
-        let configured = Configured { files: Some(vec!["deploy/app.yml".into()]), db_files: Some(vec!["db/db.yml".into()]) };
+        let directory =
+            deployment(&[("deploy/app.yml", ""), ("db/db.yml", ""), ("docker-compose.yml", "")]);
+        let configured = Configured {
+            files: Some(vec!["deploy/app.yml".into()]),
+            db_files: Some(vec!["db/db.yml".into()]),
+        };
         let files = discover(&directory, &configured, &[]).unwrap();
-        assert_eq!(names(&files.selection(Set::Application, Generation::V2).unwrap().files), ["deploy/app.yml"]);
+        assert_eq!(
+            names(&files.selection(Set::Application, Generation::V2).unwrap().files),
+            ["deploy/app.yml"]
+        );
         let databases = files.selection(Set::Databases, Generation::V2).unwrap();
         assert_eq!(databases.project_directory, Some("deploy".into()));
         assert_eq!(files.selection(Set::All, Generation::V2).unwrap().project_directory, None);
 
-        let missing = Configured { db_files: Some(vec!["gone.yml".into()]), ..Configured::default() };
+        let missing =
+            Configured { db_files: Some(vec!["gone.yml".into()]), ..Configured::default() };
         let error = discover(&directory, &missing, &[]).unwrap_err();
         assert_eq!(error::kind(&error), error::Kind::State);
         assert!(error.to_string().contains("gone.yml"), "{error}");
@@ -373,15 +468,23 @@ mod tests {
     fn databases_alone_can_still_be_stopped() {
         let directory = deployment(&[("db-docker-compose.yml", "")]);
         let files = discover(&directory, &Configured::default(), &[]).unwrap();
-        assert_eq!(names(&files.selection(Set::All, Generation::V1).unwrap().files), ["db-docker-compose.yml"]);
-        assert_eq!(files.selection(Set::Databases, Generation::V1).unwrap().project_directory, None);
+        assert_eq!(
+            names(&files.selection(Set::All, Generation::V1).unwrap().files),
+            ["db-docker-compose.yml"]
+        );
+        assert_eq!(
+            files.selection(Set::Databases, Generation::V1).unwrap().project_directory,
+            None
+        );
     }
 
     #[test]
     fn v1_project_names_are_normalized() {
         assert_eq!(normalize_v1("Dag_Knows.App-2"), "dag_knowsapp-2");
         let directory = deployment(&[("My.Shop/docker-compose.yml", "")]);
-        let files = Files::discover(&directory.path().join("My.Shop"), &Configured::default(), &|_| None).unwrap();
+        let files =
+            Files::discover(&directory.path().join("My.Shop"), &Configured::default(), &|_| None)
+                .unwrap();
         assert_eq!(files.project_name_v1(), "myshop");
     }
 }

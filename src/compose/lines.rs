@@ -20,7 +20,8 @@ pub struct ImageLine {
     pub file: PathBuf,
     /// The Compose service.
     pub service: String,
-    /// The `image:` as written, variables and all; [`crate::model::interpolation::Template`] reads it.
+    /// The `image:` as written, variables and all; [`crate::model::interpolation::Template`] reads
+    /// it.
     pub image: Option<String>,
     /// Whether the service has a build section.
     pub has_build: bool,
@@ -52,10 +53,12 @@ impl Document {
     /// # Errors
     /// The file cannot be read or parsed (exit 3).
     pub fn read(path: &Path) -> Result<Self> {
-        let text = std::fs::read_to_string(path)
-            .map_err(|source| error::state(format!("cannot read the Compose file {}: {source}", path.display())))?;
-        let unreadable =
-            |reason: anyhow::Error| error::state(format!("cannot read the Compose file {}: {reason}", path.display()));
+        let text = std::fs::read_to_string(path).map_err(|source| {
+            error::state(format!("cannot read the Compose file {}: {source}", path.display()))
+        })?;
+        let unreadable = |reason: anyhow::Error| {
+            error::state(format!("cannot read the Compose file {}: {reason}", path.display()))
+        };
         Ok(Self::parse(&text).map_err(unreadable)?)
     }
 
@@ -67,7 +70,10 @@ impl Document {
 
     fn services(&self) -> impl Iterator<Item = (&str, &Mapping)> {
         let services = self.root.get("services").and_then(mapping);
-        services.into_iter().flatten().filter_map(|(name, service)| Some((name.as_str()?, mapping(service)?)))
+        services
+            .into_iter()
+            .flatten()
+            .filter_map(|(name, service)| Some((name.as_str()?, mapping(service)?)))
     }
 
     fn service(&self, name: &str) -> Option<&Mapping> {
@@ -118,9 +124,16 @@ pub fn merge(lines: Vec<ImageLine>) -> Vec<ImageLine> {
     merged.into_values().collect()
 }
 
-fn read_file(directory: &Path, file: &Path, depth: usize, lines: &mut Vec<ImageLine>) -> Result<()> {
+fn read_file(
+    directory: &Path,
+    file: &Path,
+    depth: usize,
+    lines: &mut Vec<ImageLine>,
+) -> Result<()> {
     if depth > MAX_DEPTH {
-        return Err(error::state(format!("the Compose file {} includes itself", file.display())).into());
+        return Err(
+            error::state(format!("the Compose file {} includes itself", file.display())).into()
+        );
     }
     let document = Document::read(&directory.join(file))?;
     let base = file.parent().unwrap_or(Path::new(""));
@@ -131,7 +144,10 @@ fn read_file(directory: &Path, file: &Path, depth: usize, lines: &mut Vec<ImageL
         }
     }
     for (name, service) in document.services() {
-        let own = Inherited { image: text(service.get("image")), has_build: service.contains_key("build") };
+        let own = Inherited {
+            image: text(service.get("image")),
+            has_build: service.contains_key("build"),
+        };
         let inherited = own.or_from(directory, file, &document, service, 0)?;
         let (image, has_build) = (inherited.image, inherited.has_build);
         lines.push(ImageLine { file: file.to_owned(), service: name.to_owned(), image, has_build });
@@ -146,15 +162,24 @@ struct Inherited {
 }
 
 impl Inherited {
-    fn or_from(mut self, directory: &Path, file: &Path, document: &Document, service: &Mapping, depth: usize) -> Result<Self> {
+    fn or_from(
+        mut self,
+        directory: &Path,
+        file: &Path,
+        document: &Document,
+        service: &Mapping,
+        depth: usize,
+    ) -> Result<Self> {
         let Some(extends) = service.get("extends") else { return Ok(self) };
         if self.image.is_some() && self.has_build {
             return Ok(self);
         }
         if depth > MAX_DEPTH {
-            return Err(
-                error::state(format!("services of the Compose file {} extend one another in a circle", file.display())).into()
-            );
+            return Err(error::state(format!(
+                "services of the Compose file {} extend one another in a circle",
+                file.display()
+            ))
+            .into());
         }
         let (name, other_file) = match mapping(extends) {
             Some(long) => (text(long.get("service")), text(long.get("file"))),
@@ -163,10 +188,14 @@ impl Inherited {
         let Some(name) = name else { return Ok(self) };
         let other_path = other_file.map(|other| file.parent().unwrap_or(Path::new("")).join(other));
         let other_document = match &other_path {
-            Some(path) => Some(Document::read(&directory.join(path)).with_context(|| format!("{} extends it", file.display()))?),
+            Some(path) => Some(
+                Document::read(&directory.join(path))
+                    .with_context(|| format!("{} extends it", file.display()))?,
+            ),
             None => None,
         };
-        let (file, document) = (other_path.as_deref().unwrap_or(file), other_document.as_ref().unwrap_or(document));
+        let (file, document) =
+            (other_path.as_deref().unwrap_or(file), other_document.as_ref().unwrap_or(document));
         let Some(base) = document.service(&name) else { return Ok(self) };
         self.image = self.image.or_else(|| text(base.get("image")));
         self.has_build |= base.contains_key("build");
@@ -212,7 +241,8 @@ mod tests {
     use crate::model::interpolation::Template;
 
     fn fixture(name: &str, files: &[&str]) -> Vec<ImageLine> {
-        let directory = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/compose").join(name);
+        let directory =
+            Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/compose").join(name);
         read(&directory, &files.iter().map(PathBuf::from).collect::<Vec<_>>()).unwrap()
     }
 
@@ -243,7 +273,10 @@ mod tests {
         let lines = fixture("whisperengine-dev", &["docker-compose.yml"]);
         assert_eq!(image(&lines, "marcus-bot"), Some("whisperengine-bot:${VERSION:-latest}"));
         let lines = fixture("whisperengine-prod", &["docker-compose.yml"]);
-        assert_eq!(image(&lines, "assistant"), Some("whisperengine/whisperengine:${VERSION:-v1.0.2}"));
+        assert_eq!(
+            image(&lines, "assistant"),
+            Some("whisperengine/whisperengine:${VERSION:-v1.0.2}")
+        );
         assert_eq!(image(&fixture("hive", &["docker-compose.yml"]), "app"), None);
     }
 
@@ -253,7 +286,10 @@ mod tests {
         let lines = fixture("privexbot", &files);
         assert_eq!(lines.iter().filter(|line| line.service == "backend").count(), 2);
         let merged = merge(lines);
-        assert_eq!(merged.iter().map(|line| line.service.as_str()).collect::<Vec<_>>(), ["backend", "postgres"]);
+        assert_eq!(
+            merged.iter().map(|line| line.service.as_str()).collect::<Vec<_>>(),
+            ["backend", "postgres"]
+        );
         assert_eq!(merged[0].file, Path::new(files[1]));
     }
 
@@ -275,7 +311,8 @@ mod tests {
             &[
                 (
                     "compose.yaml",
-                    "include: [sub/a.yaml, {path: [sub/b.yaml]}, '${ELSEWHERE}/c.yaml']\nservices: {web: {image: w}}",
+                    "include: [sub/a.yaml, {path: [sub/b.yaml]}, \
+                        '${ELSEWHERE}/c.yaml']\nservices: {web: {image: w}}",
                 ),
                 ("sub/a.yaml", "include: [b.yaml]\nservices: {a: {image: !override x}}"),
                 ("sub/b.yaml", "services: {b: {image: y}, c: {image: !reset null, build: .}}"),
@@ -283,14 +320,23 @@ mod tests {
             "compose.yaml",
         )
         .unwrap();
-        assert_eq!((image(&lines, "a"), image(&lines, "b"), image(&lines, "c")), (Some("x"), Some("y"), None));
+        assert_eq!(
+            (image(&lines, "a"), image(&lines, "b"), image(&lines, "c")),
+            (Some("x"), Some("y"), None)
+        );
         assert_eq!(lines.last().unwrap().service, "web");
     }
 
     #[test]
     fn circles_end() {
         assert!(written(&[("a.yml", "include: [a.yml]")], "a.yml").is_err());
-        assert!(written(&[("a.yml", "services: {a: {extends: b}, b: {extends: {service: a}}}")], "a.yml").is_err());
+        assert!(
+            written(
+                &[("a.yml", "services: {a: {extends: b}, b: {extends: {service: a}}}")],
+                "a.yml"
+            )
+            .is_err()
+        );
     }
 
     #[test]

@@ -1,5 +1,6 @@
-//! Tests with the real Compose programs: `docker-compose` 1 on the `PATH`, and the Compose 2 program
-//! that the variable `DKV_TEST_COMPOSE_V2` names (`tests/run.sh` sets it). They start no containers.
+//! Tests with the real Compose programs: `docker-compose` 1 on the `PATH`, and the Compose 2
+//! program that the variable `DKV_TEST_COMPOSE_V2` names (`tests/run.sh` sets it). They start no
+//! containers.
 
 use std::path::{Path, PathBuf};
 
@@ -13,13 +14,21 @@ use crate::model::interpolation::Template;
 /// Compose 1 and Compose 2, each as the only Compose that is found. The second is the program
 /// that `DKV_TEST_COMPOSE_V2` names.
 fn real() -> Vec<(Generation, Environment, tempfile::TempDir)> {
-    let v2 = PathBuf::from(std::env::var_os("DKV_TEST_COMPOSE_V2").expect("tests/run.sh says where Compose 2 is"));
+    let v2 = PathBuf::from(
+        std::env::var_os("DKV_TEST_COMPOSE_V2").expect("tests/run.sh says where Compose 2 is"),
+    );
     let path = std::env::var_os("PATH").expect("PATH is set");
-    let v1 = std::env::split_paths(&path).map(|directory| directory.join("docker-compose")).find(|file| file.exists());
+    let v1 = std::env::split_paths(&path)
+        .map(|directory| directory.join("docker-compose"))
+        .find(|file| file.exists());
     let only = |program: PathBuf| {
         let directory = tempfile::tempdir().unwrap();
         std::os::unix::fs::symlink(program, directory.path().join("docker-compose")).unwrap();
-        (Environment::default().with([("PATH".to_owned(), directory.path().to_str().unwrap().to_owned())]), directory)
+        (
+            Environment::default()
+                .with([("PATH".to_owned(), directory.path().to_str().unwrap().to_owned())]),
+            directory,
+        )
     };
     [(Generation::V1, v1.expect("docker-compose is installed")), (Generation::V2, v2)]
         .into_iter()
@@ -31,11 +40,17 @@ fn real() -> Vec<(Generation, Environment, tempfile::TempDir)> {
 }
 
 fn compose(directory: &Path, lookup: &dyn Fn(&str) -> Option<String>) -> Compose {
-    Compose::new(Files::discover(directory, &Configured::default(), lookup).unwrap(), Output::Capture)
+    Compose::new(
+        Files::discover(directory, &Configured::default(), lookup).unwrap(),
+        Output::Capture,
+    )
 }
 
 fn fixture(name: &str, lookup: &dyn Fn(&str) -> Option<String>) -> Compose {
-    compose(&Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/compose").join(name), lookup)
+    compose(
+        &Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/compose").join(name),
+        lookup,
+    )
 }
 
 fn deployment(files: &[(&str, &str)]) -> tempfile::TempDir {
@@ -58,8 +73,15 @@ async fn real_application_and_databases_are_one_project() {
         let image = all.service("req-router").unwrap().image.as_deref();
         assert_eq!(image, Some(format!("public.ecr.aws/n5k3t9x2/req_router:{tag}").as_str()));
         let mounts = &all.service("elasticsearch").unwrap().mounts;
-        assert!(mounts.iter().any(|mount| mount.source == Source::Volume("dkapp_esdata".into()) && !mount.read_only));
-        assert!(mounts.iter().any(|mount| matches!(mount.source, Source::Bind(_)) && mount.read_only));
+        assert!(
+            mounts
+                .iter()
+                .any(|mount| mount.source == Source::Volume("dkapp_esdata".into())
+                    && !mount.read_only)
+        );
+        assert!(
+            mounts.iter().any(|mount| matches!(mount.source, Source::Bind(_)) && mount.read_only)
+        );
 
         let databases = compose.config(Set::Databases, &environment, None).await.unwrap();
         assert_eq!((databases.name.as_str(), databases.services.len()), ("dkapp", 2));
@@ -71,22 +93,40 @@ async fn real_application_and_databases_are_one_project() {
 #[tokio::test]
 async fn real_one_shots_and_profiles_are_the_same_to_both() {
     for (_, environment, _programs) in real() {
-        let project = fixture("whisperengine-dev", &|_| None).config(Set::All, &environment, None).await.unwrap();
-        let services: Vec<&str> = project.services.iter().map(|service| service.name.as_str()).collect();
+        let project = fixture("whisperengine-dev", &|_| None)
+            .config(Set::All, &environment, None)
+            .await
+            .unwrap();
+        let services: Vec<&str> =
+            project.services.iter().map(|service| service.name.as_str()).collect();
         assert_eq!(services, ["db-migrate", "elena-bot"]);
-        assert_eq!(project.service("elena-bot").unwrap().depends_on["db-migrate"], Condition::CompletedSuccessfully);
+        assert_eq!(
+            project.service("elena-bot").unwrap().depends_on["db-migrate"],
+            Condition::CompletedSuccessfully
+        );
         assert!(project.service("db-migrate").unwrap().has_build);
 
         let with_profile = |name: &str| (name == "COMPOSE_PROFILES").then(|| "all".to_owned());
         let environment = environment.with([("COMPOSE_PROFILES".to_owned(), "all".to_owned())]);
-        let project = fixture("whisperengine-dev", &with_profile).config(Set::All, &environment, None).await.unwrap();
+        let project = fixture("whisperengine-dev", &with_profile)
+            .config(Set::All, &environment, None)
+            .await
+            .unwrap();
         assert!(project.service("marcus-bot").is_some());
 
-        let project = fixture("privexbot", &|_| None).config(Set::All, &environment, None).await.unwrap();
+        let project =
+            fixture("privexbot", &|_| None).config(Set::All, &environment, None).await.unwrap();
         assert!(project.service("backend").unwrap().image.as_deref().unwrap().contains("@sha256:"));
-        let project = fixture("whisperengine-prod", &|_| None).config(Set::All, &environment, None).await.unwrap();
-        assert_eq!(project.service("assistant").unwrap().image.as_deref(), Some("whisperengine/whisperengine:v1.0.2"));
-        let project = fixture("hive", &|_| None).config(Set::All, &environment, None).await.unwrap();
+        let project = fixture("whisperengine-prod", &|_| None)
+            .config(Set::All, &environment, None)
+            .await
+            .unwrap();
+        assert_eq!(
+            project.service("assistant").unwrap().image.as_deref(),
+            Some("whisperengine/whisperengine:v1.0.2")
+        );
+        let project =
+            fixture("hive", &|_| None).config(Set::All, &environment, None).await.unwrap();
         assert_eq!(project.service("app").unwrap().image, None);
     }
 }
@@ -97,7 +137,10 @@ async fn real_name_of_the_application_holds_for_its_databases() {
     let deployment = deployment(&[
         ("docker-compose.yml", application),
         ("docker-compose.override.yml", "services: {web: {restart: always}}\n"),
-        ("db-docker-compose.yml", "services: {db: {image: b, volumes: ['data:/data']}}\nvolumes: {data: }\n"),
+        (
+            "db-docker-compose.yml",
+            "services: {db: {image: b, volumes: ['data:/data']}}\nvolumes: {data: }\n",
+        ),
     ]);
     for (generation, environment, _programs) in real() {
         let environment = environment.with([("ALIAS".to_owned(), "eu".to_owned())]);
@@ -105,11 +148,17 @@ async fn real_name_of_the_application_holds_for_its_databases() {
         match generation {
             Generation::V1 => {
                 let error = compose.config(Set::All, &environment, None).await.unwrap_err();
-                assert!(error::find(&error).unwrap().hint().unwrap().contains("Compose 2"), "{error}");
+                assert!(
+                    error::find(&error).unwrap().hint().unwrap().contains("Compose 2"),
+                    "{error}"
+                );
             }
             Generation::V2 => {
                 for set in [Set::Application, Set::Databases, Set::All] {
-                    assert_eq!(compose.config(set, &environment, None).await.unwrap().name, "eu-shop");
+                    assert_eq!(
+                        compose.config(set, &environment, None).await.unwrap().name,
+                        "eu-shop"
+                    );
                 }
                 let all = compose.config(Set::All, &environment, None).await.unwrap();
                 assert_eq!(all.service("web").unwrap().restart.as_deref(), Some("always"));
@@ -124,16 +173,27 @@ async fn real_name_of_the_application_holds_for_its_databases() {
 
 /// What Compose 2 makes of `environment` entries, given the text of `.env`; `None` if it refuses.
 fn compose_v2_evaluates(texts: &[String], dot_env: &str) -> Option<Vec<String>> {
-    let values: Vec<String> = texts.iter().enumerate().map(|(index, text)| format!("V{index}: {text:?}")).collect();
+    let values: Vec<String> =
+        texts.iter().enumerate().map(|(index, text)| format!("V{index}: {text:?}")).collect();
     let file = format!("services: {{web: {{image: a, environment: {{{}}}}}}}", values.join(", "));
     let deployment = deployment(&[("compose.yaml", &file), (".env", dot_env)]);
-    let program = std::env::var_os("DKV_TEST_COMPOSE_V2").expect("DKV_TEST_COMPOSE_V2 names a Compose 2 program");
+    let program = std::env::var_os("DKV_TEST_COMPOSE_V2")
+        .expect("DKV_TEST_COMPOSE_V2 names a Compose 2 program");
     let mut command = std::process::Command::new(program);
-    command.args(["config", "--format", "json"]).current_dir(deployment.path()).env("A", "a").env("EMPTY", "").env_remove("B");
+    command
+        .args(["config", "--format", "json"])
+        .current_dir(deployment.path())
+        .env("A", "a")
+        .env("EMPTY", "")
+        .env_remove("B");
     let output = command.output().unwrap();
     let project: serde_json::Value = serde_json::from_slice(&output.stdout).ok()?;
-    let value =
-        |index: usize| project["services"]["web"]["environment"][format!("V{index}")].as_str().unwrap().replace("$$", "$");
+    let value = |index: usize| {
+        project["services"]["web"]["environment"][format!("V{index}")]
+            .as_str()
+            .unwrap()
+            .replace("$$", "$")
+    };
     output.status.success().then(|| (0..texts.len()).map(value).collect())
 }
 
@@ -150,15 +210,22 @@ fn real_interpolation_agrees_with_ours() {
         "EMPTY" => Some(String::new()),
         _ => None,
     };
-    let samples = samples("(x|-|:|[$] |[$]A|[$][$]|[$][{](A|B|EMPTY)(:?[-+?](x|[$]A|[$][{]B:-y[}]|[$]1|-|:)*)?[}]){1,4}", 400);
-    let evaluated = samples.into_iter().filter_map(|text| Some((Template::parse(&text).ok()?.evaluate(&lookup).ok()?, text)));
+    let samples = samples(
+        "(x|-|:|[$] |[$]A|[$][$]|[$][{](A|B|EMPTY)(:?[-+?](x|[$]A|[$][{]B:-y[}]|[$]1|-|:)*)?[}]){1,4}",
+        400,
+    );
+    let evaluated = samples
+        .into_iter()
+        .filter_map(|text| Some((Template::parse(&text).ok()?.evaluate(&lookup).ok()?, text)));
     let (ours, texts): (Vec<String>, Vec<String>) = evaluated.unzip();
     assert!(texts.len() > 200);
     let theirs = compose_v2_evaluates(&texts, "").unwrap();
     for ((text, ours), theirs) in texts.iter().zip(ours).zip(theirs) {
         assert_eq!(ours, theirs, "{text}");
     }
-    for text in ["${", "${A", "${}", "${1}", "${A!b}", "${A:b}", "${A:-${B}", "${B:?no}", "${EMPTY:?}"] {
+    for text in
+        ["${", "${A", "${}", "${1}", "${A!b}", "${A:b}", "${A:-${B}", "${B:?no}", "${EMPTY:?}"]
+    {
         assert_eq!(compose_v2_evaluates(&[text.to_owned()], ""), None, "{text}");
     }
 }
@@ -202,8 +269,10 @@ fn real_dot_env_agrees_with_ours() {
         "N='a\\b'",
     ];
     for text in lines {
-        let ours = dotenv::parse(text, &inherited).ok().map(|mut all| all.remove("N").unwrap_or_default());
-        let theirs = compose_v2_evaluates(&["$N".to_owned()], text).map(|mut values| values.remove(0));
+        let ours =
+            dotenv::parse(text, &inherited).ok().map(|mut all| all.remove("N").unwrap_or_default());
+        let theirs =
+            compose_v2_evaluates(&["$N".to_owned()], text).map(|mut values| values.remove(0));
         assert_eq!(ours, theirs, "{text:?}");
     }
 }

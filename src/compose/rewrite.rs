@@ -34,17 +34,26 @@ pub fn locate(directory: &Path, file: &Path, service: &str) -> Result<Option<Pla
 
 fn locate_at(directory: &Path, file: &Path, service: &str, depth: usize) -> Result<Option<Place>> {
     let document = parse(&directory.join(file))?;
-    let Some(node) = document.root().get("services").and_then(|services| services.get(service)) else { return Ok(None) };
-    let place = |node: Node<'_>| Place { file: file.to_owned(), service: service.to_owned(), line: node.position().line };
+    let Some(node) = document.root().get("services").and_then(|services| services.get(service))
+    else {
+        return Ok(None);
+    };
+    let place = |node: Node<'_>| Place {
+        file: file.to_owned(),
+        service: service.to_owned(),
+        line: node.position().line,
+    };
     if let Some(image) = node.get("image") {
         return Ok(Some(place(image)));
     }
     if let Some(extends) = node.get("extends").filter(|_| depth < MAX_DEPTH) {
         let text = |node: Option<Node<'_>>| node.and_then(|node| node.as_text().map(str::to_owned));
         let base = text(extends.get("service")).or_else(|| text(Some(extends)));
-        let other = text(extends.get("file")).map(|other| file.parent().unwrap_or(Path::new("")).join(other));
+        let other = text(extends.get("file"))
+            .map(|other| file.parent().unwrap_or(Path::new("")).join(other));
         if let Some(base) = base
-            && let Some(found) = locate_at(directory, other.as_deref().unwrap_or(file), &base, depth + 1)?
+            && let Some(found) =
+                locate_at(directory, other.as_deref().unwrap_or(file), &base, depth + 1)?
         {
             return Ok(Some(found));
         }
@@ -53,25 +62,34 @@ fn locate_at(directory: &Path, file: &Path, service: &str, depth: usize) -> Resu
 }
 
 fn parse(path: &Path) -> Result<Document> {
-    let bytes = std::fs::read(path)
-        .map_err(|source| error::state(format!("cannot read the Compose file {}: {source}", path.display())))?;
+    let bytes = std::fs::read(path).map_err(|source| {
+        error::state(format!("cannot read the Compose file {}: {source}", path.display()))
+    })?;
     let document = Document::parse_bytes(&bytes);
-    document.map_err(|error| error::state(format!("cannot read the Compose file {}, {error}", path.display())).into())
+    document.map_err(|error| {
+        error::state(format!("cannot read the Compose file {}, {error}", path.display())).into()
+    })
 }
 
-/// The text of a Compose file with the images of these services replaced, or added where a service has none.
+/// The text of a Compose file with the images of these services replaced, or added where a service
+/// has none.
 ///
 /// # Errors
-/// A service that is not there, services that share a line and want different images, or a result that
-/// does not say what was intended.
+/// A service that is not there, services that share a line and want different images, or a result
+/// that does not say what was intended.
 pub fn set_images(source: &str, images: &BTreeMap<String, String>) -> Result<String> {
     let document = Document::parse(source)?;
     let mut spans: BTreeMap<usize, (Range<usize>, &str, Option<Style>)> = BTreeMap::new();
     let mut missing = Vec::new();
     for (service, image) in images {
-        let node = service_of(&document, service).with_context(|| format!("there is no service `{service}`"))?;
+        let node = service_of(&document, service)
+            .with_context(|| format!("there is no service `{service}`"))?;
         let Some(line) = node.get("image") else {
-            missing.push(Edit::set_after(["services", service.as_str(), "image"], image.as_str(), "build"));
+            missing.push(Edit::set_after(
+                ["services", service.as_str(), "image"],
+                image.as_str(),
+                "build",
+            ));
             continue;
         };
         let old = spans.insert(line.span().start, (line.span(), image, line.style()));
@@ -91,7 +109,9 @@ pub fn set_images(source: &str, images: &BTreeMap<String, String>) -> Result<Str
             let mut changed = text.clone();
             changed.replace_range(span.clone(), candidate);
             let document = Document::parse(&changed).ok()?;
-            let says_so = |service: &str| image_of(&document, service) == images.get(service).map(String::as_str);
+            let says_so = |service: &str| {
+                image_of(&document, service) == images.get(service).map(String::as_str)
+            };
             let is_here = |service: &&String| {
                 let node = service_of(&document, service).and_then(|node| node.get("image"));
                 node.is_some_and(|node| node.span().start == span.start)
@@ -118,15 +138,23 @@ fn verify(before: &str, after: &str, images: &BTreeMap<String, String>) -> Resul
     let (before, after) = (Document::parse(before)?, Document::parse(after)?);
     let services = |document: &Document| -> Vec<String> {
         let services = document.root().get("services");
-        services.iter().flat_map(|services| services.entries()).filter_map(|(key, _)| Some(key.as_text()?.to_owned())).collect()
+        services
+            .iter()
+            .flat_map(|services| services.entries())
+            .filter_map(|(key, _)| Some(key.as_text()?.to_owned()))
+            .collect()
     };
     for service in services(&before) {
-        let expected = images.get(&service).map(String::as_str).or_else(|| image_of(&before, &service));
+        let expected =
+            images.get(&service).map(String::as_str).or_else(|| image_of(&before, &service));
         if image_of(&after, &service) != expected {
             let position = service_of(&before, &service).map(Node::position);
-            let (line, column) = position.map_or((1, 1), |position| (position.line, position.column));
-            let message =
-                format!("the image of `{service}` is shared with others in a way that cannot be changed for some of them");
+            let (line, column) =
+                position.map_or((1, 1), |position| (position.line, position.column));
+            let message = format!(
+                "the image of `{service}` is shared with others in a way that cannot be changed \
+                    for some of them"
+            );
             return Err(YamlError { message, line, column }.into());
         }
     }
@@ -138,7 +166,10 @@ mod tests {
     use super::*;
 
     fn set(source: &str, images: &[(&str, &str)]) -> Result<String> {
-        let images = images.iter().map(|(service, image)| ((*service).to_owned(), (*image).to_owned())).collect();
+        let images = images
+            .iter()
+            .map(|(service, image)| ((*service).to_owned(), (*image).to_owned()))
+            .collect();
         set_images(source, &images)
     }
 
@@ -146,7 +177,8 @@ mod tests {
 
     #[test]
     fn only_the_image_changes() {
-        let source = "# top\r\nservices:\r\n  a: # the one\r\n    image:   r/a:1   # pinned by hand\r\n    ports: ['80:80']\r\n  b:\r\n    image: \"r/b:1\"\r\n";
+        let source = "# top\r\nservices:\r\n  a: # the one\r\n    image:   r/a:1   # pinned by \
+            hand\r\n    ports: ['80:80']\r\n  b:\r\n    image: \"r/b:1\"\r\n";
         let text = set(source, &[("a", NEW)]).unwrap();
         assert_eq!(text, source.replace("r/a:1 ", &format!("{NEW} ")));
         let text = set(source, &[("b", NEW)]).unwrap();
@@ -161,13 +193,14 @@ mod tests {
 
     #[test]
     fn shared_lines_change_once() {
-        let merged =
-            "x-bot: &bot\n  image: r/a:1 # one for all\nservices:\n  a:\n    <<: *bot\n  b:\n    <<: *bot\n    restart: always\n";
+        let merged = "x-bot: &bot\n  image: r/a:1 # one for all\nservices:\n  a:\n    <<: *bot\n  \
+            b:\n    <<: *bot\n    restart: always\n";
         let text = set(merged, &[("a", NEW), ("b", NEW)]).unwrap();
         assert_eq!(text, merged.replace("r/a:1", NEW));
         let error = set(merged, &[("a", NEW)]).unwrap_err();
         assert!(error.to_string().contains("`b` is shared"), "{error}");
-        let anchored = "x-image: &image r/a:1\nservices:\n  a:\n    image: *image\n  b:\n    image: *image\n";
+        let anchored =
+            "x-image: &image r/a:1\nservices:\n  a:\n    image: *image\n  b:\n    image: *image\n";
         let text = set(anchored, &[("a", NEW)]).unwrap();
         assert_eq!(text, anchored.replacen("*image", NEW, 1));
     }
@@ -176,20 +209,32 @@ mod tests {
     fn a_built_service_gets_an_image_line() {
         let source = "services:\n  app:\n    build: .\n    # comment\n    ports: ['80:80']\n";
         let text = set(source, &[("app", NEW)]).unwrap();
-        assert_eq!(text, format!("services:\n  app:\n    build: .\n    image: {NEW}\n    # comment\n    ports: ['80:80']\n"));
+        assert_eq!(
+            text,
+            format!(
+                "services:\n  app:\n    build: .\n    image: {NEW}\n    # comment\n    ports: \
+                    ['80:80']\n"
+            )
+        );
     }
 
     #[test]
     fn an_extended_line_is_found_where_it_is_written() {
         let directory = tempfile::tempdir().unwrap();
-        let write = |name: &str, text: &str| std::fs::write(directory.path().join(name), text).unwrap();
+        let write =
+            |name: &str, text: &str| std::fs::write(directory.path().join(name), text).unwrap();
         write(
             "compose.yaml",
-            "services:\n  a:\n    extends: {file: base.yml, service: base}\n  b:\n    build: .\n  c:\n    extends: a\n",
+            "services:\n  a:\n    extends: {file: base.yml, service: base}\n  b:\n    build: .\n  \
+                c:\n    extends: a\n",
         );
         write("base.yml", "services:\n  base:\n    image: r/a:1\n");
-        let at = |service: &str| locate(directory.path(), Path::new("compose.yaml"), service).unwrap();
-        assert_eq!(at("a"), Some(Place { file: "base.yml".into(), service: "base".into(), line: 3 }));
+        let at =
+            |service: &str| locate(directory.path(), Path::new("compose.yaml"), service).unwrap();
+        assert_eq!(
+            at("a"),
+            Some(Place { file: "base.yml".into(), service: "base".into(), line: 3 })
+        );
         assert_eq!(at("c"), at("a"));
         assert_eq!(at("b").unwrap().line, 5);
         assert_eq!(at("nobody"), None);

@@ -3,17 +3,18 @@
 //! # One project
 //! Compose takes the project's name from `COMPOSE_PROJECT_NAME`, else from a top-level `name:` (v2
 //! only; v1 refuses such a file), else from the directory. A `name:` that only the application file
-//! has would not be seen by a call about the database files, which would start them in a project and
-//! network of their own. So when a file has a `name:` and the call names files, the name that the
-//! application has for Compose is passed with `-p`. Database files that name another project are
-//! refused: either choice would start second databases beside the running ones, with empty volumes.
+//! has would not be seen by a call about the database files, which would start them in a project
+//! and network of their own. So when a file has a `name:` and the call names files, the name that
+//! the application has for Compose is passed with `-p`. Database files that name another project
+//! are refused: either choice would start second databases beside the running ones, with empty
+//! volumes.
 //!
 //! # Signals
 //! Compose runs in dkv's process group, so Ctrl-C on a terminal reaches it too. While it runs, a
 //! first SIGINT makes dkv wait for what Compose makes of it, a second one or a SIGTERM is passed on
-//! as SIGTERM; either way the call ends as [`Kind::Interrupted`]. As tokio never restores a signal's
-//! default action, the program must listen for both signals outside these calls as well, and
-//! let a call that [`is_running`] come to its end.
+//! as SIGTERM; either way the call ends as [`Kind::Interrupted`]. As tokio never restores a
+//! signal's default action, the program must listen for both signals outside these calls as well,
+//! and let a call that [`is_running`] come to its end.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::OsString;
@@ -103,7 +104,8 @@ impl Environment {
     }
 
     /// The environment with `variables` that no message may show, such as those of a decrypted
-    /// `.env`. Over such a file an inherited variable of the same name would win: leave it out here.
+    /// `.env`. Over such a file an inherited variable of the same name would win: leave it out
+    /// here.
     #[must_use]
     pub fn with_secrets(mut self, variables: impl IntoIterator<Item = (String, String)>) -> Self {
         self.secrets.extend(variables);
@@ -123,11 +125,13 @@ impl Environment {
             command.env_remove(name);
         }
         command.envs(&self.secrets).envs(&self.set);
-        // The two sets of files are one project: each would report the other's containers as orphans.
+        // The two sets of files are one project: each would report the other's containers as
+        // orphans.
         command.env("COMPOSE_IGNORE_ORPHANS", "1");
     }
 
-    /// The text without secret values. Very short ones are not looked for: they would blank out words.
+    /// The text without secret values. Very short ones are not looked for: they would blank out
+    /// words.
     fn redact(&self, text: String) -> String {
         let secrets = self.secrets.values().filter(|secret| secret.len() >= 4);
         secrets.fold(text, |text, secret| text.replace(secret.as_str(), "***"))
@@ -167,23 +171,47 @@ impl Tool {
             command.args(&program[1..]).arg("version").stdin(Stdio::null()).kill_on_drop(true);
             environment.apply(&mut command);
             let Ok(output) = tokio::time::timeout(DETECTION_LIMIT, command.output()).await else {
-                let message = format!("`{} version` gives no answer within {} s", program.join(" "), DETECTION_LIMIT.as_secs());
-                return Err(error::docker(message).with_hint("run it by hand to see what it waits for").into());
+                let message = format!(
+                    "`{} version` gives no answer within {} s",
+                    program.join(" "),
+                    DETECTION_LIMIT.as_secs()
+                );
+                return Err(error::docker(message)
+                    .with_hint("run it by hand to see what it waits for")
+                    .into());
             };
             let output = match output {
                 Ok(output) => output,
-                Err(error) if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::PermissionDenied) => continue,
-                Err(error) => return Err(error).with_context(|| format!("cannot run `{}`", program.join(" "))),
+                Err(error)
+                    if matches!(
+                        error.kind(),
+                        ErrorKind::NotFound | ErrorKind::PermissionDenied
+                    ) =>
+                {
+                    continue;
+                }
+                Err(error) => {
+                    return Err(error)
+                        .with_context(|| format!("cannot run `{}`", program.join(" ")));
+                }
             };
             let text = String::from_utf8_lossy(&output.stdout);
-            if let Some((generation, version)) = parse_version(&text).filter(|_| output.status.success()) {
+            if let Some((generation, version)) =
+                parse_version(&text).filter(|_| output.status.success())
+            {
                 tracing::debug!("using `{}` {version}", program.join(" "));
                 return Ok(Self { program, generation, version });
             }
         }
-        Err(error::docker("Docker Compose is not installed: neither `docker compose` nor `docker-compose` runs")
-            .with_hint("install the Compose plugin (package docker-compose-plugin or docker-compose-v2), or docker-compose")
-            .into())
+        Err(error::docker(
+            "Docker Compose is not installed: neither `docker compose` nor \
+            `docker-compose` runs",
+        )
+        .with_hint(
+            "install the Compose plugin (package docker-compose-plugin or \
+                docker-compose-v2), or docker-compose",
+        )
+        .into())
     }
 }
 
@@ -212,14 +240,15 @@ pub struct Compose {
 }
 
 impl Compose {
-    /// Compose for the deployment of `files`. Starts nothing; the program is looked for at the first call.
+    /// Compose for the deployment of `files`. Starts nothing; the program is looked for at the
+    /// first call.
     #[must_use]
     pub fn new(files: Files, output: Output) -> Self {
         Self { files, output, tool: OnceCell::new(), held: None }
     }
 
-    /// Lets calls that change something hold the lock that `handle` belongs to: if dkv is killed, the
-    /// next one then waits until Compose has ended too.
+    /// Lets calls that change something hold the lock that `handle` belongs to: if dkv is killed,
+    /// the next one then waits until Compose has ended too.
     #[must_use]
     pub fn holding(mut self, handle: File) -> Self {
         self.held = Some(handle);
@@ -243,7 +272,8 @@ impl Compose {
     /// Runs `action` on the files of `set` and waits for its end.
     ///
     /// # Errors
-    /// There is no Compose, or it failed (exit 6); there are no such files (exit 3); interrupted (130).
+    /// There is no Compose, or it failed (exit 6); there are no such files (exit 3); interrupted
+    /// (130).
     pub async fn run(&self, set: Set, action: &Action, environment: &Environment) -> Result<()> {
         self.run_within(None, set, action, environment).await
     }
@@ -252,7 +282,13 @@ impl Compose {
     ///
     /// # Errors
     /// As [`Compose::run`], and when the limit passes (exit 6).
-    pub async fn run_within(&self, limit: Option<Duration>, set: Set, action: &Action, environment: &Environment) -> Result<()> {
+    pub async fn run_within(
+        &self,
+        limit: Option<Duration>,
+        set: Set,
+        action: &Action,
+        environment: &Environment,
+    ) -> Result<()> {
         let selection = self.selection(set, environment).await?;
         let mut call = self.call(&selection, action, environment).await?;
         call.limit = limit;
@@ -264,20 +300,28 @@ impl Compose {
         call.check(&captured, self.v1_meets_name())
     }
 
-    /// What Compose would start of `set`, interpolated and merged; given up after `deadline`, or after two
-    /// minutes.
+    /// What Compose would start of `set`, interpolated and merged; given up after `deadline`, or
+    /// after two minutes.
     ///
     /// # Errors
     /// As [`Compose::run`], and when the deadline passes (exit 6).
-    pub async fn config(&self, set: Set, environment: &Environment, deadline: Option<Duration>) -> Result<Project> {
+    pub async fn config(
+        &self,
+        set: Set,
+        environment: &Environment,
+        deadline: Option<Duration>,
+    ) -> Result<Project> {
         let read = async {
             let selection = self.selection(set, environment).await?;
             self.config_of(&selection, environment).await
         };
         let deadline = deadline.unwrap_or(CONFIG_LIMIT);
         tokio::time::timeout(deadline, read).await.unwrap_or_else(|_| {
-            let message = format!("Compose did not read its files within {} s", deadline.as_secs_f64());
-            Err(error::docker(message).with_hint("run `docker compose config` by hand to see what it waits for").into())
+            let message =
+                format!("Compose did not read its files within {} s", deadline.as_secs_f64());
+            Err(error::docker(message)
+                .with_hint("run `docker compose config` by hand to see what it waits for")
+                .into())
         })
     }
 
@@ -286,9 +330,12 @@ impl Compose {
         let captured = call.capture().await?;
         call.check(&captured, self.v1_meets_name())?;
         let generation = self.tool(environment).await?.generation;
-        let text = String::from_utf8(captured.stdout).context("`compose config` printed something that is not UTF-8")?;
+        let text = String::from_utf8(captured.stdout)
+            .context("`compose config` printed something that is not UTF-8")?;
         match generation {
-            Generation::V1 => config::parse_v1(&text, self.files.project_name_v1(), self.files.profiles()),
+            Generation::V1 => {
+                config::parse_v1(&text, self.files.project_name_v1(), self.files.profiles())
+            }
             Generation::V2 => config::parse_v2(&text),
         }
     }
@@ -298,7 +345,8 @@ impl Compose {
         let generation = self.tool(environment).await?.generation;
         let mut selection = self.files.selection(set, generation)?;
         let is_split = set != Set::Application && !self.files.databases().is_empty();
-        if is_split && generation == Generation::V2 && self.files.project_name_variable().is_none() {
+        if is_split && generation == Generation::V2 && self.files.project_name_variable().is_none()
+        {
             selection.project_name = self.shared_name(environment).await?;
         }
         Ok(selection)
@@ -318,19 +366,26 @@ impl Compose {
             let other = self.config_of(&plain, environment).await?.name;
             if other != name {
                 return Err(error::state(format!(
-                    "the application's Compose files make the project `{name}`, the database files `{other}`"
+                    "the application's Compose files make the project `{name}`, the database \
+                        files `{other}`"
                 ))
-                .with_hint("dkv runs both as one project: give the files the same top-level `name:`")
+                .with_hint(
+                    "dkv runs both as one project: give the files the same top-level \
+                    `name:`",
+                )
                 .into());
             }
         }
         Ok(Some(name))
     }
 
-    /// Whether one of `files` names its project; what cannot be read here Compose will refuse itself.
+    /// Whether one of `files` names its project; what cannot be read here Compose will refuse
+    /// itself.
     fn is_named(&self, files: &[PathBuf]) -> bool {
         let directory = self.files.directory();
-        files.iter().any(|file| Document::read(&directory.join(file)).is_ok_and(|document| document.is_named()))
+        files.iter().any(|file| {
+            Document::read(&directory.join(file)).is_ok_and(|document| document.is_named())
+        })
     }
 
     /// Whether a failure is explained by a file that only v2 understands.
@@ -339,7 +394,12 @@ impl Compose {
         is_v1 && self.is_named(&self.files.all(Generation::V1))
     }
 
-    async fn call<'a>(&'a self, selection: &Selection, action: &Action, environment: &'a Environment) -> Result<Call<'a>> {
+    async fn call<'a>(
+        &'a self,
+        selection: &Selection,
+        action: &Action,
+        environment: &'a Environment,
+    ) -> Result<Call<'a>> {
         let tool = self.tool(environment).await?;
         let arguments = argv::arguments(tool.generation, selection, action);
         let is_read_only = *action == Action::Config;
@@ -386,14 +446,17 @@ impl Call<'_> {
         self.environment.apply(&mut command);
         if self.directory != Path::new(".") {
             // v2 names a project after the directory as the shell knows it, symbolic links and all.
-            let absolute = std::path::absolute(self.directory).context("cannot find the current directory")?;
+            let absolute =
+                std::path::absolute(self.directory).context("cannot find the current directory")?;
             command.env("PWD", absolute);
         }
         Ok(command)
     }
 
     fn spawn(&self, command: &mut Command) -> Result<Child> {
-        let failed = |source| error::docker(format!("cannot run `{self}` in {}: {source}", self.directory.display()));
+        let failed = |source| {
+            error::docker(format!("cannot run `{self}` in {}: {source}", self.directory.display()))
+        };
         Ok(command.spawn().map_err(failed)?)
     }
 
@@ -439,7 +502,8 @@ impl Call<'_> {
         let mut command = self.command()?;
         let signals = Signals::listen()?;
         let input = self.input()?.unwrap_or_else(Stdio::null);
-        let mut child = self.spawn(command.stdin(input).stdout(Stdio::piped()).stderr(Stdio::piped()))?;
+        let mut child =
+            self.spawn(command.stdin(input).stdout(Stdio::piped()).stderr(Stdio::piped()))?;
         let (stdout, stderr) = (child.stdout.take(), child.stderr.take());
         let mut output = pin!(async { tokio::try_join!(drain(stdout), drain(stderr)) });
         let mut wait = pin!(signals.wait(&mut child, self.limit));
@@ -454,7 +518,9 @@ impl Call<'_> {
             Some(collected) => collected,
             None if end == End::Itself => output.await?,
             // What it has started may live on and keep the pipes open.
-            None => tokio::time::timeout(LAST_PATIENCE, output).await.unwrap_or_else(|_| Ok(Default::default()))?,
+            None => tokio::time::timeout(LAST_PATIENCE, output)
+                .await
+                .unwrap_or_else(|_| Ok(Default::default()))?,
         };
         let messages = Some(self.environment.redact(tail(&stderr)));
         Ok(Captured { status, end, stdout, messages })
@@ -463,10 +529,17 @@ impl Call<'_> {
     fn check(&self, captured: &Captured, v1_meets_name: bool) -> Result<()> {
         match captured.end {
             End::Itself => {}
-            End::Interrupted => return Err(Error::new(Kind::Interrupted, format!("`{self}` was interrupted")).into()),
+            End::Interrupted => {
+                return Err(
+                    Error::new(Kind::Interrupted, format!("`{self}` was interrupted")).into()
+                );
+            }
             End::TooLong => {
                 let limit = self.limit.unwrap_or_default().as_secs();
-                return Err(error::docker(format!("`{self}` had not ended after {limit} s and was ended")).into());
+                return Err(error::docker(format!(
+                    "`{self}` had not ended after {limit} s and was ended"
+                ))
+                .into());
             }
         }
         if captured.status.success() {
@@ -477,13 +550,17 @@ impl Call<'_> {
             None => captured.status.to_string(),
         };
         let mut message = format!("`{self}` failed with {how}");
-        if let Some(messages) = captured.messages.as_deref().filter(|messages| !messages.is_empty()) {
+        if let Some(messages) = captured.messages.as_deref().filter(|messages| !messages.is_empty())
+        {
             message.push_str(":\n");
             message.push_str(messages);
         }
         let error = error::docker(message);
         Err(if v1_meets_name {
-            error.with_hint("Compose 1 does not know the top-level `name:`: install Compose 2, or use COMPOSE_PROJECT_NAME")
+            error.with_hint(
+                "Compose 1 does not know the top-level `name:`: install Compose 2, or \
+                use COMPOSE_PROJECT_NAME",
+            )
         } else if captured.messages.is_none() {
             error.with_hint("Compose says why in its messages above")
         } else {
@@ -527,12 +604,17 @@ impl Signals {
     }
 
     /// Waits for the end of `child`, no longer than `limit`, and tells who asked for it.
-    async fn wait(mut self, child: &mut Child, limit: Option<Duration>) -> Result<(ExitStatus, End)> {
+    async fn wait(
+        mut self,
+        child: &mut Child,
+        limit: Option<Duration>,
+    ) -> Result<(ExitStatus, End)> {
         let mut end = End::Itself;
         let mut patience = limit.unwrap_or(Duration::MAX);
         loop {
             let too_long = tokio::time::sleep(patience);
-            // Ctrl-C reaches Compose as well, which may have ended before this is looked at: what was asked for counts.
+            // Ctrl-C reaches Compose as well, which may have ended before this is looked at: what
+            // was asked for counts.
             tokio::select! {
                 biased;
                 _ = self.interrupts.recv() => {
@@ -572,14 +654,15 @@ fn ended_by_interrupt(status: ExitStatus) -> bool {
 
 /// Asks `child` to end; it may have done so by itself in the meantime.
 fn terminate(child: &Child) {
-    let process = child.id().and_then(|id| i32::try_from(id).ok()).and_then(rustix::process::Pid::from_raw);
+    let process =
+        child.id().and_then(|id| i32::try_from(id).ok()).and_then(rustix::process::Pid::from_raw);
     if let Some(process) = process {
         let _ = rustix::process::kill_process(process, rustix::process::Signal::TERM);
     }
 }
 
-/// Hands on what Compose says. Compose itself would die of an output that nobody reads any more, in the
-/// middle of its work.
+/// Hands on what Compose says. Compose itself would die of an output that nobody reads any more, in
+/// the middle of its work.
 fn pass_on(mut output: impl std::io::Read) {
     let mut buffer = [0; 4096];
     loop {
@@ -606,7 +689,11 @@ async fn drain(pipe: Option<impl AsyncRead + Unpin>) -> Result<Vec<u8>> {
 fn tail(output: &[u8]) -> String {
     let start = output.len().saturating_sub(TAIL);
     let text = String::from_utf8_lossy(&output[start..]);
-    let text = if start == 0 { text.as_ref() } else { text.split_once('\n').map_or(text.as_ref(), |(_, whole)| whole) };
+    let text = if start == 0 {
+        text.as_ref()
+    } else {
+        text.split_once('\n').map_or(text.as_ref(), |(_, whole)| whole)
+    };
     text.trim().chars().filter(|c| *c == '\n' || !c.is_control()).collect()
 }
 
@@ -619,8 +706,14 @@ mod tests {
     fn both_generations_are_told_apart() {
         let v1 = "docker-compose version 1.29.2, build unknown\ndocker-py version: 5.0.3\n";
         assert_eq!(parse_version(v1), Some((Generation::V1, "1.29.2".to_owned())));
-        assert_eq!(parse_version("Docker Compose version v2.40.3\n"), Some((Generation::V2, "2.40.3".to_owned())));
-        assert_eq!(parse_version("Docker Compose version 5.0.0-desktop.1"), Some((Generation::V2, "5.0.0-desktop.1".to_owned())));
+        assert_eq!(
+            parse_version("Docker Compose version v2.40.3\n"),
+            Some((Generation::V2, "2.40.3".to_owned()))
+        );
+        assert_eq!(
+            parse_version("Docker Compose version 5.0.0-desktop.1"),
+            Some((Generation::V2, "5.0.0-desktop.1".to_owned()))
+        );
         for other in ["", "podman-compose version 1.0", "Docker version 28.2.2, build e6534b4"] {
             assert_eq!(parse_version(other), None, "{other}");
         }
@@ -633,8 +726,16 @@ mod tests {
             .with_secrets([("PASSWORD".to_owned(), "hunter2!".to_owned())])
             .without("DK_OLD_TAG");
         let shown = format!("{environment:?}");
-        assert!(shown.contains("PASSWORD") && shown.contains("DK_OLD_TAG") && !shown.contains("hunter2!"), "{shown}");
-        assert_eq!(environment.redact("near \"PASSWORD=hunter2!\"".to_owned()), "near \"PASSWORD=***\"");
+        assert!(
+            shown.contains("PASSWORD")
+                && shown.contains("DK_OLD_TAG")
+                && !shown.contains("hunter2!"),
+            "{shown}"
+        );
+        assert_eq!(
+            environment.redact("near \"PASSWORD=hunter2!\"".to_owned()),
+            "near \"PASSWORD=***\""
+        );
     }
 
     #[test]
@@ -659,7 +760,8 @@ mod tests {
 
         /// A `docker-compose` made of shell lines that answers as version 2 does.
         fn fake(&self, script: &str) -> Environment {
-            let version = "if [ \"$*\" = version ]; then echo Docker Compose version v2.0.0; exit; fi";
+            let version =
+                "if [ \"$*\" = version ]; then echo Docker Compose version v2.0.0; exit; fi";
             self.program("docker-compose", &format!("{version}\n{script}"))
         }
 
@@ -667,9 +769,14 @@ mod tests {
         fn program(&self, name: &str, script: &str) -> Environment {
             let source = self.0.path().join("script");
             std::fs::write(&source, format!("#!/bin/sh\n{script}\n")).unwrap();
-            // Another process writes it: a copy of our open file in a neighbour's fork would make it "busy".
+            // Another process writes it: a copy of our open file in a neighbour's fork would make
+            // it "busy".
             let program = self.0.path().join("bin").join(name);
-            let status = std::process::Command::new("install").arg("-m755").args([&source, &program]).status().unwrap();
+            let status = std::process::Command::new("install")
+                .arg("-m755")
+                .args([&source, &program])
+                .status()
+                .unwrap();
             assert!(status.success());
             self.only_own_programs()
         }
@@ -692,7 +799,11 @@ mod tests {
     #[tokio::test]
     async fn without_compose_the_hint_says_what_to_install() {
         let deployment = Deployment::new(&[("compose.yaml", "")]);
-        let error = deployment.compose().run(Set::Application, &up(), &deployment.only_own_programs()).await.unwrap_err();
+        let error = deployment
+            .compose()
+            .run(Set::Application, &up(), &deployment.only_own_programs())
+            .await
+            .unwrap_err();
         let error = error::find(&error).unwrap();
         assert_eq!(error.kind(), Kind::Docker);
         assert!(error.hint().unwrap().contains("install"));
@@ -701,12 +812,16 @@ mod tests {
     #[tokio::test]
     async fn the_plugin_is_preferred_and_the_standalone_program_is_the_fallback() {
         let deployment = Deployment::new(&[("compose.yaml", "")]);
-        let environment = deployment.program("docker-compose", "echo docker-compose version 1.29.2, build unknown");
+        let environment = deployment
+            .program("docker-compose", "echo docker-compose version 1.29.2, build unknown");
         deployment.program("docker", "echo \"docker: '$1' is not a docker command.\" >&2; exit 1");
         let tool = Tool::detect(&environment).await.unwrap();
         assert_eq!((tool.generation, tool.version.as_str()), (Generation::V1, "1.29.2"));
 
-        deployment.program("docker", "[ \"$*\" = 'compose version' ] && echo Docker Compose version v2.40.3");
+        deployment.program(
+            "docker",
+            "[ \"$*\" = 'compose version' ] && echo Docker Compose version v2.40.3",
+        );
         let tool = Tool::detect(&environment).await.unwrap();
         assert_eq!((tool.program, tool.version.as_str()), (&["docker", "compose"][..], "2.40.3"));
     }
@@ -716,9 +831,13 @@ mod tests {
         let deployment = Deployment::new(&[("compose.yaml", "")]);
         let environment = deployment.fake("echo \"no such image, key $KEY\" >&2; exit 17");
         let environment = environment.with_secrets([("KEY".to_owned(), "s3cr3t".to_owned())]);
-        let error = deployment.compose().run(Set::Application, &up(), &environment).await.unwrap_err();
+        let error =
+            deployment.compose().run(Set::Application, &up(), &environment).await.unwrap_err();
         assert_eq!(error::kind(&error), Kind::Docker);
-        assert_eq!(error.to_string(), "`docker-compose up -d` failed with exit code 17:\nno such image, key ***");
+        assert_eq!(
+            error.to_string(),
+            "`docker-compose up -d` failed with exit code 17:\nno such image, key ***"
+        );
     }
 
     #[tokio::test]
@@ -732,9 +851,18 @@ mod tests {
         let link = deployment.0.path().join("link");
         std::os::unix::fs::symlink(deployment.0.path(), &link).unwrap();
         let files = Files::discover(&link, &Configured::default(), &|_| None).unwrap();
-        Compose::new(files, Output::Capture).run(Set::All, &Action::Down, &environment).await.unwrap();
+        Compose::new(files, Output::Capture)
+            .run(Set::All, &Action::Down, &environment)
+            .await
+            .unwrap();
         let seen = std::fs::read_to_string(deployment.0.path().join("seen")).unwrap();
-        assert_eq!(seen, format!("1.64,gone,1,{},-f compose.yaml -f db-docker-compose.yml down\n", link.display()));
+        assert_eq!(
+            seen,
+            format!(
+                "1.64,gone,1,{},-f compose.yaml -f db-docker-compose.yml down\n",
+                link.display()
+            )
+        );
     }
 
     #[tokio::test]
@@ -742,7 +870,11 @@ mod tests {
         let deployment = Deployment::new(&[("compose.yaml", "")]);
         let environment = deployment.fake("exec /bin/sleep 60");
         let deadline = Some(Duration::from_millis(50));
-        let error = deployment.compose().config(Set::Application, &environment, deadline).await.unwrap_err();
+        let error = deployment
+            .compose()
+            .config(Set::Application, &environment, deadline)
+            .await
+            .unwrap_err();
         assert_eq!(error::kind(&error), Kind::Docker);
     }
 }

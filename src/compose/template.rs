@@ -11,12 +11,14 @@ pub fn is_template(name: &str) -> bool {
     name.split('.').skip(1).any(|part| MARKS.contains(&part))
 }
 
-/// The template that `file` (relative to `directory`) is made from, if one stands beside it or the file says
-/// that it was generated.
+/// The template that `file` (relative to `directory`) is made from, if one stands beside it or the
+/// file says that it was generated.
 #[must_use]
 pub fn template_of(directory: &Path, file: &Path) -> Option<String> {
     let stem = |name: &str| {
-        let parts = name.split('.').filter(|part| !matches!(*part, "yml" | "yaml") && !MARKS.contains(part));
+        let parts = name
+            .split('.')
+            .filter(|part| !matches!(*part, "yml" | "yaml") && !MARKS.contains(part));
         parts.map(str::to_owned).collect::<Vec<_>>()
     };
     let own = file.file_name()?.to_str()?;
@@ -26,7 +28,8 @@ pub fn template_of(directory: &Path, file: &Path) -> Option<String> {
     let parent = file.parent().unwrap_or(Path::new(""));
     for place in [parent.to_owned(), parent.join("templates"), parent.join("template")] {
         let entries = std::fs::read_dir(directory.join(&place)).into_iter().flatten().flatten();
-        let mut names: Vec<String> = entries.filter_map(|entry| entry.file_name().into_string().ok()).collect();
+        let mut names: Vec<String> =
+            entries.filter_map(|entry| entry.file_name().into_string().ok()).collect();
         names.sort();
         if let Some(name) = names.iter().find(|name| is_template(name) && stem(name) == stem(own)) {
             return Some(place.join(name).display().to_string());
@@ -34,7 +37,9 @@ pub fn template_of(directory: &Path, file: &Path) -> Option<String> {
     }
     let text = std::fs::read_to_string(directory.join(file)).ok()?;
     let head = text.lines().take(10).filter(|line| line.starts_with('#')).map(str::to_lowercase);
-    let is_generated = head.into_iter().any(|line| ["generated", "do not edit"].iter().any(|mark| line.contains(mark)));
+    let is_generated = head
+        .into_iter()
+        .any(|line| ["generated", "do not edit"].iter().any(|mark| line.contains(mark)));
     is_generated.then(|| "its template (the file says that it is generated)".to_owned())
 }
 

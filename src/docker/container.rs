@@ -5,7 +5,8 @@ use std::time::Duration;
 
 use anyhow::Result;
 use bollard::models::{
-    ContainerInspectResponse, ContainerStateStatusEnum, ContainerSummary, ContainerSummaryStateEnum, HealthStatusEnum, MountPoint,
+    ContainerInspectResponse, ContainerStateStatusEnum, ContainerSummary,
+    ContainerSummaryStateEnum, HealthStatusEnum, MountPoint,
 };
 use bollard::query_parameters::{InspectContainerOptions, ListContainersOptionsBuilder};
 use chrono::{DateTime, Utc};
@@ -60,7 +61,8 @@ impl Labels {
     /// Whether `compose run` made it: no part of the deployment's normal state.
     #[must_use]
     pub fn is_one_off(&self) -> bool {
-        self.get("com.docker.compose.oneoff").is_some_and(|value| value.eq_ignore_ascii_case("true"))
+        self.get("com.docker.compose.oneoff")
+            .is_some_and(|value| value.eq_ignore_ascii_case("true"))
     }
 
     /// The container's number within its service, from 1.
@@ -283,7 +285,8 @@ impl Docker {
             filters.insert("label".to_owned(), filter.labels.clone());
         }
         let options = ListContainersOptionsBuilder::new().all(true).filters(&filters).build();
-        let list = self.answer("list the containers", self.client.list_containers(Some(options))).await?;
+        let list =
+            self.answer("list the containers", self.client.list_containers(Some(options))).await?;
         Ok(list.into_iter().map(Container::from).collect())
     }
 
@@ -308,10 +311,15 @@ impl Docker {
     ///
     /// # Errors
     /// Kind Docker, when the daemon does not answer.
-    pub async fn container_details(&self, filter: &ContainerFilter) -> Result<Vec<ContainerDetail>> {
+    pub async fn container_details(
+        &self,
+        filter: &ContainerFilter,
+    ) -> Result<Vec<ContainerDetail>> {
         let found = self.containers(filter).await?;
-        let requests: Vec<_> = found.iter().map(|container| self.inspect_container(&container.id)).collect();
-        let details: Vec<_> = futures_util::stream::iter(requests).buffered(PARALLEL_REQUESTS).try_collect().await?;
+        let requests: Vec<_> =
+            found.iter().map(|container| self.inspect_container(&container.id)).collect();
+        let details: Vec<_> =
+            futures_util::stream::iter(requests).buffered(PARALLEL_REQUESTS).try_collect().await?;
         Ok(details.into_iter().flatten().collect())
     }
 }
@@ -321,7 +329,8 @@ impl From<ContainerSummary> for Container {
         use ContainerSummaryStateEnum as State;
         // A legacy link gives a container a second name, `/other/alias`; its own has one slash.
         let names = summary.names.unwrap_or_default();
-        let own = names.iter().find(|name| !name.trim_start_matches('/').contains('/')).or(names.first());
+        let own =
+            names.iter().find(|name| !name.trim_start_matches('/').contains('/')).or(names.first());
         Self {
             name: own.map(|name| name.trim_start_matches('/').to_owned()).unwrap_or_default(),
             id: summary.id.unwrap_or_default(),
@@ -347,12 +356,19 @@ impl From<ContainerInspectResponse> for ContainerDetail {
         use ContainerStateStatusEnum as State;
         let state = answer.state.unwrap_or_default();
         let config = answer.config.unwrap_or_default();
-        let policy = answer.host_config.and_then(|host| host.restart_policy).and_then(|policy| policy.name);
+        let policy =
+            answer.host_config.and_then(|host| host.restart_policy).and_then(|policy| policy.name);
         let check = config.healthcheck.unwrap_or_default();
-        let interval = check.interval.and_then(|nanoseconds| u64::try_from(nanoseconds).ok()).filter(|interval| *interval > 0);
+        let interval = check
+            .interval
+            .and_then(|nanoseconds| u64::try_from(nanoseconds).ok())
+            .filter(|interval| *interval > 0);
         Self {
             id: answer.id.unwrap_or_default(),
-            name: answer.name.map(|name| name.trim_start_matches('/').to_owned()).unwrap_or_default(),
+            name: answer
+                .name
+                .map(|name| name.trim_start_matches('/').to_owned())
+                .unwrap_or_default(),
             image_id: answer.image.and_then(|id| id.parse().ok()),
             image: config.image.unwrap_or_default(),
             labels: labels(config.labels),
@@ -374,8 +390,13 @@ impl From<ContainerInspectResponse> for ContainerDetail {
             finished_at: state.finished_at.as_deref().and_then(moment),
             restart_count: answer.restart_count.unwrap_or_default(),
             restart_policy: restart_policy(policy),
-            has_health_check: check.test.unwrap_or_default().first().is_some_and(|kind| kind != "NONE"),
-            health_check_interval: interval.map_or(DEFAULT_HEALTH_CHECK_INTERVAL, Duration::from_nanos),
+            has_health_check: check
+                .test
+                .unwrap_or_default()
+                .first()
+                .is_some_and(|kind| kind != "NONE"),
+            health_check_interval: interval
+                .map_or(DEFAULT_HEALTH_CHECK_INTERVAL, Duration::from_nanos),
             health: state.health.and_then(health),
             mounts: answer.mounts.unwrap_or_default().into_iter().map(Mount::from).collect(),
         }

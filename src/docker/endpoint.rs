@@ -1,9 +1,9 @@
-//! Which daemon, chosen as the `docker` command chooses it, so that dkv and Compose always talk to the
-//! same one.
+//! Which daemon, chosen as the `docker` command chooses it, so that dkv and Compose always talk to
+//! the same one.
 //!
-//! The files of a context are laid out as docker/cli's `cli/context/store` documents: metadata under
-//! `contexts/meta/<id>/meta.json`, TLS material under `contexts/tls/<id>/docker/`, where the id is the
-//! SHA-256 of the context's name.
+//! The files of a context are laid out as docker/cli's `cli/context/store` documents: metadata
+//! under `contexts/meta/<id>/meta.json`, TLS material under `contexts/tls/<id>/docker/`, where the
+//! id is the SHA-256 of the context's name.
 
 use std::fmt;
 use std::path::{Path, PathBuf};
@@ -18,7 +18,8 @@ use crate::model::reference::Digest;
 /// Where the daemon listens when nobody says otherwise.
 const DEFAULT_SOCKET: &str = "/var/run/docker.sock";
 
-/// What the environment says about the daemon. An empty text counts as absent, as it does for `docker`.
+/// What the environment says about the daemon. An empty text counts as absent, as it does for
+/// `docker`.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Settings {
     /// `DOCKER_HOST`: an address; beats every context.
@@ -27,8 +28,8 @@ pub struct Settings {
     pub context: Option<String>,
     /// `DOCKER_TLS_VERIFY`: anything at all turns TLS on for `DOCKER_HOST`.
     pub tls_verify: Option<String>,
-    /// `DOCKER_CERT_PATH`: where `ca.pem`, `cert.pem` and `key.pem` are, if not in the configuration
-    /// directory.
+    /// `DOCKER_CERT_PATH`: where `ca.pem`, `cert.pem` and `key.pem` are, if not in the
+    /// configuration directory.
     pub cert_path: Option<PathBuf>,
     /// `DOCKER_API_VERSION`: speaks this version instead of agreeing on one.
     pub api_version: Option<String>,
@@ -126,8 +127,12 @@ impl fmt::Display for Source {
         match self {
             Self::Default => f.write_str("the default"),
             Self::HostVariable => f.write_str("DOCKER_HOST"),
-            Self::ContextVariable(name) => write!(f, "the Docker context `{name}` (DOCKER_CONTEXT)"),
-            Self::CurrentContext(name) => write!(f, "the Docker context `{name}` (`docker context use`)"),
+            Self::ContextVariable(name) => {
+                write!(f, "the Docker context `{name}` (DOCKER_CONTEXT)")
+            }
+            Self::CurrentContext(name) => {
+                write!(f, "the Docker context `{name}` (`docker context use`)")
+            }
         }
     }
 }
@@ -145,8 +150,8 @@ impl Endpoint {
         matches!(self.target, Target::Unix(_))
     }
 
-    /// The daemon that the `docker` command would talk to: `DOCKER_HOST`, else `DOCKER_CONTEXT`, else
-    /// the current context, else the default socket.
+    /// The daemon that the `docker` command would talk to: `DOCKER_HOST`, else `DOCKER_CONTEXT`,
+    /// else the current context, else the default socket.
     ///
     /// # Errors
     /// Kind Docker: a malformed or unsupported address, an unknown context, a bad API version; each
@@ -156,7 +161,8 @@ impl Endpoint {
         if let Some(address) = present(settings.host.as_ref()) {
             let source = Source::HostVariable;
             let tls = present(settings.tls_verify.as_ref()).map(|_| {
-                let directory = settings.cert_path.as_deref().filter(|path| !path.as_os_str().is_empty());
+                let directory =
+                    settings.cert_path.as_deref().filter(|path| !path.as_os_str().is_empty());
                 TlsFiles::in_directory(directory.unwrap_or(&settings.config_dir))
             });
             return Ok(Self { target: parse_address(address, tls, &source)?, source, api_version });
@@ -172,7 +178,13 @@ impl Endpoint {
             Source::ContextVariable(name) | Source::CurrentContext(name) if name != "default" => {
                 context_target(&settings.config_dir, name, &source)?
             }
-            _ => return Ok(Self { target: Target::Unix(DEFAULT_SOCKET.into()), source: Source::Default, api_version }),
+            _ => {
+                return Ok(Self {
+                    target: Target::Unix(DEFAULT_SOCKET.into()),
+                    source: Source::Default,
+                    api_version,
+                });
+            }
         };
         Ok(Self { target, source, api_version })
     }
@@ -193,13 +205,17 @@ fn present(variable: Option<&String>) -> Option<&str> {
 }
 
 fn fixed_version(text: &str) -> Result<ApiVersion> {
-    let version = ApiVersion::parse(text.trim_start_matches('v'))
-        .ok_or_else(|| error::docker(format!("DOCKER_API_VERSION is `{}`, which is no API version", display_safe(text))));
+    let version = ApiVersion::parse(text.trim_start_matches('v')).ok_or_else(|| {
+        error::docker(format!(
+            "DOCKER_API_VERSION is `{}`, which is no API version",
+            display_safe(text)
+        ))
+    });
     Ok(version.map_err(|error| error.with_hint("unset it, or write a version such as 1.41"))?)
 }
 
-/// The context that `docker context use` chose. A configuration that cannot be read chooses none, as
-/// for `docker`, with a warning.
+/// The context that `docker context use` chose. A configuration that cannot be read chooses none,
+/// as for `docker`, with a warning.
 fn current_context(config_dir: &Path) -> Option<String> {
     #[derive(Deserialize)]
     struct Config {
@@ -215,7 +231,10 @@ fn current_context(config_dir: &Path) -> Option<String> {
     match parsed {
         Ok(config) => Some(config.current_context).filter(|name| !name.is_empty()),
         Err(error) => {
-            tracing::warn!("{} is ignored when choosing the Docker daemon: {error}", path.display());
+            tracing::warn!(
+                "{} is ignored when choosing the Docker daemon: {error}",
+                path.display()
+            );
             None
         }
     }
@@ -243,20 +262,27 @@ fn context_target(config_dir: &Path, name: &str, source: &Source) -> Result<Targ
     let id = Digest::of(name.as_bytes());
     let path = config_dir.join("contexts/meta").join(id.hex()).join("meta.json");
     let unusable = |why: String| -> Error {
-        error::docker(format!("{source} {why}"))
-            .with_hint("list the contexts with `docker context ls`, choose one with `docker context use`")
+        error::docker(format!("{source} {why}")).with_hint(
+            "list the contexts with `docker context ls`, choose one with `docker context use`",
+        )
     };
     let text = std::fs::read(&path).map_err(|error| match error.kind() {
         std::io::ErrorKind::NotFound => unusable("does not exist".to_owned()),
         _ => unusable(format!("cannot be read: {}: {error}", path.display())),
     })?;
-    let metadata: Metadata =
-        serde_json::from_slice(&text).map_err(|error| unusable(format!("cannot be read: {}: {error}", path.display())))?;
+    let metadata: Metadata = serde_json::from_slice(&text)
+        .map_err(|error| unusable(format!("cannot be read: {}: {error}", path.display())))?;
     let DockerEndpoint { host, skip_tls_verify } = metadata.endpoints.docker;
     if skip_tls_verify {
-        return Err(error::docker(format!("{source} skips the verification of certificates, which dkv does not"))
-            .with_hint("give the context a certificate authority: `docker context update --docker host=…,ca=…`")
-            .into());
+        return Err(error::docker(format!(
+            "{source} skips the verification of certificates, which \
+            dkv does not"
+        ))
+        .with_hint(
+            "give the context a certificate authority: `docker context update --docker \
+                host=…,ca=…`",
+        )
+        .into());
     }
     let directory = config_dir.join("contexts/tls").join(id.hex()).join("docker");
     let tls = directory.is_dir().then(|| TlsFiles::in_directory(&directory));
@@ -267,8 +293,15 @@ fn context_target(config_dir: &Path, name: &str, source: &Source) -> Result<Targ
 /// left out), `ssh://user@host:port`.
 fn parse_address(address: &str, tls: Option<TlsFiles>, source: &Source) -> Result<Target> {
     let malformed = |why: &str| -> Error {
-        error::docker(format!("{source} names the Docker daemon `{}`: {why}", display_safe(address)))
-            .with_hint(format!("correct {source}: it takes unix:///path/to/docker.sock, tcp://host:port or ssh://user@host"))
+        error::docker(format!(
+            "{source} names the Docker daemon `{}`: \
+            {why}",
+            display_safe(address)
+        ))
+        .with_hint(format!(
+            "correct {source}: it takes unix:///path/to/docker.sock, \
+                tcp://host:port or ssh://user@host"
+        ))
     };
     let (scheme, rest) = address.split_once("://").unwrap_or(("tcp", address));
     match scheme {
@@ -276,7 +309,9 @@ fn parse_address(address: &str, tls: Option<TlsFiles>, source: &Source) -> Resul
         "unix" => Ok(Target::Unix(rest.into())),
         "tcp" | "ssh" => {
             let (authority, path) = match rest.split_once('/') {
-                Some((authority, path)) if !path.is_empty() => (authority, Some(format!("/{path}"))),
+                Some((authority, path)) if !path.is_empty() => {
+                    (authority, Some(format!("/{path}")))
+                }
                 Some((authority, _)) => (authority, None),
                 None => (rest, None),
             };
@@ -284,7 +319,8 @@ fn parse_address(address: &str, tls: Option<TlsFiles>, source: &Source) -> Resul
                 Some((user, place)) => (Some(user.to_owned()), place),
                 None => (None, authority),
             };
-            let (host, port) = host_and_port(place).ok_or_else(|| malformed("it has no proper host and port"))?;
+            let (host, port) =
+                host_and_port(place).ok_or_else(|| malformed("it has no proper host and port"))?;
             if scheme == "ssh" {
                 return Ok(Target::Ssh { user, host, port, socket: path });
             }
@@ -299,8 +335,8 @@ fn parse_address(address: &str, tls: Option<TlsFiles>, source: &Source) -> Resul
     }
 }
 
-/// A host, without the brackets of an IPv6 address, and a port. Nothing that a command line could take
-/// for an option.
+/// A host, without the brackets of an IPv6 address, and a port. Nothing that a command line could
+/// take for an option.
 fn host_and_port(place: &str) -> Option<(String, Option<u16>)> {
     let (host, port) = match place.strip_prefix('[').and_then(|rest| rest.split_once(']')) {
         Some((address, "")) => (address, None),
@@ -312,7 +348,9 @@ fn host_and_port(place: &str) -> Option<(String, Option<u16>)> {
     };
     let proper = !host.is_empty()
         && !host.starts_with('-')
-        && host.chars().all(|c| c.is_ascii_alphanumeric() || matches!(c, '.' | '-' | '_' | ':' | '%'));
+        && host
+            .chars()
+            .all(|c| c.is_ascii_alphanumeric() || matches!(c, '.' | '-' | '_' | ':' | '%'));
     let port = port.map(str::parse).transpose().ok()?;
     proper.then(|| (host.to_owned(), port))
 }
@@ -360,11 +398,18 @@ mod tests {
 
         add_context(home.path(), "first", &unix_context("first"));
         add_context(home.path(), "second", &unix_context("second"));
-        std::fs::write(home.path().join("config.json"), r#"{"auths":{},"currentContext":"first"}"#).unwrap();
-        assert_eq!(chosen(&settings), ("unix:///run/first.sock".to_owned(), Source::CurrentContext("first".to_owned())));
+        std::fs::write(home.path().join("config.json"), r#"{"auths":{},"currentContext":"first"}"#)
+            .unwrap();
+        assert_eq!(
+            chosen(&settings),
+            ("unix:///run/first.sock".to_owned(), Source::CurrentContext("first".to_owned()))
+        );
 
         settings.context = Some("second".to_owned());
-        assert_eq!(chosen(&settings), ("unix:///run/second.sock".to_owned(), Source::ContextVariable("second".to_owned())));
+        assert_eq!(
+            chosen(&settings),
+            ("unix:///run/second.sock".to_owned(), Source::ContextVariable("second".to_owned()))
+        );
 
         settings.context = Some("default".to_owned());
         assert_eq!(chosen(&settings).0, "unix:///var/run/docker.sock");
@@ -380,17 +425,25 @@ mod tests {
     #[test]
     fn contexts_that_cannot_be_used_are_named() {
         let home = tempfile::tempdir().unwrap();
-        let context = |name: &str| Settings { context: Some(name.to_owned()), ..settings(home.path()) };
+        let context =
+            |name: &str| Settings { context: Some(name.to_owned()), ..settings(home.path()) };
         assert!(refused(&context("nowhere")).contains("`nowhere` (DOCKER_CONTEXT) does not exist"));
 
         add_context(home.path(), "broken", "{");
         assert!(refused(&context("broken")).contains("`broken`"));
 
-        add_context(home.path(), "lax", r#"{"Endpoints":{"docker":{"Host":"tcp://h:1","SkipTLSVerify":true}}}"#);
+        add_context(
+            home.path(),
+            "lax",
+            r#"{"Endpoints":{"docker":{"Host":"tcp://h:1","SkipTLSVerify":true}}}"#,
+        );
         assert!(refused(&context("lax")).contains("skips the verification"));
 
         std::fs::write(home.path().join("config.json"), r#"{"currentContext":"gone"}"#).unwrap();
-        assert!(refused(&settings(home.path())).contains("`gone` (`docker context use`) does not exist"));
+        assert!(
+            refused(&settings(home.path()))
+                .contains("`gone` (`docker context use`) does not exist")
+        );
 
         std::fs::write(home.path().join("config.json"), "{").unwrap();
         assert_eq!(chosen(&settings(home.path())).1, Source::Default, "as docker does");
@@ -399,14 +452,28 @@ mod tests {
     #[test]
     fn tls_is_used_where_it_is_asked_for() {
         let home = tempfile::tempdir().unwrap();
-        let tls = add_context(home.path(), "remote", r#"{"Endpoints":{"docker":{"Host":"tcp://remote:2376"}}}"#);
+        let tls = add_context(
+            home.path(),
+            "remote",
+            r#"{"Endpoints":{"docker":{"Host":"tcp://remote:2376"}}}"#,
+        );
         std::fs::create_dir_all(&tls).unwrap();
         for file in ["ca.pem", "cert.pem", "key.pem"] {
             std::fs::write(tls.join(file), "").unwrap();
         }
-        let remote = Endpoint::resolve(&Settings { context: Some("remote".to_owned()), ..settings(home.path()) }).unwrap();
-        let expected = TlsFiles { ca: tls.join("ca.pem"), client: Some((tls.join("cert.pem"), tls.join("key.pem"))) };
-        assert_eq!(remote.target, Target::Tcp { host: "remote".to_owned(), port: 2376, tls: Some(expected) });
+        let remote = Endpoint::resolve(&Settings {
+            context: Some("remote".to_owned()),
+            ..settings(home.path())
+        })
+        .unwrap();
+        let expected = TlsFiles {
+            ca: tls.join("ca.pem"),
+            client: Some((tls.join("cert.pem"), tls.join("key.pem"))),
+        };
+        assert_eq!(
+            remote.target,
+            Target::Tcp { host: "remote".to_owned(), port: 2376, tls: Some(expected) }
+        );
 
         let variable = Settings {
             host: Some("tcp://h".to_owned()),
@@ -415,7 +482,10 @@ mod tests {
             ..settings(home.path())
         };
         let tls = Some(TlsFiles { ca: "/certs/ca.pem".into(), client: None });
-        assert_eq!(Endpoint::resolve(&variable).unwrap().target, Target::Tcp { host: "h".to_owned(), port: 2376, tls });
+        assert_eq!(
+            Endpoint::resolve(&variable).unwrap().target,
+            Target::Tcp { host: "h".to_owned(), port: 2376, tls }
+        );
     }
 
     #[test]
@@ -454,9 +524,13 @@ mod tests {
 
     #[test]
     fn a_fixed_api_version_must_be_one() {
-        let fixed = |text: &str| Settings { api_version: Some(text.to_owned()), ..Settings::default() };
+        let fixed =
+            |text: &str| Settings { api_version: Some(text.to_owned()), ..Settings::default() };
         for text in ["1.41", "v1.41"] {
-            assert_eq!(Endpoint::resolve(&fixed(text)).unwrap().api_version, Some(ApiVersion { major: 1, minor: 41 }));
+            assert_eq!(
+                Endpoint::resolve(&fixed(text)).unwrap().api_version,
+                Some(ApiVersion { major: 1, minor: 41 })
+            );
         }
         assert!(refused(&fixed("latest")).contains("DOCKER_API_VERSION"));
     }

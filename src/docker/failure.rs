@@ -50,54 +50,93 @@ pub(super) fn is_not_found(error: &ClientError) -> bool {
 }
 
 /// The error for a failed request; `what` completes "the daemon could not …".
-pub(super) fn explain(endpoint: &Endpoint, what: &str, failure: &ClientError, patience: Duration) -> Error {
+pub(super) fn explain(
+    endpoint: &Endpoint,
+    what: &str,
+    failure: &ClientError,
+    patience: Duration,
+) -> Error {
     match failure {
         ClientError::RequestTimeoutError => silent(endpoint, patience),
         // Every daemon says why; a proxy, or another server at the same address, may not.
-        ClientError::DockerResponseServerError { status_code, message } if message.trim().is_empty() => {
-            let message = format!("what answers at {endpoint} did not {what}: HTTP status {status_code}, without a reason");
-            error::docker(message).with_hint(format!("no Docker daemon says so little; {}", correction(endpoint)))
+        ClientError::DockerResponseServerError { status_code, message }
+            if message.trim().is_empty() =>
+        {
+            let message = format!(
+                "what answers at {endpoint} did not {what}: HTTP status {status_code}, without a \
+                    reason"
+            );
+            error::docker(message)
+                .with_hint(format!("no Docker daemon says so little; {}", correction(endpoint)))
         }
-        ClientError::DockerResponseServerError { message, .. } | ClientError::DockerStreamError { error: message } => {
-            let error = error::docker(format!("the daemon at {endpoint} could not {what}: {}", display_safe(message)));
+        ClientError::DockerResponseServerError { message, .. }
+        | ClientError::DockerStreamError { error: message } => {
+            let error = error::docker(format!(
+                "the daemon at {endpoint} could not {what}: {}",
+                display_safe(message)
+            ));
             match endpoint.api_version {
-                Some(version) if message.contains("client version") => {
-                    error.with_hint(format!("DOCKER_API_VERSION asks for {version}; unset it or lower it"))
-                }
+                Some(version) if message.contains("client version") => error.with_hint(format!(
+                    "DOCKER_API_VERSION asks for {version}; unset it or lower it"
+                )),
                 _ => error,
             }
         }
-        ClientError::IOError { err } if err.get_ref().is_some_and(|inner| inner.is::<Unreachable>()) => {
+        ClientError::IOError { err }
+            if err.get_ref().is_some_and(|inner| inner.is::<Unreachable>()) =>
+        {
             unreachable(endpoint, err)
         }
         other => {
             let reason = display_safe(&root_cause(other));
             let hint = match &endpoint.target {
                 target @ Target::Ssh { .. } => {
-                    format!("check that `{} docker version` works without asking for a password", ssh_command(target))
+                    format!(
+                        "check that `{} docker version` works without asking for a \
+                        password",
+                        ssh_command(target)
+                    )
                 }
-                Target::Tcp { .. } => format!("see whether it is a Docker daemon, and runs; {}", correction(endpoint)),
+                Target::Tcp { .. } => format!(
+                    "see whether it is a Docker daemon, and runs; \
+                    {}",
+                    correction(endpoint)
+                ),
                 Target::Unix(_) => {
-                    "see whether it is running and what it logged: `systemctl status docker`, `journalctl -u docker`".to_owned()
+                    "see whether it is running and what it logged: `systemctl status docker`, \
+                        `journalctl -u docker`"
+                        .to_owned()
                 }
             };
-            error::docker(format!("the daemon at {endpoint} broke off when asked to {what}: {reason}")).with_hint(hint)
+            error::docker(format!(
+                "the daemon at {endpoint} broke off when asked to {what}: {reason}"
+            ))
+            .with_hint(hint)
         }
     }
 }
 
 /// The error for a daemon that accepts requests and does not answer them.
 pub(super) fn silent(endpoint: &Endpoint, patience: Duration) -> Error {
-    error::docker(format!("the daemon at {endpoint} has not answered for {} s", patience.as_secs_f64().ceil()))
-        .with_hint("it hangs or is overloaded: see `systemctl status docker` and `journalctl -u docker`")
+    error::docker(format!(
+        "the daemon at {endpoint} has not answered for {} s",
+        patience.as_secs_f64().ceil()
+    ))
+    .with_hint(
+        "it hangs or is overloaded: see `systemctl status docker` and `journalctl -u docker`",
+    )
 }
 
 /// The error for a daemon that cannot be reached; the hint depends on why, and on who named it.
 fn unreachable(endpoint: &Endpoint, failure: &io::Error) -> Error {
-    let message = format!("cannot reach the Docker daemon at {endpoint}: {}", display_safe(&failure.to_string()));
+    let message = format!(
+        "cannot reach the Docker daemon at {endpoint}: {}",
+        display_safe(&failure.to_string())
+    );
     let hint = match (&endpoint.target, &endpoint.source) {
         (Target::Unix(path), _) if failure.kind() == io::ErrorKind::PermissionDenied => format!(
-            "your user may not use {0}: join the group that owns it (`sudo usermod -aG docker $USER`, then log in again), \
+            "your user may not use {0}: join the group that owns it (`sudo usermod -aG docker \
+                $USER`, then log in again), \
              or run dkv with sudo",
             path.display()
         ),
@@ -109,12 +148,18 @@ fn unreachable(endpoint: &Endpoint, failure: &io::Error) -> Error {
 /// What can be done about a daemon that is not there, by who named it.
 fn correction(endpoint: &Endpoint) -> String {
     match &endpoint.source {
-        Source::Default => "the daemon is not running: start it with `sudo systemctl start docker`".to_owned(),
+        Source::Default => {
+            "the daemon is not running: start it with `sudo systemctl start docker`".to_owned()
+        }
         Source::HostVariable => {
-            format!("DOCKER_HOST is set to {endpoint}: correct it, unset it, or start the daemon that it names")
+            format!(
+                "DOCKER_HOST is set to {endpoint}: correct it, unset it, or start the daemon that \
+                    it names"
+            )
         }
         source => format!(
-            "{source} names {endpoint}: start that daemon, or choose another context (`docker context ls`, \
+            "{source} names {endpoint}: start that daemon, or choose another context (`docker \
+                context ls`, \
              `docker context use`)"
         ),
     }

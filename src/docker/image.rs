@@ -2,7 +2,9 @@
 
 use anyhow::Result;
 use bollard::models::{ImageInspect, ImageSummary};
-use bollard::query_parameters::{ListImagesOptionsBuilder, RemoveImageOptions, TagImageOptionsBuilder};
+use bollard::query_parameters::{
+    ListImagesOptionsBuilder, RemoveImageOptions, TagImageOptionsBuilder,
+};
 use chrono::{DateTime, Utc};
 use futures_util::{StreamExt as _, TryStreamExt as _};
 
@@ -33,7 +35,10 @@ impl Image {
     }
 
     /// The digests by which the daemon got it from `repository`.
-    pub fn digests_of<'a>(&'a self, repository: &'a Repository) -> impl Iterator<Item = &'a Digest> {
+    pub fn digests_of<'a>(
+        &'a self,
+        repository: &'a Repository,
+    ) -> impl Iterator<Item = &'a Digest> {
         self.digests.iter().filter(move |(known, _)| known == repository).map(|(_, digest)| digest)
     }
 }
@@ -63,13 +68,17 @@ impl ImageList {
     /// The image that the daemon has by `repository@digest`.
     #[must_use]
     pub fn by_digest(&self, repository: &Repository, digest: &Digest) -> Option<&ListedImage> {
-        self.0.iter().find(|image| image.digests.iter().any(|(known, by)| known == repository && by == digest))
+        self.0.iter().find(|image| {
+            image.digests.iter().any(|(known, by)| known == repository && by == digest)
+        })
     }
 
     /// The image that carries `repository:tag` now.
     #[must_use]
     pub fn by_tag(&self, repository: &Repository, tag: &Tag) -> Option<&ListedImage> {
-        self.0.iter().find(|image| image.tags.iter().any(|(known, by)| known == repository && by == tag))
+        self.0
+            .iter()
+            .find(|image| image.tags.iter().any(|(known, by)| known == repository && by == tag))
     }
 
     /// The image with this ID.
@@ -133,13 +142,14 @@ impl Docker {
         Ok(ImageList(list.into_iter().filter_map(listed).collect()))
     }
 
-    /// Gives `source` (a reference or an image ID) the tag `repository:tag`, taking it from whatever
-    /// had it.
+    /// Gives `source` (a reference or an image ID) the tag `repository:tag`, taking it from
+    /// whatever had it.
     ///
     /// # Errors
     /// Kind Docker, when there is no such image or the daemon does not answer.
     pub async fn tag(&self, source: &str, repository: &Repository, tag: &Tag) -> Result<()> {
-        let options = TagImageOptionsBuilder::new().repo(repository.as_written()).tag(tag.as_str()).build();
+        let options =
+            TagImageOptionsBuilder::new().repo(repository.as_written()).tag(tag.as_str()).build();
         let what = format!("tag {source} as {}", repository.with_tag(tag));
         self.answer(&what, self.client.tag_image(source, Some(options))).await
     }
@@ -168,7 +178,9 @@ impl Docker {
 fn inspected(name: &str, image: ImageInspect) -> Result<Image> {
     let id = image.id.unwrap_or_default();
     Ok(Image {
-        id: id.parse().map_err(|error| crate::error::docker(format!("the daemon's ID for the image {name}: {error}")))?,
+        id: id.parse().map_err(|error| {
+            crate::error::docker(format!("the daemon's ID for the image {name}: {error}"))
+        })?,
         tags: tags(&image.repo_tags.unwrap_or_default()),
         digests: digests(&image.repo_digests.unwrap_or_default()),
         platform: Platform {
@@ -181,7 +193,11 @@ fn inspected(name: &str, image: ImageInspect) -> Result<Image> {
 }
 
 fn listed(image: ImageSummary) -> Option<ListedImage> {
-    Some(ListedImage { id: image.id.parse().ok()?, tags: tags(&image.repo_tags), digests: digests(&image.repo_digests) })
+    Some(ListedImage {
+        id: image.id.parse().ok()?,
+        tags: tags(&image.repo_tags),
+        digests: digests(&image.repo_digests),
+    })
 }
 
 /// The proper ones of the daemon's tags; an image without any is listed as `<none>:<none>`.

@@ -166,12 +166,16 @@ pub fn pull_failure(error: &anyhow::Error) -> Option<PullFailure> {
 }
 
 impl Docker {
-    /// Pulls an image, telling `on_event` of every step. Succeeds when the daemon's stream came to its
-    /// proper end without an error; what is local then is for the caller to check.
+    /// Pulls an image, telling `on_event` of every step. Succeeds when the daemon's stream came to
+    /// its proper end without an error; what is local then is for the caller to check.
     ///
     /// # Errors
     /// A [`PullError`] with a source of kind Registry or Docker, whoever failed.
-    pub async fn pull(&self, request: &PullRequest, on_event: &(dyn Fn(PullEvent) + Sync)) -> Result<()> {
+    pub async fn pull(
+        &self,
+        request: &PullRequest,
+        on_event: &(dyn Fn(PullEvent) + Sync),
+    ) -> Result<()> {
         self.stream_pull(request, on_event).await.map_err(|error| request.failed(error).into())
     }
 
@@ -187,8 +191,10 @@ impl Docker {
         on_event: &(dyn Fn(PullEvent) + Sync),
     ) -> Result<Image> {
         let target = PullTarget::Digest(digest.clone());
-        let request = PullRequest { repository: repository.clone(), target, platform: None, credentials };
-        // A stream that broke off behind its last word has still brought the image; only looking tells.
+        let request =
+            PullRequest { repository: repository.clone(), target, platform: None, credentials };
+        // A stream that broke off behind its last word has still brought the image; only looking
+        // tells.
         let broken_off = match self.pull(&request, on_event).await {
             Ok(()) => None,
             Err(error) if pull_failure(&error) == Some(PullFailure::Daemon) => Some(error),
@@ -198,8 +204,14 @@ impl Docker {
             (Ok(Some(image)), _) if image.has_digest(repository, digest) => Ok(image),
             (_, Some(error)) | (Err(error), None) => Err(error),
             (Ok(_), None) => {
-                let cause = error::docker("the daemon reported success, but does not have this digest")
-                    .with_hint("pull again; if it stays so, see what the daemon logged: `journalctl -u docker`");
+                let cause = error::docker(
+                    "the daemon reported success, but does not have this \
+                    digest",
+                )
+                .with_hint(
+                    "pull again; if it stays so, see what the daemon logged: \
+                        `journalctl -u docker`",
+                );
                 Err(request.failed((PullFailure::Daemon, cause)).into())
             }
         }
@@ -215,30 +227,39 @@ impl Docker {
             PullTarget::Digest(digest) => digest.as_str(),
             PullTarget::Tag(tag) => tag.as_str(),
         };
-        let mut options = CreateImageOptionsBuilder::new().from_image(request.repository.as_written()).tag(what);
+        let mut options =
+            CreateImageOptionsBuilder::new().from_image(request.repository.as_written()).tag(what);
         if let Some(platform) = &request.platform {
             options = options.platform(&platform.to_string());
         }
         let credentials = request.credentials.as_ref().map(Credentials::for_daemon);
         // The deadline below is the one that counts; bollard's own must not come before it.
         let client = self.client.clone().with_timeout(Duration::from_secs(24 * 60 * 60));
-        let mut stream = std::pin::pin!(client.create_image(Some(options.build()), None, credentials));
+        let mut stream =
+            std::pin::pin!(client.create_image(Some(options.build()), None, credentials));
 
         let started = Instant::now();
         let refusal = loop {
-            // Progress of any pull counts for all: the daemon downloads a few layers at a time and lets the
-            // others wait in silence.
+            // Progress of any pull counts for all: the daemon downloads a few layers at a time and
+            // lets the others wait in silence.
             let deadline = started.max(*self.pull_progress.borrow()) + patience;
             let info = match tokio::time::timeout_at(deadline, stream.next()).await {
                 Ok(Some(Ok(info))) if info.error_detail.is_none() => info,
-                Ok(Some(Ok(_))) => break ClientError::DockerStreamError { error: "the daemon gave no reason".to_owned() },
+                Ok(Some(Ok(_))) => {
+                    break ClientError::DockerStreamError {
+                        error: "the daemon gave no reason".to_owned(),
+                    };
+                }
                 Ok(Some(Err(error))) => break error,
                 Ok(None) => return Ok(()),
-                Err(_) if started.max(*self.pull_progress.borrow()) + patience > deadline => continue,
+                Err(_) if started.max(*self.pull_progress.borrow()) + patience > deadline => {
+                    continue;
+                }
                 Err(_) => return Err(self.stalled(request, patience).await),
             };
             let Some(event) = PullEvent::parse(info) else { continue };
-            // The daemon counts down while it waits for a failing registry: a sign of life, not of progress.
+            // The daemon counts down while it waits for a failing registry: a sign of life, not of
+            // progress.
             if !matches!(event, PullEvent::Layer { state: LayerState::Retrying, .. }) {
                 self.pull_progress.send_replace(Instant::now());
             }
@@ -252,8 +273,12 @@ impl Docker {
         match tokio::time::timeout(self.deadlines.connect, self.client.ping()).await {
             Ok(Ok(_)) => {
                 let host = request.repository.host();
-                let message = format!("nothing has come from {host} for {} s", patience.as_secs_f64().ceil());
-                (PullFailure::Stalled, error::registry(message).with_hint(PullFailure::Stalled.hint(host)))
+                let message =
+                    format!("nothing has come from {host} for {} s", patience.as_secs_f64().ceil());
+                (
+                    PullFailure::Stalled,
+                    error::registry(message).with_hint(PullFailure::Stalled.hint(host)),
+                )
             }
             Ok(Err(error)) => self.pull_error(request, &error).await,
             Err(_) => (PullFailure::Daemon, failure::silent(&self.endpoint, patience)),
@@ -262,16 +287,30 @@ impl Docker {
 
     async fn pull_error(&self, request: &PullRequest, error: &ClientError) -> (PullFailure, Error) {
         let message = match error {
-            ClientError::DockerResponseServerError { message, .. } | ClientError::DockerStreamError { error: message } => message,
-            _ => return (PullFailure::Daemon, failure::explain(&self.endpoint, "pull", error, self.deadlines.pull_idle)),
+            ClientError::DockerResponseServerError { message, .. }
+            | ClientError::DockerStreamError { error: message } => message,
+            _ => {
+                return (
+                    PullFailure::Daemon,
+                    failure::explain(&self.endpoint, "pull", error, self.deadlines.pull_idle),
+                );
+            }
         };
         let failure = PullFailure::of(message, &request.repository);
         let text = display_safe(message);
         let error = match failure {
-            PullFailure::Daemon => error::docker(format!("the daemon at {} failed: {text}", self.endpoint)),
+            PullFailure::Daemon => {
+                error::docker(format!("the daemon at {} failed: {text}", self.endpoint))
+            }
             PullFailure::DiskFull => {
-                let root = self.root_dir().await.map_or_else(|_| "its images".to_owned(), |path| path.display().to_string());
-                error::docker(format!("the disk on which the daemon at {} keeps {root} is full: {text}", self.endpoint))
+                let root = self
+                    .root_dir()
+                    .await
+                    .map_or_else(|_| "its images".to_owned(), |path| path.display().to_string());
+                error::docker(format!(
+                    "the disk on which the daemon at {} keeps {root} is full: {text}",
+                    self.endpoint
+                ))
             }
             _ => error::registry(format!("{}: {text}", request.repository.host())),
         };
@@ -306,37 +345,77 @@ impl PullFailure {
             Self::Denied if host == "public.ecr.aws" || host.ends_with(".amazonaws.com") => {
                 "check the image's name, and log in with `dkv ecr-login`".to_owned()
             }
-            Self::Denied => format!("check the image's name, and log in with `docker login {host}`"),
-            Self::RateLimited => format!("wait a little and try again, or log in to {host} for a higher limit"),
-            Self::WrongPlatform => "ask the vendor for an image for this machine's platform".to_owned(),
-            Self::Corrupt => "what arrived is not what was asked for; nothing of it is used. Try again".to_owned(),
-            Self::Untrusted => {
-                format!("give the daemon's machine the registry's certificate authority: /etc/docker/certs.d/{host}/ca.crt")
+            Self::Denied => {
+                format!("check the image's name, and log in with `docker login {host}`")
             }
-            Self::Unreachable => format!("check that the daemon's machine reaches {host} (network, DNS, proxy), and try again"),
+            Self::RateLimited => {
+                format!("wait a little and try again, or log in to {host} for a higher limit")
+            }
+            Self::WrongPlatform => {
+                "ask the vendor for an image for this machine's platform".to_owned()
+            }
+            Self::Corrupt => {
+                "what arrived is not what was asked for; nothing of it is used. Try again"
+                    .to_owned()
+            }
+            Self::Untrusted => {
+                format!(
+                    "give the daemon's machine the registry's certificate authority: \
+                        /etc/docker/certs.d/{host}/ca.crt"
+                )
+            }
+            Self::Unreachable => format!(
+                "check that the daemon's machine reaches {host} (network, DNS, proxy), and try \
+                    again"
+            ),
             Self::Stalled => "the registry or the network is too slow: try again".to_owned(),
             Self::DiskFull => "make room; `docker system df` shows what is there".to_owned(),
-            Self::Registry => "try again; if it stays so, ask those who run the registry".to_owned(),
+            Self::Registry => {
+                "try again; if it stays so, ask those who run the registry".to_owned()
+            }
             Self::Daemon => "see what the daemon logged: `journalctl -u docker`".to_owned(),
         }
     }
 
-    /// The meaning of the daemon's words. Its HTTP status is no help: a rate limit arrives as 500, an
-    /// expired token as 404, a wrong digest as 200 with an error at the end of the stream.
+    /// The meaning of the daemon's words. Its HTTP status is no help: a rate limit arrives as 500,
+    /// an expired token as 404, a wrong digest as 200 with an error at the end of the stream.
     fn of(message: &str, repository: &Repository) -> Self {
         const MEANINGS: [(PullFailure, &[&str]); 10] = [
             (PullFailure::DiskFull, &["no space left on device", "disk quota exceeded"]),
             (
                 PullFailure::Daemon,
-                &["failed to register layer", "containerd.sock", "read-only file system", "input/output error"],
+                &[
+                    "failed to register layer",
+                    "containerd.sock",
+                    "read-only file system",
+                    "input/output error",
+                ],
             ),
-            (PullFailure::RateLimited, &["toomanyrequests", "too many requests", "rate limit", "rate exceeded"]),
+            (
+                PullFailure::RateLimited,
+                &["toomanyrequests", "too many requests", "rate limit", "rate exceeded"],
+            ),
             (
                 PullFailure::WrongPlatform,
-                &["no matching manifest for", "no match for platform", "does not match the specified platform"],
+                &[
+                    "no matching manifest for",
+                    "no match for platform",
+                    "does not match the specified platform",
+                ],
             ),
-            (PullFailure::Corrupt, &["verification failed", "unexpected commit digest", "digest mismatch", "unexpected size"]),
-            (PullFailure::Untrusted, &["x509:", "tls: ", "server gave http response to https client"]),
+            (
+                PullFailure::Corrupt,
+                &[
+                    "verification failed",
+                    "unexpected commit digest",
+                    "digest mismatch",
+                    "unexpected size",
+                ],
+            ),
+            (
+                PullFailure::Untrusted,
+                &["x509:", "tls: ", "server gave http response to https client"],
+            ),
             (
                 PullFailure::Denied,
                 &[
@@ -352,7 +431,10 @@ impl PullFailure {
                     "http status: 403",
                 ],
             ),
-            (PullFailure::NotFound, &["manifest unknown", "name unknown", "not found", "does not exist"]),
+            (
+                PullFailure::NotFound,
+                &["manifest unknown", "name unknown", "not found", "does not exist"],
+            ),
             (
                 PullFailure::Unreachable,
                 &[
@@ -375,14 +457,16 @@ impl PullFailure {
         // The image's own name may read like a cause: `acme/timeout-service`.
         let words = message.split_whitespace().filter(|word| !names_image(word, repository));
         let message = words.collect::<Vec<_>>().join(" ").to_lowercase();
-        let meaning = MEANINGS.iter().find(|(_, signs)| signs.iter().any(|sign| message.contains(sign)));
+        let meaning =
+            MEANINGS.iter().find(|(_, signs)| signs.iter().any(|sign| message.contains(sign)));
         meaning.map_or(Self::Registry, |(failure, _)| *failure)
     }
 }
 
 /// Whether a word of a message is the image's name or an address that contains it.
 fn names_image(word: &str, repository: &Repository) -> bool {
-    let bare = word.trim_start_matches(['"', '\'', '`']).split([':', '@', ',', '"', '\'', '`']).next();
+    let bare =
+        word.trim_start_matches(['"', '\'', '`']).split([':', '@', ',', '"', '\'', '`']).next();
     bare == Some(repository.base_name())
         || word.contains(repository.host())
         || (repository.path().contains('/') && word.contains(repository.path()))
@@ -393,8 +477,10 @@ impl PullEvent {
     fn parse(info: CreateImageInfo) -> Option<Self> {
         let status = info.status?;
         let progress = info.progress_detail.unwrap_or_default();
-        let current = progress.current.and_then(|bytes| u64::try_from(bytes).ok()).unwrap_or_default();
-        let total = progress.total.and_then(|bytes| u64::try_from(bytes).ok()).filter(|bytes| *bytes > 0);
+        let current =
+            progress.current.and_then(|bytes| u64::try_from(bytes).ok()).unwrap_or_default();
+        let total =
+            progress.total.and_then(|bytes| u64::try_from(bytes).ok()).filter(|bytes| *bytes > 0);
         let state = match status.as_str() {
             "Pulling fs layer" | "Waiting" => LayerState::Waiting,
             "Downloading" => LayerState::Downloading { current, total },
@@ -405,10 +491,12 @@ impl PullEvent {
             "Already exists" => LayerState::Exists,
             retrying if retrying.starts_with("Retrying in ") => LayerState::Retrying,
             other => {
-                return Some(match other.strip_prefix("Digest: ").and_then(|digest| digest.parse().ok()) {
-                    Some(digest) => Self::Digest(digest),
-                    None => Self::Message(display_safe(other)),
-                });
+                return Some(
+                    match other.strip_prefix("Digest: ").and_then(|digest| digest.parse().ok()) {
+                        Some(digest) => Self::Digest(digest),
+                        None => Self::Message(display_safe(other)),
+                    },
+                );
             }
         };
         Some(Self::Layer { id: display_safe(&info.id?), state })
@@ -426,21 +514,50 @@ mod tests {
         for (repository, message, failure) in [
             (
                 "a",
-                "pull access denied for a, repository does not exist or may require 'docker login': denied: requested access",
+                "pull access denied for a, repository does not exist or may require 'docker \
+                    login': denied: requested access",
                 Denied,
             ),
-            ("127.0.0.1:5000/a", "Head \"http://127.0.0.1:5000/v2/a/manifests/1\": no basic auth credentials", Denied),
-            ("h:5/a", "denied: Your authorization token has expired. Reauthenticate and try again.", Denied),
+            (
+                "127.0.0.1:5000/a",
+                "Head \"http://127.0.0.1:5000/v2/a/manifests/1\": no basic auth credentials",
+                Denied,
+            ),
+            (
+                "h:5/a",
+                "denied: Your authorization token has expired. Reauthenticate and try again.",
+                Denied,
+            ),
             ("h:5/a", "unauthorized: authentication required", Denied),
             ("h:5/a", "received unexpected HTTP status: 403 Forbidden", Denied),
-            ("denied", "manifest for denied:1 not found: manifest unknown: manifest unknown", NotFound),
-            ("h:5/forbidden/x", "manifest for h:5/forbidden/x:1 not found: manifest unknown: manifest unknown", NotFound),
+            (
+                "denied",
+                "manifest for denied:1 not found: manifest unknown: manifest unknown",
+                NotFound,
+            ),
+            (
+                "h:5/forbidden/x",
+                "manifest for h:5/forbidden/x:1 not found: manifest unknown: manifest unknown",
+                NotFound,
+            ),
             ("h:5/a", "toomanyrequests: Rate exceeded", RateLimited),
-            ("h:5/a", "no matching manifest for linux/amd64 in the manifest list entries", WrongPlatform),
+            (
+                "h:5/a",
+                "no matching manifest for linux/amd64 in the manifest list entries",
+                WrongPlatform,
+            ),
             ("h:5/a", "filesystem layer verification failed for digest sha256:00", Corrupt),
             ("h:5/a", "manifest verification failed for digest sha256:00", Corrupt),
-            ("h:5/a", "Get \"https://h:5/v2/\": x509: certificate signed by unknown authority", Untrusted),
-            ("h:5/a", "Get \"https://h:5/v2/\": http: server gave HTTP response to HTTPS client", Untrusted),
+            (
+                "h:5/a",
+                "Get \"https://h:5/v2/\": x509: certificate signed by unknown authority",
+                Untrusted,
+            ),
+            (
+                "h:5/a",
+                "Get \"https://h:5/v2/\": http: server gave HTTP response to HTTPS client",
+                Untrusted,
+            ),
             ("h:5/a", "Get \"https://h:5/v2/\": dial tcp: lookup h: no such host", Unreachable),
             ("h:5/a", "Get \"https://h:5/v2/\": net/http: TLS handshake timeout", Unreachable),
             ("h:5/a", "Get \"https://h:5/v2/\": EOF", Unreachable),
@@ -448,7 +565,12 @@ mod tests {
             ("h:5/a", "something new", Registry),
             ("h:5/timeout", "something new about h:5/timeout", Registry),
             ("h:5/a", "write /var/lib/docker/tmp/GetImageBlob1: no space left on device", DiskFull),
-            ("h:5/a", "failed to register layer: Error processing tar file(exit status 1): unexpected EOF", Daemon),
+            (
+                "h:5/a",
+                "failed to register layer: Error processing tar file(exit status 1): unexpected \
+                    EOF",
+                Daemon,
+            ),
         ] {
             let repository = repository.parse().unwrap();
             assert_eq!(PullFailure::of(message, &repository), failure, "{repository}: {message}");

@@ -18,7 +18,9 @@ const PASSWORD: &str = "p>>>???~~~";
 const HTPASSWD: &str = "ada:$2b$04$abcdefghijklmnopqrstuuVdo3h//XNUzG5Zypf1nUXCsUySef7e2\n";
 
 async fn machine() -> Docker {
-    Docker::connect(Endpoint::resolve(&Settings::default()).unwrap(), Deadlines::default()).await.unwrap()
+    Docker::connect(Endpoint::resolve(&Settings::default()).unwrap(), Deadlines::default())
+        .await
+        .unwrap()
 }
 
 /// A name that no other test or run uses.
@@ -29,7 +31,11 @@ fn unique(what: &str) -> String {
 
 fn docker(arguments: &[&str]) -> String {
     let output = Command::new("docker").args(arguments).output().unwrap();
-    assert!(output.status.success(), "docker {arguments:?}: {}", String::from_utf8_lossy(&output.stderr));
+    assert!(
+        output.status.success(),
+        "docker {arguments:?}: {}",
+        String::from_utf8_lossy(&output.stderr)
+    );
     String::from_utf8(output.stdout).unwrap().trim().to_owned()
 }
 
@@ -38,7 +44,8 @@ struct TestImage(String);
 
 impl TestImage {
     fn import(name: String, marker: &str, changes: &[&str]) -> Self {
-        let busybox = std::env::var("DKV_TEST_BUSYBOX").expect("tests/run.sh says where busybox is");
+        let busybox =
+            std::env::var("DKV_TEST_BUSYBOX").expect("tests/run.sh says where busybox is");
         let mut archive = tar::Builder::new(Vec::new());
         for applet in ["bin/sh", "bin/sleep"] {
             archive.append_path_with_name(&busybox, applet).unwrap();
@@ -52,7 +59,8 @@ impl TestImage {
         for change in changes {
             command.args(["--change", change]);
         }
-        let mut child = command.args(["-", &name]).stdin(Stdio::piped()).stdout(Stdio::null()).spawn().unwrap();
+        let mut child =
+            command.args(["-", &name]).stdin(Stdio::piped()).stdout(Stdio::null()).spawn().unwrap();
         child.stdin.take().unwrap().write_all(&archive.into_inner().unwrap()).unwrap();
         assert!(child.wait().unwrap().success());
         Self(name)
@@ -87,7 +95,8 @@ impl Registry {
         let path = |name: &str| directory.path().join(name);
         std::fs::write(path("htpasswd"), HTPASSWD).unwrap();
         let config = format!(
-            "version: 0.1\nlog: {{level: error}}\nstorage: {{filesystem: {{rootdirectory: '{}'}}}}\nhttp: {{addr: '127.0.0.1:{port}'}}\n\
+            "version: 0.1\nlog: {{level: error}}\nstorage: {{filesystem: {{rootdirectory: \
+                '{}'}}}}\nhttp: {{addr: '127.0.0.1:{port}'}}\n\
              auth: {{htpasswd: {{realm: test, path: '{}'}}}}\n",
             path("data").display(),
             path("htpasswd").display()
@@ -151,10 +160,18 @@ async fn an_image_is_pulled_by_digest_tagged_and_released() {
     let keep: Tag = "dkv-keep".parse().unwrap();
     let _cleanup = [TestImage(repository.with_tag(&keep)), TestImage(pin.clone())];
 
-    let request =
-        PullRequest { repository: repository.clone(), target: PullTarget::Tag(tag.clone()), platform: None, credentials: None };
+    let request = PullRequest {
+        repository: repository.clone(),
+        target: PullTarget::Tag(tag.clone()),
+        platform: None,
+        credentials: None,
+    };
     let anonymous = docker.pull(&request, &|_| ()).await.unwrap_err();
-    assert_eq!((pull_failure(&anonymous), error::kind(&anonymous)), (Some(PullFailure::Denied), Kind::Registry), "{anonymous:#}");
+    assert_eq!(
+        (pull_failure(&anonymous), error::kind(&anonymous)),
+        (Some(PullFailure::Denied), Kind::Registry),
+        "{anonymous:#}"
+    );
 
     let missing = PullRequest {
         target: PullTarget::Tag("2.0".parse().unwrap()),
@@ -166,14 +183,21 @@ async fn an_image_is_pulled_by_digest_tagged_and_released() {
 
     let events = Mutex::new(Vec::new());
     let image = docker
-        .pull_verified(&repository, &digest, Some(registry.credentials()), &|event| events.lock().unwrap().push(event))
+        .pull_verified(&repository, &digest, Some(registry.credentials()), &|event| {
+            events.lock().unwrap().push(event)
+        })
         .await
         .unwrap();
     assert!(image.has_digest(&repository, &digest));
     assert_eq!(image.platform, *docker.platform().await.unwrap());
     let events = events.into_inner().unwrap();
     assert!(events.contains(&PullEvent::Digest(digest.clone())), "{events:?}");
-    assert!(events.iter().any(|event| matches!(event, PullEvent::Layer { state: LayerState::Complete, .. })), "{events:?}");
+    assert!(
+        events
+            .iter()
+            .any(|event| matches!(event, PullEvent::Layer { state: LayerState::Complete, .. })),
+        "{events:?}"
+    );
 
     docker.tag(&pin, &repository, &keep).await.unwrap();
     let list = docker.image_list().await.unwrap();
@@ -188,14 +212,19 @@ async fn an_image_is_pulled_by_digest_tagged_and_released() {
 
     drop(registry);
     let error = docker.pull(&request, &|_| ()).await.unwrap_err();
-    assert_eq!((pull_failure(&error), error::kind(&error)), (Some(PullFailure::Unreachable), Kind::Registry), "{error:#}");
+    assert_eq!(
+        (pull_failure(&error), error::kind(&error)),
+        (Some(PullFailure::Unreachable), Kind::Registry),
+        "{error:#}"
+    );
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_container_is_seen_with_its_health_its_log_and_its_end() {
     let docker_api = machine().await;
     let name = unique("container");
-    let image = TestImage::import(format!("{name}:1"), &name, &["ENTRYPOINT [\"/bin/sh\", \"-c\"]"]);
+    let image =
+        TestImage::import(format!("{name}:1"), &name, &["ENTRYPOINT [\"/bin/sh\", \"-c\"]"]);
     let project = format!("com.docker.compose.project={name}");
     let filter = ContainerFilter::project(&name);
     let container = TestContainer(name.clone());
@@ -224,9 +253,15 @@ async fn a_container_is_seen_with_its_health_its_log_and_its_end() {
     ]);
 
     let created = docker_api.container_details(&filter).await.unwrap().remove(0);
-    assert_eq!((created.state, created.health.clone(), created.has_health_check), (ContainerState::Created, None, true));
+    assert_eq!(
+        (created.state, created.health.clone(), created.has_health_check),
+        (ContainerState::Created, None, true)
+    );
     assert_eq!((created.started_at, created.restart_policy), (None, RestartPolicy::OnFailure));
-    assert_eq!(created.labels.depends_on(), [("db", "service_healthy"), ("cache", "service_started")]);
+    assert_eq!(
+        created.labels.depends_on(),
+        [("db", "service_healthy"), ("cache", "service_started")]
+    );
 
     let mut events = Box::pin(docker_api.events(&filter, created.created_at));
     docker(&["start", &container.0]);
@@ -239,18 +274,31 @@ async fn a_container_is_seen_with_its_health_its_log_and_its_end() {
         unreachable!("events do not end")
     };
     let event = tokio::time::timeout(Duration::from_secs(30), wait).await.unwrap();
-    assert_eq!((event.container.as_str(), event.attributes["name"].as_str()), (created.id.as_str(), name.as_str()));
+    assert_eq!(
+        (event.container.as_str(), event.attributes["name"].as_str()),
+        (created.id.as_str(), name.as_str())
+    );
 
     let running = docker_api.inspect_container(&name).await.unwrap().unwrap();
     let health = running.health.unwrap();
-    assert_eq!((running.state, health.status, health.failing_streak), (ContainerState::Running, HealthStatus::Healthy, 0));
-    assert_eq!(health.last.map(|probe| (probe.exit_code, probe.output)), Some((0, "fine".to_owned())));
+    assert_eq!(
+        (running.state, health.status, health.failing_streak),
+        (ContainerState::Running, HealthStatus::Healthy, 0)
+    );
+    assert_eq!(
+        health.last.map(|probe| (probe.exit_code, probe.output)),
+        Some((0, "fine".to_owned()))
+    );
     assert_eq!(running.image_id, docker_api.image(&image.0).await.unwrap().map(|image| image.id));
     assert_eq!((running.image.as_str(), running.labels.service()), (image.0.as_str(), Some("web")));
     let listed = docker_api.containers(&filter).await.unwrap().remove(0);
-    assert_eq!((listed.name.as_str(), listed.state, listed.id), (name.as_str(), ContainerState::Running, running.id));
+    assert_eq!(
+        (listed.name.as_str(), listed.state, listed.id),
+        (name.as_str(), ContainerState::Running, running.id)
+    );
 
-    let mut lines: Vec<LogLine> = docker_api.logs(&name, &LogOptions::default()).try_collect().await.unwrap();
+    let mut lines: Vec<LogLine> =
+        docker_api.logs(&name, &LogOptions::default()).try_collect().await.unwrap();
     lines.sort_by_key(|line| line.bytes.clone());
     let text: Vec<_> = lines.iter().map(|line| (line.stream, line.bytes.as_slice())).collect();
     assert_eq!(text, [(LogStream::Stderr, &b"err"[..]), (LogStream::Stdout, b"out")]);

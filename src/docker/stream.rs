@@ -86,7 +86,11 @@ impl Event {
 
 impl Docker {
     /// The lines of a container's log, oldest first.
-    pub fn logs(&self, container: &str, options: &LogOptions) -> impl Stream<Item = Result<LogLine>> + Send + use<> {
+    pub fn logs(
+        &self,
+        container: &str,
+        options: &LogOptions,
+    ) -> impl Stream<Item = Result<LogLine>> + Send + use<> {
         let query = LogsOptionsBuilder::new()
             .stdout(true)
             .stderr(true)
@@ -103,8 +107,11 @@ impl Docker {
         let (since, until) = (options.since, options.until);
         self.client.logs(container, Some(query)).filter_map(move |output| {
             let line = match output {
-                Ok(output) => Some(Ok(line(output))).filter(|line| matches!(line, Ok(line) if within(line.time, since, until))),
-                Err(error) => Some(Err(failure::explain(&endpoint, &what, &error, patience).into())),
+                Ok(output) => Some(Ok(line(output)))
+                    .filter(|line| matches!(line, Ok(line) if within(line.time, since, until))),
+                Err(error) => {
+                    Some(Err(failure::explain(&endpoint, &what, &error, patience).into()))
+                }
             };
             std::future::ready(line)
         })
@@ -119,20 +126,29 @@ impl Docker {
         since: Option<DateTime<Utc>>,
     ) -> impl Stream<Item = Result<Event>> + Send + use<> {
         let mut filters = HashMap::from([("type".to_owned(), vec!["container".to_owned()])]);
-        filters.insert("event".to_owned(), EVENTS.iter().map(|(name, _)| (*name).to_owned()).collect());
+        filters.insert(
+            "event".to_owned(),
+            EVENTS.iter().map(|(name, _)| (*name).to_owned()).collect(),
+        );
         if !filter.labels.is_empty() {
             filters.insert("label".to_owned(), filter.labels.clone());
         }
         let mut query = EventsOptionsBuilder::new().filters(&filters);
         if let Some(since) = since {
-            query = query.since(&format!("{}.{:09}", since.timestamp(), since.timestamp_subsec_nanos()));
+            query = query.since(&format!(
+                "{}.{:09}",
+                since.timestamp(),
+                since.timestamp_subsec_nanos()
+            ));
         }
         let endpoint = self.endpoint.clone();
         let patience = self.deadlines.idle;
         self.client.events(Some(query.build())).filter_map(move |message| {
             std::future::ready(match message {
                 Ok(message) => event(message).map(Ok),
-                Err(error) => Some(Err(failure::explain(&endpoint, "report events", &error, patience).into())),
+                Err(error) => {
+                    Some(Err(failure::explain(&endpoint, "report events", &error, patience).into()))
+                }
             })
         })
     }
@@ -154,7 +170,11 @@ fn seconds(time: i64) -> i32 {
 }
 
 /// Whether a line's time is within the bounds; without a time, the daemon's choice stands.
-fn within(time: Option<DateTime<Utc>>, since: Option<DateTime<Utc>>, until: Option<DateTime<Utc>>) -> bool {
+fn within(
+    time: Option<DateTime<Utc>>,
+    since: Option<DateTime<Utc>>,
+    until: Option<DateTime<Utc>>,
+) -> bool {
     let Some(time) = time else { return true };
     since.is_none_or(|since| time >= since) && until.is_none_or(|until| time < until)
 }
@@ -163,11 +183,14 @@ fn within(time: Option<DateTime<Utc>>, since: Option<DateTime<Utc>>, until: Opti
 fn line(output: LogOutput) -> LogLine {
     let stream = match output {
         LogOutput::StdErr { .. } => LogStream::Stderr,
-        LogOutput::StdOut { .. } | LogOutput::StdIn { .. } | LogOutput::Console { .. } => LogStream::Stdout,
+        LogOutput::StdOut { .. } | LogOutput::StdIn { .. } | LogOutput::Console { .. } => {
+            LogStream::Stdout
+        }
     };
     let message = output.into_bytes();
     let is_cut = !message.ends_with(b"\n");
-    let end = message.iter().rposition(|byte| !matches!(byte, b'\n' | b'\r')).map_or(0, |last| last + 1);
+    let end =
+        message.iter().rposition(|byte| !matches!(byte, b'\n' | b'\r')).map_or(0, |last| last + 1);
     let message = &message[..end];
     let (stamp, text) = match message.iter().position(|byte| *byte == b' ') {
         Some(space) => (&message[..space], &message[space + 1..]),

@@ -51,7 +51,8 @@ impl Fake {
                     }
                     let head = String::from_utf8(head).unwrap();
                     seen.lock().unwrap().push(head.clone());
-                    let reply = match head.starts_with("GET /_ping") || head.contains("/_ping HTTP") {
+                    let reply = match head.starts_with("GET /_ping") || head.contains("/_ping HTTP")
+                    {
                         true => match reply(&head) {
                             silence @ Reply::Silence => silence,
                             _ => Reply::Status(200, "", "OK".to_owned()),
@@ -83,13 +84,25 @@ async fn answer(stream: &mut tokio::net::UnixStream, reply: Reply) {
     let (lines, end) = match reply {
         Reply::Silence => return std::future::pending().await,
         Reply::Status(status, extra, body) => {
-            let text = format!("HTTP/1.1 {status} X\r\n{HEAD}{extra}Content-Length: {}\r\n\r\n{body}", body.len());
+            let text = format!(
+                "HTTP/1.1 {status} X\r\n{HEAD}{extra}Content-Length: {}\r\n\r\n{body}",
+                body.len()
+            );
             return stream.write_all(text.as_bytes()).await.unwrap();
         }
         Reply::Drip(count, line) => {
-            stream.write_all(format!("HTTP/1.1 200 OK\r\n{HEAD}Transfer-Encoding: chunked\r\n\r\n").as_bytes()).await.unwrap();
+            stream
+                .write_all(
+                    format!("HTTP/1.1 200 OK\r\n{HEAD}Transfer-Encoding: chunked\r\n\r\n")
+                        .as_bytes(),
+                )
+                .await
+                .unwrap();
             for _ in 0..count {
-                stream.write_all(format!("{:x}\r\n{line}\r\n\r\n", line.len() + 2).as_bytes()).await.unwrap();
+                stream
+                    .write_all(format!("{:x}\r\n{line}\r\n\r\n", line.len() + 2).as_bytes())
+                    .await
+                    .unwrap();
                 tokio::time::sleep(Duration::from_millis(200)).await;
             }
             return stream.write_all(b"0\r\n\r\n").await.unwrap();
@@ -110,17 +123,20 @@ async fn answer(stream: &mut tokio::net::UnixStream, reply: Reply) {
 }
 
 fn endpoint(socket: &Path) -> Endpoint {
-    let settings = Settings { host: Some(format!("unix://{}", socket.display())), ..Settings::default() };
+    let settings =
+        Settings { host: Some(format!("unix://{}", socket.display())), ..Settings::default() };
     Endpoint::resolve(&settings).unwrap()
 }
 
 const SHORT: Duration = Duration::from_millis(300);
 
 /// For tests that wait for an answer in vain.
-const QUICK_ANSWERS: Deadlines = Deadlines { connect: Duration::from_secs(10), idle: SHORT, pull_idle: Duration::from_secs(10) };
+const QUICK_ANSWERS: Deadlines =
+    Deadlines { connect: Duration::from_secs(10), idle: SHORT, pull_idle: Duration::from_secs(10) };
 
 /// For tests that wait for a pull's progress in vain.
-const QUICK_PULLS: Deadlines = Deadlines { connect: Duration::from_secs(2), idle: Duration::from_secs(10), pull_idle: SHORT };
+const QUICK_PULLS: Deadlines =
+    Deadlines { connect: Duration::from_secs(2), idle: Duration::from_secs(10), pull_idle: SHORT };
 
 fn request(credentials: Option<Credentials>) -> PullRequest {
     PullRequest {
@@ -159,8 +175,13 @@ async fn absent_refused_and_forbidden_sockets_get_hints_of_their_own() {
     assert!(hint.contains("DOCKER_HOST") && hint.contains(socket.to_str().unwrap()), "{hint}");
 
     let denied = std::io::Error::from(std::io::ErrorKind::PermissionDenied);
-    let error = bollard::errors::Error::IOError { err: std::io::Error::new(denied.kind(), failure::Unreachable(denied)) };
-    let hint = failure::explain(&endpoint(&socket), "greet", &error, Duration::ZERO).hint().unwrap().to_owned();
+    let error = bollard::errors::Error::IOError {
+        err: std::io::Error::new(denied.kind(), failure::Unreachable(denied)),
+    };
+    let hint = failure::explain(&endpoint(&socket), "greet", &error, Duration::ZERO)
+        .hint()
+        .unwrap()
+        .to_owned();
     assert!(hint.contains("usermod -aG docker") && !hint.contains("chmod"), "{hint}");
 }
 
@@ -170,10 +191,17 @@ fn an_answer_without_a_reason_and_a_broken_ssh_have_a_next_step() {
         let settings = Settings { host: Some(address.to_owned()), ..Settings::default() };
         Endpoint::resolve(&settings).unwrap()
     };
-    let empty = bollard::errors::Error::DockerResponseServerError { status_code: 502, message: " \n".to_owned() };
-    let error = failure::explain(&at("tcp://10.0.0.1:2375"), "greet the daemon", &empty, Duration::ZERO);
+    let empty = bollard::errors::Error::DockerResponseServerError {
+        status_code: 502,
+        message: " \n".to_owned(),
+    };
+    let error =
+        failure::explain(&at("tcp://10.0.0.1:2375"), "greet the daemon", &empty, Duration::ZERO);
     assert!(error.to_string().ends_with("HTTP status 502, without a reason"), "{error}");
-    assert!(error.hint().unwrap().contains("DOCKER_HOST is set to tcp://10.0.0.1:2375"), "{error:?}");
+    assert!(
+        error.hint().unwrap().contains("DOCKER_HOST is set to tcp://10.0.0.1:2375"),
+        "{error:?}"
+    );
 
     let broken = || bollard::errors::Error::IOError { err: std::io::Error::other("closed") };
     for (address, command) in [
@@ -279,7 +307,11 @@ async fn a_pull_tells_of_every_layer() {
     ];
     let fake = Fake::new(move |_| Reply::Stream(lines.map(str::to_owned).to_vec()));
     let events = Mutex::new(Vec::new());
-    fake.docker().await.pull(&request(None), &|event| events.lock().unwrap().push(event)).await.unwrap();
+    fake.docker()
+        .await
+        .pull(&request(None), &|event| events.lock().unwrap().push(event))
+        .await
+        .unwrap();
     let layer = |id: &str, state| PullEvent::Layer { id: id.to_owned(), state };
     let expected = vec![
         PullEvent::Message("Pulling from acme/timeout-service".to_owned()),
@@ -301,9 +333,13 @@ async fn a_pull_tells_of_every_layer() {
     assert!(heads[1].starts_with(query) && heads[1].contains("tag=1.2"), "{heads:?}");
 }
 
-async fn failed_pull(deadlines: Deadlines, reply: impl Fn(&str) -> Reply + Send + Sync + 'static) -> (PullFailure, Kind, String) {
+async fn failed_pull(
+    deadlines: Deadlines,
+    reply: impl Fn(&str) -> Reply + Send + Sync + 'static,
+) -> (PullFailure, Kind, String) {
     let fake = Fake::new(reply);
-    let error = fake.docker_within(deadlines).await.pull(&request(None), &|_| ()).await.unwrap_err();
+    let error =
+        fake.docker_within(deadlines).await.pull(&request(None), &|_| ()).await.unwrap_err();
     (pull_failure(&error).unwrap(), error::kind(&error), format!("{error:#}"))
 }
 
@@ -316,20 +352,26 @@ async fn an_error_inside_a_successful_stream_is_an_error() {
     })
     .await;
     assert_eq!((failure, kind), (PullFailure::Corrupt, Kind::Registry));
-    assert!(text.contains("cannot pull 127.0.0.1:5000/acme/timeout-service:1.2: ") && text.contains(message), "{text}");
+    assert!(
+        text.contains("cannot pull 127.0.0.1:5000/acme/timeout-service:1.2: ")
+            && text.contains(message),
+        "{text}"
+    );
 }
 
 #[tokio::test]
 async fn a_daemon_that_dies_in_the_middle_is_an_error() {
     let line = r#"{"status":"Downloading","progressDetail":{"current":5,"total":9},"id":"aaa"}"#;
-    let (failure, kind, text) = failed_pull(Deadlines::default(), move |_| Reply::Broken(vec![line.to_owned()])).await;
+    let (failure, kind, text) =
+        failed_pull(Deadlines::default(), move |_| Reply::Broken(vec![line.to_owned()])).await;
     assert_eq!((failure, kind), (PullFailure::Daemon, Kind::Docker), "{text}");
 }
 
 #[tokio::test]
 async fn a_rate_limit_is_seen_behind_the_daemons_500() {
     let body = r#"{"message":"toomanyrequests: Rate exceeded"}"#;
-    let (failure, kind, text) = failed_pull(Deadlines::default(), move |_| Reply::Status(500, "", body.to_owned())).await;
+    let (failure, kind, text) =
+        failed_pull(Deadlines::default(), move |_| Reply::Status(500, "", body.to_owned())).await;
     assert_eq!((failure, kind), (PullFailure::RateLimited, Kind::Registry), "{text}");
 }
 
@@ -340,11 +382,12 @@ async fn a_pull_that_stands_still_is_blamed_on_whoever_does_not_answer() {
     assert_eq!((failure, kind), (PullFailure::Stalled, Kind::Registry), "{text}");
 
     let greeted = std::sync::atomic::AtomicBool::new(false);
-    let (failure, kind, text) = failed_pull(QUICK_PULLS, move |head| match head.contains("/_ping") {
-        true if greeted.swap(true, std::sync::atomic::Ordering::Relaxed) => Reply::Silence,
-        _ => stuck(),
-    })
-    .await;
+    let (failure, kind, text) =
+        failed_pull(QUICK_PULLS, move |head| match head.contains("/_ping") {
+            true if greeted.swap(true, std::sync::atomic::Ordering::Relaxed) => Reply::Silence,
+            _ => stuck(),
+        })
+        .await;
     assert_eq!((failure, kind), (PullFailure::Daemon, Kind::Docker), "{text}");
 }
 
@@ -352,14 +395,19 @@ async fn a_pull_that_stands_still_is_blamed_on_whoever_does_not_answer() {
 async fn a_pull_that_waits_for_its_turn_is_not_given_up_on() {
     let fake = Fake::new(|head| {
         let line = |status: &str| format!(r#"{{"status":"{status}","id":"aaa"}}"#);
-        if head.contains("tag=busy") { Reply::Drip(8, line("Downloading")) } else { Reply::Stuck(vec![line("Waiting")]) }
+        if head.contains("tag=busy") {
+            Reply::Drip(8, line("Downloading"))
+        } else {
+            Reply::Stuck(vec![line("Waiting")])
+        }
     });
     let deadlines = Deadlines { pull_idle: Duration::from_millis(900), ..QUICK_PULLS };
     let docker = fake.docker_within(deadlines).await;
     let busy = PullRequest { target: PullTarget::Tag("busy".parse().unwrap()), ..request(None) };
     let waiting = request(None);
     let started = Instant::now();
-    let (waited, pulled) = tokio::join!(docker.pull(&waiting, &|_| ()), docker.pull(&busy, &|_| ()));
+    let (waited, pulled) =
+        tokio::join!(docker.pull(&waiting, &|_| ()), docker.pull(&busy, &|_| ()));
     pulled.unwrap();
     assert_eq!(pull_failure(&waited.unwrap_err()), Some(PullFailure::Stalled));
     assert!(started.elapsed() > Duration::from_millis(7 * 200 + 900), "{:?}", started.elapsed());
@@ -373,20 +421,24 @@ async fn success_without_the_digest_is_no_success() {
     });
     let digest = crate::model::reference::Digest::of(b"x");
     let repository = "127.0.0.1:5000/a".parse().unwrap();
-    let error = fake.docker().await.pull_verified(&repository, &digest, None, &|_| ()).await.unwrap_err();
+    let error =
+        fake.docker().await.pull_verified(&repository, &digest, None, &|_| ()).await.unwrap_err();
     assert_eq!(pull_failure(&error), Some(PullFailure::Daemon));
 }
 
 #[tokio::test]
 async fn a_stream_that_breaks_off_behind_its_last_word_has_brought_the_image() {
     let digest = crate::model::reference::Digest::of(b"x");
-    let image = format!(r#"{{"Id":"{digest}","RepoTags":[],"RepoDigests":["127.0.0.1:5000/a@{digest}"],"Os":"linux"}}"#);
+    let image = format!(
+        r#"{{"Id":"{digest}","RepoTags":[],"RepoDigests":["127.0.0.1:5000/a@{digest}"],"Os":"linux"}}"#
+    );
     let fake = Fake::new(move |head| match head.contains("/images/create") {
         true => Reply::Broken(vec![r#"{"status":"Status: Downloaded newer image"}"#.to_owned()]),
         false => Reply::Status(200, "", image.clone()),
     });
     let repository = "127.0.0.1:5000/a".parse().unwrap();
-    let image = fake.docker().await.pull_verified(&repository, &digest, None, &|_| ()).await.unwrap();
+    let image =
+        fake.docker().await.pull_verified(&repository, &digest, None, &|_| ()).await.unwrap();
     assert!(image.has_digest(&repository, &digest));
 }
 
@@ -402,7 +454,10 @@ async fn a_dropped_stream_closes_its_connection() {
         let (mut stream, _) = listener.accept().await.unwrap();
         let event = r#"{"Type":"container","Action":"die","Actor":{"ID":"abc"}}"#;
         let head = "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n";
-        stream.write_all(format!("{head}{:x}\r\n{event}\n\r\n", event.len() + 1).as_bytes()).await.unwrap();
+        stream
+            .write_all(format!("{head}{:x}\r\n{event}\n\r\n", event.len() + 1).as_bytes())
+            .await
+            .unwrap();
         let _ = stream.read_to_end(&mut Vec::new()).await;
         told.send(()).unwrap();
     });
@@ -422,18 +477,27 @@ async fn images_with_odd_names_do_not_spoil_the_list() {
     let fake = Fake::new(|_| Reply::Status(200, "", body.to_owned()));
     let list = fake.docker().await.image_list().await.unwrap();
     let digest = crate::model::reference::Digest::of(b"");
-    assert_eq!(list.by_digest(&"docker.io/library/a".parse().unwrap(), &digest).unwrap().id, digest);
+    assert_eq!(
+        list.by_digest(&"docker.io/library/a".parse().unwrap(), &digest).unwrap().id,
+        digest
+    );
     assert_eq!(list.by_id(&digest).unwrap().digests.len(), 1);
 }
 
 #[tokio::test]
 async fn untagging_tolerates_what_is_gone_or_in_use() {
-    for (status, expected) in [(404, Some(Untagged::Absent)), (409, Some(Untagged::InUse)), (500, None)] {
+    for (status, expected) in
+        [(404, Some(Untagged::Absent)), (409, Some(Untagged::InUse)), (500, None)]
+    {
         let fake = Fake::new(move |_| Reply::Status(status, "", r#"{"message":"no"}"#.to_owned()));
-        let result = fake.docker().await.untag(&"h:5/a".parse().unwrap(), &"dkv-x".parse().unwrap()).await;
+        let result =
+            fake.docker().await.untag(&"h:5/a".parse().unwrap(), &"dkv-x".parse().unwrap()).await;
         assert_eq!(result.ok(), expected);
         let heads = fake.heads.lock().unwrap().clone();
-        assert!(heads[1].starts_with("DELETE /v1.41/images/h:5/a:dkv-x HTTP"), "never forced: {heads:?}");
+        assert!(
+            heads[1].starts_with("DELETE /v1.41/images/h:5/a:dkv-x HTTP"),
+            "never forced: {heads:?}"
+        );
     }
 }
 
@@ -449,13 +513,26 @@ async fn log_lines_are_cut_to_the_asked_moments() {
         + &frame(1, "2026-01-02T03:04:05.900000000Z late\n");
     let fake = Fake::new(move |_| Reply::Status(200, "", body.clone()));
     let at = |text: &str| Some(container::moment(text).unwrap());
-    let options =
-        LogOptions { since: at("2026-01-02T03:04:05.5Z"), until: at("2026-01-02T03:04:05.9Z"), tail: Some(7), follow: false };
-    let lines: Vec<LogLine> = fake.docker().await.logs("abc", &options).try_collect().await.unwrap();
-    let expected = LogLine { stream: LogStream::Stderr, time: options.since, bytes: b" kept ".to_vec(), is_cut: false };
+    let options = LogOptions {
+        since: at("2026-01-02T03:04:05.5Z"),
+        until: at("2026-01-02T03:04:05.9Z"),
+        tail: Some(7),
+        follow: false,
+    };
+    let lines: Vec<LogLine> =
+        fake.docker().await.logs("abc", &options).try_collect().await.unwrap();
+    let expected = LogLine {
+        stream: LogStream::Stderr,
+        time: options.since,
+        bytes: b" kept ".to_vec(),
+        is_cut: false,
+    };
     assert_eq!(lines, [expected]);
     let heads = fake.heads.lock().unwrap().clone();
-    assert!(heads[1].contains("since=1767323045") && heads[1].contains("until=1767323046"), "{heads:?}");
+    assert!(
+        heads[1].contains("since=1767323045") && heads[1].contains("until=1767323046"),
+        "{heads:?}"
+    );
 }
 
 #[test]
@@ -474,16 +551,24 @@ fn machines_have_the_names_of_image_indexes() {
 /// An authority in `directory` (`ca.pem`) and one certificate for 127.0.0.1 that serves both sides.
 fn make_certificates(directory: &Path) {
     const NEW_KEY: &[&str] = &["-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes"];
-    std::fs::write(directory.join("extensions"), "subjectAltName=IP:127.0.0.1\nextendedKeyUsage=serverAuth,clientAuth\n")
-        .unwrap();
+    std::fs::write(
+        directory.join("extensions"),
+        "subjectAltName=IP:127.0.0.1\nextendedKeyUsage=serverAuth,clientAuth\n",
+    )
+    .unwrap();
     let steps: [(&[&str], &str); 3] = [
         (NEW_KEY, "req -x509 -days 2 -subj /CN=dkv-test-authority -keyout ca-key.pem -out ca.pem"),
         (NEW_KEY, "req -subj /CN=dkv-test -keyout key.pem -out request.pem"),
-        (&[], "x509 -req -days 2 -in request.pem -CA ca.pem -CAkey ca-key.pem -CAcreateserial -extfile extensions -out cert.pem"),
+        (
+            &[],
+            "x509 -req -days 2 -in request.pem -CA ca.pem -CAkey ca-key.pem -CAcreateserial \
+                -extfile extensions -out cert.pem",
+        ),
     ];
     for (extra, arguments) in steps {
         let mut command = std::process::Command::new("openssl");
-        let output = command.current_dir(directory).args(arguments.split(' ')).args(extra).output().unwrap();
+        let output =
+            command.current_dir(directory).args(arguments.split(' ')).args(extra).output().unwrap();
         assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
     }
 }
@@ -492,11 +577,15 @@ fn make_certificates(directory: &Path) {
 async fn tls_door(certificates: &Path, socket: PathBuf) -> u16 {
     use tokio_rustls::rustls::pki_types::pem::PemObject as _;
     use tokio_rustls::rustls::pki_types::{CertificateDer, PrivateKeyDer};
-    use tokio_rustls::rustls::{RootCertStore, ServerConfig, crypto::aws_lc_rs, server::WebPkiClientVerifier};
+    use tokio_rustls::rustls::{
+        RootCertStore, ServerConfig, crypto::aws_lc_rs, server::WebPkiClientVerifier,
+    };
     let provider = Arc::new(aws_lc_rs::default_provider());
     let mut roots = RootCertStore::empty();
     roots.add(CertificateDer::from_pem_file(certificates.join("ca.pem")).unwrap()).unwrap();
-    let verifier = WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider.clone()).build().unwrap();
+    let verifier = WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider.clone())
+        .build()
+        .unwrap();
     let chain = vec![CertificateDer::from_pem_file(certificates.join("cert.pem")).unwrap()];
     let key = PrivateKeyDer::from_pem_file(certificates.join("key.pem")).unwrap();
     let config = ServerConfig::builder_with_provider(provider)
@@ -546,7 +635,11 @@ async fn a_remote_daemon_is_reached_by_tls_with_the_right_authority_only() {
 
     std::fs::remove_file(ours.path().join("cert.pem")).unwrap();
     std::fs::remove_file(ours.path().join("key.pem")).unwrap();
-    assert_eq!(error::kind(&connect(ours.path()).await.unwrap_err()), Kind::Docker, "the daemon wants to know its user");
+    assert_eq!(
+        error::kind(&connect(ours.path()).await.unwrap_err()),
+        Kind::Docker,
+        "the daemon wants to know its user"
+    );
 
     std::fs::remove_file(ours.path().join("ca.pem")).unwrap();
     let error = connect(ours.path()).await.unwrap_err();

@@ -1,8 +1,8 @@
 //! How requests reach the daemon: connections of our own under bollard's API.
 //!
-//! bollard's own connectors know neither a connect deadline nor a private authority for TLS, and its
-//! URIs lose the API version on the way. Here every request gets a fresh connection (a local one
-//! costs microseconds), the version prefix, and a mended `X-Registry-Auth`.
+//! bollard's own connectors know neither a connect deadline nor a private authority for TLS, and
+//! its URIs lose the API version on the way. Here every request gets a fresh connection (a local
+//! one costs microseconds), the version prefix, and a mended `X-Registry-Auth`.
 
 use std::io;
 use std::process::Stdio;
@@ -44,15 +44,25 @@ pub(super) fn client(endpoint: &Endpoint, deadlines: Deadlines) -> Result<bollar
         _ => None,
     };
     let api_version = endpoint.api_version.map_or_else(OnceLock::new, OnceLock::from);
-    let connector = Arc::new(Connector { target: endpoint.target.clone(), tls, deadline: deadlines.connect, api_version });
+    let connector = Arc::new(Connector {
+        target: endpoint.target.clone(),
+        tls,
+        deadline: deadlines.connect,
+        api_version,
+    });
     let transport = move |request: BollardRequest| {
         let connector = connector.clone();
         async move { Ok(connector.send(request).await?) }
     };
     // Until the head of an answer; bollard counts whole seconds.
     let patience = (deadlines.connect + deadlines.idle).as_secs() + 1;
-    bollard::Docker::connect_with_custom_transport(transport, Some("http://docker"), patience, bollard::API_DEFAULT_VERSION)
-        .with_context(|| format!("cannot talk to the Docker daemon at {endpoint}"))
+    bollard::Docker::connect_with_custom_transport(
+        transport,
+        Some("http://docker"),
+        patience,
+        bollard::API_DEFAULT_VERSION,
+    )
+    .with_context(|| format!("cannot talk to the Docker daemon at {endpoint}"))
 }
 
 /// Makes the connections, one a request.
@@ -73,7 +83,9 @@ enum SendError {
 impl From<SendError> for bollard::errors::Error {
     fn from(error: SendError) -> Self {
         match error {
-            SendError::Connect(error) => Self::IOError { err: io::Error::new(error.kind(), Unreachable(error)) },
+            SendError::Connect(error) => {
+                Self::IOError { err: io::Error::new(error.kind(), Unreachable(error)) }
+            }
             SendError::Http(err) => Self::HyperResponseError { err },
         }
     }
@@ -81,19 +93,28 @@ impl From<SendError> for bollard::errors::Error {
 
 impl Connector {
     async fn send(&self, request: BollardRequest) -> Result<Response<Incoming>, SendError> {
-        let connection = tokio::time::timeout(self.deadline, self.connect()).await.unwrap_or_else(|_| {
-            Err(io::Error::new(io::ErrorKind::TimedOut, format!("no connection within {} s", self.deadline.as_secs_f64())))
-        });
+        let connection =
+            tokio::time::timeout(self.deadline, self.connect()).await.unwrap_or_else(|_| {
+                Err(io::Error::new(
+                    io::ErrorKind::TimedOut,
+                    format!("no connection within {} s", self.deadline.as_secs_f64()),
+                ))
+            });
         let (stream, child) = connection.map_err(SendError::Connect)?;
-        let (mut sender, connection) =
-            hyper::client::conn::http1::handshake(TokioIo::new(stream)).await.map_err(SendError::Http)?;
+        let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream))
+            .await
+            .map_err(SendError::Http)?;
         tokio::spawn(async move {
             // A failure here also fails the request or the body that it cuts short.
             let _ = connection.await;
             drop(child);
         });
         let response = sender.send_request(self.finish(request)).await.map_err(SendError::Http)?;
-        if let Some(theirs) = response.headers().get("api-version").and_then(|value| ApiVersion::parse(value.to_str().ok()?)) {
+        if let Some(theirs) = response
+            .headers()
+            .get("api-version")
+            .and_then(|value| ApiVersion::parse(value.to_str().ok()?))
+        {
             self.api_version.get_or_init(|| theirs.min(NEWEST));
         }
         Ok(response)
@@ -106,7 +127,9 @@ impl Connector {
             Target::Tcp { host, port, .. } => {
                 let stream = TcpStream::connect((host.as_str(), *port)).await?;
                 match &self.tls {
-                    Some((connector, name)) => Ok((Box::new(connector.connect(name.clone(), stream).await?), None)),
+                    Some((connector, name)) => {
+                        Ok((Box::new(connector.connect(name.clone(), stream).await?), None))
+                    }
                     None => Ok((Box::new(stream), None)),
                 }
             }
@@ -118,7 +141,9 @@ impl Connector {
                     .stdout(Stdio::piped())
                     .kill_on_drop(true)
                     .spawn()
-                    .map_err(|error| io::Error::new(error.kind(), format!("cannot run ssh: {error}")))?;
+                    .map_err(|error| {
+                        io::Error::new(error.kind(), format!("cannot run ssh: {error}"))
+                    })?;
                 let (Some(output), Some(input)) = (child.stdout.take(), child.stdin.take()) else {
                     return Err(io::Error::other("ssh has no standard streams"));
                 };
@@ -152,8 +177,8 @@ impl Connector {
 trait Duplex: AsyncRead + AsyncWrite + Send + Unpin {}
 impl<T: AsyncRead + AsyncWrite + Send + Unpin> Duplex for T {}
 
-/// From the standard base64 alphabet, which bollard uses, to the URL-safe one, which the daemon reads;
-/// what it cannot read it silently takes for "anonymous".
+/// From the standard base64 alphabet, which bollard uses, to the URL-safe one, which the daemon
+/// reads; what it cannot read it silently takes for "anonymous".
 fn mend_registry_auth(value: &mut HeaderValue) {
     let url_safe: Vec<u8> = value
         .as_bytes()
@@ -170,8 +195,8 @@ fn mend_registry_auth(value: &mut HeaderValue) {
     }
 }
 
-/// How `ssh` reaches a daemon: the remote `docker` command hands its standard streams to its socket.
-/// Never asks for a password, because every request is a connection of its own.
+/// How `ssh` reaches a daemon: the remote `docker` command hands its standard streams to its
+/// socket. Never asks for a password, because every request is a connection of its own.
 fn ssh_arguments(target: &Target) -> Vec<String> {
     let Target::Ssh { user, host, port, socket } = target else { return Vec::new() };
     let mut arguments = vec!["-T".to_owned(), "-o".to_owned(), "BatchMode=yes".to_owned()];
@@ -193,10 +218,14 @@ fn ssh_arguments(target: &Target) -> Vec<String> {
 fn tls(host: &str, files: &TlsFiles) -> Result<(TlsConnector, ServerName<'static>)> {
     let unusable = |path: &std::path::Path, why: &dyn std::fmt::Display| {
         error::docker(format!("cannot use {} for the Docker daemon: {why}", path.display()))
-            .with_hint("DOCKER_TLS_VERIFY, DOCKER_CERT_PATH and Docker contexts decide which certificates are used")
+            .with_hint(
+                "DOCKER_TLS_VERIFY, DOCKER_CERT_PATH and Docker contexts decide which \
+                certificates are used",
+            )
     };
     let certificates = |path: &std::path::Path| -> Result<Vec<CertificateDer<'static>>> {
-        let read = CertificateDer::pem_file_iter(path).and_then(Iterator::collect::<Result<Vec<_>, _>>);
+        let read =
+            CertificateDer::pem_file_iter(path).and_then(Iterator::collect::<Result<Vec<_>, _>>);
         Ok(read.map_err(|error| unusable(path, &error))?)
     };
     let mut roots = RootCertStore::empty();
@@ -210,11 +239,15 @@ fn tls(host: &str, files: &TlsFiles) -> Result<(TlsConnector, ServerName<'static
     let config = match &files.client {
         None => builder.with_no_client_auth(),
         Some((certificate, key)) => {
-            let private = PrivateKeyDer::from_pem_file(key).map_err(|error| unusable(key, &error))?;
-            builder.with_client_auth_cert(certificates(certificate)?, private).map_err(|error| unusable(key, &error))?
+            let private =
+                PrivateKeyDer::from_pem_file(key).map_err(|error| unusable(key, &error))?;
+            builder
+                .with_client_auth_cert(certificates(certificate)?, private)
+                .map_err(|error| unusable(key, &error))?
         }
     };
-    let name = ServerName::try_from(host.to_owned()).with_context(|| format!("`{host}` cannot have a certificate"))?;
+    let name = ServerName::try_from(host.to_owned())
+        .with_context(|| format!("`{host}` cannot have a certificate"))?;
     Ok((TlsConnector::from(Arc::new(config)), name))
 }
 
@@ -230,10 +263,14 @@ mod tests {
             port,
             socket: socket.map(str::to_owned),
         };
-        assert_eq!(ssh_arguments(&target(None, None, None)).join(" "), "-T -o BatchMode=yes -- host docker system dial-stdio");
+        assert_eq!(
+            ssh_arguments(&target(None, None, None)).join(" "),
+            "-T -o BatchMode=yes -- host docker system dial-stdio"
+        );
         assert_eq!(
             ssh_arguments(&target(Some("ada"), Some(2222), Some("/run/d.sock"))).join(" "),
-            "-T -o BatchMode=yes -l ada -p 2222 -- host docker --host unix:///run/d.sock system dial-stdio"
+            "-T -o BatchMode=yes -l ada -p 2222 -- host docker --host unix:///run/d.sock system \
+                dial-stdio"
         );
     }
 }

@@ -31,6 +31,10 @@ impl Docker {
             }
         };
         let found = self.answer(&format!("inspect the volume {name}"), request).await?;
-        Ok(found.map(|volume| Volume { name: volume.name, driver: volume.driver, path: volume.mountpoint.into() }))
+        Ok(found.map(|volume| Volume {
+            name: volume.name,
+            driver: volume.driver,
+            path: volume.mountpoint.into(),
+        }))
     }
 }

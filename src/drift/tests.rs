@@ -21,7 +21,8 @@ fn manifest(extra: &str) -> Manifest {
         )
     };
     let text = format!(
-        "schema_version: '1.1'\nservices:\n  web:\n    image: {IMAGE}\n{extra}    current_tag: '1.64'\n    \
+        "schema_version: '1.1'\nservices:\n  web:\n    image: {IMAGE}\n{extra}    current_tag: \
+            '1.64'\n    \
          image_digest: {}\nhistory:\n  web:\n{}{}",
         digest("1.64"),
         entry("1.64", "current"),
@@ -38,17 +39,28 @@ fn pin(tag: &str) -> String {
 
 fn start(name: &str, image: &str) -> Start {
     let text = Some(format!("${{DK_WEB_IMAGE:-{IMAGE}}}:${{DK_WEB_TAG:-latest}}"));
-    Start { compose_service: name.into(), image: Some(image.into()), text, is_active: true, ..Start::default() }
+    Start {
+        compose_service: name.into(),
+        image: Some(image.into()),
+        text,
+        is_active: true,
+        ..Start::default()
+    }
 }
 
 fn listed(tag: &str) -> ListedImage {
     let image: Repository = IMAGE.parse().unwrap();
     let keep = format!("dkv-{HASH}-{}", digest(tag).short()).parse().unwrap();
-    ListedImage { id: digest(&format!("id {tag}")), tags: vec![(image.clone(), keep)], digests: vec![(image, digest(tag))] }
+    ListedImage {
+        id: digest(&format!("id {tag}")),
+        tags: vec![(image.clone(), keep)],
+        digests: vec![(image, digest(tag))],
+    }
 }
 
 fn container(name: &str, tag: &str, labels: &[(&str, &str)]) -> Container {
-    let label = |(key, value): &(&str, &str)| (format!("com.docker.compose.{key}"), (*value).to_owned());
+    let label =
+        |(key, value): &(&str, &str)| (format!("com.docker.compose.{key}"), (*value).to_owned());
     Container {
         id: name.into(),
         name: name.into(),
@@ -67,7 +79,11 @@ fn agreeing(manifest: &Manifest) -> Views<'_> {
     Views {
         manifest,
         deployment: HASH,
-        env: EnvView { file: "versions.env".into(), wrong: None, values: [("DK_WEB_TAG".to_owned(), value)].into() },
+        env: EnvView {
+            file: "versions.env".into(),
+            wrong: None,
+            values: [("DK_WEB_TAG".to_owned(), value)].into(),
+        },
         starts: vec![start("web", &pin("1.64"))],
         files: Vec::new(),
         disagreements: Vec::new(),
@@ -125,31 +141,42 @@ fn compose_files_are_compared_with_the_record() {
         verdict,
         template: None,
     };
-    for (verdict, kind) in
-        [(Verdict::Stale(pin("1.64")), Found::OtherDigestPinned), (Verdict::Loose(pin("1.64")), Found::LiteralTag)]
-    {
+    for (verdict, kind) in [
+        (Verdict::Stale(pin("1.64")), Found::OtherDigestPinned),
+        (Verdict::Loose(pin("1.64")), Found::LiteralTag),
+    ] {
         let mut views = agreeing(&manifest);
         views.files = vec![file(verdict)];
         views.starts = vec![Start { text: Some(pin("1.63")), ..start("web", &pin("1.63")) }];
         assert_eq!(kinds(&views), [kind]);
     }
     let mut views = agreeing(&manifest);
-    let digests = [("sha256:1".to_owned(), vec!["a.yml:1".to_owned()]), ("sha256:2".to_owned(), vec!["b.yml:1".to_owned()])];
+    let digests = [
+        ("sha256:1".to_owned(), vec!["a.yml:1".to_owned()]),
+        ("sha256:2".to_owned(), vec!["b.yml:1".to_owned()]),
+    ];
     views.disagreements = vec![PinDisagreement { image: IMAGE.into(), digests: digests.into() }];
     let found = compare(&views);
-    assert_eq!((found.drift[0].kind, found.drift[0].mend.as_deref()), (Found::FilesDisagree, Some("`dkv pin`")));
+    assert_eq!(
+        (found.drift[0].kind, found.drift[0].mend.as_deref()),
+        (Found::FilesDisagree, Some("`dkv pin`"))
+    );
 }
 
 #[test]
 fn variables_of_another_name_are_noticed() {
     let manifest = manifest("");
     let mut views = agreeing(&manifest);
-    views.starts =
-        vec![Start { text: Some(format!("{IMAGE}:${{VERSION:-latest}}")), ..start("web", &format!("{IMAGE}:latest")) }];
+    views.starts = vec![Start {
+        text: Some(format!("{IMAGE}:${{VERSION:-latest}}")),
+        ..start("web", &format!("{IMAGE}:latest"))
+    }];
     assert_eq!(kinds(&views), [Found::ComposeDiffers]);
     let mend = |views: &Views<'_>| compare(views).drift[0].mend.clone().unwrap();
     assert!(mend(&views).contains("`env_tag: VERSION`"));
-    for (image, expected) in [("1.63", "write the recorded version, 1.64@sha256"), ("latest", "--write")] {
+    for (image, expected) in
+        [("1.63", "write the recorded version, 1.64@sha256"), ("latest", "--write")]
+    {
         let text = Some(format!("${{REG:-r.example}}/web:{image}"));
         views.starts = vec![Start { text, ..start("web", &format!("{IMAGE}:{image}")) }];
         assert!(mend(&views).contains(expected), "{}", mend(&views));
@@ -164,7 +191,11 @@ fn services_of_one_product_must_have_one_image() {
     assert_eq!(kinds(&views), [Found::ImagesDiffer]);
     views.starts[1] = start("migrate", "acme/migrations:1");
     assert_eq!(kinds(&views), [Found::ImagesDiffer]);
-    assert!(compare(&views).drift[0].message.contains("migrate belongs to web, but would start acme/migrations:1"));
+    assert!(
+        compare(&views).drift[0]
+            .message
+            .contains("migrate belongs to web, but would start acme/migrations:1")
+    );
 }
 
 fn bot(name: &str, image: &str, text: &str, waits_for: &[&str]) -> Start {
@@ -177,27 +208,41 @@ fn bot(name: &str, image: &str, text: &str, waits_for: &[&str]) -> Start {
 
 #[test]
 fn local_and_published_images_of_one_product_are_mixed() {
-    let local = |start: &Start| start.image.as_deref().is_some_and(|image| image.starts_with("whisperengine-bot:"));
+    let local = |start: &Start| {
+        start.image.as_deref().is_some_and(|image| image.starts_with("whisperengine-bot:"))
+    };
     let elena = |text: &str, waits: &[&str]| bot("elena", "whisperengine-bot:latest", text, waits);
     let migrate = |image: &str, text: &str| bot("db-migrate", image, text, &[]);
     let published = "whisperengine/whisperengine:latest";
-    let by_step = [elena("whisperengine-bot:latest", &["db-migrate"]), migrate(published, published)];
+    let by_step =
+        [elena("whisperengine-bot:latest", &["db-migrate"]), migrate(published, published)];
     let by_variable = [
         elena("whisperengine-bot:${VERSION:-latest}", &[]),
         migrate(published, "whisperengine/whisperengine:${VERSION:-latest}"),
     ];
-    let by_name = [elena("whisperengine-bot:1", &[]), migrate("acme/whisperengine-bot:1", "acme/whisperengine-bot:1")];
+    let by_name = [
+        elena("whisperengine-bot:1", &[]),
+        migrate("acme/whisperengine-bot:1", "acme/whisperengine-bot:1"),
+    ];
     let once = Start { is_one_shot: true, ..migrate(published, published) };
     let by_restart = [elena("whisperengine-bot:latest", &[]), once];
     for starts in [by_step, by_restart, by_variable, by_name] {
         let found = mixed(&starts, local);
         assert_eq!(found.len(), 1, "{starts:?}");
-        assert_eq!((found[0].0.compose_service.as_str(), found[0].1.compose_service.as_str()), ("elena", "db-migrate"));
+        assert_eq!(
+            (found[0].0.compose_service.as_str(), found[0].1.compose_service.as_str()),
+            ("elena", "db-migrate")
+        );
     }
     let apart = [
         elena("${REGISTRY:-r:1}/whisperengine-bot:${VERSION:-1}", &["buckets"]),
         bot("buckets", "minio/mc:1", "${REGISTRY:-r:1}/minio/mc:${MC:-1}", &[]),
-        bot("db", "whisperengine/whisperengine-postgres:16", "whisperengine/whisperengine-postgres:16", &[]),
+        bot(
+            "db",
+            "whisperengine/whisperengine-postgres:16",
+            "whisperengine/whisperengine-postgres:16",
+            &[],
+        ),
     ];
     assert!(mixed(&apart, local).is_empty());
     let app = bot("app", "whisperengine-bot:1", "whisperengine-bot:1", &["hook"]);
@@ -213,7 +258,10 @@ fn local_and_published_images_of_one_product_are_mixed() {
 fn a_local_build_may_go_by_any_tag_that_names_it() {
     let local = manifest("    source: local\n");
     let mut views = agreeing(&local);
-    views.starts = vec![Start { text: Some(format!("{IMAGE}:latest")), ..start("web", &format!("{IMAGE}:latest")) }];
+    views.starts = vec![Start {
+        text: Some(format!("{IMAGE}:latest")),
+        ..start("web", &format!("{IMAGE}:latest"))
+    }];
     assert_eq!(kinds(&views), [Found::LiteralTag]);
     let mut image = listed("1.64");
     image.tags.push((IMAGE.parse().unwrap(), "latest".parse().unwrap()));
@@ -234,7 +282,9 @@ fn containers_are_compared_with_the_record() {
         let daemon = views.daemon.as_mut().unwrap();
         daemon.containers.iter_mut().for_each(|container| container.state = ContainerState::Exited);
         assert_eq!(kinds(&views), [], "{tag}");
-        views.starts.push(Start { waits_for_end_of: vec!["web".into()], ..start("app", &pin("1.64")) });
+        views
+            .starts
+            .push(Start { waits_for_end_of: vec!["web".into()], ..start("app", &pin("1.64")) });
         assert_eq!(kinds(&views), [kind], "{tag}");
     }
 }
@@ -264,7 +314,10 @@ fn containers_beside_the_deployment_are_found() {
 
 #[test]
 fn what_was_never_pulled_here_is_not_missing() {
-    let text = format!("services:\n  web: {{image: {IMAGE}, current_tag: '1.64', image_digest: '{}'}}\n", digest("1.64"));
+    let text = format!(
+        "services:\n  web: {{image: {IMAGE}, current_tag: '1.64', image_digest: '{}'}}\n",
+        digest("1.64")
+    );
     let mut manifest = Manifest::read(text.as_bytes()).unwrap();
     manifest.settle(|_| None).unwrap();
     let mut views = agreeing(&manifest);
@@ -280,7 +333,10 @@ fn what_was_never_pulled_here_is_not_missing() {
 fn images_that_are_gone_are_missed() {
     let manifest = manifest("");
     let key = |tag: &str| (IMAGE.parse().unwrap(), digest(tag));
-    let remote = |old: bool| RemoteView { has: [(key("1.64"), true), (key("1.63"), old)].into(), tracked: BTreeMap::new() };
+    let remote = |old: bool| RemoteView {
+        has: [(key("1.64"), true), (key("1.63"), old)].into(),
+        tracked: BTreeMap::new(),
+    };
     let mut views = agreeing(&manifest);
     views.daemon.as_mut().unwrap().images = ImageList::default();
     assert_eq!(kinds(&views), [Found::ImageGone]);
@@ -332,11 +388,18 @@ fn a_generated_file_is_mended_in_its_template() {
             template: Some("c.yml.j2".into()),
         }];
         let mend = compare(&views).drift[0].mend.clone().unwrap();
-        assert!(mend.contains("c.yml.j2") && !mend.contains("--write") && !mend.contains("dkv pin"), "{mend}");
+        assert!(
+            mend.contains("c.yml.j2") && !mend.contains("--write") && !mend.contains("dkv pin"),
+            "{mend}"
+        );
     }
     let mut views = agreeing(&manifest);
     let text = Some(format!("{IMAGE}:1.64"));
-    views.starts = vec![Start { text, template: Some("c.yml.j2".into()), ..start("web", &format!("{IMAGE}:1.64")) }];
+    views.starts = vec![Start {
+        text,
+        template: Some("c.yml.j2".into()),
+        ..start("web", &format!("{IMAGE}:1.64"))
+    }];
     assert!(compare(&views).drift[0].mend.as_ref().unwrap().contains("c.yml.j2"));
 }
 
@@ -353,7 +416,10 @@ fn a_literal_line_of_another_version_is_mended_by_what_changes_it() {
             template: None,
         }];
         let mend = compare(&views).drift[0].mend.clone().unwrap();
-        assert!(mend.contains(expected) && (tag != "1.63" || !mend.contains("--write")), "{tag}: {mend}");
+        assert!(
+            mend.contains(expected) && (tag != "1.63" || !mend.contains("--write")),
+            "{tag}: {mend}"
+        );
     }
 }
 
@@ -364,10 +430,15 @@ fn without_composes_answer_no_container_is_called_an_outsider() {
     let here = [("project", "other"), ("service", "web"), ("project.working_dir", "/srv/shop")];
     let mut views = agreeing(&manifest);
     let daemon = views.daemon.as_mut().unwrap();
-    daemon.containers = vec![container("shop-cron-1", "1.64", &labels), container("web", "1.63", &here)];
+    daemon.containers =
+        vec![container("shop-cron-1", "1.64", &labels), container("web", "1.63", &here)];
     assert_eq!(kinds(&views), [Found::StartedOutside, Found::StartedOutside]);
     views.daemon.as_mut().unwrap().project = None;
-    assert_eq!(kinds(&views), [Found::RunsOlder], "what stands in this directory still says what runs");
+    assert_eq!(
+        kinds(&views),
+        [Found::RunsOlder],
+        "what stands in this directory still says what runs"
+    );
 }
 
 #[test]
@@ -404,7 +475,9 @@ fn bytes_under_another_repository_do_not_serve_a_rollback() {
 #[test]
 fn a_release_without_a_digest_is_local_by_its_tag() {
     for (tag, as_recorded) in [("1.64", Some(true)), ("latest", None)] {
-        let text = format!("services:\n  web: {{image: {IMAGE}, current_tag: '{tag}', image_digest: ''}}\n");
+        let text = format!(
+            "services:\n  web: {{image: {IMAGE}, current_tag: '{tag}', image_digest: ''}}\n"
+        );
         let mut manifest = Manifest::read(text.as_bytes()).unwrap();
         manifest.settle(|_| None).unwrap();
         let mut views = agreeing(&manifest);
@@ -412,7 +485,11 @@ fn a_release_without_a_digest_is_local_by_its_tag() {
         image.tags.push((IMAGE.parse().unwrap(), tag.parse().unwrap()));
         views.daemon.as_mut().unwrap().images = [image].into_iter().collect();
         let found = compare(&views);
-        assert_eq!((found.services[0].local, found.services[0].running[0].as_recorded), (Some(true), as_recorded), "{tag}");
+        assert_eq!(
+            (found.services[0].local, found.services[0].running[0].as_recorded),
+            (Some(true), as_recorded),
+            "{tag}"
+        );
     }
 }
 

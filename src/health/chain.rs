@@ -20,7 +20,8 @@ pub struct Link {
 pub struct Chain {
     /// From the blocked service to the culprit; empty if nothing is known to block it.
     pub links: Vec<Link>,
-    /// The judgement of the culprit; `None` if there is no culprit or the services wait for each other.
+    /// The judgement of the culprit; `None` if there is no culprit or the services wait for each
+    /// other.
     pub culprit: Option<Box<Verdict>>,
 }
 
@@ -34,7 +35,11 @@ impl Chain {
 
 /// What keeps `service` from being started, as far as the `judged` containers show; `None` if all
 /// that it waits for is there.
-pub(super) fn blocking(service: &str, judged: &[Judged], expectations: &Expectations) -> Option<Chain> {
+pub(super) fn blocking(
+    service: &str,
+    judged: &[Judged],
+    expectations: &Expectations,
+) -> Option<Chain> {
     let mut chain = Chain::default();
     let mut current = service.to_owned();
     while chain.links.iter().all(|link| link.service != current) {
@@ -46,31 +51,48 @@ pub(super) fn blocking(service: &str, judged: &[Judged], expectations: &Expectat
         return None;
     }
     let goes_round = chain.links.iter().any(|link| link.service == current);
-    let culprit =
-        judged.iter().filter(|other| !goes_round && other.service == current).min_by_key(|other| concern(&other.verdict));
+    let culprit = judged
+        .iter()
+        .filter(|other| !goes_round && other.service == current)
+        .min_by_key(|other| concern(&other.verdict));
     chain.culprit = culprit.map(|other| Box::new(other.verdict.clone()));
     Some(chain)
 }
 
 /// What `service` still waits for; if several, the one that looks worst.
-fn unmet(service: &str, judged: &[Judged], expectations: &Expectations) -> Option<(String, Condition)> {
+fn unmet(
+    service: &str,
+    judged: &[Judged],
+    expectations: &Expectations,
+) -> Option<(String, Condition)> {
     let waits_for = &expectations.get(service)?.waits_for;
     let open = waits_for.iter().filter(|(name, _)| expectations.get(name).is_some());
-    let open = open.filter(|(name, condition)| !judged.iter().any(|other| other.service == *name && meets(other, *condition)));
-    let worst = open
-        .min_by_key(|(name, _)| judged.iter().filter(|other| other.service == *name).map(|other| concern(&other.verdict)).min());
+    let open = open.filter(|(name, condition)| {
+        !judged.iter().any(|other| other.service == *name && meets(other, *condition))
+    });
+    let worst = open.min_by_key(|(name, _)| {
+        judged
+            .iter()
+            .filter(|other| other.service == *name)
+            .map(|other| concern(&other.verdict))
+            .min()
+    });
     worst.cloned()
 }
 
 fn meets(judged: &Judged, condition: Condition) -> bool {
     let Some(container) = &judged.container else { return false };
     match condition {
-        Condition::Started => container.started_at.is_some() && container.state != ContainerState::Created,
+        Condition::Started => {
+            container.started_at.is_some() && container.state != ContainerState::Created
+        }
         Condition::Healthy => {
             let health = container.health.as_ref().map(|health| health.status);
             container.state == ContainerState::Running && health == Some(HealthStatus::Healthy)
         }
-        Condition::CompletedSuccessfully => container.state == ContainerState::Exited && container.exit_code == 0,
+        Condition::CompletedSuccessfully => {
+            container.state == ContainerState::Exited && container.exit_code == 0
+        }
     }
 }
 

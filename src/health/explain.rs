@@ -52,15 +52,23 @@ pub fn describe(verdict: &Verdict) -> String {
 
 fn pending(waiting: &Waiting) -> String {
     match waiting {
-        Waiting::Starting(last) => with_probe("starting: its health check has not passed yet", last.as_ref()),
+        Waiting::Starting(last) => {
+            with_probe("starting: its health check has not passed yet", last.as_ref())
+        }
         Waiting::Unhealthy(last) => with_probe("unhealthy", last.as_ref()),
         Waiting::Stabilising { .. } => "running, not yet for long enough".to_owned(),
         Waiting::Flapping { setbacks, .. } => {
-            format!("good again after {}, not yet for long enough", times("setback", i64::from(*setbacks)))
+            format!(
+                "good again after {}, not yet for long enough",
+                times("setback", i64::from(*setbacks))
+            )
         }
         Waiting::Completing => "has not finished yet".to_owned(),
         Waiting::Restarting { restarts, code } => {
-            let last = code.map_or_else(|| "has just started again".to_owned(), |code| exited(code) + ", about to be restarted");
+            let last = code.map_or_else(
+                || "has just started again".to_owned(),
+                |code| exited(code) + ", about to be restarted",
+            );
             format!("{last} ({} so far)", times("restart", *restarts))
         }
         Waiting::NotStarted => "not started yet".to_owned(),
@@ -75,17 +83,27 @@ fn failed(cause: &Cause) -> String {
         Cause::Exited { code: 0 } => format!("{}, although it should keep running", exited(0)),
         Cause::Exited { code } => exited(*code),
         Cause::RestartLoop { restarts, code } => {
-            let last = code.map_or_else(|| "it has just started again".to_owned(), |code| format!("last it {}", exited(code)));
+            let last = code.map_or_else(
+                || "it has just started again".to_owned(),
+                |code| format!("last it {}", exited(code)),
+            );
             format!("keeps restarting ({} so far): {last}", times("restart", *restarts))
         }
         Cause::OutOfMemory { restarts: 0 } => "was killed because it ran out of memory".to_owned(),
         Cause::OutOfMemory { restarts } => {
-            format!("was killed because it ran out of memory, and restarted {} so far", times("time", *restarts))
+            format!(
+                "was killed because it ran out of memory, and restarted {} so far",
+                times("time", *restarts)
+            )
         }
         Cause::CannotStart { error } => format!("could not be started: {error}"),
         Cause::Unhealthy(last) => with_probe("unhealthy", last.as_ref()),
-        Cause::NeverHealthy(last) => with_probe("its health check did not pass in time", last.as_ref()),
-        Cause::Flapping { setbacks } => format!("unstable: stopped being good {}", times("time", i64::from(*setbacks))),
+        Cause::NeverHealthy(last) => {
+            with_probe("its health check did not pass in time", last.as_ref())
+        }
+        Cause::Flapping { setbacks } => {
+            format!("unstable: stopped being good {}", times("time", i64::from(*setbacks)))
+        }
         Cause::NotCompleted => "did not finish in time".to_owned(),
         Cause::NeverStarted(chain) => blocked("never started", chain),
         Cause::Stuck(state) => format!("stuck in the state {state}"),
@@ -99,7 +117,9 @@ fn with_probe(phrase: &str, last: Option<&HealthProbe>) -> String {
         Some(probe) if probe.output.is_empty() => {
             format!("{phrase}: its health check exits with {} and prints nothing", probe.exit_code)
         }
-        Some(probe) => format!("{phrase}: its health check exits with {}: {}", probe.exit_code, probe.output),
+        Some(probe) => {
+            format!("{phrase}: its health check exits with {}: {}", probe.exit_code, probe.output)
+        }
         None => phrase.to_owned(),
     }
 }
@@ -143,7 +163,12 @@ fn joint(verdict: &Verdict) -> &'static str {
     match verdict {
         Verdict::Failed(Cause::NeverHealthy(_)) => ": ",
         Verdict::Failed(Cause::Unhealthy(_) | Cause::Flapping { .. } | Cause::Stuck(_))
-        | Verdict::Pending(Waiting::Starting(_) | Waiting::Unhealthy(_) | Waiting::Stabilising { .. } | Waiting::State(_))
+        | Verdict::Pending(
+            Waiting::Starting(_)
+            | Waiting::Unhealthy(_)
+            | Waiting::Stabilising { .. }
+            | Waiting::State(_),
+        )
         | Verdict::Healthy
         | Verdict::Unchecked => " is ",
         _ => " ",

@@ -20,15 +20,25 @@ struct TestProject {
 impl TestProject {
     fn new(what: &str) -> Self {
         static COUNT: AtomicU32 = AtomicU32::new(0);
-        let time = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap().as_nanos();
-        let name = format!("dkv-health-{what}-{}-{time}-{}", std::process::id(), COUNT.fetch_add(1, Ordering::Relaxed));
-        let busybox = std::env::var("DKV_TEST_BUSYBOX").expect("tests/run.sh says where busybox is");
+        let time =
+            std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap().as_nanos();
+        let name = format!(
+            "dkv-health-{what}-{}-{time}-{}",
+            std::process::id(),
+            COUNT.fetch_add(1, Ordering::Relaxed)
+        );
+        let busybox =
+            std::env::var("DKV_TEST_BUSYBOX").expect("tests/run.sh says where busybox is");
         let mut archive = tar::Builder::new(Vec::new());
         for applet in ["sh", "sleep", "cat", "touch", "rm", "test", "head", "tail"] {
             archive.append_path_with_name(&busybox, format!("bin/{applet}")).unwrap();
         }
-        let mut child =
-            Command::new("docker").args(["import", "-", &name]).stdin(Stdio::piped()).stdout(Stdio::null()).spawn().unwrap();
+        let mut child = Command::new("docker")
+            .args(["import", "-", &name])
+            .stdin(Stdio::piped())
+            .stdout(Stdio::null())
+            .spawn()
+            .unwrap();
         child.stdin.take().unwrap().write_all(&archive.into_inner().unwrap()).unwrap();
         assert!(child.wait().unwrap().success());
         Self { name, containers: Vec::new() }
@@ -56,7 +66,8 @@ impl TestProject {
 
     /// Runs a container whose health check, every 100 ms, is `check`.
     fn run_checked(&mut self, service: &str, check: &str, script: &str) {
-        let options = ["--health-cmd", check, "--health-interval", "100ms", "--health-retries", "1"];
+        let options =
+            ["--health-cmd", check, "--health-interval", "100ms", "--health-retries", "1"];
         self.run(service, &options, script);
     }
 
@@ -64,7 +75,9 @@ impl TestProject {
         let text = format!("services: {services}");
         let config = crate::compose::config::parse_v1(&text, self.name.clone(), &[]).unwrap();
         let expectations = Expectations::of(&config);
-        wait(&machine().await, &self.name, &expectations, limits, Utc::now(), &|_| ()).await.unwrap()
+        wait(&machine().await, &self.name, &expectations, limits, Utc::now(), &|_| ())
+            .await
+            .unwrap()
     }
 }
 
@@ -78,11 +91,17 @@ impl Drop for TestProject {
 }
 
 async fn machine() -> Docker {
-    Docker::connect(Endpoint::resolve(&Settings::default()).unwrap(), Deadlines::default()).await.unwrap()
+    Docker::connect(Endpoint::resolve(&Settings::default()).unwrap(), Deadlines::default())
+        .await
+        .unwrap()
 }
 
 fn seconds(timeout: u64, stability: u64) -> Limits {
-    Limits { timeout: Duration::from_secs(timeout), stability: Duration::from_secs(stability), ..Limits::default() }
+    Limits {
+        timeout: Duration::from_secs(timeout),
+        stability: Duration::from_secs(stability),
+        ..Limits::default()
+    }
 }
 
 fn verdict<'a>(outcome: &'a Outcome, service: &str) -> &'a Verdict {
@@ -90,7 +109,11 @@ fn verdict<'a>(outcome: &'a Outcome, service: &str) -> &'a Verdict {
 }
 
 fn failure<'a>(outcome: &'a Outcome, service: &str) -> &'a Judged {
-    outcome.deployment.failures().find(|judged| judged.service == service).unwrap_or_else(|| panic!("{outcome:?}"))
+    outcome
+        .deployment
+        .failures()
+        .find(|judged| judged.service == service)
+        .unwrap_or_else(|| panic!("{outcome:?}"))
 }
 
 #[tokio::test]
@@ -101,7 +124,11 @@ async fn good_containers_of_every_kind_are_waited_for() {
     project.run("migrate", &[], "sleep 1");
     let begun = Instant::now();
     let outcome = project
-        .wait("{checked: {}, unchecked: {}, migrate: {}, web: {depends_on: {migrate: {condition: service_completed_successfully}}}}", seconds(60, 2))
+        .wait(
+            "{checked: {}, unchecked: {}, migrate: {}, web: {depends_on: {migrate: {condition: \
+            service_completed_successfully}}}}",
+            seconds(60, 2),
+        )
         .await;
     // Nobody starts web, which is the only thing wrong here.
     assert_eq!(verdict(&outcome, "checked"), &Verdict::Healthy);
@@ -114,7 +141,8 @@ async fn good_containers_of_every_kind_are_waited_for() {
 #[tokio::test]
 async fn the_wait_returns_right_after_the_last_check_passes() {
     let mut project = TestProject::new("late");
-    let options = ["--health-cmd", "test -e /ready", "--health-interval", "100ms", "--health-retries", "100"];
+    let options =
+        ["--health-cmd", "test -e /ready", "--health-interval", "100ms", "--health-retries", "100"];
     project.run("late", &options, "sleep 2; touch /ready; sleep 600");
     let docker = machine().await;
     let begun = Utc::now();
@@ -124,7 +152,11 @@ async fn the_wait_returns_right_after_the_last_check_passes() {
     let filter = crate::docker::ContainerFilter::project(&project.name);
     let mut events = Box::pin(docker.events(&filter, Some(begun)));
     let passed = loop {
-        let event = tokio::time::timeout(Duration::from_secs(10), events.next()).await.unwrap().unwrap().unwrap();
+        let event = tokio::time::timeout(Duration::from_secs(10), events.next())
+            .await
+            .unwrap()
+            .unwrap()
+            .unwrap();
         if event.action == crate::docker::Action::HealthStatus {
             break event.time.unwrap();
         }
@@ -143,21 +175,34 @@ async fn an_unhealthy_container_may_recover_and_otherwise_fails_at_the_deadline(
     let mut project = TestProject::new("never");
     project.run_checked("never", "echo no route to the moon; exit 7", "echo I am up; sleep 600");
     let outcome = project.wait("{never: {}}", seconds(2, 1)).await;
-    assert!(outcome.waited >= Duration::from_secs(2) && outcome.waited < Duration::from_secs(10), "{outcome:?}");
+    assert!(
+        outcome.waited >= Duration::from_secs(2) && outcome.waited < Duration::from_secs(10),
+        "{outcome:?}"
+    );
     let lines = explain(failure(&outcome, "never"));
-    assert!(lines[0].ends_with("unhealthy: its health check exits with 7: no route to the moon"), "{lines:?}");
+    assert!(
+        lines[0].ends_with("unhealthy: its health check exits with 7: no route to the moon"),
+        "{lines:?}"
+    );
     assert_eq!(lines.last().unwrap(), "  I am up");
 }
 
 #[tokio::test]
 async fn a_container_that_flaps_is_not_good() {
     let mut project = TestProject::new("flaps");
-    project.run_checked("flaps", "test -e /ready", "while true; do touch /ready; sleep 1; rm /ready; sleep 1; done");
+    project.run_checked(
+        "flaps",
+        "test -e /ready",
+        "while true; do touch /ready; sleep 1; rm /ready; sleep 1; done",
+    );
     // Something else keeps the wait going while the check passes for the first time.
     project.run("calm", &[], "sleep 600");
     let outcome = project.wait("{flaps: {}, calm: {}}", seconds(8, 3)).await;
     let verdict = &failure(&outcome, "flaps").verdict;
-    assert!(matches!(verdict, Verdict::Failed(Cause::Flapping { .. } | Cause::Unhealthy(_))), "{verdict:?}");
+    assert!(
+        matches!(verdict, Verdict::Failed(Cause::Flapping { .. } | Cause::Unhealthy(_))),
+        "{verdict:?}"
+    );
 }
 
 #[tokio::test]
@@ -180,7 +225,13 @@ async fn a_restart_loop_fails_early() {
     assert!(outcome.waited < Duration::from_secs(15), "{outcome:?}");
     let verdict = &failure(&outcome, "loop").verdict;
     assert!(
-        matches!(verdict, Verdict::Failed(Cause::RestartLoop { restarts: RESTARTS_OF_A_LOOP.., code: Some(1) | None })),
+        matches!(
+            verdict,
+            Verdict::Failed(Cause::RestartLoop {
+                restarts: RESTARTS_OF_A_LOOP..,
+                code: Some(1) | None
+            })
+        ),
         "{verdict:?}"
     );
     assert_eq!(failure(&outcome, "loop").log.last().unwrap(), "no config");
@@ -192,7 +243,10 @@ async fn a_kill_for_memory_is_named() {
     let options = ["--memory", "8m", "--memory-swap", "8m"];
     project.run("hungry", &options, "exec tail /dev/zero");
     let outcome = project.wait("{hungry: {}}", seconds(60, 5)).await;
-    assert_eq!(failure(&outcome, "hungry").verdict, Verdict::Failed(Cause::OutOfMemory { restarts: 0 }));
+    assert_eq!(
+        failure(&outcome, "hungry").verdict,
+        Verdict::Failed(Cause::OutOfMemory { restarts: 0 })
+    );
 }
 
 #[tokio::test]
@@ -203,11 +257,16 @@ async fn what_a_failed_dependency_blocks_is_named_by_labels_alone() {
     project.add(&["create"], "api", &["--label", &depends("db")], "sleep 600");
     project.add(&["create"], "web", &["--label", &depends("api")], "sleep 600");
     let docker = machine().await;
-    let containers = docker.container_details(&crate::docker::ContainerFilter::project(&project.name)).await.unwrap();
+    let containers = docker
+        .container_details(&crate::docker::ContainerFilter::project(&project.name))
+        .await
+        .unwrap();
     let expectations = Expectations::from_containers(&containers);
     let limits = seconds(2, 1);
-    let outcome = wait(&docker, &project.name, &expectations, limits, Utc::now(), &|_| ()).await.unwrap();
-    let services: Vec<_> = outcome.deployment.failures().map(|judged| judged.service.as_str()).collect();
+    let outcome =
+        wait(&docker, &project.name, &expectations, limits, Utc::now(), &|_| ()).await.unwrap();
+    let services: Vec<_> =
+        outcome.deployment.failures().map(|judged| judged.service.as_str()).collect();
     assert_eq!(services, ["db", "api", "web"]);
     let headline = explain(failure(&outcome, "web")).remove(0);
     let expected = "never started: web waits for api (healthy), api waits for db (healthy), \
@@ -215,7 +274,8 @@ async fn what_a_failed_dependency_blocks_is_named_by_labels_alone() {
     assert!(headline.ends_with(expected), "{headline}");
 
     // Asked without patience, the same stands there already.
-    let deployment = snapshot(&docker, &project.name, &expectations, limits, Utc::now()).await.unwrap();
+    let deployment =
+        snapshot(&docker, &project.name, &expectations, limits, Utc::now()).await.unwrap();
     assert_eq!(deployment.failing_services().collect::<Vec<_>>(), ["db", "api", "web"]);
 }
 
@@ -226,7 +286,10 @@ async fn a_container_that_the_daemon_cannot_start_fails_with_its_words() {
     let _ = Command::new("docker").args(["start", &project.containers[0]]).output();
     let outcome = project.wait("{broken: {}}", seconds(60, 5)).await;
     let lines = explain(failure(&outcome, "broken"));
-    assert!(lines[0].contains("could not be started") && lines[0].contains("/no/such/program"), "{lines:?}");
+    assert!(
+        lines[0].contains("could not be started") && lines[0].contains("/no/such/program"),
+        "{lines:?}"
+    );
 }
 
 #[tokio::test]
@@ -238,17 +301,24 @@ async fn a_container_made_during_the_wait_replaces_the_old_one() {
         tokio::time::sleep(Duration::from_millis(500)).await;
         let old = project.containers[0].clone();
         tokio::task::spawn_blocking(move || {
-            assert!(Command::new("docker").args(["rm", "-f", &old]).output().unwrap().status.success());
+            assert!(
+                Command::new("docker").args(["rm", "-f", &old]).output().unwrap().status.success()
+            );
         })
         .await
         .unwrap();
         project.run_checked("web", "true", "sleep 600");
     };
     let docker = machine().await;
-    let expectations = Expectations::of(&crate::compose::config::parse_v1("services: {web: {}}", name.clone(), &[]).unwrap());
+    let expectations = Expectations::of(
+        &crate::compose::config::parse_v1("services: {web: {}}", name.clone(), &[]).unwrap(),
+    );
     let looks = Mutex::new(0);
     let count = |_: &Deployment| *looks.lock().unwrap() += 1;
-    let (outcome, ()) = tokio::join!(wait(&docker, &name, &expectations, seconds(30, 5), Utc::now(), &count), replace);
+    let (outcome, ()) = tokio::join!(
+        wait(&docker, &name, &expectations, seconds(30, 5), Utc::now(), &count),
+        replace
+    );
     assert!(outcome.unwrap().deployment.is_good());
     assert!(*looks.lock().unwrap() > 1);
 }
@@ -263,15 +333,19 @@ impl Relay {
     fn start(passes_events: bool) -> Self {
         use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
         let directory = tempfile::tempdir().unwrap();
-        let listener = tokio::net::UnixListener::bind(directory.path().join("docker.sock")).unwrap();
+        let listener =
+            tokio::net::UnixListener::bind(directory.path().join("docker.sock")).unwrap();
         let task = tokio::spawn(async move {
             let mut connections = tokio::task::JoinSet::new();
             while let Ok((mut near, _)) = listener.accept().await {
                 connections.spawn(async move {
-                    let mut far = tokio::net::UnixStream::connect("/var/run/docker.sock").await.unwrap();
+                    let mut far =
+                        tokio::net::UnixStream::connect("/var/run/docker.sock").await.unwrap();
                     let mut head = vec![0; 16 * 1024];
                     let length = near.read(&mut head).await.unwrap();
-                    if passes_events || !String::from_utf8_lossy(&head[..length]).contains("/events") {
+                    if passes_events
+                        || !String::from_utf8_lossy(&head[..length]).contains("/events")
+                    {
                         far.write_all(&head[..length]).await.unwrap();
                         let _ = tokio::io::copy_bidirectional(&mut near, &mut far).await;
                     }
@@ -293,10 +367,14 @@ async fn without_events_looking_now_and_then_is_enough() {
     let mut project = TestProject::new("deaf");
     project.run_checked("late", "test -e /ready", "sleep 1; touch /ready; sleep 600");
     let relay = Relay::start(false);
-    let expectations =
-        Expectations::of(&crate::compose::config::parse_v1("services: {late: {}}", project.name.clone(), &[]).unwrap());
+    let expectations = Expectations::of(
+        &crate::compose::config::parse_v1("services: {late: {}}", project.name.clone(), &[])
+            .unwrap(),
+    );
     let docker = relay.docker().await;
-    let outcome = wait(&docker, &project.name, &expectations, seconds(60, 1), Utc::now(), &|_| ()).await.unwrap();
+    let outcome = wait(&docker, &project.name, &expectations, seconds(60, 1), Utc::now(), &|_| ())
+        .await
+        .unwrap();
     assert!(outcome.deployment.is_good(), "{outcome:?}");
 }
 
@@ -305,13 +383,18 @@ async fn a_daemon_that_goes_away_ends_the_wait() {
     let mut project = TestProject::new("gone");
     project.run_checked("never", "false", "sleep 600");
     let relay = Relay::start(true);
-    let expectations =
-        Expectations::of(&crate::compose::config::parse_v1("services: {never: {}}", project.name.clone(), &[]).unwrap());
+    let expectations = Expectations::of(
+        &crate::compose::config::parse_v1("services: {never: {}}", project.name.clone(), &[])
+            .unwrap(),
+    );
     let docker = relay.docker().await;
     let kill = async {
         tokio::time::sleep(Duration::from_millis(500)).await;
         relay.task.abort();
     };
-    let (outcome, ()) = tokio::join!(wait(&docker, &project.name, &expectations, seconds(60, 1), Utc::now(), &|_| ()), kill);
+    let (outcome, ()) = tokio::join!(
+        wait(&docker, &project.name, &expectations, seconds(60, 1), Utc::now(), &|_| ()),
+        kill
+    );
     assert_eq!(crate::error::kind(&outcome.unwrap_err()), crate::error::Kind::Docker);
 }

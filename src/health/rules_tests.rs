@@ -40,7 +40,11 @@ fn exited(code: i64, restart_policy: RestartPolicy) -> ContainerDetail {
 
 fn checked(status: HealthStatus) -> ContainerDetail {
     let failed = status == HealthStatus::Unhealthy;
-    let last = Some(HealthProbe { exit_code: i64::from(failed), output: "no route".to_owned(), ended_at: None });
+    let last = Some(HealthProbe {
+        exit_code: i64::from(failed),
+        output: "no route".to_owned(),
+        ended_at: None,
+    });
     let health = Some(Health { status, failing_streak: if failed { 3 } else { 0 }, last });
     ContainerDetail { has_health_check: true, health, ..container(ContainerState::Running) }
 }
@@ -65,7 +69,9 @@ fn observed(service: &str, container: ContainerDetail) -> Observed {
 
 /// The services of a Compose file.
 fn expectations(services: &str) -> Expectations {
-    Expectations::of(&config::parse_v1(&format!("services: {services}"), "shop".to_owned(), &[]).unwrap())
+    Expectations::of(
+        &config::parse_v1(&format!("services: {services}"), "shop".to_owned(), &[]).unwrap(),
+    )
 }
 
 fn one_shot() -> Expectation {
@@ -99,7 +105,11 @@ fn exits_are_judged_by_code_policy_and_what_others_wait_for() {
         (exited(0, RestartPolicy::No), &awaited, failed(0)),
         (exited(0, RestartPolicy::Always), &one_shot(), Verdict::Completed),
         (exited(0, RestartPolicy::No), &server, failed(0)),
-        (exited(0, RestartPolicy::No), &Expectation { must_stay: true, ..one_shot() }, Verdict::Completed),
+        (
+            exited(0, RestartPolicy::No),
+            &Expectation { must_stay: true, ..one_shot() },
+            Verdict::Completed,
+        ),
         (exited(3, RestartPolicy::No), &plain, failed(3)),
         (exited(3, RestartPolicy::OnFailure), &plain, failed(3)),
         (exited(3, RestartPolicy::No), &one_shot(), failed(3)),
@@ -108,16 +118,31 @@ fn exits_are_judged_by_code_policy_and_what_others_wait_for() {
             &plain,
             Verdict::Failed(Cause::OutOfMemory { restarts: 0 }),
         ),
-        (ContainerDetail { has_health_check: true, ..exited(0, RestartPolicy::No) }, &plain, failed(0)),
-        (ContainerDetail { has_health_check: true, ..exited(0, RestartPolicy::No) }, &one_shot(), Verdict::Completed),
         (
-            ContainerDetail { error: Some("no such file".to_owned()), ..exited(127, RestartPolicy::No) },
+            ContainerDetail { has_health_check: true, ..exited(0, RestartPolicy::No) },
+            &plain,
+            failed(0),
+        ),
+        (
+            ContainerDetail { has_health_check: true, ..exited(0, RestartPolicy::No) },
+            &one_shot(),
+            Verdict::Completed,
+        ),
+        (
+            ContainerDetail {
+                error: Some("no such file".to_owned()),
+                ..exited(127, RestartPolicy::No)
+            },
             &plain,
             Verdict::Failed(Cause::CannotStart { error: "no such file".to_owned() }),
         ),
     ];
     for (container, expectation, expected) in cases {
-        assert_eq!(without_memory(&container, expectation, 60_000), expected, "{container:?} {expectation:?}");
+        assert_eq!(
+            without_memory(&container, expectation, 60_000),
+            expected,
+            "{container:?} {expectation:?}"
+        );
     }
 }
 
@@ -125,29 +150,47 @@ fn exits_are_judged_by_code_policy_and_what_others_wait_for() {
 fn running_containers_are_judged_by_their_check_or_by_time() {
     let plain = Expectation::default();
     assert_eq!(without_memory(&checked(HealthStatus::Healthy), &plain, 1), Verdict::Healthy);
-    assert!(matches!(without_memory(&checked(HealthStatus::Starting), &plain, 9_999), Verdict::Pending(Waiting::Starting(_))));
-    assert!(matches!(without_memory(&checked(HealthStatus::Unhealthy), &plain, 9_999), Verdict::Pending(Waiting::Unhealthy(_))));
+    assert!(matches!(
+        without_memory(&checked(HealthStatus::Starting), &plain, 9_999),
+        Verdict::Pending(Waiting::Starting(_))
+    ));
+    assert!(matches!(
+        without_memory(&checked(HealthStatus::Unhealthy), &plain, 9_999),
+        Verdict::Pending(Waiting::Unhealthy(_))
+    ));
     // Between the start and the first answer of the daemon about health.
     let unknown = ContainerDetail { health: None, ..checked(HealthStatus::Healthy) };
     assert_eq!(without_memory(&unknown, &plain, 9_999), Verdict::Pending(Waiting::Starting(None)));
 
     let unchecked = container(ContainerState::Running);
-    assert_eq!(without_memory(&unchecked, &plain, 4_999), Verdict::Pending(Waiting::Stabilising { until: at(5_000) }));
+    assert_eq!(
+        without_memory(&unchecked, &plain, 4_999),
+        Verdict::Pending(Waiting::Stabilising { until: at(5_000) })
+    );
     assert_eq!(without_memory(&unchecked, &plain, 5_000), Verdict::Unchecked);
     // A one-shot is not good while it runs, whatever the health check of its image says.
-    assert_eq!(without_memory(&checked(HealthStatus::Healthy), &one_shot(), 9_999), Verdict::Pending(Waiting::Completing));
+    assert_eq!(
+        without_memory(&checked(HealthStatus::Healthy), &one_shot(), 9_999),
+        Verdict::Pending(Waiting::Completing)
+    );
 }
 
 #[test]
 fn a_healthy_deployment_is_good_at_the_first_look() {
     let expectations = expectations("{web: {}, db: {}}");
     let mut watch = Watch::new(&expectations, Limits::default(), at(9_000));
-    let seen = vec![observed("web", container(ContainerState::Running)), observed("db", checked(HealthStatus::Healthy))];
+    let seen = vec![
+        observed("web", container(ContainerState::Running)),
+        observed("db", checked(HealthStatus::Healthy)),
+    ];
     let deployment = watch.look(seen, at(9_000));
     assert!(deployment.is_good(), "{deployment:?}");
     assert_eq!(
         headlines(&deployment),
-        ["db (shop_db_1): healthy", "web (shop_web_1): running (unchecked: it has no health check)"]
+        [
+            "db (shop_db_1): healthy",
+            "web (shop_web_1): running (unchecked: it has no health check)"
+        ]
     );
 }
 
@@ -158,7 +201,9 @@ fn a_late_check_passes_and_one_that_never_passes_fails_at_the_deadline() {
     let starting = || vec![observed("web", checked(HealthStatus::Starting))];
     assert!(!watch.look(starting(), at(119_999)).is_good());
     assert_eq!(watch.wake(), Some(at(120_000)));
-    assert!(watch.look(vec![observed("web", checked(HealthStatus::Healthy))], at(119_999)).is_good());
+    assert!(
+        watch.look(vec![observed("web", checked(HealthStatus::Healthy))], at(119_999)).is_good()
+    );
     let late = watch.look(starting(), at(120_000));
     assert_eq!(late.failures().count(), 1);
 
@@ -171,16 +216,23 @@ fn a_late_check_passes_and_one_that_never_passes_fails_at_the_deadline() {
     assert_eq!(watch.wake(), Some(at(7_000)));
     assert!(watch.look(healthy(), at(7_000)).is_good());
     let never = Watch::new(&expectations, Limits::default(), at(0)).look(unhealthy(), at(120_000));
-    assert_eq!(headlines(&never), ["web (shop_web_1): unhealthy: its health check exits with 1: no route"]);
+    assert_eq!(
+        headlines(&never),
+        ["web (shop_web_1): unhealthy: its health check exits with 1: no route"]
+    );
 }
 
 #[test]
 fn a_service_has_its_own_deadline() {
-    let expectations = expectations("{web: {}, slow: {}}").with_timeout("slow", Duration::from_secs(600));
+    let expectations =
+        expectations("{web: {}, slow: {}}").with_timeout("slow", Duration::from_secs(600));
     let mut watch = Watch::new(&expectations, Limits::default(), at(0));
     let starting = |service| observed(service, checked(HealthStatus::Starting));
     let deployment = watch.look(vec![starting("web"), starting("slow")], at(120_000));
-    assert_eq!(deployment.failures().map(|judged| judged.service.as_str()).collect::<Vec<_>>(), ["web"]);
+    assert_eq!(
+        deployment.failures().map(|judged| judged.service.as_str()).collect::<Vec<_>>(),
+        ["web"]
+    );
     assert_eq!(watch.wake(), Some(at(600_000)));
 }
 
@@ -199,15 +251,33 @@ fn what_flaps_must_be_good_for_the_window_and_fails_at_the_deadline() {
     let expectations = expectations("{web: {}, slow: {}}");
     let mut watch = Watch::new(&expectations, Limits::default(), at(0));
     let mut look = |status, time| {
-        let seen = vec![observed("web", checked(status)), observed("slow", checked(HealthStatus::Starting))];
+        let seen = vec![
+            observed("web", checked(status)),
+            observed("slow", checked(HealthStatus::Starting)),
+        ];
         verdict_of(&watch.look(seen, at(time)), "web").clone()
     };
     assert_eq!(look(HealthStatus::Healthy, 1_000), Verdict::Healthy);
-    assert!(matches!(look(HealthStatus::Unhealthy, 2_000), Verdict::Pending(Waiting::Unhealthy(_))));
-    assert_eq!(look(HealthStatus::Healthy, 3_000), Verdict::Pending(Waiting::Flapping { setbacks: 1, until: at(8_000) }));
-    assert!(matches!(look(HealthStatus::Unhealthy, 7_000), Verdict::Pending(Waiting::Unhealthy(_))));
-    assert_eq!(look(HealthStatus::Healthy, 118_000), Verdict::Pending(Waiting::Flapping { setbacks: 2, until: at(123_000) }));
-    assert_eq!(look(HealthStatus::Healthy, 120_000), Verdict::Failed(Cause::Flapping { setbacks: 2 }));
+    assert!(matches!(
+        look(HealthStatus::Unhealthy, 2_000),
+        Verdict::Pending(Waiting::Unhealthy(_))
+    ));
+    assert_eq!(
+        look(HealthStatus::Healthy, 3_000),
+        Verdict::Pending(Waiting::Flapping { setbacks: 1, until: at(8_000) })
+    );
+    assert!(matches!(
+        look(HealthStatus::Unhealthy, 7_000),
+        Verdict::Pending(Waiting::Unhealthy(_))
+    ));
+    assert_eq!(
+        look(HealthStatus::Healthy, 118_000),
+        Verdict::Pending(Waiting::Flapping { setbacks: 2, until: at(123_000) })
+    );
+    assert_eq!(
+        look(HealthStatus::Healthy, 120_000),
+        Verdict::Failed(Cause::Flapping { setbacks: 2 })
+    );
 }
 
 #[test]
@@ -216,12 +286,22 @@ fn a_restart_between_two_looks_is_noticed() {
     let mut watch = Watch::new(&expectations, Limits::default(), at(0));
     let slow = || observed("slow", checked(HealthStatus::Starting));
     assert_eq!(
-        verdict_of(&watch.look(vec![observed("web", checked(HealthStatus::Healthy)), slow()], at(1_000)), "web"),
+        verdict_of(
+            &watch.look(vec![observed("web", checked(HealthStatus::Healthy)), slow()], at(1_000)),
+            "web"
+        ),
         &Verdict::Healthy
     );
-    let again = ContainerDetail { started_at: Some(at(1_500)), restart_count: 1, ..checked(HealthStatus::Healthy) };
+    let again = ContainerDetail {
+        started_at: Some(at(1_500)),
+        restart_count: 1,
+        ..checked(HealthStatus::Healthy)
+    };
     let deployment = watch.look(vec![observed("web", again), slow()], at(2_000));
-    assert!(matches!(verdict_of(&deployment, "web"), Verdict::Pending(Waiting::Flapping { setbacks: 1, .. })));
+    assert!(matches!(
+        verdict_of(&deployment, "web"),
+        Verdict::Pending(Waiting::Flapping { setbacks: 1, .. })
+    ));
 }
 
 #[test]
@@ -229,17 +309,28 @@ fn a_restart_loop_is_noticed_long_before_the_deadline() {
     let expectations = expectations("{web: {}}");
     let mut watch = Watch::new(&expectations, Limits::default(), at(0));
     for count in 1..RESTARTS_OF_A_LOOP {
-        assert_eq!(watch.look(vec![observed("web", restarting(count))], at(100 * count)).failures().count(), 0);
+        assert_eq!(
+            watch
+                .look(vec![observed("web", restarting(count))], at(100 * count))
+                .failures()
+                .count(),
+            0
+        );
     }
     let deployment = watch.look(vec![observed("web", restarting(RESTARTS_OF_A_LOOP))], at(300));
-    assert_eq!(headlines(&deployment), ["web (shop_web_1): keeps restarting (3 restarts so far): last it exited with code 1"]);
+    assert_eq!(
+        headlines(&deployment),
+        ["web (shop_web_1): keeps restarting (3 restarts so far): last it exited with code 1"]
+    );
 }
 
 #[test]
 fn restarts_are_forgiven_while_something_else_comes_up() {
     let expectations = expectations("{web: {}, db: {}}");
     let mut watch = Watch::new(&expectations, Limits::default(), at(0));
-    let mut look = |count, db, time| watch.look(vec![observed("web", restarting(count)), observed("db", checked(db))], at(time));
+    let mut look = |count, db, time| {
+        watch.look(vec![observed("web", restarting(count)), observed("db", checked(db))], at(time))
+    };
     assert_eq!(look(6, HealthStatus::Starting, 3_000).failures().count(), 0);
     assert_eq!(look(7, HealthStatus::Healthy, 6_000).failures().count(), 0);
     assert_eq!(look(8, HealthStatus::Healthy, 12_000).failures().count(), 0);
@@ -260,9 +351,15 @@ fn a_loop_is_seen_without_patience_also_in_the_moment_in_which_it_runs() {
     let expectations = expectations("{web: {}}");
     let look = |restart_count, now| {
         let seen = ContainerDetail { restart_count, ..container(ContainerState::Running) };
-        Deployment::as_it_stands(vec![observed("web", seen)], &expectations, Duration::from_secs(5), at(now))
+        Deployment::as_it_stands(
+            vec![observed("web", seen)],
+            &expectations,
+            Duration::from_secs(5),
+            at(now),
+        )
     };
-    let headline = "web (shop_web_1): keeps restarting (3 restarts so far): it has just started again";
+    let headline =
+        "web (shop_web_1): keeps restarting (3 restarts so far): it has just started again";
     assert_eq!(headlines(&look(RESTARTS_OF_A_LOOP, 4_999)), [headline]);
     assert!(look(RESTARTS_OF_A_LOOP, 5_000).is_good());
     assert_eq!(verdict_of(&look(RESTARTS_OF_A_LOOP - 1, 4_999), "web").word(), "pending");
@@ -274,27 +371,50 @@ fn a_release_on_trial_must_pass_every_check_of_its_first_window() {
     let checked = |status, started: i64, probed: i64, interval: u64| {
         let seen = checked(status);
         let health = seen.health.clone().map(|health| Health {
-            last: health.last.map(|last| HealthProbe { exit_code: 0, ended_at: Some(at(probed)), ..last }),
+            last: health.last.map(|last| HealthProbe {
+                exit_code: 0,
+                ended_at: Some(at(probed)),
+                ..last
+            }),
             ..health
         });
         let health_check_interval = Duration::from_secs(interval);
-        vec![observed("web", ContainerDetail { started_at: Some(at(started)), health, health_check_interval, ..seen })]
+        vec![observed(
+            "web",
+            ContainerDetail {
+                started_at: Some(at(started)),
+                health,
+                health_check_interval,
+                ..seen
+            },
+        )]
     };
     let mut watch = Watch::new(&expectations, Limits::default(), at(0));
     assert!(!watch.look(checked(HealthStatus::Healthy, 0, 1_000, 1), at(1_010)).is_good());
     assert_eq!(watch.wake(), Some(at(5_000)));
-    assert!(watch.look(checked(HealthStatus::Healthy, 0, 4_030, 1), at(4_040)).is_good(), "no check is left in the window");
+    assert!(
+        watch.look(checked(HealthStatus::Healthy, 0, 4_030, 1), at(4_040)).is_good(),
+        "no check is left in the window"
+    );
 
     let mut watch = Watch::new(&expectations, Limits::default(), at(0));
     assert!(!watch.look(checked(HealthStatus::Healthy, 0, 1_000, 1), at(1_010)).is_good());
     assert!(!watch.look(checked(HealthStatus::Unhealthy, 0, 2_000, 1), at(2_010)).is_good());
     assert!(!watch.look(checked(HealthStatus::Healthy, 0, 3_000, 1), at(3_010)).is_good());
-    assert!(!watch.look(checked(HealthStatus::Healthy, 0, 7_000, 1), at(7_010)).is_good(), "it was seen failing");
+    assert!(
+        !watch.look(checked(HealthStatus::Healthy, 0, 7_000, 1), at(7_010)).is_good(),
+        "it was seen failing"
+    );
     assert!(watch.look(checked(HealthStatus::Healthy, 0, 8_000, 1), at(8_010)).is_good());
 
-    let at_once = |seen, now| Watch::new(&expectations, Limits::default(), at(0)).look(seen, at(now)).is_good();
+    let at_once = |seen, now| {
+        Watch::new(&expectations, Limits::default(), at(0)).look(seen, at(now)).is_good()
+    };
     assert!(at_once(checked(HealthStatus::Healthy, 0, 9_000, 1), 9_010), "its window is over");
-    assert!(at_once(checked(HealthStatus::Healthy, 0, 1_000, 30), 1_010), "waiting for half a minute would prove nothing");
+    assert!(
+        at_once(checked(HealthStatus::Healthy, 0, 1_000, 30), 1_010),
+        "waiting for half a minute would prove nothing"
+    );
     let known = super::rules_tests::expectations("{web: {}}");
     let seen = checked(HealthStatus::Healthy, 0, 1_000, 1);
     assert!(Watch::new(&known, Limits::default(), at(0)).look(seen, at(1_010)).is_good());
@@ -303,14 +423,19 @@ fn a_release_on_trial_must_pass_every_check_of_its_first_window() {
 #[test]
 fn the_chain_of_what_blocks_what_is_named() {
     let expectations = expectations(
-        "{web: {depends_on: {api: {condition: service_healthy}}}, api: {depends_on: {db: {condition: service_healthy}}}, db: {}}",
+        "{web: {depends_on: {api: {condition: service_healthy}}}, api: {depends_on: {db: \
+            {condition: service_healthy}}}, db: {}}",
     );
     let seen = || {
         let created = |service| observed(service, container(ContainerState::Created));
         vec![created("web"), created("api"), observed("db", checked(HealthStatus::Unhealthy))]
     };
     let mut watch = Watch::new(&expectations, Limits::default(), at(0));
-    assert_eq!(watch.look(seen(), at(100_000)).failures().count(), 0, "the database may still recover");
+    assert_eq!(
+        watch.look(seen(), at(100_000)).failures().count(),
+        0,
+        "the database may still recover"
+    );
     let deployment = watch.look(seen(), at(120_000));
     assert_eq!(
         headlines(&deployment),
@@ -318,7 +443,8 @@ fn the_chain_of_what_blocks_what_is_named() {
             "db (shop_db_1): unhealthy: its health check exits with 1: no route",
             "api (shop_api_1): never started: api waits for db (healthy), \
              db is unhealthy: its health check exits with 1: no route",
-            "web (shop_web_1): never started: web waits for api (healthy), api waits for db (healthy), \
+            "web (shop_web_1): never started: web waits for api (healthy), api waits for db \
+                (healthy), \
              db is unhealthy: its health check exits with 1: no route",
         ]
     );
@@ -342,7 +468,12 @@ fn the_chain_of_what_blocks_what_is_named() {
 fn dependencies_in_a_circle_end() {
     let expectations = expectations("{a: {depends_on: [b]}, b: {depends_on: [a]}}");
     let created = |service| observed(service, container(ContainerState::Created));
-    let deployment = Deployment::as_it_stands(vec![created("a"), created("b")], &expectations, Duration::ZERO, at(0));
+    let deployment = Deployment::as_it_stands(
+        vec![created("a"), created("b")],
+        &expectations,
+        Duration::ZERO,
+        at(0),
+    );
     assert_eq!(deployment.failures().count(), 2);
 }
 
@@ -353,7 +484,10 @@ fn what_nobody_starts_or_makes_fails_after_the_window() {
     let seen = || vec![observed("web", container(ContainerState::Created))];
     assert_eq!(watch.look(seen(), at(0)).failures().count(), 0);
     assert_eq!(watch.wake(), Some(at(5_000)));
-    assert_eq!(headlines(&watch.look(seen(), at(5_000))), ["gone: has no container", "web (shop_web_1): never started"]);
+    assert_eq!(
+        headlines(&watch.look(seen(), at(5_000))),
+        ["gone: has no container", "web (shop_web_1): never started"]
+    );
 }
 
 #[test]
@@ -367,21 +501,30 @@ fn what_does_not_count_is_reported_and_not_held_against_the_others() {
     ];
     let deployment = watch.look(seen, at(0));
     assert!(deployment.is_good());
-    assert_eq!(deployment.other_failures().map(|judged| judged.service.as_str()).collect::<Vec<_>>(), ["old", "orphan"]);
+    assert_eq!(
+        deployment.other_failures().map(|judged| judged.service.as_str()).collect::<Vec<_>>(),
+        ["old", "orphan"]
+    );
 }
 
 #[test]
 fn of_two_containers_with_one_number_the_newer_counts() {
     let expectations = expectations("{web: {}}");
-    let old = ContainerDetail { id: "0".to_owned(), created_at: Some(at(-1_000)), ..exited(137, RestartPolicy::Always) };
+    let old = ContainerDetail {
+        id: "0".to_owned(),
+        created_at: Some(at(-1_000)),
+        ..exited(137, RestartPolicy::Always)
+    };
     let seen = vec![observed("web", old), observed("web", checked(HealthStatus::Healthy))];
     assert!(Watch::new(&expectations, Limits::default(), at(0)).look(seen, at(0)).is_good());
 }
 
 #[test]
 fn without_patience_a_normal_start_is_pending_and_the_rest_has_failed() {
-    let expectations =
-        expectations("{a: {}, b: {}, c: {}, d: {}, e: {}, f: {depends_on: {c: {condition: service_healthy}}}, gone: {}}");
+    let expectations = expectations(
+        "{a: {}, b: {}, c: {}, d: {}, e: {}, f: {depends_on: {c: {condition: service_healthy}}}, \
+            gone: {}}",
+    );
     let seen = vec![
         observed("a", restarting(1)),
         observed("b", checked(HealthStatus::Unhealthy)),
@@ -390,8 +533,13 @@ fn without_patience_a_normal_start_is_pending_and_the_rest_has_failed() {
         observed("e", container(ContainerState::Paused)),
         observed("f", container(ContainerState::Created)),
     ];
-    let deployment = Deployment::as_it_stands(seen, &expectations, Duration::from_secs(5), at(1_000));
-    let words: Vec<_> = deployment.containers.iter().map(|judged| (judged.service.as_str(), judged.verdict.word())).collect();
+    let deployment =
+        Deployment::as_it_stands(seen, &expectations, Duration::from_secs(5), at(1_000));
+    let words: Vec<_> = deployment
+        .containers
+        .iter()
+        .map(|judged| (judged.service.as_str(), judged.verdict.word()))
+        .collect();
     assert_eq!(
         words,
         [
@@ -410,8 +558,15 @@ fn without_patience_a_normal_start_is_pending_and_the_rest_has_failed() {
 fn a_clock_ahead_of_ours_does_not_shorten_or_stretch_the_window_for_ever() {
     let expectations = expectations("{web: {}}");
     let mut watch = Watch::new(&expectations, Limits::default(), at(0));
-    let ahead =
-        || vec![observed("web", ContainerDetail { started_at: Some(at(3_600_000)), ..container(ContainerState::Running) })];
+    let ahead = || {
+        vec![observed(
+            "web",
+            ContainerDetail {
+                started_at: Some(at(3_600_000)),
+                ..container(ContainerState::Running)
+            },
+        )]
+    };
     assert!(!watch.look(ahead(), at(0)).is_good());
     assert!(!watch.look(ahead(), at(4_999)).is_good());
     assert!(watch.look(ahead(), at(5_000)).is_good());
@@ -486,7 +641,8 @@ proptest! {
     fn every_wait_is_decided_soon_after_its_last_deadline(
         looks in prop::collection::vec((any_container(), any_container(), 0_i64..40_000), 1..20),
     ) {
-        let expectations = expectations("{web: {depends_on: {db: {condition: service_healthy}}}, db: {}}");
+        let expectations = expectations("{web: {depends_on: {db: {condition: service_healthy}}}, \
+            db: {}}");
         let mut watch = Watch::new(&expectations, Limits::default(), at(0));
         let mut time = 0;
         let mut deployment = Deployment::default();

@@ -13,8 +13,8 @@ use super::{Deployment, Expectations, Judged, Limits, Observed, Verdict, Watch};
 use crate::docker::{ContainerFilter, Docker, Event, LogOptions};
 use crate::logs;
 
-/// The longest time between two looks: how late a change is noticed if its event is lost, or is none
-/// that the daemon reports, such as a single failed health check.
+/// The longest time between two looks: how late a change is noticed if its event is lost, or is
+/// none that the daemon reports, such as a single failed health check.
 const LONGEST_PAUSE: Duration = Duration::from_secs(1);
 /// How long the log lines of one failed container may take.
 const LOG_PATIENCE: Duration = Duration::from_secs(5);
@@ -59,8 +59,8 @@ pub async fn wait(
         match tokio::time::timeout(pause, next(&mut events)).await {
             Ok(Some(())) | Err(_) => {}
             Ok(None) => {
-                // The stream broke. The next look tells whether the daemon is gone; the pause keeps a
-                // daemon that ends every stream at once from being asked without end.
+                // The stream broke. The next look tells whether the daemon is gone; the pause keeps
+                // a daemon that ends every stream at once from being asked without end.
                 tokio::time::sleep(pause.min(LONGEST_PAUSE / 4)).await;
                 events = subscribe(docker, &filter, now + begun.elapsed());
             }
@@ -109,17 +109,29 @@ async fn next(events: &mut Events) -> Option<()> {
 
 /// Adds the last log lines to every failure that has a log.
 async fn add_logs(docker: &Docker, deployment: &mut Deployment, lines: u64) {
-    let failed = deployment.containers.iter_mut().filter(|judged| matches!(judged.verdict, Verdict::Failed(_)));
+    let failed = deployment
+        .containers
+        .iter_mut()
+        .filter(|judged| matches!(judged.verdict, Verdict::Failed(_)));
     futures_util::future::join_all(failed.map(|judged| add_log(docker, judged, lines))).await;
 }
 
 async fn add_log(docker: &Docker, judged: &mut Judged, lines: u64) {
-    let Some(container) = judged.container.as_ref().filter(|container| container.started_at.is_some()) else { return };
+    let Some(container) =
+        judged.container.as_ref().filter(|container| container.started_at.is_some())
+    else {
+        return;
+    };
     let options = LogOptions { tail: Some(lines), ..LogOptions::default() };
-    let log = docker.logs(&container.id, &options).map_ok(|line| logs::display_safe(&line.bytes)).try_collect();
+    let log = docker
+        .logs(&container.id, &options)
+        .map_ok(|line| logs::display_safe(&line.bytes))
+        .try_collect();
     match tokio::time::timeout(LOG_PATIENCE, log).await {
         Ok(Ok(log)) => judged.log = log,
         Ok(Err(error)) => tracing::debug!("no log of {}: {error:#}", container.name),
-        Err(_) => tracing::debug!("no log of {} within {} s", container.name, LOG_PATIENCE.as_secs()),
+        Err(_) => {
+            tracing::debug!("no log of {} within {} s", container.name, LOG_PATIENCE.as_secs())
+        }
     }
 }

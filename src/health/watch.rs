@@ -5,7 +5,10 @@ use std::time::Duration;
 
 use chrono::{DateTime, TimeDelta, Utc};
 
-use super::{Cause, Chain, Deployment, Expectation, Expectations, Judged, Limits, Verdict, Waiting, chain, judge};
+use super::{
+    Cause, Chain, Deployment, Expectation, Expectations, Judged, Limits, Verdict, Waiting, chain,
+    judge,
+};
 use crate::docker::{ContainerDetail, ContainerState, HealthStatus};
 
 /// A container of a Compose service, as the daemon described it at one moment.
@@ -23,7 +26,8 @@ impl Observed {
     /// The container, unless it is none of a Compose service's normal state.
     #[must_use]
     pub fn new(container: ContainerDetail) -> Option<Self> {
-        let service = container.labels.service().filter(|_| !container.labels.is_one_off())?.to_owned();
+        let service =
+            container.labels.service().filter(|_| !container.labels.is_one_off())?.to_owned();
         Some(Self { service, number: container.labels.number().unwrap_or(1), container })
     }
 }
@@ -87,8 +91,11 @@ impl Memory {
 
 /// Whether it looks good right now: running, and the last check did not fail.
 fn looks_good(container: &ContainerDetail) -> bool {
-    let passes =
-        || container.health.as_ref().is_some_and(|health| health.status == HealthStatus::Healthy && health.failing_streak == 0);
+    let passes = || {
+        container.health.as_ref().is_some_and(|health| {
+            health.status == HealthStatus::Healthy && health.failing_streak == 0
+        })
+    };
     container.state == ContainerState::Running && (!container.has_health_check || passes())
 }
 
@@ -141,7 +148,8 @@ impl<'a> Watch<'a> {
             self.apply_start_grace(one, now);
             self.apply_deadline(one, now);
         }
-        self.wake = judged.iter().filter_map(|one| self.next_change(one)).filter(|time| *time > now).min();
+        self.wake =
+            judged.iter().filter_map(|one| self.next_change(one)).filter(|time| *time > now).min();
         sort(&mut judged, self.expectations);
         Deployment { containers: judged }
     }
@@ -160,11 +168,20 @@ impl<'a> Watch<'a> {
             let container = &seen.container;
             let memory = self.memories.get(&container.id);
             let is_untroubled = container.state == ContainerState::Running
-                && memory.is_none_or(|memory| memory.setbacks == 0 && memory.forgiven_restarts == container.restart_count);
+                && memory.is_none_or(|memory| {
+                    memory.setbacks == 0 && memory.forgiven_restarts == container.restart_count
+                });
             let is_new = container.started_at.is_none_or(|started| now < started + stability);
-            let is_starting = container.health.as_ref().is_some_and(|health| health.status == HealthStatus::Starting);
-            let must_complete = self.expectations.get(&seen.service).is_some_and(|expectation| expectation.must_complete);
-            is_untroubled && (is_starting || must_complete || (!container.has_health_check && is_new))
+            let is_starting = container
+                .health
+                .as_ref()
+                .is_some_and(|health| health.status == HealthStatus::Starting);
+            let must_complete = self
+                .expectations
+                .get(&seen.service)
+                .is_some_and(|expectation| expectation.must_complete);
+            is_untroubled
+                && (is_starting || must_complete || (!container.has_health_check && is_new))
         };
         if !observed.iter().any(is_coming_up) {
             return;
@@ -209,9 +226,10 @@ impl<'a> Watch<'a> {
         let own = match waiting {
             Waiting::Stabilising { until } => return Some(*until),
             Waiting::Flapping { until, .. } => Some(*until),
-            Waiting::NotStarted | Waiting::Missing => {
-                self.startable_since.get(&judged.service).map(|since| *since + window(self.limits.stability))
-            }
+            Waiting::NotStarted | Waiting::Missing => self
+                .startable_since
+                .get(&judged.service)
+                .map(|since| *since + window(self.limits.stability)),
             _ => None,
         };
         own.into_iter().chain([self.deadline(&judged.service)]).min()
@@ -222,7 +240,12 @@ impl Deployment {
     /// Judges a deployment as it stands, without waiting: a start that takes its normal course is
     /// pending, everything else that is not good has failed.
     #[must_use]
-    pub fn as_it_stands(observed: Vec<Observed>, expectations: &Expectations, stability: Duration, now: DateTime<Utc>) -> Self {
+    pub fn as_it_stands(
+        observed: Vec<Observed>,
+        expectations: &Expectations,
+        stability: Duration,
+        now: DateTime<Utc>,
+    ) -> Self {
         let mut judged = individually(newest(observed), expectations, |container, expectation| {
             judge(container, expectation, None, stability, now)
         });
@@ -233,7 +256,10 @@ impl Deployment {
                 expire(one);
             }
         };
-        judged.iter_mut().filter(|one| !is_unstarted(&one.verdict)).for_each(expire_unless_progress);
+        judged
+            .iter_mut()
+            .filter(|one| !is_unstarted(&one.verdict))
+            .for_each(expire_unless_progress);
         resolve_chains(&mut judged, expectations);
         judged.iter_mut().for_each(expire_unless_progress);
         sort(&mut judged, expectations);
@@ -302,13 +328,20 @@ fn individually(
 fn resolve_chains(judged: &mut [Judged], expectations: &Expectations) {
     let chains: Vec<Option<Chain>> = judged
         .iter()
-        .map(|one| is_unstarted(&one.verdict).then(|| chain::blocking(&one.service, judged, expectations)).flatten())
+        .map(|one| {
+            is_unstarted(&one.verdict)
+                .then(|| chain::blocking(&one.service, judged, expectations))
+                .flatten()
+        })
         .collect();
     for (one, chain) in judged.iter_mut().zip(chains) {
         let Some(chain) = chain else { continue };
         let is_final = matches!(chain.culprit.as_deref(), Some(Verdict::Failed(_)) | None);
-        one.verdict =
-            if is_final { Verdict::Failed(Cause::NeverStarted(chain)) } else { Verdict::Pending(Waiting::Blocked(chain)) };
+        one.verdict = if is_final {
+            Verdict::Failed(Cause::NeverStarted(chain))
+        } else {
+            Verdict::Pending(Waiting::Blocked(chain))
+        };
     }
 }
 
@@ -322,7 +355,8 @@ fn sort(judged: &mut [Judged], expectations: &Expectations) {
     };
     let is_over = |one: &Judged| rank(one) > 1;
     judged.sort_by_cached_key(|one| {
-        let place = if is_over(one) { 0 } else { depth(&one.service, expectations, &mut Vec::new()) };
+        let place =
+            if is_over(one) { 0 } else { depth(&one.service, expectations, &mut Vec::new()) };
         (is_over(one), !one.counts, rank(one), place, one.service.clone())
     });
 }
@@ -333,7 +367,8 @@ fn depth<'a>(service: &'a str, expectations: &'a Expectations, path: &mut Vec<&'
         return 0;
     }
     path.push(service);
-    let below = expectations.get(service).into_iter().flat_map(|expectation| &expectation.waits_for);
+    let below =
+        expectations.get(service).into_iter().flat_map(|expectation| &expectation.waits_for);
     let depth = below.map(|(name, _)| 1 + depth(name, expectations, path)).max().unwrap_or(0);
     path.pop();
     depth

@@ -10,7 +10,8 @@ use tokio::task::JoinSet;
 use super::{Fetcher, Wanted};
 use crate::ui::Progress;
 
-/// Images that are on their way to the daemon. Dropped, they are given up; what has arrived stays there.
+/// Images that are on their way to the daemon. Dropped, they are given up; what has arrived stays
+/// there.
 #[must_use = "dropped, these pulls are given up"]
 pub struct Early {
     fetcher: Fetcher,
@@ -27,9 +28,11 @@ impl Early {
         Self { fetcher, progress, slots, pulls: Mutex::default() }
     }
 
-    /// Makes an image local, if it is not, as soon as fewer than the allowed number are on their way.
+    /// Makes an image local, if it is not, as soon as fewer than the allowed number are on their
+    /// way.
     pub fn begin(&self, wanted: Wanted) {
-        let (fetcher, progress, slots) = (self.fetcher.clone(), Arc::clone(&self.progress), Arc::clone(&self.slots));
+        let (fetcher, progress, slots) =
+            (self.fetcher.clone(), Arc::clone(&self.progress), Arc::clone(&self.slots));
         self.pulls.lock().unwrap_or_else(PoisonError::into_inner).spawn(async move {
             // Nobody closes it.
             let _slot = slots.acquire().await;

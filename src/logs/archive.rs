@@ -1,7 +1,7 @@
 //! The logs of containers that are gone: one file a day, compressed after some days, then removed.
 //!
-//! A file holds `TIME LABEL CONTAINER | TEXT` lines. Each time that logs are saved, their lines go in
-//! by time; so a file is a row of runs that are each in order.
+//! A file holds `TIME LABEL CONTAINER | TEXT` lines. Each time that logs are saved, their lines go
+//! in by time; so a file is a row of runs that are each in order.
 
 use std::collections::{BTreeMap, HashSet};
 use std::fs::{self, File, OpenOptions};
@@ -42,39 +42,58 @@ impl Archive {
         Self { directory, settings }
     }
 
-    /// Saves what `containers`, which are about to go, have written since it was last saved, and tidies
-    /// up. A failure is a warning: it must not keep anything from being stopped or replaced.
+    /// Saves what `containers`, which are about to go, have written since it was last saved, and
+    /// tidies up. A failure is a warning: it must not keep anything from being stopped or replaced.
     ///
     /// Days are those of the zone of `now`.
-    pub async fn save<Zone: TimeZone + Sync>(&self, docker: &Docker, containers: &[Container], now: &DateTime<Zone>)
-    where
+    pub async fn save<Zone: TimeZone + Sync>(
+        &self,
+        docker: &Docker,
+        containers: &[Container],
+        now: &DateTime<Zone>,
+    ) where
         Zone::Offset: Send + Sync,
     {
         if let Err(error) = self.append(docker, containers, now).await {
-            tracing::warn!("the logs of containers that go are not saved completely in {}: {error:#}", self.directory.display());
+            tracing::warn!(
+                "the logs of containers that go are not saved completely in {}: {error:#}",
+                self.directory.display()
+            );
         }
         if let Err(error) = self.tidy(now) {
             tracing::warn!("{error:#}");
         }
     }
 
-    async fn append<Zone: TimeZone + Sync>(&self, docker: &Docker, containers: &[Container], now: &DateTime<Zone>) -> Result<()> {
-        let containers: Vec<&Container> = containers.iter().filter(|container| container.labels.service().is_some()).collect();
+    async fn append<Zone: TimeZone + Sync>(
+        &self,
+        docker: &Docker,
+        containers: &[Container],
+        now: &DateTime<Zone>,
+    ) -> Result<()> {
+        let containers: Vec<&Container> =
+            containers.iter().filter(|container| container.labels.service().is_some()).collect();
         if containers.is_empty() {
             return Ok(());
         }
-        fs::create_dir_all(&self.directory).with_context(|| format!("cannot make {}", self.directory.display()))?;
+        fs::create_dir_all(&self.directory)
+            .with_context(|| format!("cannot make {}", self.directory.display()))?;
         let mut progress = self.read_progress();
         // What is older would be removed at once.
         let oldest = days_ago(now, self.settings.delete_after_days);
         let logs = containers.iter().map(|container| {
             let last = progress.get(&container.id).copied();
-            let since = last.unwrap_or_default().max(oldest.and_time(chrono::NaiveTime::MIN).and_utc());
+            let since =
+                last.unwrap_or_default().max(oldest.and_time(chrono::NaiveTime::MIN).and_utc());
             let options = LogOptions { since: Some(since), ..LogOptions::default() };
             let origin = origin(container);
             let log = docker.logs(&container.id, &options).try_filter_map(move |line| {
                 let time = line.time.filter(|time| last.is_none_or(|last| *time > last));
-                std::future::ready(Ok(time.map(|time| RawLine { origin: origin.clone(), time, bytes: line.bytes })))
+                std::future::ready(Ok(time.map(|time| RawLine {
+                    origin: origin.clone(),
+                    time,
+                    bytes: line.bytes,
+                })))
             });
             Box::pin(log) as Lines
         });
@@ -83,20 +102,30 @@ impl Archive {
         let mut lines = Box::pin(merge(logs.collect()));
         loop {
             let next = tokio::time::timeout(PATIENCE, lines.next()).await;
-            let Some((index, line)) = next.context("the daemon has stopped in the middle of a log")? else { break };
+            let Some((index, line)) =
+                next.context("the daemon has stopped in the middle of a log")?
+            else {
+                break;
+            };
             match line {
                 Ok(line) => {
                     let day = line.time.with_timezone(&now.timezone()).date_naive();
                     let written = self.write(&mut writer, day, &line);
-                    written.with_context(|| format!("cannot write to {}", self.directory.display()))?;
+                    written
+                        .with_context(|| format!("cannot write to {}", self.directory.display()))?;
                     progress.insert(containers[index].id.clone(), line.time);
                 }
-                Err(error) => failure = Some(error.context(format!("cannot read the log of {}", containers[index].name))),
+                Err(error) => {
+                    failure = Some(
+                        error.context(format!("cannot read the log of {}", containers[index].name)),
+                    )
+                }
             }
         }
         writer.finish().with_context(|| format!("cannot write to {}", self.directory.display()))?;
         if let Ok(existing) = docker.containers(&ContainerFilter::default()).await {
-            let existing: HashSet<String> = existing.into_iter().map(|container| container.id).collect();
+            let existing: HashSet<String> =
+                existing.into_iter().map(|container| container.id).collect();
             progress.retain(|id, _| existing.contains(id));
         }
         self.write_progress(&progress)?;
@@ -104,18 +133,28 @@ impl Archive {
     }
 
     /// Adds lines that are in order, of containers that are gone.
-    pub(super) fn add<Zone: TimeZone>(&self, lines: &[RawLine], now: &DateTime<Zone>) -> Result<()> {
+    pub(super) fn add<Zone: TimeZone>(
+        &self,
+        lines: &[RawLine],
+        now: &DateTime<Zone>,
+    ) -> Result<()> {
         let mut writer = DayWriter::default();
         for line in lines {
             let day = line.time.with_timezone(&now.timezone()).date_naive();
-            self.write(&mut writer, day, line).with_context(|| format!("cannot write to {}", self.directory.display()))?;
+            self.write(&mut writer, day, line)
+                .with_context(|| format!("cannot write to {}", self.directory.display()))?;
         }
         writer.finish().with_context(|| format!("cannot write to {}", self.directory.display()))
     }
 
     fn write(&self, writer: &mut DayWriter, day: NaiveDate, line: &RawLine) -> io::Result<()> {
         let file = writer.open(&self.directory, day)?;
-        write!(file, "{} {} | ", line.time.to_rfc3339_opts(SecondsFormat::Nanos, true), line.origin)?;
+        write!(
+            file,
+            "{} {} | ",
+            line.time.to_rfc3339_opts(SecondsFormat::Nanos, true),
+            line.origin
+        )?;
         file.write_all(&line.bytes)?;
         file.write_all(b"\n")
     }
@@ -124,16 +163,20 @@ impl Archive {
     pub(super) fn read_progress(&self) -> BTreeMap<String, DateTime<Utc>> {
         let text = fs::read(self.directory.join(PROGRESS)).unwrap_or_default();
         let saved: BTreeMap<String, String> = serde_json::from_slice(&text).unwrap_or_default();
-        let times = saved.into_iter().filter_map(|(id, time)| Some((id, DateTime::parse_from_rfc3339(&time).ok()?.to_utc())));
+        let times = saved.into_iter().filter_map(|(id, time)| {
+            Some((id, DateTime::parse_from_rfc3339(&time).ok()?.to_utc()))
+        });
         times.collect()
     }
 
     fn write_progress(&self, progress: &BTreeMap<String, DateTime<Utc>>) -> Result<()> {
         let nanoseconds = |time: &DateTime<Utc>| time.to_rfc3339_opts(SecondsFormat::Nanos, true);
-        let saved: BTreeMap<&String, String> = progress.iter().map(|(id, time)| (id, nanoseconds(time))).collect();
+        let saved: BTreeMap<&String, String> =
+            progress.iter().map(|(id, time)| (id, nanoseconds(time))).collect();
         let path = self.directory.join(PROGRESS);
         let text = serde_json::to_vec(&saved).context("cannot write down what was saved")?;
-        replace(&path, |file| file.write_all(&text)).with_context(|| format!("cannot write {}", path.display()))
+        replace(&path, |file| file.write_all(&text))
+            .with_context(|| format!("cannot write {}", path.display()))
     }
 
     /// Compresses and removes files by the day in their names; touches no others.
@@ -142,9 +185,11 @@ impl Archive {
         let delete = days_ago(now, self.settings.delete_after_days);
         for DayFile { day, path, is_compressed } in self.files()? {
             if day < delete {
-                fs::remove_file(&path).with_context(|| format!("cannot remove {}", path.display()))?;
+                fs::remove_file(&path)
+                    .with_context(|| format!("cannot remove {}", path.display()))?;
             } else if day < compress && !is_compressed {
-                compress_file(&path).with_context(|| format!("cannot compress {}", path.display()))?;
+                compress_file(&path)
+                    .with_context(|| format!("cannot compress {}", path.display()))?;
             }
         }
         Ok(())
@@ -171,13 +216,21 @@ impl Archive {
     ///
     /// # Errors
     /// A file cannot be read.
-    pub(super) fn runs(&self, since: DateTime<Utc>, until: Option<DateTime<Utc>>) -> Result<Vec<Run>> {
+    pub(super) fn runs(
+        &self,
+        since: DateTime<Utc>,
+        until: Option<DateTime<Utc>>,
+    ) -> Result<Vec<Run>> {
         // A day more on both sides, because the days of the files are those of some zone.
         let first = since.date_naive().checked_sub_days(Days::new(1)).unwrap_or(NaiveDate::MIN);
-        let last = until.and_then(|until| until.date_naive().checked_add_days(Days::new(1))).unwrap_or(NaiveDate::MAX);
+        let last = until
+            .and_then(|until| until.date_naive().checked_add_days(Days::new(1)))
+            .unwrap_or(NaiveDate::MAX);
         let mut runs = Vec::new();
         for file in self.files()?.into_iter().filter(|file| (first..=last).contains(&file.day)) {
-            runs.extend(file.runs().with_context(|| format!("cannot read {}", file.path.display()))?);
+            runs.extend(
+                file.runs().with_context(|| format!("cannot read {}", file.path.display()))?,
+            );
         }
         Ok(runs)
     }
@@ -334,7 +387,8 @@ impl DayWriter {
             Some(open) => self.0.insert(open),
             None => {
                 let path = directory.join(format!("{day}.log"));
-                let file = OpenOptions::new().create(true).append(true).mode(FILE_MODE).open(path)?;
+                let file =
+                    OpenOptions::new().create(true).append(true).mode(FILE_MODE).open(path)?;
                 self.0.insert((day, BufWriter::new(file)))
             }
         };

@@ -36,11 +36,14 @@ impl LastWords {
     /// Begins to listen to those of `containers` that run. To be called after [`Archive::save`].
     pub fn listen(archive: Archive, docker: &Docker, containers: &[Container]) -> Self {
         let saved: BTreeMap<String, DateTime<Utc>> = archive.read_progress();
-        let speaking = containers.iter().filter(|one| matches!(one.state, ContainerState::Running | ContainerState::Paused));
+        let speaking = containers
+            .iter()
+            .filter(|one| matches!(one.state, ContainerState::Running | ContainerState::Paused));
         let heard = speaking.map(|container| {
             let last = saved.get(&container.id).copied().unwrap_or_default();
             let options = LogOptions { since: Some(last), follow: true, ..LogOptions::default() };
-            let (origin, mut log) = (origin(container), Box::pin(docker.logs(&container.id, &options)));
+            let (origin, mut log) =
+                (origin(container), Box::pin(docker.logs(&container.id, &options)));
             let lines = Arc::new(Mutex::new(VecDeque::new()));
             let kept = Arc::clone(&lines);
             let listener = tokio::spawn(async move {
@@ -58,16 +61,19 @@ impl LastWords {
         Self { heard: heard.collect(), archive }
     }
 
-    /// Saves what those have said that are gone by now. The others can still be asked later. A failure is a
-    /// warning.
+    /// Saves what those have said that are gone by now. The others can still be asked later. A
+    /// failure is a warning.
     pub async fn save<Zone: TimeZone + Sync>(mut self, docker: &Docker, now: &DateTime<Zone>)
     where
         Zone::Offset: Send + Sync,
     {
         let Ok(existing) = docker.containers(&ContainerFilter::default()).await else { return };
-        let existing: HashSet<&str> = existing.iter().map(|container| container.id.as_str()).collect();
+        let existing: HashSet<&str> =
+            existing.iter().map(|container| container.id.as_str()).collect();
         let mut lines: Vec<RawLine> = Vec::new();
-        for heard in self.heard.iter_mut().filter(|heard| !existing.contains(heard.container.as_str())) {
+        for heard in
+            self.heard.iter_mut().filter(|heard| !existing.contains(heard.container.as_str()))
+        {
             let _ = tokio::time::timeout(PATIENCE, &mut heard.listener).await;
             lines.extend(heard.lines.lock().unwrap_or_else(PoisonError::into_inner).drain(..));
         }

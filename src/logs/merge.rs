@@ -24,7 +24,8 @@ pub(super) type Lines = Pin<Box<dyn Stream<Item = Result<RawLine>> + Send>>;
 pub(super) fn merge(logs: Vec<Lines>) -> impl Stream<Item = (usize, Result<RawLine>)> + Send {
     let heads = logs.iter().map(|_| Head::Unknown).collect();
     stream::unfold((logs, heads), |(mut logs, mut heads): (Vec<Lines>, Vec<Head>)| async move {
-        let missing = logs.iter_mut().zip(&mut heads).filter(|(_, head)| matches!(head, Head::Unknown));
+        let missing =
+            logs.iter_mut().zip(&mut heads).filter(|(_, head)| matches!(head, Head::Unknown));
         futures_util::future::join_all(missing.map(|(log, head)| async move {
             *head = match log.next().await {
                 Some(Ok(line)) => Head::Line(line),

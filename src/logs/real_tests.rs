@@ -16,14 +16,24 @@ struct TestProject(String);
 impl TestProject {
     fn new(what: &str) -> Self {
         static COUNT: AtomicU32 = AtomicU32::new(0);
-        let time = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap().as_nanos();
-        let name = format!("dkv-logs-{what}-{}-{time}-{}", std::process::id(), COUNT.fetch_add(1, Ordering::Relaxed));
-        let busybox = std::env::var("DKV_TEST_BUSYBOX").expect("tests/run.sh says where busybox is");
+        let time =
+            std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap().as_nanos();
+        let name = format!(
+            "dkv-logs-{what}-{}-{time}-{}",
+            std::process::id(),
+            COUNT.fetch_add(1, Ordering::Relaxed)
+        );
+        let busybox =
+            std::env::var("DKV_TEST_BUSYBOX").expect("tests/run.sh says where busybox is");
         let mut archive = tar::Builder::new(Vec::new());
         for applet in ["sh", "sleep"] {
             archive.append_path_with_name(&busybox, format!("bin/{applet}")).unwrap();
         }
-        let import = Command::new("docker").args(["import", "-", &name]).stdin(Stdio::piped()).stdout(Stdio::null()).spawn();
+        let import = Command::new("docker")
+            .args(["import", "-", &name])
+            .stdin(Stdio::piped())
+            .stdout(Stdio::null())
+            .spawn();
         let mut import = import.unwrap();
         import.stdin.take().unwrap().write_all(&archive.into_inner().unwrap()).unwrap();
         assert!(import.wait().unwrap().success());
@@ -39,7 +49,18 @@ impl TestProject {
         let container = format!("{}-{service}", self.0);
         let project = format!("com.docker.compose.project={}", self.0);
         let label = format!("com.docker.compose.service={service}");
-        let options = ["run", "-d", "--network", "none", "--name", &container, "--label", &project, "--label", &label];
+        let options = [
+            "run",
+            "-d",
+            "--network",
+            "none",
+            "--name",
+            &container,
+            "--label",
+            &project,
+            "--label",
+            &label,
+        ];
         self.docker(&[&options[..], &[&self.0, "sh", "-c", script]].concat()).await;
         container
     }
@@ -58,7 +79,8 @@ impl TestProject {
 impl Drop for TestProject {
     fn drop(&mut self) {
         let filter = format!("label=com.docker.compose.project={}", self.0);
-        let list = Command::new("docker").args(["ps", "-aq", "--filter", &filter]).output().unwrap();
+        let list =
+            Command::new("docker").args(["ps", "-aq", "--filter", &filter]).output().unwrap();
         for container in String::from_utf8_lossy(&list.stdout).split_whitespace() {
             let _ = Command::new("docker").args(["rm", "-f", "-v", container]).output();
         }
@@ -67,11 +89,16 @@ impl Drop for TestProject {
 }
 
 async fn machine() -> Docker {
-    Docker::connect(Endpoint::resolve(&Settings::default()).unwrap(), Deadlines::default()).await.unwrap()
+    Docker::connect(Endpoint::resolve(&Settings::default()).unwrap(), Deadlines::default())
+        .await
+        .unwrap()
 }
 
 fn of(services: &[&str]) -> Selection {
-    Selection { services: services.iter().map(|service| (*service).to_owned()).collect(), ..Selection::default() }
+    Selection {
+        services: services.iter().map(|service| (*service).to_owned()).collect(),
+        ..Selection::default()
+    }
 }
 
 /// Waits until as many lines are there, and not for ever.
@@ -89,7 +116,8 @@ async fn several_logs_are_one_in_order_of_time() {
     let docker = machine().await;
     let until = |file: &str| format!("until [ -e /{file} ]; do sleep 0.05; done");
     let web = project.run("web", &format!("echo one; {}; echo error three >&2", until("go"))).await;
-    let db = project.run("db", &format!("{}; echo two; {}; echo four", until("go"), until("on"))).await;
+    let db =
+        project.run("db", &format!("{}; echo two; {}; echo four", until("go"), until("on"))).await;
     project.run("other", "echo nothing").await;
     for (said, container, file) in [(1, &db, "go"), (2, &web, "go"), (3, &db, "on")] {
         let patience = tokio::time::Instant::now() + Duration::from_secs(60);
@@ -100,10 +128,17 @@ async fn several_logs_are_one_in_order_of_time() {
         project.docker(&["exec", container, "sh", "-c", &format!(": >/{file}")]).await;
     }
     project.docker(&["wait", &web, &db]).await;
-    assert_eq!(project.lines(&docker, &of(&["web", "db"])).await, ["web:one", "db:two", "web:error three", "db:four"]);
+    assert_eq!(
+        project.lines(&docker, &of(&["web", "db"])).await,
+        ["web:one", "db:two", "web:error three", "db:four"]
+    );
     let last = Selection { tail: Some(1), ..of(&["web", "db"]) };
     assert_eq!(project.lines(&docker, &last).await, ["web:error three", "db:four"]);
-    let matching = Selection { tail: Some(1), matcher: Matcher::new(false, Some("o")).unwrap(), ..of(&["db", "web"]) };
+    let matching = Selection {
+        tail: Some(1),
+        matcher: Matcher::new(false, Some("o")).unwrap(),
+        ..of(&["db", "web"])
+    };
     assert_eq!(project.lines(&docker, &matching).await, ["web:error three", "db:four"]);
     let trouble = Selection { matcher: Matcher::new(true, None).unwrap(), ..of(&["web", "db"]) };
     assert_eq!(project.lines(&docker, &trouble).await, ["web:error three"]);
@@ -142,12 +177,21 @@ async fn following_survives_restarts_and_replacements_without_gaps_or_repetition
 #[tokio::test]
 async fn a_silent_container_is_followed_for_longer_than_any_deadline() {
     let project = TestProject::new("silent");
-    let deadlines = Deadlines { connect: Duration::from_millis(500), idle: Duration::from_millis(500), ..Deadlines::default() };
-    let docker = Docker::connect(Endpoint::resolve(&Settings::default()).unwrap(), deadlines).await.unwrap();
+    let deadlines = Deadlines {
+        connect: Duration::from_millis(500),
+        idle: Duration::from_millis(500),
+        ..Deadlines::default()
+    };
+    let docker =
+        Docker::connect(Endpoint::resolve(&Settings::default()).unwrap(), deadlines).await.unwrap();
     project.run("web", "sleep 3; echo at last; sleep 600").await;
     let selection = Selection { follow: true, ..of(&["web"]) };
     let mut sink = |line: Line| anyhow::bail!(line.text);
-    let shown = tokio::time::timeout(Duration::from_secs(30), show(&docker, &project.0, &selection, Utc::now(), &mut sink)).await;
+    let shown = tokio::time::timeout(
+        Duration::from_secs(30),
+        show(&docker, &project.0, &selection, Utc::now(), &mut sink),
+    )
+    .await;
     assert_eq!(shown.unwrap().unwrap_err().to_string(), "at last");
 }
 
@@ -158,7 +202,11 @@ async fn an_error_of_the_sink_ends_the_view() {
     project.run("web", "while true; do echo x; sleep 0.1; done").await;
     let selection = Selection { follow: true, ..of(&["web"]) };
     let mut sink = |_: Line| anyhow::bail!("closed");
-    let shown = tokio::time::timeout(Duration::from_secs(30), show(&docker, &project.0, &selection, Utc::now(), &mut sink)).await;
+    let shown = tokio::time::timeout(
+        Duration::from_secs(30),
+        show(&docker, &project.0, &selection, Utc::now(), &mut sink),
+    )
+    .await;
     assert_eq!(shown.unwrap().unwrap_err().to_string(), "closed");
 }
 
@@ -177,8 +225,10 @@ async fn what_is_saved_of_a_container_is_shown_after_it_is_gone_and_only_once() 
     project.docker(&["start", &web]).await;
     project.docker(&["wait", &web]).await;
     archive.save(&docker, &containers, &now).await;
-    let count =
-        |name: &str| std::fs::read_to_string(directory.path().join("logs").join(name)).map_or(0, |text| text.lines().count());
+    let count = |name: &str| {
+        std::fs::read_to_string(directory.path().join("logs").join(name))
+            .map_or(0, |text| text.lines().count())
+    };
     let files = [now.date_naive(), Utc::now().date_naive()].map(|day| format!("{day}.log"));
     let total: usize = std::collections::BTreeSet::from(files).iter().map(|name| count(name)).sum();
     assert_eq!(total, 4);
@@ -204,6 +254,8 @@ async fn an_archive_that_cannot_be_written_stops_nothing() {
     let file = directory.path().join("logs");
     std::fs::write(&file, "in the way").unwrap();
     let containers = docker.containers(&ContainerFilter::project(&project.0)).await.unwrap();
-    Archive::new(file.clone(), LogSettings::default()).save(&docker, &containers, &Utc::now()).await;
+    Archive::new(file.clone(), LogSettings::default())
+        .save(&docker, &containers, &Utc::now())
+        .await;
     assert_eq!(std::fs::read_to_string(file).unwrap(), "in the way");
 }

@@ -34,7 +34,15 @@ fn trouble_is_found_by_words() {
         "3 errors",
         "Segmentation fault (core dumped)",
     ];
-    let calm = ["GET / 200", "mirror is up", "err := nil", "terrors of the deep", "skilled worker", "failover ready", "expanic"];
+    let calm = [
+        "GET / 200",
+        "mirror is up",
+        "err := nil",
+        "terrors of the deep",
+        "skilled worker",
+        "failover ready",
+        "expanic",
+    ];
     let matcher = Matcher::new(true, None).unwrap();
     for line in trouble {
         assert!(matcher.matches(line), "{line}");
@@ -60,7 +68,8 @@ fn patterns_are_regular_expressions() {
 
 #[test]
 fn moments_are_read_as_people_write_them() {
-    let now = FixedOffset::east_opt(3_600).unwrap().with_ymd_and_hms(2026, 1, 12, 0, 30, 0).unwrap();
+    let now =
+        FixedOffset::east_opt(3_600).unwrap().with_ymd_and_hms(2026, 1, 12, 0, 30, 0).unwrap();
     let cases = [
         ("90", "2026-01-11T23:28:30Z"),
         ("45s", "2026-01-11T23:29:15Z"),
@@ -76,7 +85,11 @@ fn moments_are_read_as_people_write_them() {
         ("00:10", "2026-01-11T23:10:00Z"),
     ];
     for (text, expected) in cases {
-        assert_eq!(moment(text, &now).unwrap(), expected.parse::<DateTime<Utc>>().unwrap(), "{text}");
+        assert_eq!(
+            moment(text, &now).unwrap(),
+            expected.parse::<DateTime<Utc>>().unwrap(),
+            "{text}"
+        );
     }
     for text in ["", "m", "10x", "yesterday", "2026-13-01", "25:00", "-5m", "é"] {
         assert_eq!(moment(text, &now).unwrap_err().kind(), crate::error::Kind::Usage, "{text}");
@@ -85,8 +98,10 @@ fn moments_are_read_as_people_write_them() {
 }
 
 fn log(origin: &'static str, times: &[i64]) -> Lines {
-    let lines: Vec<_> =
-        times.iter().map(|time| Ok(RawLine { origin: origin.into(), time: at(*time), bytes: Vec::new() })).collect();
+    let lines: Vec<_> = times
+        .iter()
+        .map(|time| Ok(RawLine { origin: origin.into(), time: at(*time), bytes: Vec::new() }))
+        .collect();
     Box::pin(stream::iter(lines))
 }
 
@@ -96,24 +111,37 @@ async fn logs_are_merged_by_time_and_a_broken_one_stops_no_other() {
         Ok(RawLine { origin: "b".into(), time: at(2), bytes: Vec::new() }),
         Err(anyhow::anyhow!("gone")),
     ]));
-    let merged: Vec<_> = merge(vec![log("a", &[1, 4, 5]), broken, log("c", &[]), log("d", &[3])]).collect().await;
-    let seen: Vec<_> =
-        merged.iter().map(|(index, line)| (*index, line.as_ref().ok().map(|line| line.time.timestamp()))).collect();
-    assert_eq!(seen, [(0, Some(1)), (1, Some(2)), (1, None), (3, Some(3)), (0, Some(4)), (0, Some(5))]);
+    let merged: Vec<_> =
+        merge(vec![log("a", &[1, 4, 5]), broken, log("c", &[]), log("d", &[3])]).collect().await;
+    let seen: Vec<_> = merged
+        .iter()
+        .map(|(index, line)| (*index, line.as_ref().ok().map(|line| line.time.timestamp())))
+        .collect();
+    assert_eq!(
+        seen,
+        [(0, Some(1)), (1, Some(2)), (1, None), (3, Some(3)), (0, Some(4)), (0, Some(5))]
+    );
 }
 
 #[test]
 fn a_file_is_read_in_runs_that_are_in_order() {
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("2026-01-02.log");
-    let text = "2026-01-02T00:00:01Z web 111111111111 | one\n2026-01-02T00:00:03Z db 222222222222 | three | four\n\
-                not ours\n2026-01-02T00:00:02.5Z web 333333333333 | two\n2026-01-02T00:00:04Z web 333333333333 | \n";
+    let text = "2026-01-02T00:00:01Z web 111111111111 | one\n2026-01-02T00:00:03Z db 222222222222 \
+        | three | four\n\
+                not ours\n2026-01-02T00:00:02.5Z web 333333333333 | two\n2026-01-02T00:00:04Z web \
+                333333333333 | \n";
     std::fs::write(&path, text).unwrap();
     let read = |path: &std::path::Path| -> Vec<Vec<String>> {
         let runs = runs_of(path).unwrap();
         let text = |saved: std::io::Result<super::archive::SavedLine>| {
             let saved = saved.unwrap();
-            format!("{} {} {}", saved.line.origin, saved.container, String::from_utf8(saved.line.bytes).unwrap())
+            format!(
+                "{} {} {}",
+                saved.line.origin,
+                saved.container,
+                String::from_utf8(saved.line.bytes).unwrap()
+            )
         };
         runs.into_iter().map(|run| run.lines().map(text).collect()).collect()
     };
@@ -137,18 +165,34 @@ fn a_file_is_read_in_runs_that_are_in_order() {
 fn old_files_are_compressed_and_removed_and_no_others() {
     let directory = tempfile::tempdir().unwrap();
     let now = Utc.with_ymd_and_hms(2026, 1, 12, 12, 0, 0).unwrap();
-    let names = ["2026-01-12.log", "2026-01-09.log", "2026-01-08.log", "2026-01-05.log", "2026-01-04.log", "2026-01-01.log.zst"];
-    let others = ["app.log", "2020-01-01.txt", "2020-1-1.log", "x2020-01-01.log", "2020-01-01.log.gz"];
+    let names = [
+        "2026-01-12.log",
+        "2026-01-09.log",
+        "2026-01-08.log",
+        "2026-01-05.log",
+        "2026-01-04.log",
+        "2026-01-01.log.zst",
+    ];
+    let others =
+        ["app.log", "2020-01-01.txt", "2020-1-1.log", "x2020-01-01.log", "2020-01-01.log.gz"];
     for name in names.iter().chain(&others) {
         std::fs::write(directory.path().join(name), "x").unwrap();
     }
     std::fs::create_dir(directory.path().join("2020-01-02.log")).unwrap();
     Archive::new(directory.path().to_owned(), LogSettings::default()).tidy(&now).unwrap();
-    let mut left: Vec<String> =
-        std::fs::read_dir(directory.path()).unwrap().map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect();
+    let mut left: Vec<String> = std::fs::read_dir(directory.path())
+        .unwrap()
+        .map(|entry| entry.unwrap().file_name().into_string().unwrap())
+        .collect();
     left.sort();
-    let mut expected =
-        ["2026-01-12.log", "2026-01-09.log", "2026-01-08.log.zst", "2026-01-05.log.zst", "2020-01-02.log"].to_vec();
+    let mut expected = [
+        "2026-01-12.log",
+        "2026-01-09.log",
+        "2026-01-08.log.zst",
+        "2026-01-05.log.zst",
+        "2020-01-02.log",
+    ]
+    .to_vec();
     expected.extend(others);
     expected.sort_unstable();
     assert_eq!(left, expected);

@@ -12,7 +12,9 @@ use futures_util::{Stream, StreamExt as _, TryStreamExt as _, stream};
 use super::archive::{SavedLine, as_lines, short};
 use super::merge::{Lines, RawLine, merge};
 use super::{Archive, Line, Matcher, display_safe};
-use crate::docker::{Action, Container, ContainerFilter, ContainerState, Docker, Event, LogOptions};
+use crate::docker::{
+    Action, Container, ContainerFilter, ContainerState, Docker, Event, LogOptions,
+};
 
 /// How long to wait before the daemon is asked again after its events broke off.
 const RECONNECT_PAUSE: Duration = Duration::from_millis(250);
@@ -40,13 +42,19 @@ pub struct Selection {
 /// Who gets the lines. An error ends the view.
 pub type Sink<'a> = &'a mut (dyn FnMut(Line) -> Result<()> + Send);
 
-/// Shows the logs of a project's containers. `now` is when that begins. With `follow` it ends only with an error, so drop it to
-/// end it: there is nothing to clean up.
+/// Shows the logs of a project's containers. `now` is when that begins. With `follow` it ends only
+/// with an error, so drop it to end it: there is nothing to clean up.
 ///
 /// # Errors
 /// Kind Docker, when the daemon does not answer; an archive that cannot be read; the sink's errors.
 /// A single log that cannot be read is a warning.
-pub async fn show(docker: &Docker, project: &str, selection: &Selection, now: DateTime<Utc>, sink: Sink<'_>) -> Result<()> {
+pub async fn show(
+    docker: &Docker,
+    project: &str,
+    selection: &Selection,
+    now: DateTime<Utc>,
+    sink: Sink<'_>,
+) -> Result<()> {
     let clock = Clock { now, instant: Instant::now() };
     let filter = ContainerFilter::project(project);
     let containers = docker.containers(&filter).await?;
@@ -120,10 +128,24 @@ impl Clock {
 
 impl View<'_> {
     /// The container as a source, if it is one of those that are shown.
-    fn source(&self, id: &str, service: Option<&str>, number: Option<u32>, is_one_off: bool) -> Option<Source> {
-        let service = service.filter(|service| !is_one_off && self.selection.services.iter().any(|chosen| chosen == service))?;
+    fn source(
+        &self,
+        id: &str,
+        service: Option<&str>,
+        number: Option<u32>,
+        is_one_off: bool,
+    ) -> Option<Source> {
+        let service = service.filter(|service| {
+            !is_one_off && self.selection.services.iter().any(|chosen| chosen == service)
+        })?;
         let label = label(service, number).into();
-        Some(Source { id: id.to_owned(), label, last: None, is_attached: false, is_restarted: false })
+        Some(Source {
+            id: id.to_owned(),
+            label,
+            last: None,
+            is_attached: false,
+            is_restarted: false,
+        })
     }
 
     fn source_of(&self, container: &Container) -> Option<Source> {
@@ -132,8 +154,13 @@ impl View<'_> {
     }
 
     /// Shows what was written, and gives the containers with how far they have been read.
-    async fn history(&self, containers: &[Container], sink: Sink<'_>) -> Result<HashMap<String, Source>> {
-        let mut sources: Vec<Source> = containers.iter().filter_map(|container| self.source_of(container)).collect();
+    async fn history(
+        &self,
+        containers: &[Container],
+        sink: Sink<'_>,
+    ) -> Result<HashMap<String, Source>> {
+        let mut sources: Vec<Source> =
+            containers.iter().filter_map(|container| self.source_of(container)).collect();
         let mut logs: Vec<Lines> = sources.iter().map(|source| self.written(source)).collect();
         // The log of a container that still exists holds what was saved of it.
         let live = containers.iter().map(|container| short(&container.id).to_owned()).collect();
@@ -159,7 +186,10 @@ impl View<'_> {
         let Selection { since, until, tail, matcher, .. } = self.selection;
         // The daemon counts lines whether they match or not.
         let daemon_tail = tail.filter(|_| matcher.is_open());
-        let lines = self.read(source, LogOptions { since: *since, until: *until, tail: daemon_tail, follow: false });
+        let lines = self.read(
+            source,
+            LogOptions { since: *since, until: *until, tail: daemon_tail, follow: false },
+        );
         match tail {
             Some(count) if !matcher.is_open() => {
                 let (matcher, count) = (matcher.clone(), *count);
@@ -182,7 +212,8 @@ impl View<'_> {
     fn read(&self, source: &Source, options: LogOptions) -> Lines {
         let origin = source.label.clone();
         let lines = self.docker.logs(&source.id, &options).try_filter_map(move |line| {
-            let line = line.time.map(|time| RawLine { origin: origin.clone(), time, bytes: line.bytes });
+            let line =
+                line.time.map(|time| RawLine { origin: origin.clone(), time, bytes: line.bytes });
             std::future::ready(Ok(line))
         });
         Box::pin(lines)
@@ -190,7 +221,9 @@ impl View<'_> {
 
     /// What containers that are gone have written, as logs that are each in order.
     fn saved(&self, live: &HashSet<String>) -> Result<Vec<Lines>> {
-        let Selection { services, since: Some(since), until, tail, matcher, archives, .. } = self.selection else {
+        let Selection { services, since: Some(since), until, tail, matcher, archives, .. } =
+            self.selection
+        else {
             return Ok(Vec::new());
         };
         let (since, until) = (*since, *until);
@@ -202,7 +235,9 @@ impl View<'_> {
                 let is_chosen = move |saved: &SavedLine| {
                     let time = saved.line.time;
                     let is_in_time = time >= since && until.is_none_or(|until| time < until);
-                    is_in_time && !live.contains(&saved.container) && place(&services, &saved.line.origin).is_some()
+                    is_in_time
+                        && !live.contains(&saved.container)
+                        && place(&services, &saved.line.origin).is_some()
                 };
                 let lines = run.lines().filter(move |line| line.as_ref().map_or(true, &is_chosen));
                 let Some(count) = tail else {
@@ -254,7 +289,12 @@ impl View<'_> {
     }
 
     /// Listens to the daemon's events, and attaches to what runs already.
-    async fn reconnect(&self, sources: &mut HashMap<String, Source>, followed: &mut Followed, is_first: bool) -> Result<()> {
+    async fn reconnect(
+        &self,
+        sources: &mut HashMap<String, Source>,
+        followed: &mut Followed,
+        is_first: bool,
+    ) -> Result<()> {
         // Since now, because the request goes out only after the list was read.
         let events = self.docker.events(&self.filter, Some(self.clock.now()));
         let events = events.map(|event| event.map_or(News::EventsLost, News::Event));
@@ -284,8 +324,10 @@ impl View<'_> {
         }
         let attribute = |key: &str| event.attributes.get(key).map(String::as_str);
         let service = attribute("com.docker.compose.service");
-        let number = attribute("com.docker.compose.container-number").and_then(|number| number.parse().ok());
-        let is_one_off = attribute("com.docker.compose.oneoff").is_some_and(|value| value.eq_ignore_ascii_case("true"));
+        let number =
+            attribute("com.docker.compose.container-number").and_then(|number| number.parse().ok());
+        let is_one_off = attribute("com.docker.compose.oneoff")
+            .is_some_and(|value| value.eq_ignore_ascii_case("true"));
         let Some(new) = self.source(&event.container, service, number, is_one_off) else { return };
         let source = sources.entry(event.container.clone()).or_insert(new);
         if source.is_attached {
@@ -303,7 +345,8 @@ impl View<'_> {
         let tail = (skip_history && last.is_none() && self.selection.tail == Some(0)).then_some(0);
         let since = last.or(self.selection.since);
         let lines = self.read(source, LogOptions { since, until: None, tail, follow: true });
-        let fresh = lines.try_filter(move |line| std::future::ready(last.is_none_or(|last| line.time > last)));
+        let fresh = lines
+            .try_filter(move |line| std::future::ready(last.is_none_or(|last| line.time > last)));
         let (id, at_end) = (source.id.clone(), source.id.clone());
         let news = fresh.map(move |line| match line {
             Ok(line) => News::Line(id.clone(), line),

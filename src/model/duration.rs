@@ -2,8 +2,8 @@
 
 use std::time::Duration;
 
-/// Reads seconds (`10`), or numbers with the units `ms`, `s`, `m`, `h`, `d` (`90s`, `1m30s`); `None` if
-/// `text` is neither.
+/// Reads seconds (`10`), or numbers with the units `ms`, `s`, `m`, `h`, `d` (`90s`, `1m30s`);
+/// `None` if `text` is neither.
 #[must_use]
 pub fn parse(text: &str) -> Option<Duration> {
     if let Ok(seconds) = text.parse::<u32>() {
@@ -13,7 +13,8 @@ pub fn parse(text: &str) -> Option<Duration> {
     let mut rest = text;
     while !rest.is_empty() {
         let (number, after) = rest.split_at(rest.find(|c: char| !c.is_ascii_digit())?);
-        let (unit, after) = after.split_at(after.find(|c: char| c.is_ascii_digit()).unwrap_or(after.len()));
+        let (unit, after) =
+            after.split_at(after.find(|c: char| c.is_ascii_digit()).unwrap_or(after.len()));
         let milliseconds_each = match unit {
             "ms" => 1,
             "s" => 1_000,
@@ -35,12 +36,32 @@ mod tests {
 
     #[test]
     fn seconds_and_units_are_read_and_nothing_else() {
-        for (text, milliseconds) in
-            [("10", 10_000), ("0", 0), ("500ms", 500), ("90s", 90_000), ("1m30s", 90_000), ("2h", 7_200_000), ("7d", 604_800_000)]
-        {
+        for (text, milliseconds) in [
+            ("10", 10_000),
+            ("0", 0),
+            ("500ms", 500),
+            ("90s", 90_000),
+            ("1m30s", 90_000),
+            ("2h", 7_200_000),
+            ("7d", 604_800_000),
+        ] {
             assert_eq!(parse(text), Some(Duration::from_millis(milliseconds)), "{text}");
         }
-        for text in ["", "s", "1x", "1m30", "-1", "1.5s", "4294967296", "99999999999d", "1 s", "5m 3s", "1w", "ten", "é"] {
+        for text in [
+            "",
+            "s",
+            "1x",
+            "1m30",
+            "-1",
+            "1.5s",
+            "4294967296",
+            "99999999999d",
+            "1 s",
+            "5m 3s",
+            "1w",
+            "ten",
+            "é",
+        ] {
             assert_eq!(parse(text), None, "{text}");
         }
     }

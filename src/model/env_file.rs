@@ -1,7 +1,7 @@
 //! `versions.env`: the manifest's versions as assignments that shells source and Compose reads.
 //!
-//! Values are made of parsed names, tags and digests only, so no character in them means anything to
-//! a shell or to Compose's reader, and nothing is ever quoted.
+//! Values are made of parsed names, tags and digests only, so no character in them means anything
+//! to a shell or to Compose's reader, and nothing is ever quoted.
 
 use super::reference::{Digest, Repository, ServiceName};
 
@@ -37,7 +37,9 @@ pub struct Line {
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum Collision {
     /// Two services want one variable.
-    #[error("services `{first}` and `{second}` both set the variable {variable}, to different values")]
+    #[error(
+        "services `{first}` and `{second}` both set the variable {variable}, to different values"
+    )]
     Shared {
         /// The variable.
         variable: String,
@@ -60,8 +62,11 @@ pub enum Collision {
 /// name cannot hold.
 #[must_use]
 pub fn variable(prefix: &str, service: &ServiceName, suffix: &str) -> String {
-    let middle: String =
-        service.as_str().chars().map(|c| if c.is_ascii_alphanumeric() { c.to_ascii_uppercase() } else { '_' }).collect();
+    let middle: String = service
+        .as_str()
+        .chars()
+        .map(|c| if c.is_ascii_alphanumeric() { c.to_ascii_uppercase() } else { '_' })
+        .collect();
     format!("{prefix}{middle}_{suffix}")
 }
 
@@ -73,8 +78,8 @@ pub fn is_variable(name: &str) -> bool {
         && name.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_')
 }
 
-/// Whether shells, the loader, Docker or Compose act upon the variable `name`, so that a version in it
-/// would break whoever sources the file.
+/// Whether shells, the loader, Docker or Compose act upon the variable `name`, so that a version in
+/// it would break whoever sources the file.
 #[must_use]
 pub fn is_taken(name: &str) -> bool {
     const NAMES: [&str; 14] = [
@@ -93,7 +98,8 @@ pub fn is_taken(name: &str) -> bool {
         "PWD",
         "SHELL",
     ];
-    NAMES.contains(&name) || ["LD_", "LC_", "DOCKER_", "COMPOSE_"].iter().any(|prefix| name.starts_with(prefix))
+    NAMES.contains(&name)
+        || ["LD_", "LC_", "DOCKER_", "COMPOSE_"].iter().any(|prefix| name.starts_with(prefix))
 }
 
 /// The assignments of all `lines`, after the registry's own.
@@ -101,7 +107,11 @@ pub fn is_taken(name: &str) -> bool {
 /// # Errors
 ///
 /// Two services that set one variable to different values, or a name that cannot be a variable.
-pub fn assignments(prefix: &str, registry: Option<&str>, lines: &[Line]) -> Result<Assignments, Collision> {
+pub fn assignments(
+    prefix: &str,
+    registry: Option<&str>,
+    lines: &[Line],
+) -> Result<Assignments, Collision> {
     let mut all = Assignments::with_capacity(lines.len() * 2 + 1);
     let mut setters = std::collections::HashMap::new();
     if let Some(registry) = registry {
@@ -109,8 +119,10 @@ pub fn assignments(prefix: &str, registry: Option<&str>, lines: &[Line]) -> Resu
     }
     for line in lines {
         let image = line.image.as_written();
-        let own =
-            [(variable(prefix, &line.service, "IMAGE"), image), (variable(prefix, &line.service, "TAG"), line.tag.as_str())];
+        let own = [
+            (variable(prefix, &line.service, "IMAGE"), image),
+            (variable(prefix, &line.service, "TAG"), line.tag.as_str()),
+        ];
         let also_image = line.also_image.iter().map(|name| (name.clone(), image));
         let also_tag = line.also_tag.iter().map(|name| (name.clone(), line.tag.as_str()));
         for (name, value) in own.into_iter().chain(also_image).chain(also_tag) {
@@ -121,7 +133,11 @@ pub fn assignments(prefix: &str, registry: Option<&str>, lines: &[Line]) -> Resu
                 None => all.push((name, value.to_owned())),
                 Some((_, before)) if before == value => {}
                 Some((first, _)) => {
-                    return Err(Collision::Shared { variable: name, first: first.clone(), second: line.service.clone() });
+                    return Err(Collision::Shared {
+                        variable: name,
+                        first: first.clone(),
+                        second: line.service.clone(),
+                    });
                 }
             }
         }
@@ -138,7 +154,8 @@ const CONTENT_LINE: &str = "# content-sha256: ";
 pub fn render(manifest_name: &str, manifest_digest: &Digest, assignments: &Assignments) -> String {
     let content = assignment_lines(assignments);
     format!(
-        "# Written by dkv from {manifest_name}. Do not edit: the next dkv command that writes replaces it.\n\
+        "# Written by dkv from {manifest_name}. Do not edit: the next dkv command that writes \
+            replaces it.\n\
          {MANIFEST_LINE}{}\n{CONTENT_LINE}{}\n\n{content}",
         manifest_digest.hex(),
         Digest::of(content.as_bytes()).hex(),
@@ -161,7 +178,8 @@ fn assignment_lines(assignments: &Assignments) -> String {
 pub enum State {
     /// The same bytes.
     Current,
-    /// The same assignments below another header: the manifest changed in ways that no variable shows.
+    /// The same assignments below another header: the manifest changed in ways that no variable
+    /// shows.
     OldHeader,
     /// dkv wrote it from an older manifest.
     Stale,
@@ -176,7 +194,8 @@ pub fn compare(found: &str, expected: &str) -> State {
         return State::Current;
     }
     let assigned = |text: &str| -> Vec<String> {
-        let lines = text.lines().map(str::trim).filter(|line| !line.is_empty() && !line.starts_with('#'));
+        let lines =
+            text.lines().map(str::trim).filter(|line| !line.is_empty() && !line.starts_with('#'));
         lines.map(str::to_owned).collect()
     };
     let untouched = found
@@ -207,7 +226,10 @@ mod tests {
 
     #[test]
     fn variables_are_named_after_the_service() {
-        let lines = [line("req_router", "1.64"), Line { also_tag: Some("VERSION".into()), ..line("conv-mgr", "2") }];
+        let lines = [
+            line("req_router", "1.64"),
+            Line { also_tag: Some("VERSION".into()), ..line("conv-mgr", "2") },
+        ];
         let all = assignments("DK_", Some("public.ecr.aws/x"), &lines).unwrap();
         assert_eq!(
             assignment_lines(&all),
@@ -218,9 +240,13 @@ mod tests {
 
     #[test]
     fn one_variable_cannot_have_two_values() {
-        let collision = assignments("DK_", None, &[line("a-b", "1"), line("a_b", "2")]).unwrap_err();
-        assert!(matches!(collision, Collision::Shared { variable, .. } if variable == "DK_A_B_TAG"));
-        let shared = |name: &str, tag: &str| Line { also_tag: Some("VERSION".into()), ..line(name, tag) };
+        let collision =
+            assignments("DK_", None, &[line("a-b", "1"), line("a_b", "2")]).unwrap_err();
+        assert!(
+            matches!(collision, Collision::Shared { variable, .. } if variable == "DK_A_B_TAG")
+        );
+        let shared =
+            |name: &str, tag: &str| Line { also_tag: Some("VERSION".into()), ..line(name, tag) };
         assert!(assignments("DK_", None, &[shared("a", "1"), shared("b", "1")]).is_ok());
         assert!(assignments("DK_", None, &[shared("a", "1"), shared("b", "2")]).is_err());
     }
@@ -234,9 +260,16 @@ mod tests {
             also_image: None,
             also_tag: also_tag.map(str::to_owned),
         };
-        for (prefix, line) in [("", line("1a", None)), ("DK_", line("a", Some("PATH"))), ("COMPOSE_", line("a", None))] {
+        for (prefix, line) in [
+            ("", line("1a", None)),
+            ("DK_", line("a", Some("PATH"))),
+            ("COMPOSE_", line("a", None)),
+        ] {
             let refused = assignments(prefix, None, std::slice::from_ref(&line));
-            assert!(matches!(refused, Err(Collision::Unusable { .. })), "{prefix} {line:?}: {refused:?}");
+            assert!(
+                matches!(refused, Err(Collision::Unusable { .. })),
+                "{prefix} {line:?}: {refused:?}"
+            );
         }
         assert!(assignments("", None, &[line("a1", Some("VERSION"))]).is_ok());
     }
@@ -244,7 +277,11 @@ mod tests {
     #[test]
     fn an_existing_file_is_current_stale_or_edited() {
         let of = |manifest: &[u8], tag: &str| {
-            render("m.yaml", &Digest::of(manifest), &assignments("DK_", None, &[line("a", tag)]).unwrap())
+            render(
+                "m.yaml",
+                &Digest::of(manifest),
+                &assignments("DK_", None, &[line("a", tag)]).unwrap(),
+            )
         };
         let now = of(b"new", "2");
         assert_eq!(compare(&now, &now), State::Current);

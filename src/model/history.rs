@@ -1,16 +1,17 @@
 //! The releases of one service and the cursor among them.
 //!
-//! The order of the entries changes only when an advance puts a release in front; rollbacks move the
-//! cursor and mark what they leave. Two things follow, and the property test below holds them: going
-//! back twice goes back two releases and never returns to one that was left, and right after an
-//! advance the release just left is always what a rollback goes to.
+//! The order of the entries changes only when an advance puts a release in front; rollbacks move
+//! the cursor and mark what they leave. Two things follow, and the property test below holds them:
+//! going back twice goes back two releases and never returns to one that was left, and right after
+//! an advance the release just left is always what a rollback goes to.
 
 use super::reference::{Digest, Tag};
 
 /// How many distinct releases a service remembers.
 pub const LIMIT: usize = 5;
 
-/// One release of a service: the bytes, the name they went by, and when and by whom they were recorded.
+/// One release of a service: the bytes, the name they went by, and when and by whom they were
+/// recorded.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Release {
     /// The tag that named the release when it was recorded.
@@ -71,12 +72,13 @@ impl Release {
         if self.digest.is_some() {
             self.unverified_digest = None;
         }
-        self.platform_digest = newer.platform_digest.clone().or_else(|| self.platform_digest.take());
+        self.platform_digest =
+            newer.platform_digest.clone().or_else(|| self.platform_digest.take());
         self.image_id = newer.image_id.clone().or_else(|| self.image_id.take());
     }
 
-    /// Whether nothing tells any more which bytes this release had: a moving tag without a digest or
-    /// an image ID.
+    /// Whether nothing tells any more which bytes this release had: a moving tag without a digest
+    /// or an image ID.
     #[must_use]
     pub fn is_lost(&self, moving: impl Fn(&Tag) -> bool) -> bool {
         self.digest.is_none() && self.image_id.is_none() && moving(&self.tag)
@@ -155,7 +157,10 @@ impl History {
     #[must_use]
     pub fn previous_index(&self, moving: impl Fn(&Tag) -> bool) -> Option<usize> {
         let older = self.entries.iter().enumerate().skip(self.current + 1);
-        older.filter(|(_, entry)| !entry.rolled_back && !entry.is_lost(&moving)).map(|(index, _)| index).next()
+        older
+            .filter(|(_, entry)| !entry.rolled_back && !entry.is_lost(&moving))
+            .map(|(index, _)| index)
+            .next()
     }
 
     /// Makes `release` the current one.
@@ -168,7 +173,8 @@ impl History {
             && current.is_same(&release, &moving)
         {
             current.learn(&release);
-            let relabelled_from = (current.tag != release.tag).then(|| std::mem::replace(&mut current.tag, release.tag));
+            let relabelled_from = (current.tag != release.tag)
+                .then(|| std::mem::replace(&mut current.tag, release.tag));
             return Advance::Unchanged { relabelled_from };
         }
         // What was never in the history and names no bytes is not worth remembering.
@@ -198,7 +204,10 @@ impl History {
         while self.entries.len() > LIMIT {
             let mut candidates = (1..self.entries.len()).rev().filter(|index| *index != left);
             let oldest = candidates.clone().next();
-            let Some(index) = candidates.find(|index| self.entries[*index].rolled_back).or(oldest) else { break };
+            let Some(index) = candidates.find(|index| self.entries[*index].rolled_back).or(oldest)
+            else {
+                break;
+            };
             evicted.push(self.entries.remove(index));
             if index < left {
                 left -= 1;
@@ -207,7 +216,8 @@ impl History {
         if held.is_some() { Advance::Returned { evicted } } else { Advance::Added { evicted } }
     }
 
-    /// Moves the cursor to the release that [`Self::previous_index`] names and marks the one it leaves.
+    /// Moves the cursor to the release that [`Self::previous_index`] names and marks the one it
+    /// leaves.
     ///
     /// Returns the index of the target, or `None` if there is nowhere to go back to.
     pub fn rollback(&mut self, moving: impl Fn(&Tag) -> bool) -> Option<usize> {
@@ -303,7 +313,9 @@ mod tests {
         history.advance(release(6), moving);
         assert_eq!(tags(&history), ["1.6", "1.4", "1.3", "1.2", "1.1"], "1.5 was rolled back");
         history.move_to(4);
-        let Advance::Added { evicted } = history.advance(release(7), moving) else { panic!("an entry was expected") };
+        let Advance::Added { evicted } = history.advance(release(7), moving) else {
+            panic!("an entry was expected")
+        };
         assert_eq!(evicted[0].tag.as_str(), "1.2", "the oldest of those that the rollback passed");
         assert_eq!(tags(&history), ["1.7", "1.6", "1.4", "1.3", "1.1"]);
         assert_eq!(history.previous_index(moving), Some(4), "1.1 was current");
@@ -333,7 +345,10 @@ mod tests {
         let mut history = long.clone();
         history.advance(release(9), moving);
         assert_eq!(history.entries().len(), LIMIT);
-        assert_eq!(history.entries()[history.previous_index(moving).unwrap()].tag, long.current().unwrap().tag);
+        assert_eq!(
+            history.entries()[history.previous_index(moving).unwrap()].tag,
+            long.current().unwrap().tag
+        );
     }
 
     /// What an operator may do, as the model test draws it.
@@ -353,8 +368,8 @@ mod tests {
         proptest::collection::vec(step, 1..40)
     }
 
-    /// The simplest thing that can tell right from wrong: release numbers in order, the set of those
-    /// left, and the one that runs.
+    /// The simplest thing that can tell right from wrong: release numbers in order, the set of
+    /// those left, and the one that runs.
     #[derive(Default)]
     struct Model {
         order: Vec<u8>,
@@ -382,7 +397,13 @@ mod tests {
             self.left.remove(&number);
             if self.order.len() > LIMIT {
                 let spared = |other: &&u8| Some(**other) != just_left && **other != number;
-                let oldest_left = self.order.iter().rev().filter(spared).find(|other| self.left.contains(other)).copied();
+                let oldest_left = self
+                    .order
+                    .iter()
+                    .rev()
+                    .filter(spared)
+                    .find(|other| self.left.contains(other))
+                    .copied();
                 let oldest = self.order.iter().rev().find(spared).copied();
                 let gone = oldest_left.or(oldest).unwrap();
                 self.order.retain(|other| *other != gone);
@@ -412,7 +433,8 @@ mod tests {
                         history.advance(release(number), moving);
                         model.advance(number);
                         if before.is_some() && before != Some(number) {
-                            prop_assert_eq!(model.target(), before, "the release just left is the target");
+                            prop_assert_eq!(model.target(), before, "the release just left is the \
+                                target");
                         }
                     }
                     Step::Rollback => {

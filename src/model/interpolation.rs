@@ -16,7 +16,8 @@ pub struct InvalidTemplate {
 
 /// A `${NAME:?message}` whose variable has no value.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("the variable `{variable}` must be set{}{message}", if .message.is_empty() { "" } else { ": " })]
+#[error("the variable `{variable}` must be \
+    set{}{message}", if .message.is_empty() { "" } else { ": " })]
 pub struct MissingVariable {
     variable: String,
     message: String,
@@ -68,7 +69,8 @@ impl Template {
         self.parts.iter().all(|part| matches!(part, Part::Literal(_)))
     }
 
-    /// The names of all variables in order of appearance, those inside defaults included, each once.
+    /// The names of all variables in order of appearance, those inside defaults included, each
+    /// once.
     #[must_use]
     pub fn variables(&self) -> Vec<&str> {
         let mut names = Vec::new();
@@ -94,17 +96,25 @@ impl Template {
         self.evaluate(&|_| None).ok()
     }
 
-    /// The value with the variables that `lookup` knows; a variable without value or default is empty.
+    /// The value with the variables that `lookup` knows; a variable without value or default is
+    /// empty.
     ///
     /// # Errors
     /// The first required variable that is missing.
-    pub fn evaluate(&self, lookup: &dyn Fn(&str) -> Option<String>) -> Result<String, MissingVariable> {
+    pub fn evaluate(
+        &self,
+        lookup: &dyn Fn(&str) -> Option<String>,
+    ) -> Result<String, MissingVariable> {
         let mut value = String::new();
         for part in &self.parts {
             match part {
                 Part::Literal(text) => value.push_str(text),
-                Part::Variable { name, rule: None } => value.push_str(&lookup(name).unwrap_or_default()),
-                Part::Variable { name, rule: Some(rule) } => value.push_str(&rule.evaluate(name, lookup)?),
+                Part::Variable { name, rule: None } => {
+                    value.push_str(&lookup(name).unwrap_or_default())
+                }
+                Part::Variable { name, rule: Some(rule) } => {
+                    value.push_str(&rule.evaluate(name, lookup)?)
+                }
             }
         }
         Ok(value)
@@ -112,15 +122,22 @@ impl Template {
 }
 
 impl Rule {
-    fn evaluate(&self, name: &str, lookup: &dyn Fn(&str) -> Option<String>) -> Result<String, MissingVariable> {
+    fn evaluate(
+        &self,
+        name: &str,
+        lookup: &dyn Fn(&str) -> Option<String>,
+    ) -> Result<String, MissingVariable> {
         let value = lookup(name).filter(|value| !(self.empty_is_unset && value.is_empty()));
         match (self.operator, value) {
             (Operator::Default | Operator::Required, Some(value)) => Ok(value),
-            (Operator::Default, None) | (Operator::Alternative, Some(_)) => self.operand.evaluate(lookup),
-            (Operator::Alternative, None) => Ok(String::new()),
-            (Operator::Required, None) => {
-                Err(MissingVariable { variable: name.to_owned(), message: self.operand.evaluate(lookup)? })
+            (Operator::Default, None) | (Operator::Alternative, Some(_)) => {
+                self.operand.evaluate(lookup)
             }
+            (Operator::Alternative, None) => Ok(String::new()),
+            (Operator::Required, None) => Err(MissingVariable {
+                variable: name.to_owned(),
+                message: self.operand.evaluate(lookup)?,
+            }),
         }
     }
 }
@@ -196,9 +213,17 @@ fn parse_braced(inside: &str) -> Result<Part, &'static str> {
         Some('-') => Operator::Default,
         Some('+') => Operator::Alternative,
         Some('?') => Operator::Required,
-        _ => return Err("a variable's name must be followed by `}`, `-`, `+` or `?`, the last three with or without `:`"),
+        _ => {
+            return Err(
+                "a variable's name must be followed by `}`, `-`, `+` or `?`, the last three with \
+                    or without `:`",
+            );
+        }
     };
-    Ok(Part::Variable { name, rule: Some(Rule { operator, empty_is_unset, operand: parse(&after[1..])? }) })
+    Ok(Part::Variable {
+        name,
+        rule: Some(Rule { operator, empty_is_unset, operand: parse(&after[1..])? }),
+    })
 }
 
 /// Where the brace that was opened before `text` is closed again.
@@ -278,13 +303,27 @@ mod tests {
 
     #[test]
     fn a_missing_required_variable_is_named() {
-        assert_eq!(evaluate("${NONE:?say which}").unwrap_err(), "the variable `NONE` must be set: say which");
+        assert_eq!(
+            evaluate("${NONE:?say which}").unwrap_err(),
+            "the variable `NONE` must be set: say which"
+        );
         assert_eq!(evaluate("${EMPTY:?}").unwrap_err(), "the variable `EMPTY` must be set");
     }
 
     #[test]
     fn malformed_templates_are_refused() {
-        for text in ["${", "${A", "${}", "${1}", "${A!b}", "${A:b}", "${A:-${B}", "${A:-{}", "${ A}", "${A }"] {
+        for text in [
+            "${",
+            "${A",
+            "${}",
+            "${1}",
+            "${A!b}",
+            "${A:b}",
+            "${A:-${B}",
+            "${A:-{}",
+            "${ A}",
+            "${A }",
+        ] {
             assert!(Template::parse(text).is_err(), "{text}");
         }
     }
@@ -299,7 +338,8 @@ mod tests {
 
     #[test]
     fn the_default_of_an_image_line_is_its_reference() {
-        let template = Template::parse("${DK_X_IMAGE:-public.ecr.aws/a/x}:${DK_X_TAG:-latest}").unwrap();
+        let template =
+            Template::parse("${DK_X_IMAGE:-public.ecr.aws/a/x}:${DK_X_TAG:-latest}").unwrap();
         assert_eq!(template.default_value().as_deref(), Some("public.ecr.aws/a/x:latest"));
         assert_eq!(Template::parse("${TAG:?}").unwrap().default_value(), None);
     }

@@ -66,7 +66,8 @@ pub struct Ecr {
 }
 
 impl Ecr {
-    /// The prefix of the images that follow this section: `public.ecr.aws/alias`, or the private registry.
+    /// The prefix of the images that follow this section: `public.ecr.aws/alias`, or the private
+    /// registry.
     #[must_use]
     pub fn prefix(&self) -> String {
         if self.is_private() { self.private_registry.clone() } else { self.public_prefix() }
@@ -113,7 +114,11 @@ pub struct EnvSettings {
 
 impl Default for EnvSettings {
     fn default() -> Self {
-        Self { file: "versions.env".to_owned(), prefix: "DK_".to_owned(), pin: super::env_file::Pin::Digest }
+        Self {
+            file: "versions.env".to_owned(),
+            prefix: "DK_".to_owned(),
+            pin: super::env_file::Pin::Digest,
+        }
     }
 }
 
@@ -194,7 +199,8 @@ pub struct Service {
     pub name: ServiceName,
     /// The repository; `None` until [`Manifest::settle`] has said where the image lives.
     pub image: Option<Repository>,
-    /// Whether the manifest says nothing more about the image than the `ecr` default, and so follows it.
+    /// Whether the manifest says nothing more about the image than the `ecr` default, and so
+    /// follows it.
     pub follows_ecr: bool,
     /// The moving tag that `pull-latest` follows, if the manifest or a Compose default names one.
     pub track: Option<Tag>,
@@ -208,7 +214,8 @@ pub struct Service {
     pub env_tag: Option<String>,
     /// A further variable that gets the image.
     pub env_image: Option<String>,
-    /// A pattern of what counts as a version: `*` stands for any characters, `?` for one; no regular expression.
+    /// A pattern of what counts as a version: `*` stands for any characters, `?` for one; no
+    /// regular expression.
     pub version_pattern: Option<String>,
     /// How long it may take to become healthy.
     pub health_timeout: Option<Duration>,
@@ -254,12 +261,14 @@ impl Service {
         self.track.as_ref().map_or(DEFAULT_TRACK, Tag::as_str)
     }
 
-    /// Whether `tag` says nothing about which bytes it named: the tracked tag or `latest`, unless it
-    /// reads like a version (`1.20.3` as the default of a Compose file).
+    /// Whether `tag` says nothing about which bytes it named: the tracked tag or `latest`, unless
+    /// it reads like a version (`1.20.3` as the default of a Compose file).
     #[must_use]
     pub fn is_moving(&self, tag: &Tag) -> bool {
-        let reads_like_a_version = tag.as_str().trim_start_matches('v').starts_with(|c: char| c.is_ascii_digit());
-        tag.as_str() == DEFAULT_TRACK || (tag.as_str() == self.track_name() && !reads_like_a_version)
+        let reads_like_a_version =
+            tag.as_str().trim_start_matches('v').starts_with(|c: char| c.is_ascii_digit());
+        tag.as_str() == DEFAULT_TRACK
+            || (tag.as_str() == self.track_name() && !reads_like_a_version)
     }
 
     /// The release that the manifest says should run.
@@ -310,8 +319,8 @@ impl Manifest {
         self.services.values().any(|service| service.image.is_none() && !service.follows_ecr)
     }
 
-    /// Gives every service without an image its own: what `hint` finds in a Compose file (repository
-    /// and default tag), else the `ecr` default. The default tag becomes the track.
+    /// Gives every service without an image its own: what `hint` finds in a Compose file
+    /// (repository and default tag), else the `ecr` default. The default tag becomes the track.
     ///
     /// # Errors
     ///
@@ -320,17 +329,24 @@ impl Manifest {
         &mut self,
         hint: impl Fn(&Service) -> Option<(Repository, Option<Tag>)>,
     ) -> Result<(), super::reference::InvalidName> {
-        let names: Vec<ServiceName> =
-            self.services.values().filter(|service| service.image.is_none()).map(|service| service.name.clone()).collect();
+        let names: Vec<ServiceName> = self
+            .services
+            .values()
+            .filter(|service| service.image.is_none())
+            .map(|service| service.name.clone())
+            .collect();
         for name in names {
             let default = self.default_image(&name)?;
             let prefixes = self.ecr.as_ref().map(Ecr::prefixes).unwrap_or_default();
             let Some(service) = self.services.get_mut(&name) else { continue };
             let hinted = if service.follows_ecr { None } else { hint(service) };
-            let is_default = |image: &Repository| prefixes.iter().any(|prefix| image.as_written() == format!("{prefix}/{name}"));
+            let is_default = |image: &Repository| {
+                prefixes.iter().any(|prefix| image.as_written() == format!("{prefix}/{name}"))
+            };
             service.image = Some(match hinted {
                 Some((image, tag)) => {
-                    service.track = service.track.take().or(tag.filter(|tag| tag.as_str() != DEFAULT_TRACK));
+                    service.track =
+                        service.track.take().or(tag.filter(|tag| tag.as_str() != DEFAULT_TRACK));
                     if is_default(&image) { default } else { image }
                 }
                 None => default,
@@ -344,7 +360,10 @@ impl Manifest {
     /// # Errors
     ///
     /// The section and the service's name make no valid repository.
-    pub fn default_image(&self, service: &ServiceName) -> Result<Repository, super::reference::InvalidName> {
+    pub fn default_image(
+        &self,
+        service: &ServiceName,
+    ) -> Result<Repository, super::reference::InvalidName> {
         let prefix = match &self.ecr {
             Some(ecr) => ecr.prefix(),
             None => DEFAULT_ECR_REGISTRY.to_owned(),
@@ -365,7 +384,8 @@ impl Manifest {
             return Some(service);
         }
         let plain = |name: &ServiceName| name.as_str().replace('-', "_");
-        let mut alike = self.services.values().filter(|service| plain(&service.name) == plain(name));
+        let mut alike =
+            self.services.values().filter(|service| plain(&service.name) == plain(name));
         alike.next().filter(|_| alike.next().is_none())
     }
 }

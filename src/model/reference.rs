@@ -60,7 +60,11 @@ impl FromStr for Tag {
             return Err(invalid("tag", text, "it must begin with a letter, a digit or `_`"));
         }
         if !text.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'_' | b'.' | b'-')) {
-            return Err(invalid("tag", text, "only letters, digits, `_`, `.` and `-` may stand in a tag"));
+            return Err(invalid(
+                "tag",
+                text,
+                "only letters, digits, `_`, `.` and `-` may stand in a tag",
+            ));
         }
         Ok(Self(text.to_owned()))
     }
@@ -118,7 +122,11 @@ impl FromStr for Digest {
             return Err(invalid("digest", text, "it must begin with `sha256:`"));
         };
         if hex.len() != 64 || !hex.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f')) {
-            return Err(invalid("digest", text, "`sha256:` must be followed by 64 lower-case hexadecimal digits"));
+            return Err(invalid(
+                "digest",
+                text,
+                "`sha256:` must be followed by 64 lower-case hexadecimal digits",
+            ));
         }
         Ok(Self(text.to_owned()))
     }
@@ -142,7 +150,8 @@ pub struct Repository {
 }
 
 impl Repository {
-    /// The canonical host, with its port if it has one: `docker.io`, `public.ecr.aws`, `127.0.0.1:5000`.
+    /// The canonical host, with its port if it has one: `docker.io`, `public.ecr.aws`,
+    /// `127.0.0.1:5000`.
     #[must_use]
     pub fn host(&self) -> &str {
         &self.host
@@ -198,7 +207,8 @@ pub fn is_loopback_host(host: &str) -> bool {
         Some(rest) => rest.split(']').next().unwrap_or(rest),
         None => host.rsplit_once(':').map_or(host, |(name, _)| name),
     };
-    bare == "localhost" || bare.parse::<std::net::IpAddr>().is_ok_and(|address| address.is_loopback())
+    bare == "localhost"
+        || bare.parse::<std::net::IpAddr>().is_ok_and(|address| address.is_loopback())
 }
 
 impl PartialEq for Repository {
@@ -245,7 +255,9 @@ impl FromStr for Repository {
         // `localhost`, or has upper case (distribution's `splitDockerDomain`).
         let (host, path) = match text.split_once('/') {
             Some((first, rest))
-                if first.contains(['.', ':']) || first == "localhost" || first.bytes().any(|b| b.is_ascii_uppercase()) =>
+                if first.contains(['.', ':'])
+                    || first == "localhost"
+                    || first.bytes().any(|b| b.is_ascii_uppercase()) =>
             {
                 (first, rest.to_owned())
             }
@@ -253,18 +265,27 @@ impl FromStr for Repository {
             None => (DOCKER_HUB, format!("library/{text}")),
         };
         if !is_host(host) {
-            return Err(invalid(WHAT, text, "the part before the first `/` is not a registry host"));
+            return Err(invalid(
+                WHAT,
+                text,
+                "the part before the first `/` is not a registry host",
+            ));
         }
         let host = match host {
             "index.docker.io" | "registry-1.docker.io" | "registry.hub.docker.com" => DOCKER_HUB,
             other => other,
         };
-        let path = if host == DOCKER_HUB && !path.contains('/') { format!("library/{path}") } else { path };
+        let path = if host == DOCKER_HUB && !path.contains('/') {
+            format!("library/{path}")
+        } else {
+            path
+        };
         if !path.split('/').all(is_path_component) {
             return Err(invalid(
                 WHAT,
                 text,
-                "each part must be lower-case letters and digits, separated by single `.`, `_`, `__` or dashes",
+                "each part must be lower-case letters and digits, separated by single `.`, `_`, \
+                    `__` or dashes",
             ));
         }
         Ok(Self { host: host.to_owned(), path, written: text.to_owned() })
@@ -285,7 +306,8 @@ fn is_host(host: &str) -> bool {
             None => (host, None),
         },
     };
-    let port_is_fine = port.is_none_or(|port| port.parse::<u16>().is_ok() && port.bytes().all(|b| b.is_ascii_digit()));
+    let port_is_fine = port
+        .is_none_or(|port| port.parse::<u16>().is_ok() && port.bytes().all(|b| b.is_ascii_digit()));
     let name_is_fine = name.split('.').all(|label| {
         !label.is_empty()
             && !label.starts_with('-')
@@ -302,7 +324,9 @@ fn is_path_component(part: &str) -> bool {
     if !bytes.first().is_some_and(is_word) || !bytes.last().is_some_and(is_word) {
         return false;
     }
-    bytes.split(is_word).all(|separator| matches!(separator, b"" | b"." | b"_" | b"__") || separator.iter().all(|b| *b == b'-'))
+    bytes.split(is_word).all(|separator| {
+        matches!(separator, b"" | b"." | b"_" | b"__") || separator.iter().all(|b| *b == b'-')
+    })
 }
 
 /// A repository with a tag, a digest, both or neither.
@@ -324,7 +348,8 @@ impl FromStr for Reference {
             Some((rest, digest)) => (rest, Some(digest.parse()?)),
             None => (text, None),
         };
-        // A colon behind the last slash separates the tag; one before it belongs to the host's port.
+        // A colon behind the last slash separates the tag; one before it belongs to the host's
+        // port.
         let name_start = rest.rfind('/').map_or(0, |slash| slash + 1);
         let (name, tag) = match rest[name_start..].split_once(':') {
             Some((last, tag)) => (&rest[..name_start + last.len()], Some(tag.parse()?)),
@@ -347,8 +372,8 @@ impl fmt::Display for Reference {
     }
 }
 
-/// The key of a service in the manifest: `[A-Za-z0-9_][A-Za-z0-9_.-]{0,127}`, so that it can stand in
-/// a variable name, a table and a command line.
+/// The key of a service in the manifest: `[A-Za-z0-9_][A-Za-z0-9_.-]{0,127}`, so that it can stand
+/// in a variable name, a table and a command line.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct ServiceName(String);
 
@@ -398,8 +423,8 @@ pub struct Platform {
 }
 
 impl Platform {
-    /// The Linux platform that this program was built for: the host's, as far as can be told without
-    /// asking a daemon.
+    /// The Linux platform that this program was built for: the host's, as far as can be told
+    /// without asking a daemon.
     #[must_use]
     pub fn of_this_program() -> Self {
         let architecture = if cfg!(target_arch = "aarch64") { "arm64" } else { "amd64" };
@@ -452,14 +477,18 @@ mod tests {
     #[test]
     fn short_names_mean_docker_hub() {
         let long: Repository = "docker.io/library/nginx".parse().unwrap();
-        for short in ["nginx", "library/nginx", "docker.io/nginx", "index.docker.io/library/nginx"] {
+        for short in ["nginx", "library/nginx", "docker.io/nginx", "index.docker.io/library/nginx"]
+        {
             let repository: Repository = short.parse().unwrap();
             assert_eq!(repository, long, "{short}");
             assert_eq!(repository.as_written(), short);
             assert_eq!(repository.api_host(), "registry-1.docker.io");
         }
         let vault: Repository = "hashicorp/vault".parse().unwrap();
-        assert_eq!((vault.host(), vault.path(), vault.base_name()), ("docker.io", "hashicorp/vault", "vault"));
+        assert_eq!(
+            (vault.host(), vault.path(), vault.base_name()),
+            ("docker.io", "hashicorp/vault", "vault")
+        );
     }
 
     #[test]
@@ -473,7 +502,20 @@ mod tests {
         assert_eq!(reference.digest.as_ref(), Some(&digest));
         assert_eq!(reference.to_string(), text);
         assert!(reference.repository.is_loopback());
-        for bad in ["", "a//b", "A/b c", "a/B", "x:", "x@sha256:00", "-a", "a_", "a___b", "a..b", "h:99999/x", "[::1/x"] {
+        for bad in [
+            "",
+            "a//b",
+            "A/b c",
+            "a/B",
+            "x:",
+            "x@sha256:00",
+            "-a",
+            "a_",
+            "a___b",
+            "a..b",
+            "h:99999/x",
+            "[::1/x",
+        ] {
             assert!(bad.parse::<Reference>().is_err(), "{bad}");
         }
         for good in ["[::1]:5000/x", "a-b--c/d.e:1", "localhost/x", "Host/x"] {
@@ -493,6 +535,9 @@ mod tests {
 
     #[test]
     fn digest_of_nothing_is_the_known_one() {
-        assert_eq!(Digest::of(b"").as_str(), "sha256:e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855");
+        assert_eq!(
+            Digest::of(b"").as_str(),
+            "sha256:e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855"
+        );
     }
 }

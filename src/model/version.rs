@@ -1,35 +1,35 @@
 //! Versions: which tags are one, how they order, and which of them is asked about first.
 //!
-//! **What is a version.** A tag that begins with a digit, after `v`, `release-` or `version-` at most:
-//! numbers separated by dots, then modifiers (`-rc1`, `-2`, `-hotfix-customer123`) and a variant
-//! (`-alpine3.20`). Not versions: words (`latest`, `main`, `pr-12`, `sha-…`), commit hashes and other
-//! long hexadecimal names, and numbers that still move (`1.x`, `22-latest`).
+//! **What is a version.** A tag that begins with a digit, after `v`, `release-` or `version-` at
+//! most: numbers separated by dots, then modifiers (`-rc1`, `-2`, `-hotfix-customer123`) and a
+//! variant (`-alpine3.20`). Not versions: words (`latest`, `main`, `pr-12`, `sha-…`), commit hashes
+//! and other long hexadecimal names, and numbers that still move (`1.x`, `22-latest`).
 //!
 //! **How they order** ([`Ord`]): by numbers, where a missing number counts as zero; then
 //! pre-releases (`dev` < `alpha` < `beta` < `pre` < `rc`), the release, and what was made from it
-//! afterwards (`-1`, `-p1`, `-hotfix-…`: unlike SemVer, because that is how people tag images); then
-//! `1.42` before `1.42.0`. Ties end in the text itself, so that the order is total.
+//! afterwards (`-1`, `-p1`, `-hotfix-…`: unlike SemVer, because that is how people tag images);
+//! then `1.42` before `1.42.0`. Ties end in the text itself, so that the order is total.
 //!
-//! **Which one is the version** of a digest that several name: the first of [`candidates`]. They stand
-//! in the order of preference, and a more exact name (`1.42.3`) always stands before a less exact one
-//! (`1.42`, `1`). So whoever asks a registry about them in this order may stop at the first that has
-//! the digest: everything that would be preferred has been asked already.
+//! **Which one is the version** of a digest that several name: the first of [`candidates`]. They
+//! stand in the order of preference, and a more exact name (`1.42.3`) always stands before a less
+//! exact one (`1.42`, `1`). So whoever asks a registry about them in this order may stop at the
+//! first that has the digest: everything that would be preferred has been asked already.
 //!
 //! 1. versions with several numbers, the highest first; of the same numbers a numbered revision
 //!    (`1.42-2`) is the most exact, then the plain one, then other additions, then pre-releases;
 //! 2. single numbers: `1` is usually the name of a line, `4711` a build;
-//! 3. dates and calendar versions (`20260112`, `2026-01-12`, `2026.1`), which name a version only if
-//!    nothing else does;
+//! 3. dates and calendar versions (`20260112`, `2026-01-12`, `2026.1`), which name a version only
+//!   if nothing else does;
 //! 4. variants that the tracked tag does not ask for (`1.42-alpine` for `latest`).
 //!
-//! Long lists are an exception, so that a limited number of questions finds what is likely: only the
-//! first 40 plain versions and 10 others stand before the dates, the rest of
-//! them behind. A thousand nightly builds do not hide the release, nor old versions a calendar.
+//! Long lists are an exception, so that a limited number of questions finds what is likely: only
+//! the first 40 plain versions and 10 others stand before the dates, the rest of them behind. A
+//! thousand nightly builds do not hide the release, nor old versions a calendar.
 //!
-//! **Families.** A tracked tag with a variant (`alpine`, `1-bookworm`) resolves within it; a tracked
-//! tag with numbers (`1.42`) resolves to more exact names of that line. A word that is no tag's
-//! variant (`production`) is just the name of a channel. A pattern (`version_pattern`) replaces all of
-//! these rules but one: the tracked tag itself never is its own version.
+//! **Families.** A tracked tag with a variant (`alpine`, `1-bookworm`) resolves within it; a
+//! tracked tag with numbers (`1.42`) resolves to more exact names of that line. A word that is no
+//! tag's variant (`production`) is just the name of a channel. A pattern (`version_pattern`)
+//! replaces all of these rules but one: the tracked tag itself never is its own version.
 
 use std::cmp::{Ordering, Reverse};
 use std::collections::HashSet;
@@ -71,14 +71,25 @@ const BEFORE: [(&str, u8); 27] = [
 ];
 
 /// Words for what is made from a release afterwards and counted: with a number they are a revision.
-const REVISION: [&str; 9] = ["patch", "pl", "rev", "revision", "build", "update", "sp", "post", "ls"];
+const REVISION: [&str; 9] =
+    ["patch", "pl", "rev", "revision", "build", "update", "sp", "post", "ls"];
 
 /// Words for other things that are made from a release afterwards.
 const AFTER: [&str; 7] = ["hotfix", "fix", "bugfix", "security", "final", "ga", "release"];
 
 /// Words in a tracked tag that say that it moves, and nothing about the variant.
-const MOVING: [&str; 10] =
-    ["latest", "stable", "mainline", "main", "master", "current", "lts", "rolling", "production", "staging"];
+const MOVING: [&str; 10] = [
+    "latest",
+    "stable",
+    "mainline",
+    "main",
+    "master",
+    "current",
+    "lts",
+    "rolling",
+    "production",
+    "staging",
+];
 
 /// How many plain versions are asked about before dates are.
 const PLAIN_FIRST: usize = 40;
@@ -208,7 +219,8 @@ impl Version {
 
     /// The numbers that decide: `1.42` and `1.42.0` are the same release.
     fn significant(&self) -> &[Number] {
-        let end = self.numbers.iter().rposition(|number| !number.is_zero()).map_or(0, |last| last + 1);
+        let end =
+            self.numbers.iter().rposition(|number| !number.is_zero()).map_or(0, |last| last + 1);
         &self.numbers[..end]
     }
 
@@ -218,7 +230,9 @@ impl Version {
             let is_longer = self.numbers.len() > line.numbers.len() || !self.modifiers.is_empty();
             return is_longer && self.numbers.starts_with(&line.numbers);
         }
-        self.numbers == line.numbers && self.modifiers.len() > line.modifiers.len() && self.modifiers.starts_with(&line.modifiers)
+        self.numbers == line.numbers
+            && self.modifiers.len() > line.modifiers.len()
+            && self.modifiers.starts_with(&line.modifiers)
     }
 
     /// The place among names with the same numbers: the most exact first.
@@ -234,7 +248,8 @@ impl Version {
 
 impl Ord for Version {
     fn cmp(&self, other: &Self) -> Ordering {
-        let key = |version: &Self| (version.stage, version.numbers.len(), Reverse(version.has_prefix));
+        let key =
+            |version: &Self| (version.stage, version.numbers.len(), Reverse(version.has_prefix));
         let (stage, length, prefix) = key(self);
         let (other_stage, other_length, other_prefix) = key(other);
         (self.significant().cmp(other.significant()))
@@ -253,13 +268,18 @@ impl PartialOrd for Version {
     }
 }
 
-/// Whether `new` is a lower version than `old`. Tags that are no versions, and dates against numbers,
-/// are not comparable.
+/// Whether `new` is a lower version than `old`. Tags that are no versions, and dates against
+/// numbers, are not comparable.
 #[must_use]
 pub fn is_older(new: &Tag, old: &Tag) -> bool {
-    let (Some(new), Some(old)) = (Version::parse(new.as_str()), Version::parse(old.as_str())) else { return false };
+    let (Some(new), Some(old)) = (Version::parse(new.as_str()), Version::parse(old.as_str()))
+    else {
+        return false;
+    };
     // `1.42` and `1.42.0`, or two variants of one version, are the same release.
-    let key = |version: &Version| (version.significant().to_vec(), version.stage, version.modifiers.clone());
+    let key = |version: &Version| {
+        (version.significant().to_vec(), version.stage, version.modifiers.clone())
+    };
     new.is_calendar == old.is_calendar && key(&new) < key(&old)
 }
 
@@ -295,10 +315,14 @@ impl Suffix {
         let mut suffix = Self::default();
         let mut last = Last::Nothing;
         let is_attached = text.starts_with(|first: char| first.is_ascii_alphabetic());
-        let parts = text.split(['-', '_']).map(|part| part.trim_matches('.')).filter(|part| !part.is_empty());
+        let parts = text
+            .split(['-', '_'])
+            .map(|part| part.trim_matches('.'))
+            .filter(|part| !part.is_empty());
         for (position, part) in parts.enumerate() {
             let mut part_tokens = tokens(part);
-            if matches!(part_tokens.as_slice(), [Token::Word(word)] if word == "latest" || word == "x") {
+            if matches!(part_tokens.as_slice(), [Token::Word(word)] if word == "latest" || word == "x")
+            {
                 return None;
             }
             let (target, next) = if is_hash(part.strip_prefix('g').unwrap_or(part)) {
@@ -312,7 +336,8 @@ impl Suffix {
                 (&mut suffix.modifiers, Last::Before)
             } else if is_after(&part_tokens, is_attached && position == 0) {
                 (&mut suffix.modifiers, Last::After)
-            } else if matches!(part_tokens.first(), Some(Token::Number(_))) && last != Last::Variant {
+            } else if matches!(part_tokens.first(), Some(Token::Number(_))) && last != Last::Variant
+            {
                 (&mut suffix.modifiers, last)
             } else {
                 (&mut suffix.variant, Last::Variant)
@@ -326,7 +351,9 @@ impl Suffix {
     fn is_revision(&self) -> bool {
         let is_counted = match self.modifiers.as_slice() {
             [Token::Number(_), ..] => true,
-            [Token::Word(word), Token::Number(_), ..] => word.len() == 1 || REVISION.contains(&word.as_str()),
+            [Token::Word(word), Token::Number(_), ..] => {
+                word.len() == 1 || REVISION.contains(&word.as_str())
+            }
             _ => false,
         };
         is_counted && self.before.is_none() && !self.has_hash
@@ -340,14 +367,18 @@ fn rank_before(part: &[Token]) -> Option<u8> {
     (first.len() > 1 || matches!(part.get(1), Some(Token::Number(_)))).then_some(rank)
 }
 
-/// Whether a part says that something was made from the release: a word, or one of the usual letters
-/// with a number (`p1`), or any letter right behind the numbers (`1.1.1w`, `8u352`).
+/// Whether a part says that something was made from the release: a word, or one of the usual
+/// letters with a number (`p1`), or any letter right behind the numbers (`1.1.1w`, `8u352`).
 fn is_after(part: &[Token], is_attached: bool) -> bool {
     match part {
         [Token::Word(word), rest @ ..] if word.len() == 1 => {
-            is_attached || (matches!(word.as_str(), "p" | "r" | "u" | "t") && matches!(rest, [Token::Number(_), ..]))
+            is_attached
+                || (matches!(word.as_str(), "p" | "r" | "u" | "t")
+                    && matches!(rest, [Token::Number(_), ..]))
         }
-        [Token::Word(word), ..] => REVISION.contains(&word.as_str()) || AFTER.contains(&word.as_str()),
+        [Token::Word(word), ..] => {
+            REVISION.contains(&word.as_str()) || AFTER.contains(&word.as_str())
+        }
         _ => false,
     }
 }
@@ -367,7 +398,9 @@ fn without_prefix(tag: &str) -> &str {
 /// letter among them, or at least 40 of any kind.
 fn is_hash(text: &str) -> bool {
     let is_hexadecimal = text.bytes().all(|byte| byte.is_ascii_hexdigit());
-    is_hexadecimal && (text.len() >= 40 || (text.len() >= 7 && text.bytes().any(|byte| byte.is_ascii_alphabetic())))
+    is_hexadecimal
+        && (text.len() >= 40
+            || (text.len() >= 7 && text.bytes().any(|byte| byte.is_ascii_alphabetic())))
 }
 
 /// `2026-01-12` or `2026_01` in front: its numbers, and what follows.
@@ -381,7 +414,10 @@ fn split_date(text: &str) -> Option<(Vec<Number>, &str)> {
     let rest = text[4..].strip_prefix(['-', '_'])?;
     let month = digits(rest, 2).filter(is_month)?;
     let rest = &rest[2..];
-    match rest.strip_prefix(['-', '_']).and_then(|day| Some((digits(day, 2).filter(is_day)?, &day[2..]))) {
+    match rest
+        .strip_prefix(['-', '_'])
+        .and_then(|day| Some((digits(day, 2).filter(is_day)?, &day[2..])))
+    {
         Some((day, rest)) => Some((vec![year, month, day], rest)),
         None => Some((vec![year, month], rest)),
     }
@@ -415,7 +451,9 @@ fn is_calendar(numbers: &[Number]) -> bool {
     match numbers {
         [Number(date), ..] if matches!(date.len(), 8 | 12 | 14) => {
             let part = |range: std::ops::Range<usize>| date.get(range).map(Number::new);
-            let is = |number: Option<Number>, check: fn(&Number) -> bool| number.as_ref().is_some_and(check);
+            let is = |number: Option<Number>, check: fn(&Number) -> bool| {
+                number.as_ref().is_some_and(check)
+            };
             is(part(0..4), Number::is_year) && is(part(4..6), is_month) && is(part(6..8), is_day)
         }
         [year, month, ..] => year.is_year() && is_month(month),
@@ -512,13 +550,16 @@ fn ranked<'a>(
         Some(pattern) => {
             let matching = tags.iter().filter(|tag| matches_pattern(pattern, tag.as_str()));
             let by_pattern = |tag: &'a Tag| Version::by_pattern(tag.as_str(), pattern);
-            matching.map(|tag| Candidate { rank: Rank::Numbered, version: by_pattern(tag), tag }).collect()
+            matching
+                .map(|tag| Candidate { rank: Rank::Numbered, version: by_pattern(tag), tag })
+                .collect()
         }
         None => {
             let versions: Vec<(Version, &Tag)> =
                 tags.iter().filter_map(|tag| Some((Version::parse(tag.as_str())?, tag))).collect();
             let family = family(tracked, &versions);
-            // `2026` is the line of `2026.01.12`; without such a neighbour it is a number like others.
+            // `2026` is the line of `2026.01.12`; without such a neighbour it is a number like
+            // others.
             let years: HashSet<Number> = versions
                 .iter()
                 .filter(|(version, _)| version.is_calendar && version.numbers.len() > 1)
@@ -549,18 +590,23 @@ fn family(tracked: &Tag, versions: &[(Version, &Tag)]) -> Vec<Token> {
     let wanted = Version::parse(tracked.as_str()).map_or_else(
         || {
             let parts = tracked.as_str().split(['-', '_']);
-            parts.filter(|part| !MOVING.contains(&part.to_ascii_lowercase().as_str())).flat_map(tokens).collect()
+            parts
+                .filter(|part| !MOVING.contains(&part.to_ascii_lowercase().as_str()))
+                .flat_map(tokens)
+                .collect()
         },
         |version| version.variant,
     );
-    let is_known = versions.iter().any(|(version, tag)| *tag != tracked && version.variant.starts_with(&wanted));
+    let is_known = versions
+        .iter()
+        .any(|(version, tag)| *tag != tracked && version.variant.starts_with(&wanted));
     if is_known { wanted } else { Vec::new() }
 }
 
-/// The tags among `tags` that can be the version behind `tracked`, in the order in which they should
-/// be asked about: the first that names the same digest is the version. `tags` is the whole
-/// repository's list in any order; `pattern` is the service's `version_pattern`, in which `*` stands
-/// for any characters and `?` for one.
+/// The tags among `tags` that can be the version behind `tracked`, in the order in which they
+/// should be asked about: the first that names the same digest is the version. `tags` is the whole
+/// repository's list in any order; `pattern` is the service's `version_pattern`, in which `*`
+/// stands for any characters and `?` for one.
 #[must_use]
 pub fn candidates(tags: &[Tag], tracked: &Tag, pattern: Option<&str>) -> Vec<Tag> {
     let line = Version::parse(tracked.as_str());
@@ -610,20 +656,30 @@ pub fn choose(names: &[Tag], tracked: &Tag, pattern: Option<&str>) -> Option<Tag
     candidates(names, tracked, pattern).into_iter().next()
 }
 
-/// The newest version in the repository, of the variant that `tracked` asks for but of any line:
-/// a release or a numbered revision of one if there is any. A tracked pre-release channel (`beta`,
-/// `1.43-rc`) takes pre-releases too. `current` is the version that runs; if it is a calendar version,
-/// so is the newest.
+/// The newest version in the repository, of the variant that `tracked` asks for but of any line: a
+/// release or a numbered revision of one if there is any. A tracked pre-release channel (`beta`,
+/// `1.43-rc`) takes pre-releases too. `current` is the version that runs; if it is a calendar
+/// version, so is the newest.
 #[must_use]
-pub fn newest(tags: &[Tag], tracked: &Tag, pattern: Option<&str>, current: Option<&Tag>) -> Option<Tag> {
+pub fn newest(
+    tags: &[Tag],
+    tracked: &Tag,
+    pattern: Option<&str>,
+    current: Option<&Tag>,
+) -> Option<Tag> {
     let is_moving = Version::parse(tracked.as_str()).is_none();
     let mut found = ranked(tags, tracked, pattern, |_| true);
     found.retain(|candidate| !is_moving || candidate.tag != tracked);
-    if found.iter().any(|candidate| candidate.rank == Rank::Calendar && Some(candidate.tag) == current) {
+    if found
+        .iter()
+        .any(|candidate| candidate.rank == Rank::Calendar && Some(candidate.tag) == current)
+    {
         found.retain(|candidate| candidate.rank == Rank::Calendar);
     }
-    let takes_all = tracked.as_str().split(['-', '_']).any(|part| rank_before(&tokens(part)).is_some());
-    let is_release = |candidate: &&Candidate<'_>| takes_all || candidate.version.place() <= Place::Plain;
+    let takes_all =
+        tracked.as_str().split(['-', '_']).any(|part| rank_before(&tokens(part)).is_some());
+    let is_release =
+        |candidate: &&Candidate<'_>| takes_all || candidate.version.place() <= Place::Plain;
     let newest = found.iter().find(is_release).or(found.first())?;
     Some(newest.tag.clone())
 }
@@ -648,7 +704,8 @@ mod tests {
         "1.42 1.42.0 1.42.0.0 1.42.0.1 1.42.3 1.42.3.1 1.42.3.10 1.43",
         "v1.2 1.2 v1.3 1.3",
         "V1.2 release-1.2 v1.2 1.2",
-        "1.0-dev 1.0-alpha 1.0-alpha.1 1.0-beta 1.0-beta2 1.0-beta.11 1.0-rc 1.0-rc.1 1.0-rc2 1.0-rc10 1.0",
+        "1.0-dev 1.0-alpha 1.0-alpha.1 1.0-beta 1.0-beta2 1.0-beta.11 1.0-rc 1.0-rc.1 1.0-rc2 \
+            1.0-rc10 1.0",
         "1.0a1 1.0b1 1.0b2 1.0rc1 1.0 1.0p1",
         "1.0-SNAPSHOT 1.0-M1 1.0-M2 1.0-RC1 1.0",
         "1.35 1.35-1 1.35-2 1.35-10 1.35-hotfix-customer9 1.35-hotfix-customer123 1.36",
@@ -666,8 +723,10 @@ mod tests {
     #[test]
     fn versions_ascend() {
         for line in ASCENDING {
-            let versions: Vec<Version> =
-                line.split_whitespace().map(|text| Version::parse(text).unwrap_or_else(|| panic!("{text}"))).collect();
+            let versions: Vec<Version> = line
+                .split_whitespace()
+                .map(|text| Version::parse(text).unwrap_or_else(|| panic!("{text}")))
+                .collect();
             for (low, a) in versions.iter().enumerate() {
                 for (high, b) in versions.iter().enumerate() {
                     assert_eq!(a.cmp(b), low.cmp(&high), "{} and {} in {line}", a.text, b.text);
@@ -713,7 +772,16 @@ mod tests {
         ] {
             assert_eq!(Version::parse(text), None, "{text}");
         }
-        for text in ["1", "v1", "1234567", "20260112", "1.2-abc1234", "1.42-5-g1a2b3c4", "3.14-ubi9-minimal", "8u352-b08"] {
+        for text in [
+            "1",
+            "v1",
+            "1234567",
+            "20260112",
+            "1.2-abc1234",
+            "1.42-5-g1a2b3c4",
+            "3.14-ubi9-minimal",
+            "8u352-b08",
+        ] {
             assert!(Version::parse(text).is_some(), "{text}");
         }
     }
@@ -743,7 +811,12 @@ mod tests {
         ("1.43 1.43.0-rc1", "latest", None, "1.43 1.43.0-rc1"),
         ("1.35 1.35-hotfix-customer123 1.34", "latest", None, "1.35 1.35-hotfix-customer123 1.34"),
         ("1.35 1.35-1 1.35-2", "latest", None, "1.35-2 1.35-1 1.35"),
-        ("1.35 1.35-p1 1.35-patch 1.35-patch2", "latest", None, "1.35-patch2 1.35-p1 1.35 1.35-patch"),
+        (
+            "1.35 1.35-p1 1.35-patch 1.35-patch2",
+            "latest",
+            None,
+            "1.35-patch2 1.35-p1 1.35 1.35-patch",
+        ),
         ("1.35 1.35-abc1234", "latest", None, "1.35 1.35-abc1234"),
         ("1.35 1.35-5-gabc1234", "latest", None, "1.35 1.35-5-gabc1234"),
         // Single numbers, then dates and calendar versions.
@@ -764,19 +837,54 @@ mod tests {
             "RELEASE.2026-01-12T00-00-00Z RELEASE.2025-12-31T00-00-00Z",
         ),
         // Variants: preferred without one, within the one that is asked for.
-        ("1.27.3-alpine 1.27.2 1.27.3-alpine-slim", "latest", None, "1.27.2 1.27.3-alpine 1.27.3-alpine-slim"),
+        (
+            "1.27.3-alpine 1.27.2 1.27.3-alpine-slim",
+            "latest",
+            None,
+            "1.27.2 1.27.3-alpine 1.27.3-alpine-slim",
+        ),
         ("1.27.3-alpine 1.27.3", "stable", None, "1.27.3 1.27.3-alpine"),
         ("1.27.3-alpine 1.27.3 1.27-alpine alpine", "alpine", None, "1.27.3-alpine 1.27-alpine"),
-        ("1.27.3-alpine 1.27.3-alpine3.20 1.27.2-alpine", "alpine", None, "1.27.3-alpine 1.27.2-alpine 1.27.3-alpine3.20"),
-        ("1.27.3-alpine3.20 1.27.3-alpine 1.27.3-bookworm", "alpine3.20", None, "1.27.3-alpine3.20"),
+        (
+            "1.27.3-alpine 1.27.3-alpine3.20 1.27.2-alpine",
+            "alpine",
+            None,
+            "1.27.3-alpine 1.27.2-alpine 1.27.3-alpine3.20",
+        ),
+        (
+            "1.27.3-alpine3.20 1.27.3-alpine 1.27.3-bookworm",
+            "alpine3.20",
+            None,
+            "1.27.3-alpine3.20",
+        ),
         ("1.27.3-alpine 1.27.3", "stable-alpine", None, "1.27.3-alpine"),
-        ("1.27.0-rc1-alpine 1.26.0-alpine 1.26.0", "alpine", None, "1.27.0-rc1-alpine 1.26.0-alpine"),
-        ("1-bookworm 1.27-bookworm 1.27.3-bookworm 2.0-bookworm 1.27.3", "1-bookworm", None, "1.27.3-bookworm 1.27-bookworm"),
-        ("1.2.3-alpine3.20 1.2.4-alpine3.19 1.2.4 1.2-alpine3.20", "1.2-alpine3.20", None, "1.2.3-alpine3.20"),
+        (
+            "1.27.0-rc1-alpine 1.26.0-alpine 1.26.0",
+            "alpine",
+            None,
+            "1.27.0-rc1-alpine 1.26.0-alpine",
+        ),
+        (
+            "1-bookworm 1.27-bookworm 1.27.3-bookworm 2.0-bookworm 1.27.3",
+            "1-bookworm",
+            None,
+            "1.27.3-bookworm 1.27-bookworm",
+        ),
+        (
+            "1.2.3-alpine3.20 1.2.4-alpine3.19 1.2.4 1.2-alpine3.20",
+            "1.2-alpine3.20",
+            None,
+            "1.2.3-alpine3.20",
+        ),
         ("16.0.0-ee.0 15.9.2-ee.0", "latest", None, "16.0.0-ee.0 15.9.2-ee.0"),
         ("1.42 1.42-amd64 1.42-arm64", "latest", None, "1.42 1.42-arm64 1.42-amd64"),
         ("1.42 1.42-x86_64 1.42-arm64v8", "latest", None, "1.42 1.42-x86_64 1.42-arm64v8"),
-        ("1.42.3-debian-12-r5 1.42.3-debian-12-r10 1.42.3", "latest", None, "1.42.3 1.42.3-debian-12-r10 1.42.3-debian-12-r5"),
+        (
+            "1.42.3-debian-12-r5 1.42.3-debian-12-r10 1.42.3",
+            "latest",
+            None,
+            "1.42.3 1.42.3-debian-12-r10 1.42.3-debian-12-r5",
+        ),
         // A word that is nobody's variant is a channel.
         ("1.42 1.41 production", "production", None, "1.42 1.41"),
         ("1.43-beta1 1.42 beta", "beta", None, "1.43-beta1 1.42"),
@@ -789,7 +897,12 @@ mod tests {
         ("1.64 1.64.1 20260112 latest", "latest", Some("2026*"), "20260112"),
         ("sha-abc1234 sha-def5678 1.64", "latest", Some("sha-*"), "sha-def5678 sha-abc1234"),
         ("job-9 job-10 latest", "latest", Some("*"), "job-10 job-9"),
-        ("app-1.9 app-1.10 app-1.10-rc1 web-2", "latest", Some("app-?.*"), "app-1.10 app-1.10-rc1 app-1.9"),
+        (
+            "app-1.9 app-1.10 app-1.10-rc1 web-2",
+            "latest",
+            Some("app-?.*"),
+            "app-1.10 app-1.10-rc1 app-1.9",
+        ),
     ];
 
     #[test]
@@ -797,9 +910,19 @@ mod tests {
         for (all, tracked, pattern, expected) in CANDIDATES {
             let tracked: Tag = tracked.parse().unwrap();
             let mut all = tags(all);
-            assert_eq!(texts(&candidates(&all, &tracked, pattern)), expected, "{} for {tracked}", texts(&all));
+            assert_eq!(
+                texts(&candidates(&all, &tracked, pattern)),
+                expected,
+                "{} for {tracked}",
+                texts(&all)
+            );
             all.reverse();
-            assert_eq!(texts(&candidates(&all, &tracked, pattern)), expected, "{} for {tracked}, reversed", texts(&all));
+            assert_eq!(
+                texts(&candidates(&all, &tracked, pattern)),
+                expected,
+                "{} for {tracked}, reversed",
+                texts(&all)
+            );
         }
     }
 
@@ -840,8 +963,11 @@ mod tests {
             assert_eq!(found.as_ref().map(Tag::as_str), expected, "{all} for {tracked}");
         }
         let all = tags("stable 2026.1.2 2026.1.1 2026.2.0b1 0.118.5");
-        for (current, expected) in [("2026.1.1", "2026.1.2"), ("0.118.5", "0.118.5"), ("gone", "0.118.5")] {
-            let found = newest(&all, &"stable".parse().unwrap(), None, Some(&current.parse().unwrap()));
+        for (current, expected) in
+            [("2026.1.1", "2026.1.2"), ("0.118.5", "0.118.5"), ("gone", "0.118.5")]
+        {
+            let found =
+                newest(&all, &"stable".parse().unwrap(), None, Some(&current.parse().unwrap()));
             assert_eq!(found.as_ref().map(Tag::as_str), Some(expected), "{current}");
         }
     }
@@ -852,9 +978,15 @@ mod tests {
         let calendar = (1..100).map(|n| format!("2026.1.{n}"));
         let nightly = (0..500).map(|n| format!("2026.2.0.dev{n}"));
         let builds = (0..500).map(|n| format!("0.100.0-rc{n}"));
-        let all: Vec<Tag> = old.chain(calendar).chain(nightly).chain(builds).map(|text| text.parse().unwrap()).collect();
+        let all: Vec<Tag> = old
+            .chain(calendar)
+            .chain(nightly)
+            .chain(builds)
+            .map(|text| text.parse().unwrap())
+            .collect();
         let order = candidates(&all, &"latest".parse().unwrap(), None);
-        let place = |tag: &str| order.iter().position(|candidate| candidate.as_str() == tag).unwrap();
+        let place =
+            |tag: &str| order.iter().position(|candidate| candidate.as_str() == tag).unwrap();
         assert_eq!(order.len(), all.len());
         assert_eq!((place("0.100.0-rc499"), place("0.99.0"), place("0.60.0")), (0, 10, 49));
         assert_eq!((place("2026.1.99"), place("2026.1.1")), (50, 148));
@@ -902,9 +1034,14 @@ mod tests {
             Just("T")
         ];
         let separator = prop_oneof![Just(""), Just("."), Just("-"), Just("_"), Just("..")];
-        let built = (prop_oneof![Just(""), Just("v"), Just("release-")], prop::collection::vec((piece, separator), 1..6))
+        let built = (
+            prop_oneof![Just(""), Just("v"), Just("release-")],
+            prop::collection::vec((piece, separator), 1..6),
+        )
             .prop_map(|(prefix, parts)| {
-                parts.into_iter().fold(prefix.to_owned(), |text, (piece, separator)| text + piece + separator)
+                parts
+                    .into_iter()
+                    .fold(prefix.to_owned(), |text, (piece, separator)| text + piece + separator)
             });
         let any = prop::collection::vec(prop::sample::select(b"abcvx019._-ABZ_".to_vec()), 1..12)
             .prop_map(|bytes| String::from_utf8(bytes).unwrap());
@@ -931,7 +1068,8 @@ mod tests {
             let order = candidates(&tags(&texts.join(" ")), &"latest".parse().unwrap(), None);
             for (place, earlier) in order.iter().enumerate() {
                 for later in &order[place + 1..] {
-                    prop_assert!(!later.as_str().starts_with(&format!("{earlier}.")), "{earlier} before {later}");
+                    prop_assert!(!later.as_str().starts_with(&format!("{earlier}.")), "{earlier} \
+                        before {later}");
                 }
             }
         }
@@ -945,7 +1083,8 @@ mod tests {
             shuffled.sort();
             prop_assert_eq!(&order, &candidates(&shuffled, &tracked, pattern));
             prop_assert!(!order.contains(&tracked));
-            // Without the first, the others keep their order: the choice among some names agrees with it.
+            // Without the first, the others keep their order: the choice among some names agrees
+            // with it.
             if pattern.is_some() && let Some((first, others)) = order.split_first() {
                 prop_assert_eq!(choose(&order, &tracked, pattern), Some(first.clone()));
                 prop_assert_eq!(candidates(others, &tracked, pattern), others);
@@ -956,10 +1095,15 @@ mod tests {
 
     #[test]
     fn older_is_said_only_of_what_compares() {
-        let is_older = |new: &str, old: &str| super::is_older(&new.parse().unwrap(), &old.parse().unwrap());
-        for (new, old) in
-            [("1.41", "1.42"), ("1.42-rc1", "1.42"), ("v1.9", "1.10"), ("1.42", "1.42-hotfix1"), ("2026.01", "2026.02")]
-        {
+        let is_older =
+            |new: &str, old: &str| super::is_older(&new.parse().unwrap(), &old.parse().unwrap());
+        for (new, old) in [
+            ("1.41", "1.42"),
+            ("1.42-rc1", "1.42"),
+            ("v1.9", "1.10"),
+            ("1.42", "1.42-hotfix1"),
+            ("2026.01", "2026.02"),
+        ] {
             assert!(is_older(new, old) && !is_older(old, new), "{new} {old}");
         }
         for (new, old) in [

@@ -10,7 +10,8 @@ fn digest(text: &str) -> Digest {
 /// `web` is tracked at 1.64, `stable` and `latest` move; `built` is local; `new` has no digest.
 fn ask(_: &str, reference: &Reference) -> Answer {
     let known = |digest| {
-        let keeps_tag = reference.tag.as_ref().is_some_and(|tag| matches!(tag.as_str(), "latest" | "stable"));
+        let keeps_tag =
+            reference.tag.as_ref().is_some_and(|tag| matches!(tag.as_str(), "latest" | "stable"));
         Answer::Known(Known { tag: "1.64".parse().unwrap(), digest, keeps_tag })
     };
     match reference.repository.base_name() {
@@ -75,8 +76,11 @@ fn rewritten(text: &str, mode: Mode) -> String {
     let document = Document::parse(text).unwrap();
     let sites = sites(&document);
     let verdicts: Vec<Verdict> = sites.iter().map(|site| judge(site, mode, ask)).collect();
-    let changes: Vec<(&Site, &str)> =
-        sites.iter().zip(&verdicts).filter_map(|(site, verdict)| Some((site, verdict.wanted()?))).collect();
+    let changes: Vec<(&Site, &str)> = sites
+        .iter()
+        .zip(&verdicts)
+        .filter_map(|(site, verdict)| Some((site, verdict.wanted()?)))
+        .collect();
     rewrite(&document, &changes).unwrap()
 }
 
@@ -84,8 +88,10 @@ fn rewritten(text: &str, mode: Mode) -> String {
 fn a_file_keeps_everything_but_the_images() {
     let (old, new) = (digest("old"), digest("new"));
     let text = format!(
-        "\u{feff}# top: ü\r\nx-bot: &bot\r\n  image: \"web:1.64\"   # shared\r\nx-image: &image 'web:latest'\r\nservices:\r\n  \
-         elena: {{<<: *bot, restart: 'no'}}\r\n  marcus:\r\n    <<: *bot\r\n  other: {{image: *image}}\r\n  \
+        "\u{feff}# top: ü\r\nx-bot: &bot\r\n  image: \"web:1.64\"   # shared\r\nx-image: &image \
+            'web:latest'\r\nservices:\r\n  \
+         elena: {{<<: *bot, restart: 'no'}}\r\n  marcus:\r\n    <<: *bot\r\n  other: {{image: \
+         *image}}\r\n  \
          flow: {{image: web@{old}, ports: ['80']}}\r\n  built: {{build: ., image: web:1.64}}\r\n  \
          tagged:\r\n    image: !!str\r\n      web:1.64\r\n  db: {{image: postgres:16}}"
     );
@@ -99,12 +105,18 @@ fn a_file_keeps_everything_but_the_images() {
 
 #[test]
 fn services_that_share_an_image_must_agree() {
-    let document =
-        Document::parse("x: &x {image: 'web:1'}\nservices:\n  a: {<<: *x}\n  b:\n    <<: *x\n    build: null\n").unwrap();
+    let document = Document::parse(
+        "x: &x {image: 'web:1'}\nservices:\n  a: {<<: *x}\n  b:\n    <<: *x\n    build: null\n",
+    )
+    .unwrap();
     let all = sites(&document);
     assert_eq!(all[0].compose_services, ["a", "b"]);
     let by_name = |name: &str, _: &Reference| {
-        Answer::Known(Known { tag: "1".parse().unwrap(), digest: Some(digest(name)), keeps_tag: true })
+        Answer::Known(Known {
+            tag: "1".parse().unwrap(),
+            digest: Some(digest(name)),
+            keeps_tag: true,
+        })
     };
     assert!(matches!(judge(&all[0], Mode::Pin, by_name), Verdict::Refused(_)));
     assert_eq!((all[0].position.line, all[0].position.column), (1, 15));
@@ -115,8 +127,14 @@ fn services_that_share_an_image_must_agree() {
 #[test]
 fn files_that_name_different_bytes_disagree() {
     let (one, two) = (digest("1"), digest("2"));
-    let images = [format!("web:1@{one}"), format!("docker.io/library/web:1@{two}"), format!("web:2@{two}"), "web:1".to_owned()];
-    let places = images.iter().enumerate().map(|(index, image)| (format!("file{index}"), image.as_str()));
+    let images = [
+        format!("web:1@{one}"),
+        format!("docker.io/library/web:1@{two}"),
+        format!("web:2@{two}"),
+        "web:1".to_owned(),
+    ];
+    let places =
+        images.iter().enumerate().map(|(index, image)| (format!("file{index}"), image.as_str()));
     let found = disagreements(places);
     assert_eq!(found.len(), 1);
     assert_eq!(found[0].image, "web:1");
@@ -125,8 +143,9 @@ fn files_that_name_different_bytes_disagree() {
 
 /// An image in some quotes, with what may stand around it on its line.
 fn image_text() -> impl Strategy<Value = (String, &'static str)> {
-    let repository =
-        prop::sample::select(&["web", "r.example:5000/a/web", "docker.io/library/web", "postgres", "built", "new"][..]);
+    let repository = prop::sample::select(
+        &["web", "r.example:5000/a/web", "docker.io/library/web", "postgres", "built", "new"][..],
+    );
     let tag = prop::sample::select(&["1.64", "latest", "stable"][..]);
     let quote = prop::sample::select(&["", "'", "\""][..]);
     let whole = prop_oneof![
@@ -136,14 +155,18 @@ fn image_text() -> impl Strategy<Value = (String, &'static str)> {
     (whole, quote)
 }
 
-/// A Compose file with anchors, aliases, merges, comments and both line endings. The second value has
-/// a hole, `\0`, in place of each image.
+/// A Compose file with anchors, aliases, merges, comments and both line endings. The second value
+/// has a hole, `\0`, in place of each image.
 fn compose_file() -> impl Strategy<Value = (String, String)> {
-    let service = (image_text(), 0u8..6, prop::sample::select(&["", " # note", "   "][..]), any::<bool>());
+    let service =
+        (image_text(), 0u8..6, prop::sample::select(&["", " # note", "   "][..]), any::<bool>());
     (prop::collection::vec(service, 1..8), any::<bool>(), any::<bool>(), image_text())
         .prop_map(|(services, crlf, last, shared)| {
-            let quoted = |(image, quote): &(String, &str)| (format!("{quote}{image}{quote}"), format!("{quote}\0{quote}"));
-            let mut texts = [String::from("# Compose\nx-common: &common\n  image: "), String::new()];
+            let quoted = |(image, quote): &(String, &str)| {
+                (format!("{quote}{image}{quote}"), format!("{quote}\0{quote}"))
+            };
+            let mut texts =
+                [String::from("# Compose\nx-common: &common\n  image: "), String::new()];
             texts[1] = texts[0].clone();
             let shared = quoted(&shared);
             texts[0] += &shared.0;
@@ -161,7 +184,9 @@ fn compose_file() -> impl Strategy<Value = (String, String)> {
                         1 => format!("  s{index}: {{image: {image}, restart: 'no'}}{comment}\n"),
                         2 => format!("  s{index}:\n    <<: *common\n    labels: [\"a:b\", 'c']\n"),
                         3 => format!("  s{index}: {{<<: *common}}\n"),
-                        4 => format!("  s{index}: &s{index}\n    image: &i{index} {image}{comment}\n\n"),
+                        4 => format!(
+                            "  s{index}: &s{index}\n    image: &i{index} {image}{comment}\n\n"
+                        ),
                         _ => format!("  ? s{index}\n  : image:\n      {image}\n"),
                     };
                     if *extra {
@@ -199,8 +224,10 @@ proptest! {
 
 #[test]
 fn the_files_that_a_file_names_are_found() {
-    let text = "include: [a.yml, {path: b.yml}, {path: [c.yml, a.yml], env_file: x.env}, '${D}/d.yml', 'https://e.example/e.yml']\n\
-                services:\n  one: {extends: {file: f.yml, service: x}}\n  two: {extends: one}\n  three: {extends: {service: one}}\n";
+    let text = "include: [a.yml, {path: b.yml}, {path: [c.yml, a.yml], env_file: x.env}, \
+        '${D}/d.yml', 'https://e.example/e.yml']\n\
+                services:\n  one: {extends: {file: f.yml, service: x}}\n  two: {extends: one}\n  \
+                three: {extends: {service: one}}\n";
     assert_eq!(named_files(&Document::parse(text).unwrap()), ["a.yml", "b.yml", "c.yml", "f.yml"]);
     for other in ["include: x", "include: {path: a.yml}", "services: [a]", "a: b", ""] {
         assert_eq!(named_files(&Document::parse(other).unwrap()), Vec::<String>::new(), "{other}");

@@ -30,15 +30,23 @@ impl Challenge {
     ///
     /// # Errors
     /// Why none is usable.
-    pub fn parse<'a>(values: impl Iterator<Item = &'a str>, registry: &str) -> Result<Self, String> {
+    pub fn parse<'a>(
+        values: impl Iterator<Item = &'a str>,
+        registry: &str,
+    ) -> Result<Self, String> {
         let challenges: Vec<RawChallenge> = values.flat_map(challenges).collect();
-        let with_scheme = |name: &str| challenges.iter().find(|challenge| challenge.scheme.eq_ignore_ascii_case(name));
+        let with_scheme = |name: &str| {
+            challenges.iter().find(|challenge| challenge.scheme.eq_ignore_ascii_case(name))
+        };
         if let Some(bearer) = with_scheme("bearer") {
             let realm = bearer.parameter("realm").ok_or("its challenge names no token server")?;
             return Ok(Self::Bearer {
                 realm: token_server(realm, registry)?,
                 service: bearer.parameter("service").map(str::to_owned),
-                scope: bearer.parameter("scope").filter(|scope| !scope.is_empty()).map(str::to_owned),
+                scope: bearer
+                    .parameter("scope")
+                    .filter(|scope| !scope.is_empty())
+                    .map(str::to_owned),
             });
         }
         match with_scheme("basic") {
@@ -47,12 +55,14 @@ impl Challenge {
         }
     }
 
-    /// The scope to ask for in order to read the repository at `path`. A registry whose scope does not
-    /// depend on the repository (ECR Public says `aws`) keeps it.
+    /// The scope to ask for in order to read the repository at `path`. A registry whose scope does
+    /// not depend on the repository (ECR Public says `aws`) keeps it.
     #[must_use]
     pub fn scope_for(&self, path: &str) -> String {
         match self {
-            Self::Bearer { scope: Some(scope), .. } if !scope.starts_with("repository:") => scope.clone(),
+            Self::Bearer { scope: Some(scope), .. } if !scope.starts_with("repository:") => {
+                scope.clone()
+            }
             _ => format!("repository:{path}:pull"),
         }
     }
@@ -61,7 +71,8 @@ impl Challenge {
 /// The token server's address, if it is safe to send a login there: TLS, or loopback for a registry
 /// that is itself on loopback.
 fn token_server(realm: &str, registry: &str) -> Result<Url, String> {
-    let url = Url::parse(realm).map_err(|_| "its token server has an invalid address".to_owned())?;
+    let url =
+        Url::parse(realm).map_err(|_| "its token server has an invalid address".to_owned())?;
     let is_near = url.host_str().is_some_and(is_loopback_host);
     let is_registry_near = is_loopback_host(registry);
     if !url.username().is_empty() || url.password().is_some() {
@@ -84,12 +95,15 @@ struct RawChallenge {
 
 impl RawChallenge {
     fn parameter(&self, name: &str) -> Option<&str> {
-        self.parameters.iter().find(|(key, _)| key.eq_ignore_ascii_case(name)).map(|(_, value)| value.as_str())
+        self.parameters
+            .iter()
+            .find(|(key, _)| key.eq_ignore_ascii_case(name))
+            .map(|(_, value)| value.as_str())
     }
 }
 
-/// All challenges of one header value. A comma separates both challenges and parameters; a word that
-/// no `=` follows begins a challenge.
+/// All challenges of one header value. A comma separates both challenges and parameters; a word
+/// that no `=` follows begins a challenge.
 fn challenges(value: &str) -> Vec<RawChallenge> {
     let mut found: Vec<RawChallenge> = Vec::new();
     let mut rest = value;
@@ -157,18 +171,28 @@ struct TokenAnswer {
 ///
 /// # Errors
 /// Why there is none.
-pub(super) fn token_in(body: &[u8], date: Option<DateTime<Utc>>) -> Result<(Secret, Duration), &'static str> {
-    let answer: TokenAnswer =
-        serde_json::from_slice(body).map_err(|_| "the token server's answer is no JSON object with a token")?;
+pub(super) fn token_in(
+    body: &[u8],
+    date: Option<DateTime<Utc>>,
+) -> Result<(Secret, Duration), &'static str> {
+    let answer: TokenAnswer = serde_json::from_slice(body)
+        .map_err(|_| "the token server's answer is no JSON object with a token")?;
     let present = |text: Option<String>| text.filter(|text| !text.is_empty());
-    let token = present(answer.token).or(present(answer.access_token)).ok_or("the token server's answer has no token")?;
+    let token = present(answer.token)
+        .or(present(answer.access_token))
+        .ok_or("the token server's answer has no token")?;
     if !token.bytes().all(|b| b.is_ascii_graphic()) {
         return Err("the token server's token has characters that no header can hold");
     }
-    let lifetime = answer.expires_in.filter(|seconds| *seconds > 0).map_or(DEFAULT_LIFETIME, Duration::from_secs);
+    let lifetime = answer
+        .expires_in
+        .filter(|seconds| *seconds > 0)
+        .map_or(DEFAULT_LIFETIME, Duration::from_secs);
     let issued = answer.issued_at.and_then(|text| DateTime::parse_from_rfc3339(&text).ok());
     let age = match (date, issued) {
-        (Some(date), Some(issued)) => (date - issued.with_timezone(&Utc)).to_std().unwrap_or_default(),
+        (Some(date), Some(issued)) => {
+            (date - issued.with_timezone(&Utc)).to_std().unwrap_or_default()
+        }
         _ => Duration::ZERO,
     };
     let left = lifetime.min(LONGEST_LIFETIME).saturating_sub(age);
@@ -196,7 +220,10 @@ mod tests {
         assert_eq!(scope.as_deref(), Some("repository:library/nginx:pull"));
         assert_eq!(hub.scope_for("a/b"), "repository:a/b:pull");
 
-        let ecr = parse(r#"Bearer realm="https://public.ecr.aws/token/",service="public.ecr.aws",scope="aws""#).unwrap();
+        let ecr = parse(
+            r#"Bearer realm="https://public.ecr.aws/token/",service="public.ecr.aws",scope="aws""#,
+        )
+        .unwrap();
         assert_eq!(ecr.scope_for("a/b"), "aws");
         let empty = parse(r#"Bearer realm="https://t.example",service="",scope="""#).unwrap();
         assert_eq!(empty.scope_for("a/b"), "repository:a/b:pull");
@@ -211,10 +238,25 @@ mod tests {
     fn several_challenges_and_quoting_are_understood() {
         let value = r#"Negotiate dG9rZW4==, Basic realm="a, \"b\"", bearer Realm = "https://t.example/x" ,service=s"#;
         let Challenge::Bearer { realm, service, scope } = parse(value).unwrap() else { panic!() };
-        assert_eq!((realm.as_str(), service.as_deref(), scope), ("https://t.example/x", Some("s"), None));
+        assert_eq!(
+            (realm.as_str(), service.as_deref(), scope),
+            ("https://t.example/x", Some("s"), None)
+        );
         let both = ["Basic realm=x", r#"Bearer realm="https://t.example""#];
-        assert!(matches!(Challenge::parse(both.into_iter(), "r.example"), Ok(Challenge::Bearer { .. })));
-        for bad in ["", "Negotiate", "Bearer", "Bearer realm=", "Bearer realm=\"", "=", "realm=x", "Bearer realm=\"nonsense\""] {
+        assert!(matches!(
+            Challenge::parse(both.into_iter(), "r.example"),
+            Ok(Challenge::Bearer { .. })
+        ));
+        for bad in [
+            "",
+            "Negotiate",
+            "Bearer",
+            "Bearer realm=",
+            "Bearer realm=\"",
+            "=",
+            "realm=x",
+            "Bearer realm=\"nonsense\"",
+        ] {
             assert!(parse(bad).is_err(), "{bad}");
         }
     }
@@ -239,14 +281,24 @@ mod tests {
 
     #[test]
     fn tokens_have_a_lifetime() {
-        let date = Some(DateTime::parse_from_rfc3339("2026-01-12T12:01:00Z").unwrap().with_timezone(&Utc));
+        let date =
+            Some(DateTime::parse_from_rfc3339("2026-01-12T12:01:00Z").unwrap().with_timezone(&Utc));
         let seconds = |body: &str| token_in(body.as_bytes(), date).unwrap().1.as_secs();
         assert_eq!(seconds(r#"{"token":"t"}"#), 45);
         assert_eq!(seconds(r#"{"access_token":"t","expires_in":300}"#), 270);
-        assert_eq!(seconds(r#"{"token":"t","expires_in":300,"issued_at":"2026-01-12T12:00:00Z"}"#), 210);
-        assert_eq!(seconds(r#"{"token":"t","expires_in":30,"issued_at":"2026-01-12T12:00:00Z"}"#), 0);
+        assert_eq!(
+            seconds(r#"{"token":"t","expires_in":300,"issued_at":"2026-01-12T12:00:00Z"}"#),
+            210
+        );
+        assert_eq!(
+            seconds(r#"{"token":"t","expires_in":30,"issued_at":"2026-01-12T12:00:00Z"}"#),
+            0
+        );
         // A clock that is an hour behind or ahead of the other must not matter.
-        assert_eq!(seconds(r#"{"token":"t","expires_in":300,"issued_at":"2026-01-12T13:00:00Z"}"#), 270);
+        assert_eq!(
+            seconds(r#"{"token":"t","expires_in":300,"issued_at":"2026-01-12T13:00:00Z"}"#),
+            270
+        );
         assert_eq!(token_in(br#"{"token":"a","access_token":"b"}"#, None).unwrap().0.expose(), "a");
         assert_eq!(token_in(br#"{"token":"","access_token":"b"}"#, None).unwrap().0.expose(), "b");
         for bad in ["", "[]", "{}", r#"{"token":""}"#, r#"{"token":"a\nb"}"#, r#"{"token":1}"#] {

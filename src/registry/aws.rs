@@ -25,29 +25,45 @@ const CALL_TIMEOUT: Duration = Duration::from_secs(10);
 /// Why AWS is asked.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Purpose {
-    /// It might know sooner what the registry knows as well: asked once, and only with credentials from
-    /// the environment, files and the processes or services that these name.
+    /// It might know sooner what the registry knows as well: asked once, and only with credentials
+    /// from the environment, files and the processes or services that these name.
     Shortcut,
     /// There is no other way: tried again when it fails, and with the instance's own role at last.
     Necessity,
 }
 
-/// The SDK's configuration for calls to `region`. Endpoints can be overridden as everywhere in AWS, with
-/// `AWS_ENDPOINT_URL` and its variants.
+/// The SDK's configuration for calls to `region`. Endpoints can be overridden as everywhere in AWS,
+/// with `AWS_ENDPOINT_URL` and its variants.
 pub(super) async fn config(region: &str, purpose: Purpose) -> SdkConfig {
     let region = Region::new(region.to_owned());
     let provider = ProviderConfig::without_region().with_region(Some(region.clone()));
     // The SDK's default chain, but without the probe of the instance metadata address, which takes
-    // seconds where there is none. The container provider stays: it does nothing unless it is told where.
-    let chain = CredentialsProviderChain::first_try("environment", EnvironmentVariableCredentialsProvider::new())
-        .or_else("profile", ProfileFileCredentialsProvider::builder().configure(&provider).build())
-        .or_else("web identity", WebIdentityTokenCredentialsProvider::builder().configure(&provider).build())
-        .or_else("container", EcsCredentialsProvider::builder().configure(&provider).build());
+    // seconds where there is none. The container provider stays: it does nothing unless it is told
+    // where.
+    let chain = CredentialsProviderChain::first_try(
+        "environment",
+        EnvironmentVariableCredentialsProvider::new(),
+    )
+    .or_else("profile", ProfileFileCredentialsProvider::builder().configure(&provider).build())
+    .or_else(
+        "web identity",
+        WebIdentityTokenCredentialsProvider::builder().configure(&provider).build(),
+    )
+    .or_else("container", EcsCredentialsProvider::builder().configure(&provider).build());
     let (chain, tries) = match purpose {
         Purpose::Shortcut => (chain, 1),
-        Purpose::Necessity => (chain.or_else("instance", ImdsCredentialsProvider::builder().configure(&provider).build()), 3),
+        Purpose::Necessity => (
+            chain.or_else(
+                "instance",
+                ImdsCredentialsProvider::builder().configure(&provider).build(),
+            ),
+            3,
+        ),
     };
-    let timeouts = TimeoutConfig::builder().connect_timeout(CONNECT_TIMEOUT).operation_timeout(CALL_TIMEOUT).build();
+    let timeouts = TimeoutConfig::builder()
+        .connect_timeout(CONNECT_TIMEOUT)
+        .operation_timeout(CALL_TIMEOUT)
+        .build();
     aws_config::defaults(BehaviorVersion::latest())
         .region(region)
         .credentials_provider(chain)
@@ -67,7 +83,9 @@ where
     match error {
         SdkError::ServiceError(_) if !said.is_empty() => printable(&said),
         SdkError::TimeoutError(_) => "AWS does not answer in time".to_owned(),
-        SdkError::DispatchFailure(failure) if failure.is_timeout() => "AWS does not answer in time".to_owned(),
+        SdkError::DispatchFailure(failure) if failure.is_timeout() => {
+            "AWS does not answer in time".to_owned()
+        }
         SdkError::DispatchFailure(failure) if failure.is_io() => "AWS cannot be reached".to_owned(),
         // The sources behind this one could quote what a credential process printed.
         SdkError::DispatchFailure(_) => "there are no usable AWS credentials".to_owned(),
@@ -83,7 +101,13 @@ pub(super) fn loopback_config(address: std::net::SocketAddr) -> SdkConfig {
         .behavior_version(BehaviorVersion::latest())
         .region(Region::new("us-east-1"))
         .endpoint_url(format!("http://{address}"))
-        .credentials_provider(SharedCredentialsProvider::new(Credentials::new("id", "AWSSECRET", None, None, "test")))
+        .credentials_provider(SharedCredentialsProvider::new(Credentials::new(
+            "id",
+            "AWSSECRET",
+            None,
+            None,
+            "test",
+        )))
         .retry_config(RetryConfig::standard().with_max_attempts(1))
         .build()
 }

@@ -45,18 +45,21 @@ impl Client {
     /// A client with `settings`.
     #[must_use]
     pub fn new(settings: Settings) -> Self {
-        Self { inner: Arc::new(Inner { transport: Transport::new(settings), hosts: Mutex::default() }) }
+        Self {
+            inner: Arc::new(Inner { transport: Transport::new(settings), hosts: Mutex::default() }),
+        }
     }
 
-    /// Announces the repositories of this run, so that one token can serve all of a host's. Optional.
+    /// Announces the repositories of this run, so that one token can serve all of a host's.
+    /// Optional.
     pub fn expect<'a>(&self, repositories: impl IntoIterator<Item = &'a Repository>) {
         for repository in repositories {
             self.host(repository).expect(repository.path());
         }
     }
 
-    /// What `name` names in `repository`, without fetching it: one HEAD request, and a GET only if the
-    /// registry's answer to that says too little.
+    /// What `name` names in `repository`, without fetching it: one HEAD request, and a GET only if
+    /// the registry's answer to that says too little.
     ///
     /// # Errors
     /// [`super::Error::NotFound`] if the registry has no such manifest; others as they are named.
@@ -72,7 +75,8 @@ impl Client {
             return Err(query.malformed(manifest::SCHEMA_1));
         }
         let is_index = manifest::is_index(&media_type);
-        let digest = content_digest(&answer).filter(|_| is_index || manifest::is_image(&media_type));
+        let digest =
+            content_digest(&answer).filter(|_| is_index || manifest::is_image(&media_type));
         let Some(digest) = digest else {
             return self.describe_by_content(repository, name).await;
         };
@@ -82,7 +86,11 @@ impl Client {
     }
 
     /// What `name` names, by fetching it.
-    async fn describe_by_content(&self, repository: &Repository, name: &ManifestName) -> Result<Described> {
+    async fn describe_by_content(
+        &self,
+        repository: &Repository,
+        name: &ManifestName,
+    ) -> Result<Described> {
         let manifest = self.manifest(repository, name).await?;
         Ok(Described {
             is_index: matches!(manifest.kind, ManifestKind::Index(_)),
@@ -92,7 +100,8 @@ impl Client {
         })
     }
 
-    /// The manifest, checked against its digest: the one asked for, or the one that the registry announces.
+    /// The manifest, checked against its digest: the one asked for, or the one that the registry
+    /// announces.
     ///
     /// # Errors
     /// [`super::Error::NotFound`], [`super::Error::WrongDigest`]; others as they are named.
@@ -133,8 +142,8 @@ impl Client {
     /// All tags of the repository, in the registry's order: at most 200,000 on at most 1,000 pages.
     ///
     /// # Errors
-    /// [`super::Error::NotFound`] if there is no such repository; [`super::Error::Malformed`] if the pages go in
-    /// circles, lead to another host or do not end; others as they are named.
+    /// [`super::Error::NotFound`] if there is no such repository; [`super::Error::Malformed`] if
+    /// the pages go in circles, lead to another host or do not end; others as they are named.
     pub async fn tags(&self, repository: &Repository) -> Result<Vec<Tag>> {
         let mut query = Query {
             repository,
@@ -150,13 +159,18 @@ impl Client {
         for _ in 0..TAG_PAGES {
             seen.insert(query.target.clone());
             let answer = query.good(self.ask(&query).await?)?;
-            tags.extend(tags_in(&answer.body).ok_or_else(|| query.malformed("it is no list of tags"))?);
+            tags.extend(
+                tags_in(&answer.body).ok_or_else(|| query.malformed("it is no list of tags"))?,
+            );
             if tags.len() > TAGS {
                 return Err(query.malformed(&format!("it has more than {TAGS} tags")));
             }
             let Some(next) = link::next(answer.headers(header::LINK)) else { return Ok(tags) };
-            let next = link::resolve(&answer.url, next).map_err(|detail| query.malformed(detail))?;
-            query.target = next.query().map_or_else(|| next.path().to_owned(), |rest| format!("{}?{rest}", next.path()));
+            let next =
+                link::resolve(&answer.url, next).map_err(|detail| query.malformed(detail))?;
+            query.target = next
+                .query()
+                .map_or_else(|| next.path().to_owned(), |rest| format!("{}?{rest}", next.path()));
             if seen.contains(&query.target) {
                 return Err(query.malformed("its pages go in circles"));
             }
@@ -164,8 +178,8 @@ impl Client {
         Err(query.malformed(&format!("it has more than {TAG_PAGES} pages")))
     }
 
-    /// The login for the repository's registry, for handing to the daemon; `None` if there is none or
-    /// if it was found to be refused where anonymous access works.
+    /// The login for the repository's registry, for handing to the daemon; `None` if there is none
+    /// or if it was found to be refused where anonymous access works.
     pub async fn credentials(&self, repository: &Repository) -> Option<Credentials> {
         let host = self.host(repository);
         if host.is_anonymous(repository.path()) {
@@ -179,8 +193,8 @@ impl Client {
         self.host(repository).go_anonymous();
     }
 
-    /// Uses `credentials` for the repository's registry instead of what `config.json` says. To be called
-    /// before the first request to that registry; later, what is known already stays in use.
+    /// Uses `credentials` for the repository's registry instead of what `config.json` says. To be
+    /// called before the first request to that registry; later, what is known already stays in use.
     pub fn supply_credentials(&self, repository: &Repository, credentials: Credentials) {
         let found = Found { credentials: Some(credentials), problem: None };
         if self.host(repository).login.set(found).is_err() {
@@ -188,7 +202,12 @@ impl Client {
         }
     }
 
-    fn manifest_query<'a>(&self, method: Method, repository: &'a Repository, name: &ManifestName) -> Query<'a> {
+    fn manifest_query<'a>(
+        &self,
+        method: Method,
+        repository: &'a Repository,
+        name: &ManifestName,
+    ) -> Query<'a> {
         Query {
             repository,
             method,

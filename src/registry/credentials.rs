@@ -34,7 +34,8 @@ const HELPER_LIMIT: u64 = 64 * 1024;
 /// What the helpers' own library says for "none"; on standard output, as it says everything.
 const NO_CREDENTIALS: &str = "credentials not found in native keychain";
 
-/// What else their library says by itself, and so the only output of a failing helper that is shown.
+/// What else their library says by itself, and so the only output of a failing helper that is
+/// shown.
 const HARMLESS: [&str; 2] = ["no credentials server URL", "no credentials username"];
 
 /// A text that never prints.
@@ -93,10 +94,17 @@ impl Credentials {
                 let pair = format!("{username}:{}", password.0);
                 (password, base64::engine::general_purpose::STANDARD.encode(pair))
             }
-            Login::IdentityToken(token) => (token, base64::engine::general_purpose::STANDARD.encode(&token.0)),
+            Login::IdentityToken(token) => {
+                (token, base64::engine::general_purpose::STANDARD.encode(&token.0))
+            }
         };
-        // What is shorter than this may well be part of ordinary words, and is no secret worth the name.
-        if secret.0.len() < 4 { text.to_owned() } else { text.replace(&secret.0, "***").replace(&encoded, "***") }
+        // What is shorter than this may well be part of ordinary words, and is no secret worth the
+        // name.
+        if secret.0.len() < 4 {
+            text.to_owned()
+        } else {
+            text.replace(&secret.0, "***").replace(&encoded, "***")
+        }
     }
 }
 
@@ -108,9 +116,9 @@ pub(super) struct Found {
     pub(super) problem: Option<String>,
 }
 
-/// The user's login for the registry `host`, by Docker's rules: the helper of this registry, else the
-/// general one, else what `config.json` itself holds. A problem is a warning; the caller goes on
-/// without a login.
+/// The user's login for the registry `host`, by Docker's rules: the helper of this registry, else
+/// the general one, else what `config.json` itself holds. A problem is a warning; the caller goes
+/// on without a login.
 pub(super) async fn find(settings: &Settings, host: &str) -> Found {
     let search_path = settings.search_path.as_deref();
     let found = match read_config(settings).await {
@@ -177,15 +185,21 @@ impl DockerConfig {
     /// Where they are no configuration, without quoting them.
     pub fn parse(bytes: &[u8]) -> Result<Self, String> {
         // The parser's own message could quote a password; its position cannot.
-        serde_json::from_slice(bytes)
-            .map_err(|error| format!("it is no valid configuration, line {} column {}", error.line(), error.column()))
+        serde_json::from_slice(bytes).map_err(|error| {
+            format!("it is no valid configuration, line {} column {}", error.line(), error.column())
+        })
     }
 
-    /// The login for the registry `host`. Helpers are looked for in the directories of `search_path`.
+    /// The login for the registry `host`. Helpers are looked for in the directories of
+    /// `search_path`.
     ///
     /// # Errors
     /// Why a login that seems to be there could not be read.
-    pub async fn login(&self, host: &str, search_path: Option<&OsStr>) -> Result<Option<Credentials>, String> {
+    pub async fn login(
+        &self,
+        host: &str,
+        search_path: Option<&OsStr>,
+    ) -> Result<Option<Credentials>, String> {
         let server = if host == DOCKER_HUB { DOCKER_HUB_SERVER } else { host };
         let helper = self
             .cred_helpers
@@ -198,13 +212,17 @@ impl DockerConfig {
             None => Ok(None),
         };
         let stored = || match self.auths.as_ref().and_then(|auths| of_host(auths, host)) {
-            Some(Some(entry)) => entry.login().map_err(|why| format!("the login for {host} in the Docker configuration {why}")),
+            Some(Some(entry)) => entry
+                .login()
+                .map_err(|why| format!("the login for {host} in the Docker configuration {why}")),
             _ => Ok(None),
         };
         let login = match asked {
             Ok(None) => stored()?,
             // A broken helper does not hide a login that needs none.
-            Err(problem) => stored().ok().flatten().map_or(Err(problem), |login| Ok(Some(login)))?,
+            Err(problem) => {
+                stored().ok().flatten().map_or(Err(problem), |login| Ok(Some(login)))?
+            }
             found => found?,
         };
         Ok(login.map(|login| Credentials { server: server.to_owned(), login }))
@@ -214,7 +232,9 @@ impl DockerConfig {
 /// The value whose key means `host`: the key itself first, then keys that are addresses within it.
 fn of_host<'a, T>(table: &'a IndexMap<String, T>, host: &str) -> Option<&'a T> {
     let canonical = if host == DOCKER_HUB { DOCKER_HUB_SERVER } else { host };
-    table.get(canonical).or_else(|| table.iter().find(|(key, _)| host_of(key) == host).map(|(_, value)| value))
+    table
+        .get(canonical)
+        .or_else(|| table.iter().find(|(key, _)| host_of(key) == host).map(|(_, value)| value))
 }
 
 /// The registry that a key of `config.json` means: `https://host/v2/` and `host` are the same.
@@ -271,13 +291,23 @@ struct HelperAnswer {
     secret: String,
 }
 
-/// Asks `docker-credential-<name> get`: the server on its standard input, the login on its standard output.
-async fn ask_helper(name: &str, server: &str, search_path: Option<&OsStr>, deadline: Duration) -> Result<Option<Login>, String> {
+/// Asks `docker-credential-<name> get`: the server on its standard input, the login on its standard
+/// output.
+async fn ask_helper(
+    name: &str,
+    server: &str,
+    search_path: Option<&OsStr>,
+    deadline: Duration,
+) -> Result<Option<Login>, String> {
     if !name.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'_' | b'-')) {
-        return Err(format!("`{}` in the Docker configuration is no name of a credential helper", printable(name)));
+        return Err(format!(
+            "`{}` in the Docker configuration is no name of a credential helper",
+            printable(name)
+        ));
     }
     let program = format!("docker-credential-{name}");
-    let path = executable(&program, search_path).ok_or_else(|| format!("{program} is not installed"))?;
+    let path =
+        executable(&program, search_path).ok_or_else(|| format!("{program} is not installed"))?;
     let (status, output) = match tokio::time::timeout(deadline, run_helper(&path, server)).await {
         Ok(result) => result.map_err(|error| format!("{program} failed: {error}"))?,
         Err(_) => return Err(format!("{program} gives no answer within {} s", deadline.as_secs())),
@@ -287,7 +317,8 @@ async fn ask_helper(name: &str, server: &str, search_path: Option<&OsStr>, deadl
         if said.contains(NO_CREDENTIALS) {
             return Ok(None);
         }
-        // A helper may print the login and fail all the same: nothing of its output is shown that is not ours.
+        // A helper may print the login and fail all the same: nothing of its output is shown that
+        // is not ours.
         if let Some(known) = HARMLESS.iter().find(|known| said.contains(**known)) {
             return Err(format!("{program} failed: {known}"));
         }
@@ -295,15 +326,16 @@ async fn ask_helper(name: &str, server: &str, search_path: Option<&OsStr>, deadl
         return Err(format!("{program} failed with {status}; {by_hand} shows what it says"));
     }
     // Its output may hold the secret even when it is garbage, so that none of it is shown.
-    let answer: HelperAnswer =
-        serde_json::from_slice(&output).map_err(|_| format!("{program} gives an answer that is no login"))?;
+    let answer: HelperAnswer = serde_json::from_slice(&output)
+        .map_err(|_| format!("{program} gives an answer that is no login"))?;
     Ok(password_login(&answer.username, &answer.secret))
 }
 
 /// The first executable file of that name in the absolute directories of the search path.
 fn executable(program: &str, search_path: Option<&OsStr>) -> Option<PathBuf> {
     let is_executable = |path: &PathBuf| {
-        std::fs::metadata(path).is_ok_and(|metadata| metadata.is_file() && metadata.permissions().mode() & 0o111 != 0)
+        std::fs::metadata(path)
+            .is_ok_and(|metadata| metadata.is_file() && metadata.permissions().mode() & 0o111 != 0)
     };
     std::env::split_paths(search_path?)
         .filter(|directory| directory.is_absolute())
@@ -311,9 +343,12 @@ fn executable(program: &str, search_path: Option<&OsStr>) -> Option<PathBuf> {
         .find(is_executable)
 }
 
-/// Runs a helper in a process group of its own, which is killed as a whole if this future is dropped.
-/// Returns how it ended, and its output.
-async fn run_helper(program: &Path, server: &str) -> std::io::Result<(std::process::ExitStatus, Vec<u8>)> {
+/// Runs a helper in a process group of its own, which is killed as a whole if this future is
+/// dropped. Returns how it ended, and its output.
+async fn run_helper(
+    program: &Path,
+    server: &str,
+) -> std::io::Result<(std::process::ExitStatus, Vec<u8>)> {
     let mut child = Command::new(program)
         .arg("get")
         .stdin(Stdio::piped())
@@ -349,7 +384,11 @@ mod tests {
 
     fn settings(directory: &Path, config: &str) -> Settings {
         std::fs::write(directory.join("config.json"), config).unwrap();
-        Settings { docker_config: Some(directory.to_owned()), search_path: Some(directory.into()), ..Settings::default() }
+        Settings {
+            docker_config: Some(directory.to_owned()),
+            search_path: Some(directory.into()),
+            ..Settings::default()
+        }
     }
 
     fn helper(directory: &Path, name: &str, script: &str) {
@@ -396,7 +435,8 @@ mod tests {
     #[tokio::test]
     async fn a_broken_configuration_is_a_problem_and_a_missing_one_is_not() {
         let directory = tempfile::tempdir().unwrap();
-        let settings = settings(directory.path(), "{\"auths\": {\"r.example\": {\"auth\": s3cret}}}");
+        let settings =
+            settings(directory.path(), "{\"auths\": {\"r.example\": {\"auth\": s3cret}}}");
         let problem = find(&settings, "r.example").await.problem.unwrap();
         assert!(problem.contains("line 1 column") && !problem.contains("s3cret"), "{problem}");
         std::fs::remove_file(directory.path().join("config.json")).unwrap();
@@ -443,12 +483,21 @@ mod tests {
             ask_helper(name, "r.example", path, Duration::from_secs(9)).await.unwrap_err()
         };
         let garbage = ask("garbage").await;
-        assert!(garbage.contains("docker-credential-garbage") && !garbage.contains("s3cret"), "{garbage}");
+        assert!(
+            garbage.contains("docker-credential-garbage") && !garbage.contains("s3cret"),
+            "{garbage}"
+        );
         let by_hand = "`echo r.example | docker-credential-fails get` shows what it says";
-        assert_eq!(ask("fails").await, format!("docker-credential-fails failed with exit status: 2; {by_hand}"));
+        assert_eq!(
+            ask("fails").await,
+            format!("docker-credential-fails failed with exit status: 2; {by_hand}")
+        );
         let killed = ask("killed").await;
         assert!(killed.contains("failed with signal: 9") && !killed.contains("s3cret"), "{killed}");
-        assert_eq!(ask("nameless").await, "docker-credential-nameless failed: no credentials username");
+        assert_eq!(
+            ask("nameless").await,
+            "docker-credential-nameless failed: no credentials username"
+        );
         assert!(ask("endless").await.contains("64 KiB"));
         assert!(ask("missing").await.contains("not installed"));
         assert!(ask("../garbage").await.contains("no name"));
@@ -458,14 +507,19 @@ mod tests {
     async fn a_hanging_helper_is_killed_with_its_children() {
         let directory = tempfile::tempdir().unwrap();
         let log = directory.path().join("children");
-        helper(directory.path(), "hangs", &format!("sleep 1000 & echo $! > {0}; echo $$ >> {0}; wait", log.display()));
+        helper(
+            directory.path(),
+            "hangs",
+            &format!("sleep 1000 & echo $! > {0}; echo $$ >> {0}; wait", log.display()),
+        );
         let path = Some(directory.path().as_os_str());
         let answer = ask_helper("hangs", "r.example", path, Duration::from_millis(500)).await;
         assert!(answer.unwrap_err().contains("gives no answer"));
         let text = std::fs::read_to_string(&log).unwrap();
         for id in text.lines() {
             let is_alive = || {
-                let status = std::fs::read_to_string(format!("/proc/{id}/stat")).unwrap_or_default();
+                let status =
+                    std::fs::read_to_string(format!("/proc/{id}/stat")).unwrap_or_default();
                 // A zombie that nobody has waited for yet is dead, too.
                 !status.is_empty() && !status.contains(") Z")
             };

@@ -32,8 +32,9 @@ pub struct Granted {
 }
 
 impl PrivateRegistry {
-    /// The registry at `host`: account and region are those in `<account>.dkr.ecr.<region>.amazonaws.com`
-    /// (or `.com.cn`); for another host, `region` is as configured.
+    /// The registry at `host`: account and region are those in
+    /// `<account>.dkr.ecr.<region>.amazonaws.com` (or `.com.cn`); for another host, `region` is as
+    /// configured.
     #[must_use]
     pub fn new(host: &str, region: &str) -> Self {
         let (account, region) = match parse_host(host) {
@@ -49,11 +50,12 @@ impl PrivateRegistry {
         parse_host(host).map(|(_, region)| Self::new(host, region))
     }
 
-    /// Asks AWS for a login, with the credentials of the environment, the AWS configuration files or the
-    /// instance.
+    /// Asks AWS for a login, with the credentials of the environment, the AWS configuration files
+    /// or the instance.
     ///
     /// # Errors
-    /// [`error::Kind::Registry`] if there are no AWS credentials, or if AWS cannot be reached or refuses.
+    /// [`error::Kind::Registry`] if there are no AWS credentials, or if AWS cannot be reached or
+    /// refuses.
     pub async fn login(&self) -> anyhow::Result<Granted> {
         self.login_through(&connect(&self.region, Purpose::Necessity).await).await
     }
@@ -61,16 +63,22 @@ impl PrivateRegistry {
     async fn login_through(&self, client: &Client) -> anyhow::Result<Granted> {
         let answer = client.get_authorization_token().send().await;
         let answer = answer.map_err(|error| self.refused(&aws::describe(&error)))?;
-        let data = answer.authorization_data().first().ok_or_else(|| self.refused("its answer holds no login"))?;
+        let data = answer
+            .authorization_data()
+            .first()
+            .ok_or_else(|| self.refused("its answer holds no login"))?;
         let login = data.authorization_token().and_then(parse_token);
         let login = login.ok_or_else(|| self.refused("its answer holds no usable login"))?;
-        let expires_at = data.expires_at().and_then(|end| DateTime::from_timestamp(end.secs(), end.subsec_nanos()));
+        let expires_at = data
+            .expires_at()
+            .and_then(|end| DateTime::from_timestamp(end.secs(), end.subsec_nanos()));
         Ok(Granted { credentials: Credentials { server: self.host.clone(), login }, expires_at })
     }
 
     fn refused(&self, why: &str) -> error::Error {
         error::registry(format!("no login for {} from AWS: {why}", self.host)).with_hint(format!(
-            "check the AWS credentials (`aws sts get-caller-identity`), the region {} and the permission ecr:GetAuthorizationToken",
+            "check the AWS credentials (`aws sts get-caller-identity`), the region {} and the \
+                permission ecr:GetAuthorizationToken",
             self.region
         ))
     }
@@ -88,8 +96,14 @@ pub(super) struct EcrPrivate {
 
 impl EcrPrivate {
     /// The tags that name `digest` in `repository`; `None` if AWS does not tell.
-    pub(super) async fn tags_of(&self, registry: &PrivateRegistry, repository: &Repository, digest: &Digest) -> Option<Vec<Tag>> {
-        let client = self.clients.get(&registry.region, connect(&registry.region, Purpose::Shortcut)).await;
+    pub(super) async fn tags_of(
+        &self,
+        registry: &PrivateRegistry,
+        repository: &Repository,
+        digest: &Digest,
+    ) -> Option<Vec<Tag>> {
+        let client =
+            self.clients.get(&registry.region, connect(&registry.region, Purpose::Shortcut)).await;
         let answer = client
             .describe_images()
             .set_registry_id(registry.account.clone())
@@ -100,10 +114,16 @@ impl EcrPrivate {
         let answer = answer
             .inspect_err(|error| {
                 let why = aws::describe(error);
-                tracing::info!("the ECR API tells nothing about {repository} ({why}); asking the registry itself");
+                tracing::info!(
+                    "the ECR API tells nothing about {repository} ({why}); asking the \
+                    registry itself"
+                );
             })
             .ok()?;
-        let image = answer.image_details().iter().find(|image| image.image_digest() == Some(digest.as_str()))?;
+        let image = answer
+            .image_details()
+            .iter()
+            .find(|image| image.image_digest() == Some(digest.as_str()))?;
         Some(image.image_tags().iter().filter_map(|tag| tag.parse().ok()).collect())
     }
 }
@@ -113,17 +133,22 @@ impl EcrPrivate {
     /// The API of `region` as a server on loopback speaks it.
     pub(super) async fn on_loopback(region: &str, address: std::net::SocketAddr) -> Self {
         let api = Self::default();
-        api.clients.get(&region.to_owned(), async { Client::new(&aws::loopback_config(address)) }).await;
+        api.clients
+            .get(&region.to_owned(), async { Client::new(&aws::loopback_config(address)) })
+            .await;
         api
     }
 }
 
 /// Account and region of `<account>.dkr.ecr.<region>.amazonaws.com[.cn]`.
 fn parse_host(host: &str) -> Option<(&str, &str)> {
-    let name = host.strip_suffix(".amazonaws.com").or_else(|| host.strip_suffix(".amazonaws.com.cn"))?;
-    let (account, region) = name.split_once(".dkr.ecr.").or_else(|| name.split_once(".dkr.ecr-fips."))?;
+    let name =
+        host.strip_suffix(".amazonaws.com").or_else(|| host.strip_suffix(".amazonaws.com.cn"))?;
+    let (account, region) =
+        name.split_once(".dkr.ecr.").or_else(|| name.split_once(".dkr.ecr-fips."))?;
     let is_account = account.len() == 12 && account.bytes().all(|byte| byte.is_ascii_digit());
-    let is_region = !region.is_empty() && region.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'-');
+    let is_region = !region.is_empty()
+        && region.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'-');
     (is_account && is_region).then_some((account, region))
 }
 
@@ -132,7 +157,10 @@ fn parse_token(token: &str) -> Option<Login> {
     let bytes = base64::engine::general_purpose::STANDARD.decode(token).ok()?;
     let text = String::from_utf8(bytes).ok()?;
     let (username, password) = text.split_once(':')?;
-    Some(Login::Password { username: username.to_owned(), password: Secret::from(password.to_owned()) })
+    Some(Login::Password {
+        username: username.to_owned(),
+        password: Secret::from(password.to_owned()),
+    })
 }
 
 #[cfg(test)]
@@ -149,12 +177,21 @@ mod tests {
     #[test]
     fn hosts_name_account_and_region() {
         let registry = PrivateRegistry::new(HOST, "us-east-1");
-        assert_eq!((registry.account.as_deref(), registry.region.as_str()), (Some("123456789012"), "eu-west-1"));
-        let china = PrivateRegistry::of_host("123456789012.dkr.ecr.cn-north-1.amazonaws.com.cn").unwrap();
+        assert_eq!(
+            (registry.account.as_deref(), registry.region.as_str()),
+            (Some("123456789012"), "eu-west-1")
+        );
+        let china =
+            PrivateRegistry::of_host("123456789012.dkr.ecr.cn-north-1.amazonaws.com.cn").unwrap();
         assert_eq!(china.region, "cn-north-1");
         let other = PrivateRegistry::new("127.0.0.1:5000", "us-east-1");
         assert_eq!((other.account, other.region.as_str()), (None, "us-east-1"));
-        for no in ["public.ecr.aws", "x.dkr.ecr.a.amazonaws.com", "123456789012.dkr.ecr.a.b.amazonaws.com", "amazonaws.com"] {
+        for no in [
+            "public.ecr.aws",
+            "x.dkr.ecr.a.amazonaws.com",
+            "123456789012.dkr.ecr.a.b.amazonaws.com",
+            "amazonaws.com",
+        ] {
             assert_eq!(PrivateRegistry::of_host(no), None, "{no}");
         }
     }
@@ -166,10 +203,13 @@ mod tests {
             r#"{{"authorizationData":[{{"authorizationToken":"{token}","expiresAt":1.79E9,"proxyEndpoint":"https://{HOST}"}}]}}"#
         );
         let server = Server::start(move |_, _| Reply::json(body.clone())).await;
-        let granted = PrivateRegistry::new(HOST, "x").login_through(&client(&server)).await.unwrap();
+        let granted =
+            PrivateRegistry::new(HOST, "x").login_through(&client(&server)).await.unwrap();
         assert_eq!(granted.expires_at.unwrap().timestamp(), 1_790_000_000);
         assert_eq!(granted.credentials.server, HOST);
-        let Login::Password { username, password } = &granted.credentials.login else { panic!("no password") };
+        let Login::Password { username, password } = &granted.credentials.login else {
+            panic!("no password")
+        };
         assert_eq!((username.as_str(), password.expose()), ("AWS", "p>>>???~~~:x"));
         assert!(!format!("{granted:?}").contains("p>>>"));
     }
@@ -182,11 +222,16 @@ mod tests {
             (200, b"{}".to_vec()),
             (200, br#"{"authorizationData":[{"authorizationToken":"%"}]}"#.to_vec()),
         ] {
-            let server = Server::start(move |_, _| Reply::Full(status, Vec::new(), body.clone())).await;
-            let chain = PrivateRegistry::new(HOST, "x").login_through(&client(&server)).await.unwrap_err();
+            let server =
+                Server::start(move |_, _| Reply::Full(status, Vec::new(), body.clone())).await;
+            let chain =
+                PrivateRegistry::new(HOST, "x").login_through(&client(&server)).await.unwrap_err();
             assert_eq!(error::kind(&chain), error::Kind::Registry);
             let found = error::find(&chain).unwrap();
-            assert!(found.to_string().starts_with(&format!("no login for {HOST} from AWS: ")), "{found}");
+            assert!(
+                found.to_string().starts_with(&format!("no login for {HOST} from AWS: ")),
+                "{found}"
+            );
             assert!(found.hint().unwrap().contains("eu-west-1"));
             assert!(!format!("{chain:?}").contains("AWSSECRET"));
         }
@@ -195,10 +240,16 @@ mod tests {
     #[tokio::test]
     async fn the_tags_of_a_digest_take_one_request() {
         let digest = Digest::of(b"x");
-        let body = format!(r#"{{"imageDetails":[{{"imageDigest":"{digest}","imageTags":["latest","1.42"]}}]}}"#);
+        let body = format!(
+            r#"{{"imageDetails":[{{"imageDigest":"{digest}","imageTags":["latest","1.42"]}}]}}"#
+        );
         let server = Server::start(move |_, number| match number {
             0 => Reply::json(body.clone()),
-            1 => Reply::Full(400, Vec::new(), br#"{"__type":"ImageNotFoundException","message":"none"}"#.to_vec()),
+            1 => Reply::Full(
+                400,
+                Vec::new(),
+                br#"{"__type":"ImageNotFoundException","message":"none"}"#.to_vec(),
+            ),
             _ => Reply::json("{}"),
         })
         .await;

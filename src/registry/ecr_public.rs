@@ -48,13 +48,21 @@ struct Alias {
 
 impl EcrPublic {
     /// The images of `repository`; `None` if it is elsewhere or if the API does not tell.
-    pub(super) async fn images(&self, repository: &Repository, registry_id: Option<&str>) -> Option<Vec<TaggedImage>> {
-        let (alias_name, name) = repository.path().split_once('/').filter(|_| repository.host() == HOST)?;
+    pub(super) async fn images(
+        &self,
+        repository: &Repository,
+        registry_id: Option<&str>,
+    ) -> Option<Vec<TaggedImage>> {
+        let (alias_name, name) =
+            repository.path().split_once('/').filter(|_| repository.host() == HOST)?;
         let alias = Arc::clone(lock(&self.aliases).entry(alias_name.to_owned()).or_default());
         let mut turn = Some(alias.first.lock().await);
         match *lock(&alias.is_refused) {
             Some(true) => {
-                tracing::debug!("not asking the ECR Public API about {repository}: it refused {alias_name} before");
+                tracing::debug!(
+                    "not asking the ECR Public API about {repository}: it refused {alias_name} \
+                        before"
+                );
                 return None;
             }
             Some(false) => turn = None,
@@ -66,7 +74,10 @@ impl EcrPublic {
         drop(turn);
         outcome
             .inspect_err(|why| {
-                tracing::info!("the ECR Public API tells nothing about {repository} ({why}); asking the registry itself");
+                tracing::info!(
+                    "the ECR Public API tells nothing about {repository} ({why}); \
+                    asking the registry itself"
+                );
             })
             .ok()
     }
@@ -85,8 +96,15 @@ impl EcrPublic {
 ///
 /// # Errors
 /// Why there is no complete answer.
-async fn all_images(client: &Client, name: &str, registry_id: Option<&str>) -> Result<Vec<TaggedImage>, String> {
-    let request = client.describe_images().repository_name(name).set_registry_id(registry_id.map(str::to_owned));
+async fn all_images(
+    client: &Client,
+    name: &str,
+    registry_id: Option<&str>,
+) -> Result<Vec<TaggedImage>, String> {
+    let request = client
+        .describe_images()
+        .repository_name(name)
+        .set_registry_id(registry_id.map(str::to_owned));
     let mut pages = request.into_paginator().page_size(PAGE).send();
     let mut images = Vec::new();
     for _ in 0..PAGES {
@@ -121,7 +139,11 @@ mod tests {
 
     fn refusal(code: &str, message: &str) -> Reply {
         let body = format!(r#"{{"__type":"{code}","message":"{message}"}}"#);
-        Reply::Full(400, vec![("content-type", "application/x-amz-json-1.1".to_owned())], body.into_bytes())
+        Reply::Full(
+            400,
+            vec![("content-type", "application/x-amz-json-1.1".to_owned())],
+            body.into_bytes(),
+        )
     }
 
     #[tokio::test]
@@ -132,11 +154,17 @@ mod tests {
                 r#"{{"imageDetails":[{{"registryId":"123456789012","repositoryName":"web","imageDigest":"{one}","imageTags":["1.42","latest"],
                 "imageManifestMediaType":"application/vnd.oci.image.index.v1+json"}}],"nextToken":"more"}}"#
             ),
-            format!(r#"{{"imageDetails":[{{"imageDigest":"{two}","imageTags":["1.41"]}},{{"imageDigest":"{one}"}},{{}}]}}"#),
+            format!(
+                r#"{{"imageDetails":[{{"imageDigest":"{two}","imageTags":["1.41"]}},{{"imageDigest":"{one}"}},{{}}]}}"#
+            ),
         ];
         let server = Server::start(move |_, number| Reply::json(bodies[number].clone())).await;
-        let images = api(&server).images(&repository("public.ecr.aws/n5k3t9x2/web"), Some("123456789012")).await.unwrap();
-        let tags = |text: &str| text.split(' ').map(|tag| tag.parse().unwrap()).collect::<Vec<Tag>>();
+        let images = api(&server)
+            .images(&repository("public.ecr.aws/n5k3t9x2/web"), Some("123456789012"))
+            .await
+            .unwrap();
+        let tags =
+            |text: &str| text.split(' ').map(|tag| tag.parse().unwrap()).collect::<Vec<Tag>>();
         assert_eq!(
             images,
             [
@@ -146,7 +174,8 @@ mod tests {
             ]
         );
         let seen = server.seen();
-        let bodies: Vec<serde_json::Value> = seen.iter().map(|seen| serde_json::from_str(&seen.body).unwrap()).collect();
+        let bodies: Vec<serde_json::Value> =
+            seen.iter().map(|seen| serde_json::from_str(&seen.body).unwrap()).collect();
         assert_eq!(
             bodies,
             [
@@ -168,8 +197,12 @@ mod tests {
         ] {
             let server = Server::start(move |_, _| refusal(code, message)).await;
             let api = api(&server);
-            let names = ["public.ecr.aws/alias/a", "public.ecr.aws/alias/b", "public.ecr.aws/alias/c"].map(repository);
-            let answers = futures_util::future::join_all(names.iter().map(|name| api.images(name, None))).await;
+            let names =
+                ["public.ecr.aws/alias/a", "public.ecr.aws/alias/b", "public.ecr.aws/alias/c"]
+                    .map(repository);
+            let answers =
+                futures_util::future::join_all(names.iter().map(|name| api.images(name, None)))
+                    .await;
             assert!(answers.iter().all(Option::is_none));
             assert_eq!(server.seen().len(), 1, "{code}");
             assert_eq!(api.images(&repository("public.ecr.aws/other/a"), None).await, None);
@@ -184,7 +217,14 @@ mod tests {
         for name in ["public.ecr.aws/alias/a", "public.ecr.aws/alias/b/c"] {
             assert_eq!(api.images(&repository(name), None).await, Some(Vec::new()));
         }
-        assert_eq!(server.seen().iter().filter(|seen| seen.body.contains(r#""repositoryName":"b/c""#)).count(), 1);
+        assert_eq!(
+            server
+                .seen()
+                .iter()
+                .filter(|seen| seen.body.contains(r#""repositoryName":"b/c""#))
+                .count(),
+            1
+        );
     }
 
     #[tokio::test]
@@ -206,12 +246,20 @@ mod tests {
         })
         .await;
         let client = Client::new(&aws::loopback_config(server.address));
-        assert_eq!(all_images(&client, "a", None).await.unwrap_err(), "AccessDeniedException: no [0m");
-        assert_eq!(all_images(&client, "a", None).await.unwrap_err(), "AWS gives an unusable answer");
+        assert_eq!(
+            all_images(&client, "a", None).await.unwrap_err(),
+            "AccessDeniedException: no [0m"
+        );
+        assert_eq!(
+            all_images(&client, "a", None).await.unwrap_err(),
+            "AWS gives an unusable answer"
+        );
         let nobody = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
         let client = Client::new(&aws::loopback_config(nobody));
         assert_eq!(all_images(&client, "a", None).await.unwrap_err(), "AWS cannot be reached");
-        let profile = ProfileFileCredentialsProvider::builder().profile_name("dkv-test-that-is-not-there").build();
+        let profile = ProfileFileCredentialsProvider::builder()
+            .profile_name("dkv-test-that-is-not-there")
+            .build();
         let config = aws::loopback_config(server.address).into_builder();
         let config = config.credentials_provider(SharedCredentialsProvider::new(profile)).build();
         let why = all_images(&Client::new(&config), "a", None).await.unwrap_err();

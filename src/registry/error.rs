@@ -10,7 +10,8 @@ use crate::model::reference::Digest;
 /// The result of a registry operation.
 pub type Result<T> = std::result::Result<T, Error>;
 
-/// A failed registry operation. All of them exit 5; callers tell them apart to decide what to try next.
+/// A failed registry operation. All of them exit 5; callers tell them apart to decide what to try
+/// next.
 ///
 /// Text that a registry supplied is already stripped of control characters and shortened.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -35,7 +36,9 @@ pub enum Error {
         reference: String,
     },
     /// Too many requests, and waiting longer does not fit into the time allowed.
-    #[error("{host} limits the rate of requests{}", retry_after.map_or_else(String::new, |wait| format!("; it asks to wait {} s", wait.as_secs())))]
+    #[error("{host} limits the rate of \
+        requests{}", retry_after.map_or_else(String::new, |wait| format!("; it asks to wait {} \
+        s", wait.as_secs())))]
     RateLimited {
         /// The host that said so.
         host: String,
@@ -91,7 +94,8 @@ pub enum Error {
         detail: String,
     },
     /// Any other failure that the server reports.
-    #[error("{host} answers {status} for {reference}{}{detail}", if detail.is_empty() { "" } else { ": " })]
+    #[error("{host} answers {status} for \
+        {reference}{}{detail}", if detail.is_empty() { "" } else { ": " })]
     Status {
         /// The host.
         host: String,
@@ -112,28 +116,49 @@ impl Error {
     pub fn hint(&self) -> String {
         match self {
             Self::Unauthorized { host, .. } => format!(
-                "check the image name, and log in with `docker login {host}` if the image is private or the login has expired"
+                "check the image name, and log in with `docker login {host}` if the image is \
+                    private or the login has expired"
             ),
-            Self::NotFound { .. } => "check the image name and the tag; tags can be deleted from a registry".to_owned(),
+            Self::NotFound { .. } => "check the image name and the tag; tags can be deleted from \
+                a registry"
+                .to_owned(),
             Self::RateLimited { retry_after: Some(wait), .. } => {
-                format!("try again in {} s, or log in: registries allow more to known users", wait.as_secs().max(1))
+                format!(
+                    "try again in {} s, or log in: registries allow more to known \
+                    users",
+                    wait.as_secs().max(1)
+                )
             }
-            Self::RateLimited { .. } => "try again later, or log in: registries allow more to known users".to_owned(),
+            Self::RateLimited { .. } => "try again later, or log in: registries allow more to \
+                known users"
+                .to_owned(),
             Self::Unreachable { .. } => {
-                "check the network, the registry's name and the proxy settings, then try again".to_owned()
-            }
-            Self::Tls { host, .. } => format!(
-                "install the registry's CA certificate in the system store or as /etc/docker/certs.d/{host}/ca.crt, or name it in SSL_CERT_FILE"
-            ),
-            Self::WrongDigest { .. } => {
-                "do not use this image; tell the registry's operator, or look for a broken proxy or cache".to_owned()
-            }
-            Self::TooLarge { .. } | Self::Malformed { .. } => {
-                "check that the name belongs to a container registry; a proxy or a login page may be answering in its place"
+                "check the network, the registry's name and the proxy settings, then try \
+                    again"
                     .to_owned()
             }
-            Self::Status { retry_after: Some(wait), .. } => format!("try again in {} s", wait.as_secs().max(1)),
-            Self::Status { status, .. } if status.is_server_error() => "the registry has a problem; try again later".to_owned(),
+            Self::Tls { host, .. } => format!(
+                "install the registry's CA certificate in the system store or as \
+                    /etc/docker/certs.d/{host}/ca.crt, or name it in SSL_CERT_FILE"
+            ),
+            Self::WrongDigest { .. } => {
+                "do not use this image; tell the registry's operator, or look for a broken proxy \
+                    or cache"
+                    .to_owned()
+            }
+            Self::TooLarge { .. } | Self::Malformed { .. } => {
+                "check that the name belongs to a container registry; a proxy or a login page may \
+                    be answering in its place"
+                    .to_owned()
+            }
+            Self::Status { retry_after: Some(wait), .. } => format!(
+                "try again in {} \
+                s",
+                wait.as_secs().max(1)
+            ),
+            Self::Status { status, .. } if status.is_server_error() => "the registry has a \
+                problem; try again later"
+                .to_owned(),
             Self::Status { .. } => "check the image name".to_owned(),
         }
     }
@@ -148,13 +173,16 @@ impl From<Error> for crate::error::Error {
 /// The most characters of a registry's own words that a message shows.
 const SHOWN_CHARACTERS: usize = 300;
 
-/// Text from the network made fit for a message: one line, no control characters, at most 300 characters.
+/// Text from the network made fit for a message: one line, no control characters, at most 300
+/// characters.
 pub(super) fn printable(text: &str) -> String {
     // Bidirectional overrides and zero-width characters could disguise the text around them.
     let is_invisible = |c: char| {
-        c.is_control() || matches!(c, '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{2069}' | '\u{feff}')
+        c.is_control()
+            || matches!(c, '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{2069}' | '\u{feff}')
     };
-    let words = text.split(|c: char| c.is_whitespace() || is_invisible(c)).filter(|word| !word.is_empty());
+    let words =
+        text.split(|c: char| c.is_whitespace() || is_invisible(c)).filter(|word| !word.is_empty());
     let line = words.collect::<Vec<_>>().join(" ");
     let mut shown: String = line.chars().take(SHOWN_CHARACTERS).collect();
     if shown.len() < line.len() {
@@ -163,24 +191,33 @@ pub(super) fn printable(text: &str) -> String {
     shown
 }
 
-/// What the body of a failed answer says: the errors of the distribution specification ("CODE: message"),
-/// else the text itself unless it is a web page.
+/// What the body of a failed answer says: the errors of the distribution specification ("CODE:
+/// message"), else the text itself unless it is a web page.
 pub(super) fn message_in(body: &[u8]) -> String {
     let text = String::from_utf8_lossy(body);
     let Ok(json) = serde_json::from_str::<serde_json::Value>(&text) else {
         return if text.trim_start().starts_with('<') { String::new() } else { printable(&text) };
     };
-    let of = |value: &serde_json::Value, key: &str| value.get(key).and_then(|found| found.as_str()).map(str::to_owned);
-    let listed = json
-        .get("errors")
-        .and_then(|errors| errors.as_array())
-        .into_iter()
-        .flatten()
-        .map(|error| [of(error, "code"), of(error, "message")].into_iter().flatten().collect::<Vec<_>>().join(": "));
+    let of = |value: &serde_json::Value, key: &str| {
+        value.get(key).and_then(|found| found.as_str()).map(str::to_owned)
+    };
+    let listed = json.get("errors").and_then(|errors| errors.as_array()).into_iter().flatten().map(
+        |error| {
+            [of(error, "code"), of(error, "message")]
+                .into_iter()
+                .flatten()
+                .collect::<Vec<_>>()
+                .join(": ")
+        },
+    );
     let mut said: Vec<String> = listed.filter(|text| !text.is_empty()).collect();
     if said.is_empty() {
         // Token servers are freer: `details`, `message`, or OAuth's `error_description`.
-        said.extend(["details", "message", "error_description", "error"].iter().find_map(|key| of(&json, key)));
+        said.extend(
+            ["details", "message", "error_description", "error"]
+                .iter()
+                .find_map(|key| of(&json, key)),
+        );
     }
     printable(&said.join("; "))
 }
@@ -198,16 +235,23 @@ mod tests {
             message_in(b"{\"errors\":[{\"code\":\"DENIED\",\"message\":\"no\\u001b[0m\"},{\"code\":\"X\"}]}"),
             "DENIED: no [0m; X"
         );
-        assert_eq!(message_in(b"{\"details\":\"incorrect username or password\"}"), "incorrect username or password");
+        assert_eq!(
+            message_in(b"{\"details\":\"incorrect username or password\"}"),
+            "incorrect username or password"
+        );
         assert_eq!(message_in(b"{\"errors\":null}"), "");
     }
 
     #[test]
     fn every_error_exits_5_with_a_hint() {
-        let error = Error::NotFound { host: "r.example".to_owned(), reference: "r.example/a:1".to_owned() };
+        let error =
+            Error::NotFound { host: "r.example".to_owned(), reference: "r.example/a:1".to_owned() };
         let chain = anyhow::Error::from(crate::error::Error::from(error)).context("service a");
         assert_eq!(crate::error::kind(&chain), Kind::Registry);
-        assert_eq!(crate::error::find(&chain).unwrap().to_string(), "r.example has no r.example/a:1");
+        assert_eq!(
+            crate::error::find(&chain).unwrap().to_string(),
+            "r.example has no r.example/a:1"
+        );
         assert!(crate::error::find(&chain).unwrap().hint().unwrap().contains("tag"));
     }
 }

@@ -93,12 +93,18 @@ impl Host {
     }
 
     /// The scopes that one token should serve, if `path` is among them and there are several.
-    pub(super) fn shared_scopes(&self, challenge: &Challenge, path: &str, is_anonymous: bool) -> Option<Vec<String>> {
+    pub(super) fn shared_scopes(
+        &self,
+        challenge: &Challenge,
+        path: &str,
+        is_anonymous: bool,
+    ) -> Option<Vec<String>> {
         if lock(&self.single_paths).contains(&(is_anonymous, path.to_owned())) {
             return None;
         }
         let expected = lock(&self.expected);
-        let mut scopes: Vec<String> = expected.iter().take(SHARED_SCOPES).map(|path| challenge.scope_for(path)).collect();
+        let mut scopes: Vec<String> =
+            expected.iter().take(SHARED_SCOPES).map(|path| challenge.scope_for(path)).collect();
         scopes.dedup();
         (scopes.len() > 1 && scopes.contains(&challenge.scope_for(path))).then_some(scopes)
     }
@@ -134,8 +140,8 @@ impl Host {
     }
 }
 
-/// A value that many tasks want and one fetches. A failure is given to all who were waiting for that
-/// fetch, so that an unreachable host costs one series of tries and not one per task.
+/// A value that many tasks want and one fetches. A failure is given to all who were waiting for
+/// that fetch, so that an unreachable host costs one series of tries and not one per task.
 pub(super) struct SingleFlight<T>(AsyncMutex<Flight<T>>);
 
 struct Flight<T> {
@@ -151,7 +157,11 @@ impl<T> Default for SingleFlight<T> {
 
 impl<T: Clone> SingleFlight<T> {
     /// The value if it `is_usable`, else what `fetch` brings.
-    pub(super) async fn get(&self, is_usable: impl Fn(&T) -> bool, fetch: impl Future<Output = Result<T>>) -> Result<T> {
+    pub(super) async fn get(
+        &self,
+        is_usable: impl Fn(&T) -> bool,
+        fetch: impl Future<Output = Result<T>>,
+    ) -> Result<T> {
         let arrived = Instant::now();
         let mut flight = self.0.lock().await;
         if let Some(value) = flight.value.as_ref().filter(|value| is_usable(value)) {
@@ -175,7 +185,11 @@ impl<T: Clone> SingleFlight<T> {
 
 impl SingleFlight<Token> {
     /// The token for `scope`.
-    pub(super) async fn token(&self, scope: &str, fetch: impl Future<Output = Result<Token>>) -> Result<Token> {
+    pub(super) async fn token(
+        &self,
+        scope: &str,
+        fetch: impl Future<Output = Result<Token>>,
+    ) -> Result<Token> {
         self.get(|token| token.serves(scope), fetch).await
     }
 
@@ -190,7 +204,12 @@ impl SingleFlight<Token> {
 
 impl Token {
     /// A token that may be used for `lifetime` from `start` on, which is when it was asked for.
-    pub(super) fn new(text: Secret, start: Instant, lifetime: Duration, scopes: Vec<String>) -> Self {
+    pub(super) fn new(
+        text: Secret,
+        start: Instant,
+        lifetime: Duration,
+        scopes: Vec<String>,
+    ) -> Self {
         Self { text, usable_until: start + lifetime, scopes: scopes.into() }
     }
 }

@@ -20,7 +20,9 @@ impl Link<'_> {
             let (name, value) = parameter.split_once('=')?;
             name.trim().eq_ignore_ascii_case("rel").then(|| value.trim().trim_matches('"'))
         });
-        relation.is_some_and(|names| names.split_ascii_whitespace().any(|name| name.eq_ignore_ascii_case("next")))
+        relation.is_some_and(|names| {
+            names.split_ascii_whitespace().any(|name| name.eq_ignore_ascii_case("next"))
+        })
     }
 }
 
@@ -73,11 +75,24 @@ mod tests {
     #[test]
     fn the_next_page_is_found() {
         let found = |value| next([value].into_iter());
-        assert_eq!(found(r#"</v2/a/tags/list?last=x&n=2>; rel="next""#), Some("/v2/a/tags/list?last=x&n=2"));
+        assert_eq!(
+            found(r#"</v2/a/tags/list?last=x&n=2>; rel="next""#),
+            Some("/v2/a/tags/list?last=x&n=2")
+        );
         assert_eq!(found("<a,b;c>; rel=next"), Some("a,b;c"));
-        assert_eq!(found(r#"<p>; rel="prev", <n>; title="a, \"<b>\""; REL="last NEXT""#), Some("n"));
-        for none in ["", "<a>", "a; rel=next", "<a; rel=next", r#"<a>; rel="prev""#, r#"<a>; title="rel=next""#, "<a>; relx=next"]
-        {
+        assert_eq!(
+            found(r#"<p>; rel="prev", <n>; title="a, \"<b>\""; REL="last NEXT""#),
+            Some("n")
+        );
+        for none in [
+            "",
+            "<a>",
+            "a; rel=next",
+            "<a; rel=next",
+            r#"<a>; rel="prev""#,
+            r#"<a>; title="rel=next""#,
+            "<a>; relx=next",
+        ] {
             assert_eq!(found(none), None, "{none}");
         }
         assert_eq!(next(["<p>; rel=prev", "<n>; rel=next"].into_iter()), Some("n"));

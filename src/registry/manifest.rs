@@ -4,8 +4,8 @@ use serde::Deserialize;
 
 use crate::model::reference::{Digest, Platform, Tag};
 
-/// The media types that a request for a manifest accepts, in one list: the registry answers with the
-/// index where there is one, so that every host sees the same digest.
+/// The media types that a request for a manifest accepts, in one list: the registry answers with
+/// the index where there is one, so that every host sees the same digest.
 pub(super) const ACCEPT: &str = "application/vnd.oci.image.index.v1+json, \
     application/vnd.docker.distribution.manifest.list.v2+json, \
     application/vnd.oci.image.manifest.v1+json, \
@@ -76,7 +76,8 @@ pub enum ManifestKind {
     Index(Vec<IndexEntry>),
     /// One image.
     Image {
-        /// The configuration blob, which names the platform and the labels. Its digest is the image ID.
+        /// The configuration blob, which names the platform and the labels. Its digest is the image
+        /// ID.
         config: Content,
         /// The layers, lowest first.
         layers: Vec<Content>,
@@ -104,8 +105,8 @@ pub struct IndexEntry {
 }
 
 impl Manifest {
-    /// The digest of the index's entry that the daemon of a `wanted` host would run; `None` if there is
-    /// none, or if this is no index.
+    /// The digest of the index's entry that the daemon of a `wanted` host would run; `None` if
+    /// there is none, or if this is no index.
     #[must_use]
     pub fn platform_entry(&self, wanted: &Platform) -> Option<Digest> {
         match &self.kind {
@@ -115,8 +116,8 @@ impl Manifest {
     }
 }
 
-/// Chooses as containerd's `platforms.Only` does, which is what the daemon uses: the first acceptable
-/// platform in order of preference; among equals, the first entry.
+/// Chooses as containerd's `platforms.Only` does, which is what the daemon uses: the first
+/// acceptable platform in order of preference; among equals, the first entry.
 fn platform_entry(entries: &[IndexEntry], wanted: &Platform) -> Option<Digest> {
     let wanted = normalized(wanted);
     let candidates: Vec<(&IndexEntry, Platform)> = entries
@@ -128,10 +129,14 @@ fn platform_entry(entries: &[IndexEntry], wanted: &Platform) -> Option<Digest> {
     let preferred = acceptable(&wanted)
         .into_iter()
         .find_map(|(architecture, variant)| {
-            candidates.iter().find(|(_, platform)| platform.architecture == architecture && platform.variant == variant)
+            candidates.iter().find(|(_, platform)| {
+                platform.architecture == architecture && platform.variant == variant
+            })
         })
         // Daemons older than variants matched by architecture alone, and still do as a last resort.
-        .or_else(|| candidates.iter().find(|(_, platform)| platform.architecture == wanted.architecture));
+        .or_else(|| {
+            candidates.iter().find(|(_, platform)| platform.architecture == wanted.architecture)
+        });
     preferred.map(|(entry, _)| entry.digest.clone())
 }
 
@@ -139,15 +144,25 @@ fn platform_entry(entries: &[IndexEntry], wanted: &Platform) -> Option<Digest> {
 fn acceptable(host: &Platform) -> Vec<(String, Option<String>)> {
     let number = |default: u32| {
         let text = host.variant.as_deref().unwrap_or_default();
-        text.trim_start_matches('v').split('.').next().and_then(|digits| digits.parse().ok()).unwrap_or(default)
+        text.trim_start_matches('v')
+            .split('.')
+            .next()
+            .and_then(|digits| digits.parse().ok())
+            .unwrap_or(default)
     };
-    let arm = |highest: u32| (5..=highest).rev().map(|version| ("arm".to_owned(), Some(format!("v{version}"))));
+    let arm = |highest: u32| {
+        (5..=highest).rev().map(|version| ("arm".to_owned(), Some(format!("v{version}"))))
+    };
     let own = (host.architecture.clone(), host.variant.clone());
     match host.architecture.as_str() {
         "amd64" => {
             // Level 1 is the architecture itself, written without a variant.
-            let levels = (2..number(1)).rev().map(|level| ("amd64".to_owned(), Some(format!("v{level}"))));
-            std::iter::once(own).chain(levels).chain([("amd64".to_owned(), None), ("386".to_owned(), None)]).collect()
+            let levels =
+                (2..number(1)).rev().map(|level| ("amd64".to_owned(), Some(format!("v{level}"))));
+            std::iter::once(own)
+                .chain(levels)
+                .chain([("amd64".to_owned(), None), ("386".to_owned(), None)])
+                .collect()
         }
         "arm64" => std::iter::once(own).chain([("arm64".to_owned(), None)]).chain(arm(8)).collect(),
         "arm" => std::iter::once(own).chain(arm(number(7))).collect(),
@@ -157,7 +172,11 @@ fn acceptable(host: &Platform) -> Vec<(String, Option<String>)> {
 
 /// The platform in containerd's normal form: Go's names, no variant where it is the default.
 fn normalized(platform: &Platform) -> Platform {
-    let variant = platform.variant.as_deref().map(str::to_ascii_lowercase).filter(|variant| !variant.is_empty());
+    let variant = platform
+        .variant
+        .as_deref()
+        .map(str::to_ascii_lowercase)
+        .filter(|variant| !variant.is_empty());
     let architecture = platform.architecture.to_ascii_lowercase();
     let (architecture, variant) = match (architecture.as_str(), variant.as_deref()) {
         ("x86_64" | "x86-64" | "amd64", None | Some("v1")) => ("amd64", None),
@@ -171,17 +190,29 @@ fn normalized(platform: &Platform) -> Platform {
         ("arm", Some("8")) => ("arm", Some("v8")),
         (other, variant) => (other, variant),
     };
-    Platform { os: platform.os.to_ascii_lowercase(), architecture: architecture.to_owned(), variant: variant.map(str::to_owned) }
+    Platform {
+        os: platform.os.to_ascii_lowercase(),
+        architecture: architecture.to_owned(),
+        variant: variant.map(str::to_owned),
+    }
 }
 
 /// Whether a media type means an index.
 pub(super) fn is_index(media_type: &str) -> bool {
-    matches!(media_type, "application/vnd.oci.image.index.v1+json" | "application/vnd.docker.distribution.manifest.list.v2+json")
+    matches!(
+        media_type,
+        "application/vnd.oci.image.index.v1+json"
+            | "application/vnd.docker.distribution.manifest.list.v2+json"
+    )
 }
 
 /// Whether a media type means an image.
 pub(super) fn is_image(media_type: &str) -> bool {
-    matches!(media_type, "application/vnd.oci.image.manifest.v1+json" | "application/vnd.docker.distribution.manifest.v2+json")
+    matches!(
+        media_type,
+        "application/vnd.oci.image.manifest.v1+json"
+            | "application/vnd.docker.distribution.manifest.v2+json"
+    )
 }
 
 /// Whether a media type means the format from before content digests.
@@ -190,8 +221,8 @@ pub(super) fn is_schema_1(media_type: &str) -> bool {
 }
 
 /// Why images of [`is_schema_1`] are refused.
-pub(super) const SCHEMA_1: &str =
-    "it is in Docker's old format (schema 1), which has no usable digest; push it again with a current Docker";
+pub(super) const SCHEMA_1: &str = "it is in Docker's old format (schema 1), which has no usable \
+    digest; push it again with a current Docker";
 
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase")]
@@ -240,7 +271,8 @@ impl Descriptor {
     }
 
     fn entry(self) -> IndexEntry {
-        let is_attestation = self.annotations.is_some_and(|all| all.contains_key("vnd.docker.reference.type"));
+        let is_attestation =
+            self.annotations.is_some_and(|all| all.contains_key("vnd.docker.reference.type"));
         let is_unknown = self.platform.as_ref().is_some_and(|platform| platform.os == "unknown");
         let is_manifest = self.media_type.as_deref().is_none_or(is_image);
         IndexEntry {
@@ -255,15 +287,21 @@ impl Descriptor {
     }
 }
 
-/// Reads a manifest whose digest is already checked. `media_type` is the `Content-Type` it came with.
+/// Reads a manifest whose digest is already checked. `media_type` is the `Content-Type` it came
+/// with.
 ///
 /// # Errors
 /// The reason why it is no manifest that dkv can use.
-pub(super) fn parse(digest: Digest, media_type: &str, bytes: Vec<u8>) -> std::result::Result<Manifest, String> {
+pub(super) fn parse(
+    digest: Digest,
+    media_type: &str,
+    bytes: Vec<u8>,
+) -> std::result::Result<Manifest, String> {
     if is_schema_1(media_type) {
         return Err(SCHEMA_1.to_owned());
     }
-    let document: Document = serde_json::from_slice(&bytes).map_err(|error| format!("it is no manifest ({error})"))?;
+    let document: Document =
+        serde_json::from_slice(&bytes).map_err(|error| format!("it is no manifest ({error})"))?;
     if document.schema_version == 1 {
         return Err(SCHEMA_1.to_owned());
     }
@@ -271,7 +309,10 @@ pub(super) fn parse(digest: Digest, media_type: &str, bytes: Vec<u8>) -> std::re
     let media_type = match document.media_type.as_deref() {
         // One manifest must not be read in two ways.
         Some(inside) if known(media_type) && inside != media_type => {
-            return Err(format!("it is served as {media_type} but calls itself {}", super::error::printable(inside)));
+            return Err(format!(
+                "it is served as {media_type} but calls itself {}",
+                super::error::printable(inside)
+            ));
         }
         Some(inside) => inside.to_owned(),
         None => media_type.to_owned(),
@@ -295,13 +336,21 @@ mod tests {
 
     fn platform(text: &str) -> Platform {
         let mut parts = text.split('/').map(str::to_owned);
-        Platform { os: parts.next().unwrap(), architecture: parts.next().unwrap(), variant: parts.next() }
+        Platform {
+            os: parts.next().unwrap(),
+            architecture: parts.next().unwrap(),
+            variant: parts.next(),
+        }
     }
 
     fn choose(offered: &[&str], host: &str) -> Option<String> {
         let entries: Vec<IndexEntry> = offered
             .iter()
-            .map(|text| IndexEntry { digest: Digest::of(text.as_bytes()), platform: Some(platform(text)), is_image: true })
+            .map(|text| IndexEntry {
+                digest: Digest::of(text.as_bytes()),
+                platform: Some(platform(text)),
+                is_image: true,
+            })
             .collect();
         let chosen = platform_entry(&entries, &platform(host))?;
         offered.iter().find(|text| Digest::of(text.as_bytes()) == chosen).map(ToString::to_string)
@@ -309,7 +358,14 @@ mod tests {
 
     #[test]
     fn the_entry_that_the_daemon_would_run_is_chosen() {
-        let all = ["linux/arm/v6", "linux/386", "linux/arm/v7", "linux/arm64/v8", "linux/amd64", "windows/amd64"];
+        let all = [
+            "linux/arm/v6",
+            "linux/386",
+            "linux/arm/v7",
+            "linux/arm64/v8",
+            "linux/amd64",
+            "windows/amd64",
+        ];
         for (host, chosen) in [
             ("linux/amd64", Some("linux/amd64")),
             ("linux/x86_64", Some("linux/amd64")),
@@ -325,8 +381,14 @@ mod tests {
         }
         assert_eq!(choose(&["linux/arm/v7"], "linux/arm64").as_deref(), Some("linux/arm/v7"));
         assert_eq!(choose(&["linux/386"], "linux/amd64").as_deref(), Some("linux/386"));
-        assert_eq!(choose(&["linux/amd64/v3", "linux/amd64/v2"], "linux/amd64/v3").as_deref(), Some("linux/amd64/v3"));
-        assert_eq!(choose(&["linux/amd64/v2", "linux/amd64"], "linux/amd64").as_deref(), Some("linux/amd64"));
+        assert_eq!(
+            choose(&["linux/amd64/v3", "linux/amd64/v2"], "linux/amd64/v3").as_deref(),
+            Some("linux/amd64/v3")
+        );
+        assert_eq!(
+            choose(&["linux/amd64/v2", "linux/amd64"], "linux/amd64").as_deref(),
+            Some("linux/amd64")
+        );
         assert_eq!(choose(&["linux/arm64"], "linux/amd64"), None);
     }
 
@@ -340,17 +402,23 @@ mod tests {
             {{"digest":"{b}","size":1,"mediaType":"application/vnd.oci.image.manifest.v1+json","platform":{{"os":"linux","architecture":"amd64"}}}}]}}"#
         );
         let digest = Digest::of(text.as_bytes());
-        let manifest = parse(digest, "application/vnd.oci.image.index.v1+json", text.into_bytes()).unwrap();
+        let manifest =
+            parse(digest, "application/vnd.oci.image.index.v1+json", text.into_bytes()).unwrap();
         assert_eq!(manifest.platform_entry(&platform("linux/amd64")), Some(b));
         assert_eq!(manifest.platform_entry(&platform("unknown/unknown")), None);
     }
 
     #[test]
     fn ambiguous_and_old_manifests_are_refused() {
-        let refuse = |media_type: &str, text: &str| parse(Digest::of(b""), media_type, text.as_bytes().to_vec()).unwrap_err();
+        let refuse = |media_type: &str, text: &str| {
+            parse(Digest::of(b""), media_type, text.as_bytes().to_vec()).unwrap_err()
+        };
         let image = "application/vnd.oci.image.manifest.v1+json";
         let digest = Digest::of(b"");
-        assert!(refuse("application/vnd.docker.distribution.manifest.v1+prettyjws", "{}").contains("schema 1"));
+        assert!(
+            refuse("application/vnd.docker.distribution.manifest.v1+prettyjws", "{}")
+                .contains("schema 1")
+        );
         assert!(refuse("application/json", r#"{"schemaVersion":1}"#).contains("schema 1"));
         assert!(refuse(image, "<html>").contains("no manifest"));
         assert!(refuse(image, r#"{"schemaVersion":2,"manifests":[]}"#).contains("neither"));
@@ -362,6 +430,9 @@ mod tests {
             refuse(image, r#"{"schemaVersion":2,"mediaType":"application/vnd.oci.image.index.v1+json","manifests":[]}"#)
                 .contains("calls itself")
         );
-        assert!(refuse(image, r#"{"schemaVersion":2,"config":{"digest":"sha256:zz"}}"#).contains("no manifest"));
+        assert!(
+            refuse(image, r#"{"schemaVersion":2,"config":{"digest":"sha256:zz"}}"#)
+                .contains("no manifest")
+        );
     }
 }

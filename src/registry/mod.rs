@@ -1,19 +1,20 @@
 //! Registries: the only HTTP in the crate.
 //!
 //! [`Client`] is a small client of the OCI distribution API (specification 1.1) for what versions
-//! need: what a tag names ([`Client::head`]), manifests and small blobs checked against their digests
-//! ([`Client::manifest`], [`Client::blob`]), and the list of tags ([`Client::tags`]).
+//! need: what a tag names ([`Client::head`]), manifests and small blobs checked against their
+//! digests ([`Client::manifest`], [`Client::blob`]), and the list of tags ([`Client::tags`]).
 //!
 //! How it behaves on the network:
-//! - The first request to a host goes alone and without a login; what it learns (plain HTTP or TLS on
-//!   loopback, the authentication challenge) serves all later ones. Without authentication a run of
-//!   `n` requests is `n` requests; with tokens it is one refused request and one token more.
+//! - The first request to a host goes alone and without a login; what it learns (plain HTTP or TLS
+//!   on loopback, the authentication challenge) serves all later ones. Without authentication a run
+//!   of `n` requests is `n` requests; with tokens it is one refused request and one token more.
 //! - Tokens are fetched once for all repositories that were announced with [`Client::expect`],
 //!   shared by all tasks, and renewed before they expire.
 //! - A refused login falls back to anonymous access once, with a warning; the user's
 //!   `config.json` is only read.
 //! - TLS is verified always; plain HTTP is for loopback only. Redirects, `Link` pages and token
-//!   servers that would leave safe ground are errors, and no login follows a redirect to another host.
+//!   servers that would leave safe ground are errors, and no login follows a redirect to another
+//!   host.
 //! - Every body is capped, every wait has a deadline, and only what is transient is tried again.
 
 pub mod auth;

@@ -30,19 +30,33 @@ impl Registry {
         let host = format!("127.0.0.1:{port}");
         let root = directory.path().join("data");
         let mut config = format!(
-            "version: 0.1\nlog: {{level: error}}\nstorage: {{filesystem: {{rootdirectory: {}}}}}\nhttp:\n  addr: {host}\n",
+            "version: 0.1\nlog: {{level: error}}\nstorage: {{filesystem: {{rootdirectory: \
+                {}}}}}\nhttp:\n  addr: {host}\n",
             root.display()
         );
         if let Some(make) = certificate {
             make(directory.path());
             let path = |name: &str| directory.path().join(name).display().to_string();
-            config.push_str(&format!("  tls: {{certificate: {}, key: {}}}\n", path("server.crt"), path("server.key")));
+            config.push_str(&format!(
+                "  tls: {{certificate: {}, key: {}}}\n",
+                path("server.crt"),
+                path("server.key")
+            ));
         }
         let path = directory.path().join("config.yml");
         std::fs::write(&path, config).unwrap();
         let mut command = Command::new("docker-registry");
-        command.arg("serve").arg(&path).stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
-        let registry = Self { process: command.spawn().expect("docker-registry must be installed"), directory, host };
+        command
+            .arg("serve")
+            .arg(&path)
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(Stdio::null());
+        let registry = Self {
+            process: command.spawn().expect("docker-registry must be installed"),
+            directory,
+            host,
+        };
         for _ in 0..500 {
             if std::net::TcpStream::connect(&registry.host).is_ok() {
                 return registry;
@@ -66,10 +80,18 @@ impl Registry {
         let base = format!("http://{}/v2/team/app", self.host);
         let upload = http.post(format!("{base}/blobs/uploads/")).send().await.unwrap();
         let location = upload.headers()["location"].to_str().unwrap().to_owned();
-        let put = http.put(format!("{location}&digest={}", Digest::of(blob))).body(blob).send().await.unwrap();
+        let put = http
+            .put(format!("{location}&digest={}", Digest::of(blob)))
+            .body(blob)
+            .send()
+            .await
+            .unwrap();
         assert_eq!(put.status(), 201);
         for tag in tags {
-            let put = http.put(format!("{base}/manifests/{tag}")).header("content-type", media_type).body(manifest.to_owned());
+            let put = http
+                .put(format!("{base}/manifests/{tag}"))
+                .header("content-type", media_type)
+                .body(manifest.to_owned());
             let answer = put.send().await.unwrap();
             assert_eq!(answer.status(), 201, "{}", answer.text().await.unwrap());
         }
@@ -77,24 +99,35 @@ impl Registry {
 }
 
 fn openssl(directory: &Path, arguments: &str) {
-    let output = Command::new("openssl").current_dir(directory).args(arguments.split_whitespace()).output().unwrap();
+    let output = Command::new("openssl")
+        .current_dir(directory)
+        .args(arguments.split_whitespace())
+        .output()
+        .unwrap();
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
 }
 
 /// A CA of its own (`ca.crt`) and a server certificate signed by it.
 fn private_ca(directory: &Path) {
-    std::fs::write(directory.join("extensions"), "subjectAltName=IP:127.0.0.1\nbasicConstraints=CA:FALSE\n").unwrap();
+    std::fs::write(
+        directory.join("extensions"),
+        "subjectAltName=IP:127.0.0.1\nbasicConstraints=CA:FALSE\n",
+    )
+    .unwrap();
     openssl(
         directory,
-        "req -x509 -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -keyout ca.key -out ca.crt -days 2 -subj /CN=dkv-test-ca",
+        "req -x509 -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -keyout ca.key -out ca.crt \
+            -days 2 -subj /CN=dkv-test-ca",
     );
     openssl(
         directory,
-        "req -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -keyout server.key -out server.csr -subj /CN=registry",
+        "req -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -keyout server.key -out \
+            server.csr -subj /CN=registry",
     );
     openssl(
         directory,
-        "x509 -req -in server.csr -CA ca.crt -CAkey ca.key -CAcreateserial -out server.crt -days 2 -extfile extensions",
+        "x509 -req -in server.csr -CA ca.crt -CAkey ca.key -CAcreateserial -out server.crt -days \
+            2 -extfile extensions",
     );
 }
 
@@ -102,7 +135,8 @@ fn private_ca(directory: &Path) {
 fn self_signed(directory: &Path) {
     openssl(
         directory,
-        "req -x509 -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -keyout server.key -out server.crt -days 2 -subj /CN=registry -addext subjectAltName=IP:127.0.0.1",
+        "req -x509 -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -keyout server.key -out \
+            server.crt -days 2 -subj /CN=registry -addext subjectAltName=IP:127.0.0.1",
     );
     std::fs::copy(directory.join("server.crt"), directory.join("ca.crt")).unwrap();
 }
@@ -111,7 +145,8 @@ fn self_signed(directory: &Path) {
 fn self_signed_for_another(directory: &Path) {
     openssl(
         directory,
-        "req -x509 -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -keyout server.key -out server.crt -days 2 -subj /CN=registry -addext subjectAltName=IP:127.0.0.2",
+        "req -x509 -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -keyout server.key -out \
+            server.crt -days 2 -subj /CN=registry -addext subjectAltName=IP:127.0.0.2",
     );
     std::fs::copy(directory.join("server.crt"), directory.join("ca.crt")).unwrap();
 }
@@ -125,11 +160,13 @@ fn expired(directory: &Path) {
     std::fs::write(directory.join("serial"), "01").unwrap();
     openssl(
         directory,
-        "req -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -keyout server.key -out server.csr -subj /CN=registry",
+        "req -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -keyout server.key -out \
+            server.csr -subj /CN=registry",
     );
     openssl(
         directory,
-        "ca -config config -batch -selfsign -in server.csr -keyfile server.key -out server.crt -startdate 20200101000000Z -enddate 20200102000000Z",
+        "ca -config config -batch -selfsign -in server.csr -keyfile server.key -out server.crt \
+            -startdate 20200101000000Z -enddate 20200102000000Z",
     );
     std::fs::copy(directory.join("server.crt"), directory.join("ca.crt")).unwrap();
 }
@@ -168,7 +205,8 @@ async fn a_real_registry_is_understood() {
     assert_eq!((fetched.bytes.as_slice(), &fetched.digest), (manifest.as_bytes(), &digest));
     let ManifestKind::Image { config: content, .. } = fetched.kind else { panic!() };
     assert_eq!(client.blob(&repository, &content.digest).await.unwrap(), config);
-    let mut tags: Vec<String> = client.tags(&repository).await.unwrap().iter().map(ToString::to_string).collect();
+    let mut tags: Vec<String> =
+        client.tags(&repository).await.unwrap().iter().map(ToString::to_string).collect();
     tags.sort();
     assert_eq!(tags, ["1.41", "1.42", "latest"]);
 }
@@ -180,16 +218,21 @@ async fn a_registry_with_tls_on_loopback_is_recognised_and_verified() {
         let repository = registry.repository();
 
         let error = Client::new(settings()).head(&repository, &tag("latest")).await.unwrap_err();
-        assert!(matches!(error, Error::Tls { .. }) && error.hint().contains("SSL_CERT_FILE"), "{error:?}");
+        assert!(
+            matches!(error, Error::Tls { .. }) && error.hint().contains("SSL_CERT_FILE"),
+            "{error:?}"
+        );
 
-        let with_file = Client::new(Settings { ca_file: Some(registry.path("ca.crt")), ..settings() });
+        let with_file =
+            Client::new(Settings { ca_file: Some(registry.path("ca.crt")), ..settings() });
         let error = with_file.head(&repository, &tag("latest")).await.unwrap_err();
         assert!(matches!(error, Error::NotFound { .. }), "{error:?}");
 
         let own = registry.path("certs.d").join(&registry.host);
         std::fs::create_dir_all(&own).unwrap();
         std::fs::copy(registry.path("ca.crt"), own.join("ca.crt")).unwrap();
-        let with_directory = Client::new(Settings { registry_certificates: registry.path("certs.d"), ..settings() });
+        let with_directory =
+            Client::new(Settings { registry_certificates: registry.path("certs.d"), ..settings() });
         let error = with_directory.head(&repository, &tag("latest")).await.unwrap_err();
         assert!(matches!(error, Error::NotFound { .. }), "{error:?}");
     }
@@ -197,7 +240,9 @@ async fn a_registry_with_tls_on_loopback_is_recognised_and_verified() {
 
 #[tokio::test]
 async fn a_named_certificate_is_no_pass_for_another_name_or_time() {
-    for (make, what) in [(self_signed_for_another as fn(&Path), "another name"), (expired, "expired")] {
+    for (make, what) in
+        [(self_signed_for_another as fn(&Path), "another name"), (expired, "expired")]
+    {
         let registry = Registry::start(Some(make));
         let client = Client::new(Settings { ca_file: Some(registry.path("ca.crt")), ..settings() });
         let error = client.head(&registry.repository(), &tag("latest")).await.unwrap_err();
@@ -207,10 +252,14 @@ async fn a_named_certificate_is_no_pass_for_another_name_or_time() {
 
 #[tokio::test]
 async fn another_certificate_is_no_pass_for_a_self_signed_one() {
-    let (registry, other) = (Registry::start(Some(self_signed)), Registry::start(Some(self_signed)));
+    let (registry, other) =
+        (Registry::start(Some(self_signed)), Registry::start(Some(self_signed)));
     let client = Client::new(Settings { ca_file: Some(other.path("ca.crt")), ..settings() });
     let error = client.head(&registry.repository(), &tag("latest")).await.unwrap_err();
-    assert!(matches!(error, Error::Tls { .. }) && error.to_string().contains("does not trust"), "{error:?}");
+    assert!(
+        matches!(error, Error::Tls { .. }) && error.to_string().contains("does not trust"),
+        "{error:?}"
+    );
 }
 
 #[tokio::test]

@@ -2,11 +2,12 @@
 //!
 //! In order: the ECR APIs, where the image is theirs and the user has AWS credentials; else the
 //! registry: its list of tags, then a HEAD for each candidate in the order of
-//! [`version::candidates`], until one has the digest. The first is asked alone, because it usually is
-//! the one: that is one request for the list (one per thousand tags) and one for the candidate. Then
-//! come batches of 4, 16, … up to the allowed number at once; so the fifth newest costs five HEADs in
-//! two round trips. None of them could be spared: a registry does not say which tags a digest has, the
-//! list comes in no useful order, and any of the newer versions might have been the one.
+//! [`version::candidates`], until one has the digest. The first is asked alone, because it usually
+//! is the one: that is one request for the list (one per thousand tags) and one for the candidate.
+//! Then come batches of 4, 16, … up to the allowed number at once; so the fifth newest costs five
+//! HEADs in two round trips. None of them could be spared: a registry does not say which tags a
+//! digest has, the list comes in no useful order, and any of the newer versions might have been the
+//! one.
 //!
 //! If no candidate has the digest, the platform digests of the first few are compared.
 
@@ -51,7 +52,8 @@ pub struct Question {
     pub pattern: Option<String>,
     /// What the manifest says about ECR.
     pub ecr: EcrHint,
-    /// Whether the user has AWS credentials in the environment or in files; without, no AWS API is asked.
+    /// Whether the user has AWS credentials in the environment or in files; without, no AWS API is
+    /// asked.
     pub has_aws_credentials: bool,
     /// Whether [`Resolution::newest`] is worth a tag list that the version itself does not need.
     pub wants_newest: bool,
@@ -89,21 +91,22 @@ pub enum Evidence {
 pub struct Resolution {
     /// The version and how it is known.
     pub version: Option<(Tag, Evidence)>,
-    /// The newest version in the repository, whatever the tracked tag names, if a tag list was read.
+    /// The newest version in the repository, whatever the tracked tag names, if a tag list was
+    /// read.
     pub newest: Option<Tag>,
     /// How many candidates were asked about.
     pub checked: usize,
     /// How many candidates there are.
     pub of: usize,
-    /// Why there is no version. Without a version and without a reason, the tracked tag is a version
-    /// itself and no tag says it more exactly.
+    /// Why there is no version. Without a version and without a reason, the tracked tag is a
+    /// version itself and no tag says it more exactly.
     pub why_unresolved: Option<String>,
     /// Whether there is no version because the registry could not be asked.
     pub is_failure: bool,
 }
 
-/// Resolves tags. One serves a whole run: lists are read once per repository, and an ECR alias whose
-/// API refused is not asked about again.
+/// Resolves tags. One serves a whole run: lists are read once per repository, and an ECR alias
+/// whose API refused is not asked about again.
 pub struct Resolver {
     client: Client,
     ecr_public: EcrPublic,
@@ -175,7 +178,8 @@ impl Resolver {
         self.by_registry(question).await
     }
 
-    /// The newest version in the repository, whatever the tracked tag names, if its tags can be listed.
+    /// The newest version in the repository, whatever the tracked tag names, if its tags can be
+    /// listed.
     pub async fn newest(
         &self,
         repository: &Repository,
@@ -193,43 +197,66 @@ impl Resolver {
         let ask = async { self.ecr_public.images(repository, registry_id).await.map(Arc::new) };
         let images = self.ecr_images.get(repository, ask).await?;
         let Some(own) = images.iter().find(|image| image.digest == question.digest) else {
-            tracing::info!("the ECR Public API does not list {}; asking the registry itself", question.shown());
+            tracing::info!(
+                "the ECR Public API does not list {}; asking the registry itself",
+                question.shown()
+            );
             return None;
         };
         let all: Vec<Tag> = images.iter().flat_map(|image| image.tags.iter().cloned()).collect();
         let candidates = question.candidates(&all);
         let names: HashSet<&Tag> = own.tags.iter().collect();
-        let mut version = candidates.iter().find(|tag| names.contains(tag)).cloned().map(|tag| (tag, Evidence::EcrPublicApi));
+        let mut version = candidates
+            .iter()
+            .find(|tag| names.contains(tag))
+            .cloned()
+            .map(|tag| (tag, Evidence::EcrPublicApi));
         if registry_id.is_none() {
             // Without its account, the API describes the user's own repository of that name.
             let (tag, _) = version.as_ref()?;
             if !self.names_digest(repository, tag, &question.digest).await {
-                tracing::info!("the ECR Public API describes another {repository}; asking the registry itself");
+                tracing::info!(
+                    "the ECR Public API describes another {repository}; asking the registry itself"
+                );
                 return None;
             }
         }
         if version.is_none() {
-            let digests: HashMap<&Tag, &TaggedImage> =
-                images.iter().flat_map(|image| image.tags.iter().map(move |tag| (tag, image))).collect();
+            let digests: HashMap<&Tag, &TaggedImage> = images
+                .iter()
+                .flat_map(|image| image.tags.iter().map(move |tag| (tag, image)))
+                .collect();
             let named = candidates.iter().filter_map(|tag| {
                 let image = digests.get(tag)?;
-                Some(Named { tag: tag.clone(), digest: image.digest.clone(), is_index: image.is_index })
+                Some(Named {
+                    tag: tag.clone(),
+                    digest: image.digest.clone(),
+                    is_index: image.is_index,
+                })
             });
             let same = self.same_platform(question, &named.collect::<Vec<_>>()).await;
             version = same.map(|tag| (tag, Evidence::SamePlatformDigest));
         }
         let why = "the ECR Public API lists no version for this digest";
-        Some(question.resolution(&all, version, candidates.len(), candidates.len(), || why.to_owned()))
+        Some(
+            question
+                .resolution(&all, version, candidates.len(), candidates.len(), || why.to_owned()),
+        )
     }
 
     /// The answer of the private ECR API, if it knows a version.
     async fn by_ecr_private(&self, question: &Question) -> Option<Resolution> {
         let repository = &question.repository;
-        let registry = question.ecr.private.as_ref().filter(|registry| registry.host == repository.host())?;
+        let registry =
+            question.ecr.private.as_ref().filter(|registry| registry.host == repository.host())?;
         let names = self.ecr_private.tags_of(registry, repository, &question.digest).await?;
         let version = question.candidates(&names).into_iter().next()?;
         let newest = match question.wants_newest {
-            true => self.tags(repository).await.ok().and_then(|tags| question.newest(&tags, Some(&version))),
+            true => self
+                .tags(repository)
+                .await
+                .ok()
+                .and_then(|tags| question.newest(&tags, Some(&version))),
             false => None,
         };
         Some(Resolution {
@@ -256,7 +283,10 @@ impl Resolver {
             version = same.map(|tag| (tag, Evidence::SamePlatformDigest));
         }
         let is_failure = version.is_none() && scan.ended_by.is_some();
-        let resolution = question.resolution(&tags, version, scan.checked, candidates.len(), || scan.summary(candidates.len()));
+        let resolution =
+            question.resolution(&tags, version, scan.checked, candidates.len(), || {
+                scan.summary(candidates.len())
+            });
         Resolution { is_failure, ..resolution }
     }
 
@@ -285,8 +315,9 @@ impl Resolver {
         scan
     }
 
-    /// The first of the candidates whose image for the host's platform is that of the question's digest,
-    /// though the digests differ: two indexes with one image in common, or an index and its image.
+    /// The first of the candidates whose image for the host's platform is that of the question's
+    /// digest, though the digests differ: two indexes with one image in common, or an index and its
+    /// image.
     async fn same_platform(&self, question: &Question, named: &[Named]) -> Option<Tag> {
         let platform = question.platform.as_ref()?;
         let own = match question.is_index {
@@ -301,7 +332,9 @@ impl Resolver {
             }
             if candidate.is_index && fetched < INDEXES {
                 fetched += 1;
-                if self.platform_digest(question, &candidate.digest, platform).await.as_ref() == Some(&own) {
+                if self.platform_digest(question, &candidate.digest, platform).await.as_ref()
+                    == Some(&own)
+                {
                     return Some(candidate.tag.clone());
                 }
             }
@@ -310,9 +343,16 @@ impl Resolver {
     }
 
     /// The digest of the image that `platform` gets by `digest`.
-    async fn platform_digest(&self, question: &Question, digest: &Digest, platform: &Platform) -> Option<Digest> {
+    async fn platform_digest(
+        &self,
+        question: &Question,
+        digest: &Digest,
+        platform: &Platform,
+    ) -> Option<Digest> {
         let manifest = self.client.manifest(&question.repository, &digest.clone().into()).await;
-        let manifest = manifest.inspect_err(|error| tracing::info!("cannot compare platforms: {error}")).ok()?;
+        let manifest = manifest
+            .inspect_err(|error| tracing::info!("cannot compare platforms: {error}"))
+            .ok()?;
         match manifest.kind {
             ManifestKind::Image { .. } => Some(manifest.digest),
             ManifestKind::Index(_) => manifest.platform_entry(platform),
@@ -338,14 +378,21 @@ impl Scan {
                 if self.found.is_none() && described.digest == *wanted {
                     self.found = Some(tag.clone());
                 }
-                self.named.push(Named { tag: tag.clone(), digest: described.digest, is_index: described.is_index });
+                self.named.push(Named {
+                    tag: tag.clone(),
+                    digest: described.digest,
+                    is_index: described.is_index,
+                });
             }
             // Deleted since the list was made.
             Err(Error::NotFound { .. }) => {}
             Err(error) => {
                 tracing::info!("skipping a candidate: {error}");
                 self.failed += 1;
-                let is_hopeless = matches!(error, Error::Unreachable { .. } | Error::Tls { .. } | Error::RateLimited { .. });
+                let is_hopeless = matches!(
+                    error,
+                    Error::Unreachable { .. } | Error::Tls { .. } | Error::RateLimited { .. }
+                );
                 if is_hopeless || self.failed >= FAILURES {
                     self.ended_by = Some(error);
                 }
@@ -358,7 +405,10 @@ impl Scan {
         let checked = format!("checked {} of {} version tags", grouped(self.checked), grouped(of));
         match &self.ended_by {
             Some(error) => format!("{checked}, then gave up: {error}"),
-            None if self.failed > 0 => format!("{checked}: none is known to name this digest, {} gave no answer", self.failed),
+            None if self.failed > 0 => format!(
+                "{checked}: none is known to name this digest, {} gave no answer",
+                self.failed
+            ),
             None => format!("{checked}: none names this digest"),
         }
     }
@@ -404,8 +454,12 @@ impl Resolution {
     #[must_use]
     pub fn in_words(&self) -> String {
         match (&self.version, &self.why_unresolved) {
-            (Some((_, Evidence::SameDigest)), _) => "the registry has the same digest for both".to_owned(),
-            (Some((_, Evidence::SamePlatformDigest)), _) => "another index, with the same image for this platform".to_owned(),
+            (Some((_, Evidence::SameDigest)), _) => {
+                "the registry has the same digest for both".to_owned()
+            }
+            (Some((_, Evidence::SamePlatformDigest)), _) => {
+                "another index, with the same image for this platform".to_owned()
+            }
             (Some((_, Evidence::EcrPublicApi)), _) => "as the ECR Public API says".to_owned(),
             (Some((_, Evidence::EcrPrivateApi)), _) => "as the ECR API says".to_owned(),
             (None, Some(why)) => format!("unresolved: {why}"),
@@ -425,10 +479,17 @@ impl Resolution {
 
     /// Some registries have no lists of tags; that is no failure.
     fn without_tags(error: &Error) -> Self {
-        let has_none =
-            matches!(error, Error::NotFound { .. }) || matches!(error, Error::Status { status, .. } if status.is_client_error());
+        let has_none = matches!(error, Error::NotFound { .. })
+            || matches!(error, Error::Status { status, .. } if status.is_client_error());
         let why = format!("the registry gives no list of tags: {error}");
-        Self { version: None, newest: None, checked: 0, of: 0, why_unresolved: Some(why), is_failure: !has_none }
+        Self {
+            version: None,
+            newest: None,
+            checked: 0,
+            of: 0,
+            why_unresolved: Some(why),
+            is_failure: !has_none,
+        }
     }
 }
 
@@ -471,11 +532,14 @@ mod tests {
         let config = Digest::of(content.as_bytes());
         Stored {
             media_type: IMAGE,
-            text: format!(r#"{{"schemaVersion":2,"mediaType":"{IMAGE}","config":{{"digest":"{config}","size":2}},"layers":[]}}"#),
+            text: format!(
+                r#"{{"schemaVersion":2,"mediaType":"{IMAGE}","config":{{"digest":"{config}","size":2}},"layers":[]}}"#
+            ),
         }
     }
 
-    /// An index of images for amd64 and arm64; `note` makes it differ from others of the same images.
+    /// An index of images for amd64 and arm64; `note` makes it differ from others of the same
+    /// images.
     fn index(amd64: &Stored, arm64: &Stored, note: &str) -> Stored {
         let entry = |image: &Stored, architecture: &str| {
             format!(
@@ -494,25 +558,40 @@ mod tests {
     }
 
     /// A registry with one repository, `a/b`. `special` may answer before it does.
-    async fn registry(tags: Vec<(String, Stored)>, special: impl Fn(&Seen) -> Option<Reply> + Send + Sync + 'static) -> Server {
+    async fn registry(
+        tags: Vec<(String, Stored)>,
+        special: impl Fn(&Seen) -> Option<Reply> + Send + Sync + 'static,
+    ) -> Server {
         Server::start(move |seen, _| {
             if let Some(reply) = special(seen) {
                 return reply;
             }
             if let Some(query) = seen.target.strip_prefix("/v2/a/b/tags/list?") {
-                let value = |key: &str| query.split('&').find_map(|pair| pair.strip_prefix(key)?.strip_prefix('='));
+                let value = |key: &str| {
+                    query.split('&').find_map(|pair| pair.strip_prefix(key)?.strip_prefix('='))
+                };
                 let size: usize = value("n").unwrap().parse().unwrap();
                 let start: usize = value("from").map_or(0, |from| from.parse().unwrap());
-                let page: Vec<String> = tags.iter().skip(start).take(size).map(|(tag, _)| format!("\"{tag}\"")).collect();
+                let page: Vec<String> = tags
+                    .iter()
+                    .skip(start)
+                    .take(size)
+                    .map(|(tag, _)| format!("\"{tag}\""))
+                    .collect();
                 let reply = Reply::json(format!(r#"{{"name":"a/b","tags":[{}]}}"#, page.join(",")));
                 return match start + size < tags.len() {
-                    true => reply.with("link", format!("</v2/a/b/tags/list?n={size}&from={}>; rel=\"next\"", start + size)),
+                    true => reply.with(
+                        "link",
+                        format!("</v2/a/b/tags/list?n={size}&from={}>; rel=\"next\"", start + size),
+                    ),
                     false => reply,
                 };
             }
             let name = seen.target.strip_prefix("/v2/a/b/manifests/").unwrap_or_default();
             let is_digest = name.starts_with("sha256:");
-            let found = tags.iter().find(|(tag, stored)| tag == name || (is_digest && stored.digest().as_str() == name));
+            let found = tags.iter().find(|(tag, stored)| {
+                tag == name || (is_digest && stored.digest().as_str() == name)
+            });
             match found {
                 Some((_, stored)) => Reply::Full(
                     200,
@@ -534,7 +613,10 @@ mod tests {
     }
 
     fn resolver() -> Resolver {
-        Resolver::new(Client::new(Settings { registry_certificates: "/nonexistent".into(), ..Settings::default() }))
+        Resolver::new(Client::new(Settings {
+            registry_certificates: "/nonexistent".into(),
+            ..Settings::default()
+        }))
     }
 
     fn question(server: &Server, digest: &Digest) -> Question {
@@ -543,7 +625,11 @@ mod tests {
             tracked: "latest".parse().unwrap(),
             digest: digest.clone(),
             is_index: Some(false),
-            platform: Some(Platform { os: "linux".to_owned(), architecture: "amd64".to_owned(), variant: None }),
+            platform: Some(Platform {
+                os: "linux".to_owned(),
+                architecture: "amd64".to_owned(),
+                variant: None,
+            }),
             pattern: None,
             ecr: EcrHint::default(),
             has_aws_credentials: false,
@@ -563,7 +649,8 @@ mod tests {
 
     /// The tags `1.1` … `1.<count>`, all different, and `latest`, which is the same as `1.<named>`.
     fn many(count: usize, named: usize) -> (Vec<(String, Stored)>, Digest) {
-        let mut tags: Vec<(String, Stored)> = (1..=count).map(|n| (format!("1.{n}"), image(&n.to_string()))).collect();
+        let mut tags: Vec<(String, Stored)> =
+            (1..=count).map(|n| (format!("1.{n}"), image(&n.to_string()))).collect();
         let latest = image(&named.to_string());
         let digest = latest.digest();
         tags.push(("latest".to_owned(), latest));
@@ -627,7 +714,12 @@ mod tests {
     #[tokio::test]
     async fn a_tracked_suffix_resolves_within_it() {
         let (wanted, other) = (image("wanted"), image("other"));
-        let tags = same(&[("alpine", &wanted), ("1.27.3", &wanted), ("1.27.3-alpine", &wanted), ("1.28.0-bookworm", &other)]);
+        let tags = same(&[
+            ("alpine", &wanted),
+            ("1.27.3", &wanted),
+            ("1.27.3-alpine", &wanted),
+            ("1.28.0-bookworm", &other),
+        ]);
         let server = registry(tags, |_| None).await;
         let mut question = question(&server, &wanted.digest());
         question.tracked = "alpine".parse().unwrap();
@@ -649,7 +741,11 @@ mod tests {
         assert_eq!(version(&resolution), Some(("1.42", Evidence::SamePlatformDigest)));
         // One GET for the tracked index, one for each candidate until it fits.
         assert_eq!((count(&server, "HEAD"), count(&server, "GET /v2/a/b/manifests/")), (2, 3));
-        question.platform = Some(Platform { os: "linux".to_owned(), architecture: "s390x".to_owned(), variant: None });
+        question.platform = Some(Platform {
+            os: "linux".to_owned(),
+            architecture: "s390x".to_owned(),
+            variant: None,
+        });
         assert_eq!(version(&resolver().version_of(&question).await), None);
         question.platform = None;
         assert_eq!(version(&resolver().version_of(&question).await), None);
@@ -679,8 +775,9 @@ mod tests {
         let arm64 = image("arm64");
         let own = image("own");
         let latest = index(&own, &arm64, "latest");
-        let mut tags: Vec<(String, Stored)> =
-            (1..=9).map(|n| (format!("1.{n}"), index(&image(&n.to_string()), &arm64, ""))).collect();
+        let mut tags: Vec<(String, Stored)> = (1..=9)
+            .map(|n| (format!("1.{n}"), index(&image(&n.to_string()), &arm64, "")))
+            .collect();
         tags.push(("latest".to_owned(), latest.clone()));
         let server = registry(tags, |_| None).await;
         let mut question = question(&server, &latest.digest());
@@ -706,7 +803,9 @@ mod tests {
     #[tokio::test]
     async fn a_refused_scan_is_given_up() {
         let (tags, digest) = many(50, 0);
-        let server = registry(tags, |seen| seen.target.contains("/manifests/").then(|| Reply::status(403))).await;
+        let server =
+            registry(tags, |seen| seen.target.contains("/manifests/").then(|| Reply::status(403)))
+                .await;
         let resolution = resolver().version_of(&question(&server, &digest)).await;
         let why = resolution.why_unresolved.unwrap();
         assert!(why.starts_with("checked 5 of 50 version tags, then gave up: "), "{why}");
@@ -728,7 +827,9 @@ mod tests {
     #[tokio::test]
     async fn a_tag_without_better_names_is_no_failure_if_it_is_a_version() {
         let only = image("x");
-        let server = registry(same(&[("1.20.3", &only), ("latest", &only), ("main", &only)]), |_| None).await;
+        let server =
+            registry(same(&[("1.20.3", &only), ("latest", &only), ("main", &only)]), |_| None)
+                .await;
         let mut question = question(&server, &only.digest());
         question.tracked = "1.20.3".parse().unwrap();
         let resolution = resolver().version_of(&question).await;
@@ -738,7 +839,10 @@ mod tests {
         let why = resolver().version_of(&question).await.why_unresolved;
         assert_eq!(why.as_deref(), Some("no tag matches the version pattern"));
         question.pattern = Some("m*".to_owned());
-        assert_eq!(version(&resolver().version_of(&question).await), Some(("main", Evidence::SameDigest)));
+        assert_eq!(
+            version(&resolver().version_of(&question).await),
+            Some(("main", Evidence::SameDigest))
+        );
     }
 
     #[tokio::test]
@@ -749,7 +853,8 @@ mod tests {
             {{"imageDigest":"{other}","imageTags":["1.43","1.43.0"]}}]}}"#
         );
         let server = Server::start(move |_, _| Reply::json(body.clone())).await;
-        let resolver = Resolver { ecr_public: EcrPublic::on_loopback(server.address), ..resolver() };
+        let resolver =
+            Resolver { ecr_public: EcrPublic::on_loopback(server.address), ..resolver() };
         let mut question = question(&server, &own);
         question.repository = "public.ecr.aws/alias/web".parse().unwrap();
         question.has_aws_credentials = true;
@@ -761,11 +866,17 @@ mod tests {
         // Another service with the same image.
         question.tracked = "1.43".parse().unwrap();
         question.digest = other;
-        assert_eq!(version(&resolver.version_of(&question).await), Some(("1.43.0", Evidence::EcrPublicApi)));
+        assert_eq!(
+            version(&resolver.version_of(&question).await),
+            Some(("1.43.0", Evidence::EcrPublicApi))
+        );
         // Listed, but nothing names it but words.
         question.pattern = Some("9*".to_owned());
         let resolution = resolver.version_of(&question).await;
-        assert_eq!(resolution.why_unresolved.as_deref(), Some("no tag matches the version pattern"));
+        assert_eq!(
+            resolution.why_unresolved.as_deref(),
+            Some("no tag matches the version pattern")
+        );
         // Not listed: the registry has to say.
         question.digest = image("third").digest();
         assert_eq!(resolver.by_ecr_public(&question).await, None);
@@ -777,10 +888,15 @@ mod tests {
         let wanted = image("wanted");
         let server = registry(same(&[("1.42", &wanted)]), |_| None).await;
         let asked = question(&server, &wanted.digest());
-        for (tag, digest, expected) in
-            [("1.42", wanted.digest(), true), ("1.42", image("other").digest(), false), ("1.41", wanted.digest(), false)]
-        {
-            assert_eq!(resolver().names_digest(&asked.repository, &tag.parse().unwrap(), &digest).await, expected);
+        for (tag, digest, expected) in [
+            ("1.42", wanted.digest(), true),
+            ("1.42", image("other").digest(), false),
+            ("1.41", wanted.digest(), false),
+        ] {
+            assert_eq!(
+                resolver().names_digest(&asked.repository, &tag.parse().unwrap(), &digest).await,
+                expected
+            );
         }
     }
 
@@ -788,20 +904,32 @@ mod tests {
     async fn private_ecr_answers_by_digest_or_else_the_registry_does() {
         let (tags, digest) = many(4, 3);
         let server = registry(tags, |_| None).await;
-        let body = format!(r#"{{"imageDetails":[{{"imageDigest":"{digest}","imageTags":["latest","1.3"]}}]}}"#);
+        let body = format!(
+            r#"{{"imageDetails":[{{"imageDigest":"{digest}","imageTags":["latest","1.3"]}}]}}"#
+        );
         let api = Server::start(move |_, number| match number {
             0 | 1 => Reply::json(body.clone()),
-            _ => Reply::Full(400, Vec::new(), br#"{"__type":"AccessDeniedException","message":"no"}"#.to_vec()),
+            _ => Reply::Full(
+                400,
+                Vec::new(),
+                br#"{"__type":"AccessDeniedException","message":"no"}"#.to_vec(),
+            ),
         })
         .await;
         let private = PrivateRegistry::new(&server.address.to_string(), "eu-west-1");
-        let resolver = Resolver { ecr_private: EcrPrivate::on_loopback(&private.region, api.address).await, ..resolver() };
+        let resolver = Resolver {
+            ecr_private: EcrPrivate::on_loopback(&private.region, api.address).await,
+            ..resolver()
+        };
         let mut question = question(&server, &digest);
         question.ecr.private = Some(private);
         question.has_aws_credentials = true;
         question.wants_newest = false;
         let resolution = resolver.version_of(&question).await;
-        assert_eq!((version(&resolution), &resolution.newest), (Some(("1.3", Evidence::EcrPrivateApi)), &None));
+        assert_eq!(
+            (version(&resolution), &resolution.newest),
+            (Some(("1.3", Evidence::EcrPrivateApi)), &None)
+        );
         assert_eq!((server.seen().len(), api.seen().len()), (0, 1));
         question.wants_newest = true;
         let resolution = resolver.version_of(&question).await;
@@ -817,7 +945,9 @@ mod tests {
 
     #[test]
     fn numbers_are_grouped() {
-        for (number, text) in [(0, "0"), (200, "200"), (1000, "1,000"), (10_000, "10,000"), (1_234_567, "1,234,567")] {
+        for (number, text) in
+            [(0, "0"), (200, "200"), (1000, "1,000"), (10_000, "10,000"), (1_234_567, "1,234,567")]
+        {
             assert_eq!(grouped(number), text);
         }
     }

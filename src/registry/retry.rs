@@ -23,8 +23,8 @@ pub(super) fn is_transient(status: StatusCode) -> bool {
 
 /// The pause after the failed try number `tries` (from 1), or `None` if that was the last.
 ///
-/// Half of the pause is fixed and half is random, so that many clients do not return at the same time.
-/// The pause is never shorter than what the server asks for.
+/// Half of the pause is fixed and half is random, so that many clients do not return at the same
+/// time. The pause is never shorter than what the server asks for.
 pub(super) fn pause(tries: u32, retry_after: Option<Duration>, random: u64) -> Option<Duration> {
     if tries >= TRIES {
         return None;
@@ -36,13 +36,15 @@ pub(super) fn pause(tries: u32, retry_after: Option<Duration>, random: u64) -> O
     Some(pause.max(retry_after.unwrap_or_default()))
 }
 
-/// A random number: the standard library seeds every hasher afresh, and jitter needs no more than that.
+/// A random number: the standard library seeds every hasher afresh, and jitter needs no more than
+/// that.
 pub(super) fn random() -> u64 {
     use std::hash::{BuildHasher as _, Hasher as _};
     std::collections::hash_map::RandomState::new().build_hasher().finish()
 }
 
-/// The wait that a `Retry-After` header asks for: seconds or an HTTP date (RFC 9110, section 10.2.3).
+/// The wait that a `Retry-After` header asks for: seconds or an HTTP date (RFC 9110, section
+/// 10.2.3).
 pub(super) fn retry_after(value: &str, now: DateTime<Utc>) -> Option<Duration> {
     let value = value.trim();
     if value.bytes().all(|b| b.is_ascii_digit()) {
@@ -55,7 +57,8 @@ pub(super) fn retry_after(value: &str, now: DateTime<Utc>) -> Option<Duration> {
     Some(Duration::from_secs(wait.as_secs() + u64::from(wait.subsec_nanos() > 0)))
 }
 
-/// The pace of one host: unlimited until it answers 429, then one request a second for the rest of the run.
+/// The pace of one host: unlimited until it answers 429, then one request a second for the rest of
+/// the run.
 #[derive(Debug, Default)]
 pub(super) struct Pace {
     next: Mutex<Option<Instant>>,
@@ -97,8 +100,14 @@ mod tests {
         for random in [0, 1, 12345, u64::MAX] {
             let first = pause(1, None, random).unwrap();
             let second = pause(2, None, random).unwrap();
-            assert!((Duration::from_millis(250)..Duration::from_millis(500)).contains(&first), "{first:?}");
-            assert!((Duration::from_millis(500)..Duration::from_millis(1000)).contains(&second), "{second:?}");
+            assert!(
+                (Duration::from_millis(250)..Duration::from_millis(500)).contains(&first),
+                "{first:?}"
+            );
+            assert!(
+                (Duration::from_millis(500)..Duration::from_millis(1000)).contains(&second),
+                "{second:?}"
+            );
         }
         assert_eq!(pause(3, Some(Duration::from_secs(1)), 7), None);
         assert_eq!(pause(1, Some(Duration::from_secs(9)), 7), Some(Duration::from_secs(9)));
@@ -107,7 +116,8 @@ mod tests {
 
     #[test]
     fn retry_after_comes_as_seconds_or_as_a_date() {
-        let now = DateTime::parse_from_rfc3339("2026-01-12T12:00:00.5Z").unwrap().with_timezone(&Utc);
+        let now =
+            DateTime::parse_from_rfc3339("2026-01-12T12:00:00.5Z").unwrap().with_timezone(&Utc);
         assert_eq!(retry_after("7", now), Some(Duration::from_secs(7)));
         assert_eq!(retry_after(" 0 ", now), Some(Duration::ZERO));
         assert_eq!(retry_after("Mon, 12 Jan 2026 12:00:03 GMT", now), Some(Duration::from_secs(3)));

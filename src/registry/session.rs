@@ -66,13 +66,16 @@ impl Client {
 
     /// The user's login for the registry, looked up once.
     pub(super) async fn login<'a>(&self, host: &'a Host, repository: &Repository) -> &'a Found {
-        host.login.get_or_init(|| credentials::find(&self.inner.transport.settings, repository.host())).await
+        host.login
+            .get_or_init(|| credentials::find(&self.inner.transport.settings, repository.host()))
+            .await
     }
 
-    /// Asks with whatever authorisation the registry wants, and returns its answer unless it is a refusal.
+    /// Asks with whatever authorisation the registry wants, and returns its answer unless it is a
+    /// refusal.
     ///
-    /// In order: nothing, if nothing is known about the registry yet; the user's login or an anonymous
-    /// token; once a fresh token; and without the login, if there was one.
+    /// In order: nothing, if nothing is known about the registry yet; the user's login or an
+    /// anonymous token; once a fresh token; and without the login, if there was one.
     pub(super) async fn ask(&self, query: &Query<'_>) -> Result<Answer> {
         let host = self.host(query.repository);
         let path = query.repository.path();
@@ -93,10 +96,13 @@ impl Client {
                 return Ok(answer);
             }
             let detail = refusal_in(&answer);
-            if grant.is_blind && answer.status == StatusCode::UNAUTHORIZED && answer.url.origin() == query.url(scheme)?.origin() {
+            if grant.is_blind
+                && answer.status == StatusCode::UNAUTHORIZED
+                && answer.url.origin() == query.url(scheme)?.origin()
+            {
                 let values = answer.headers(header::WWW_AUTHENTICATE);
-                let challenge =
-                    Challenge::parse(values, query.repository.api_host()).map_err(|detail| query.unauthorized(detail))?;
+                let challenge = Challenge::parse(values, query.repository.api_host())
+                    .map_err(|detail| query.unauthorized(detail))?;
                 host.learn(challenge);
             } else if let Some((slot, token)) = grant.token.filter(|_| !is_renewed) {
                 is_renewed = true;
@@ -105,15 +111,19 @@ impl Client {
             } else if grant.has_login {
                 let is_basic = matches!(host.challenge().as_deref(), Some(Challenge::Basic));
                 let is_bad_login = is_basic && answer.status == StatusCode::UNAUTHORIZED;
-                refused = Some(if is_bad_login { Refused::Login(detail) } else { Refused::Access(detail) });
+                refused = Some(if is_bad_login {
+                    Refused::Login(detail)
+                } else {
+                    Refused::Access(detail)
+                });
             } else {
                 return Err(query.explain(query.unauthorized(detail), refused.as_ref(), &host));
             }
         }
     }
 
-    /// Sends the query with what the registry wants. A login that the token server refuses is noted in
-    /// `refused` and left out.
+    /// Sends the query with what the registry wants. A login that the token server refuses is noted
+    /// in `refused` and left out.
     async fn send_authorized(
         &self,
         host: &Host,
@@ -133,20 +143,30 @@ impl Client {
         };
         let grant = grant.map_err(|error| query.explain(error, refused.as_ref(), host))?;
         let request = query.request(scheme, grant.header.clone())?;
-        let answer = self.inner.transport.exchange(&request, query.deadline).await.map_err(|failure| failure.error)?;
+        let answer = self
+            .inner
+            .transport
+            .exchange(&request, query.deadline)
+            .await
+            .map_err(|failure| failure.error)?;
         Ok((grant, answer))
     }
 
     /// The first request to a host: it goes alone and without a login, and finds out what the host
-    /// speaks. Its answer, or the host's refusal to give one, goes to `outcome`; only a host that cannot
-    /// be reached is an error for all who wait.
-    async fn first_contact(&self, query: &Query<'_>, outcome: &mut Option<Result<Answer>>) -> Result<Scheme> {
+    /// speaks. Its answer, or the host's refusal to give one, goes to `outcome`; only a host that
+    /// cannot be reached is an error for all who wait.
+    async fn first_contact(
+        &self,
+        query: &Query<'_>,
+        outcome: &mut Option<Result<Answer>>,
+    ) -> Result<Scheme> {
         let transport = &self.inner.transport;
         let registry = query.repository.api_host();
         let try_scheme = async |scheme| -> Result<std::result::Result<Answer, Failure>> {
             Ok(transport.exchange(&query.request(scheme, None)?, query.deadline).await)
         };
-        let is_plain_possible = query.repository.is_loopback() && !transport.has_certificates(registry);
+        let is_plain_possible =
+            query.repository.is_loopback() && !transport.has_certificates(registry);
         let (mut scheme, mut result) = match is_plain_possible {
             true => (Scheme::Http, try_scheme(Scheme::Http).await?),
             false => (Scheme::Https, try_scheme(Scheme::Https).await?),
@@ -160,7 +180,9 @@ impl Client {
             let tls = transport.attempt(&query.request(Scheme::Https, None)?, query.deadline).await;
             let is_tls = match &tls {
                 Ok(_) => true,
-                Err(failure) => failure.cause == Cause::Final && matches!(failure.error, Error::Tls { .. }),
+                Err(failure) => {
+                    failure.cause == Cause::Final && matches!(failure.error, Error::Tls { .. })
+                }
             };
             if is_tls {
                 (scheme, result) = (Scheme::Https, tls);
@@ -188,9 +210,16 @@ impl Client {
         if let Challenge::Bearer { .. } = *challenge {
             let (slot, token) = self.token(host, query, &challenge, login).await?;
             let header = secret_header(&format!("Bearer {}", token.text.expose()));
-            return Ok(Grant { is_blind: false, header, has_login: login.is_some(), token: Some((slot, token)) });
+            return Ok(Grant {
+                is_blind: false,
+                header,
+                has_login: login.is_some(),
+                token: Some((slot, token)),
+            });
         }
-        let Some(Login::Password { username, password }) = login.map(|credentials| &credentials.login) else {
+        let Some(Login::Password { username, password }) =
+            login.map(|credentials| &credentials.login)
+        else {
             return Ok(Grant::none(false));
         };
         let header = basic_header(username, password.expose());
@@ -218,12 +247,14 @@ impl Client {
             }
         }
         let slot = host.slot(Slot { is_anonymous, scope: Some(scope.clone()) });
-        let token = slot.token(&scope, self.fetch_token(query, challenge, vec![scope.clone()], login)).await?;
+        let token = slot
+            .token(&scope, self.fetch_token(query, challenge, vec![scope.clone()], login))
+            .await?;
         Ok((slot, token))
     }
 
-    /// Asks the token server, as the distribution project's token specification says: GET with the login
-    /// as Basic authorisation, or POST with a refresh token.
+    /// Asks the token server, as the distribution project's token specification says: GET with the
+    /// login as Basic authorisation, or POST with a refresh token.
     async fn fetch_token(
         &self,
         query: &Query<'_>,
@@ -262,7 +293,9 @@ impl Client {
                 request.form = url.query().map(str::to_owned);
             }
             password => {
-                url.query_pairs_mut().extend_pairs(service).extend_pairs(scopes.iter().map(|scope| ("scope", scope)));
+                url.query_pairs_mut()
+                    .extend_pairs(service)
+                    .extend_pairs(scopes.iter().map(|scope| ("scope", scope)));
                 if let Some(Login::Password { username, password }) = password {
                     url.query_pairs_mut().append_pair("account", username);
                     request.authorization = basic_header(username, password.expose());
@@ -271,7 +304,12 @@ impl Client {
             }
         }
         let start = Instant::now();
-        let answer = self.inner.transport.exchange(&request, query.deadline).await.map_err(|failure| failure.error)?;
+        let answer = self
+            .inner
+            .transport
+            .exchange(&request, query.deadline)
+            .await
+            .map_err(|failure| failure.error)?;
         if answer.status.is_client_error() {
             let said = message_in(&answer.body);
             let said = login.map_or(said.clone(), |login| login.redact(&said));
@@ -284,7 +322,8 @@ impl Client {
         if !answer.status.is_success() {
             return Err(answer.into_error(request.subject));
         }
-        let (text, lifetime) = token_in(&answer.body, answer.date()).map_err(|detail| query.malformed(detail))?;
+        let (text, lifetime) =
+            token_in(&answer.body, answer.date()).map_err(|detail| query.malformed(detail))?;
         Ok(Token::new(text, start, lifetime, scopes))
     }
 }
@@ -312,9 +351,10 @@ impl Query<'_> {
     pub(super) fn good(&self, answer: Answer) -> Result<Answer> {
         match answer.status {
             StatusCode::OK => Ok(answer),
-            StatusCode::NOT_FOUND => {
-                Err(Error::NotFound { host: self.repository.host().to_owned(), reference: self.subject.clone() })
-            }
+            StatusCode::NOT_FOUND => Err(Error::NotFound {
+                host: self.repository.host().to_owned(),
+                reference: self.subject.clone(),
+            }),
             _ => Err(answer.into_error(&self.subject)),
         }
     }
@@ -333,11 +373,19 @@ impl Query<'_> {
     }
 
     pub(super) fn malformed(&self, detail: &str) -> Error {
-        Error::Malformed { host: self.repository.host().to_owned(), reference: self.subject.clone(), detail: printable(detail) }
+        Error::Malformed {
+            host: self.repository.host().to_owned(),
+            reference: self.subject.clone(),
+            detail: printable(detail),
+        }
     }
 
     fn unauthorized(&self, detail: String) -> Error {
-        Error::Unauthorized { host: self.repository.host().to_owned(), repository: self.repository.to_string(), detail }
+        Error::Unauthorized {
+            host: self.repository.host().to_owned(),
+            repository: self.repository.to_string(),
+            detail,
+        }
     }
 
     /// The refusal of anonymous access, if that is what `error` is, with why no login was of use.
@@ -364,13 +412,18 @@ fn note_refusal(host: &Host, repository: &Repository, refused: &Refused) {
         Refused::Login(why) => {
             host.go_anonymous();
             if host.may_warn() {
-                tracing::warn!("{registry} refuses the login in the Docker configuration ({why}); going on without it");
+                tracing::warn!(
+                    "{registry} refuses the login in the Docker configuration ({why}); going on \
+                        without it"
+                );
             }
         }
         Refused::Access(why) => {
             host.go_anonymous_for(repository.path());
             if host.may_warn() {
-                tracing::warn!("{registry} refuses the login for {repository} ({why}); going on without it");
+                tracing::warn!(
+                    "{registry} refuses the login for {repository} ({why}); going on without it"
+                );
             }
         }
     }

@@ -44,7 +44,11 @@ impl Reply {
     }
 
     pub(super) fn json(body: impl Into<String>) -> Self {
-        Self::Full(200, vec![("content-type", "application/json".to_owned())], body.into().into_bytes())
+        Self::Full(
+            200,
+            vec![("content-type", "application/json".to_owned())],
+            body.into().into_bytes(),
+        )
     }
 
     pub(super) fn with(self, name: &'static str, value: impl Into<String>) -> Self {
@@ -66,7 +70,9 @@ pub(super) struct Server {
 
 impl Server {
     /// A server that answers with what `handler` says for a request and its number, counted from 0.
-    pub(super) async fn start(handler: impl Fn(&Seen, usize) -> Reply + Send + Sync + 'static) -> Self {
+    pub(super) async fn start(
+        handler: impl Fn(&Seen, usize) -> Reply + Send + Sync + 'static,
+    ) -> Self {
         Self::start_with_delay(Duration::ZERO, handler).await
     }
 
@@ -134,7 +140,10 @@ async fn serve(
             }
             Reply::Close => return None,
             Reply::Truncated => {
-                stream.write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 1000\r\n\r\nshort").await.ok()?;
+                stream
+                    .write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 1000\r\n\r\nshort")
+                    .await
+                    .ok()?;
                 return None;
             }
             Reply::Silence => std::future::pending().await,

@@ -17,7 +17,10 @@ const IMAGE: &str = "application/vnd.oci.image.manifest.v1+json";
 const PASSWORD: &str = "p>>>???~~~";
 
 fn manifest() -> String {
-    format!(r#"{{"schemaVersion":2,"mediaType":"{IMAGE}","config":{{"digest":"{}","size":2}},"layers":[]}}"#, Digest::of(b"{}"))
+    format!(
+        r#"{{"schemaVersion":2,"mediaType":"{IMAGE}","config":{{"digest":"{}","size":2}},"layers":[]}}"#,
+        Digest::of(b"{}")
+    )
 }
 
 /// A good answer to any request for a manifest.
@@ -25,7 +28,10 @@ fn good() -> Reply {
     let body = manifest();
     Reply::Full(
         200,
-        vec![("content-type", IMAGE.to_owned()), ("docker-content-digest", Digest::of(body.as_bytes()).to_string())],
+        vec![
+            ("content-type", IMAGE.to_owned()),
+            ("docker-content-digest", Digest::of(body.as_bytes()).to_string()),
+        ],
         body.into_bytes(),
     )
 }
@@ -62,15 +68,20 @@ fn client_with_login(directory: &Path, server: &Server, password: &str) -> Clien
 }
 
 fn challenge(realm: &Server, scope: &str) -> Reply {
-    Reply::status(401)
-        .with("www-authenticate", format!(r#"Bearer realm="http://{}/token",service="s",scope="{scope}""#, realm.address))
+    Reply::status(401).with(
+        "www-authenticate",
+        format!(r#"Bearer realm="http://{}/token",service="s",scope="{scope}""#, realm.address),
+    )
 }
 
 /// A registry that wants a token from `tokens` for each repository, and takes any.
 async fn guarded(delay: Duration, tokens: Arc<Server>) -> Server {
     Server::start_with_delay(delay, move |seen, _| match seen.authorization.as_deref() {
         Some(bearer) if bearer.starts_with("Bearer good") => good(),
-        _ => challenge(&tokens, &format!("repository:{}:pull", seen.target.split('/').nth(2).unwrap())),
+        _ => challenge(
+            &tokens,
+            &format!("repository:{}:pull", seen.target.split('/').nth(2).unwrap()),
+        ),
     })
     .await
 }
@@ -91,14 +102,18 @@ async fn a_head_is_one_request_with_one_accept_list() {
 #[tokio::test]
 async fn eight_services_cost_one_head_each_one_token_and_three_round_trips() {
     let delay = Duration::from_millis(300);
-    let tokens = Arc::new(Server::start_with_delay(delay, |_, _| Reply::json(r#"{"token":"good"}"#)).await);
+    let tokens =
+        Arc::new(Server::start_with_delay(delay, |_, _| Reply::json(r#"{"token":"good"}"#)).await);
     let registry = guarded(delay, Arc::clone(&tokens)).await;
-    let repositories: Vec<Repository> = (0..8).map(|n| repository(&registry, &format!("r{n}"))).collect();
+    let repositories: Vec<Repository> =
+        (0..8).map(|n| repository(&registry, &format!("r{n}"))).collect();
     let client = client();
     client.expect(&repositories);
     let start = Instant::now();
     let name = latest();
-    for result in join_all(repositories.iter().map(|repository| client.head(repository, &name))).await {
+    for result in
+        join_all(repositories.iter().map(|repository| client.head(repository, &name))).await
+    {
         result.unwrap();
     }
     let took = start.elapsed();
@@ -116,9 +131,12 @@ async fn eight_services_cost_one_head_each_one_token_and_three_round_trips() {
 async fn an_open_registry_costs_one_head_each_and_two_round_trips() {
     let delay = Duration::from_millis(300);
     let registry = Server::start_with_delay(delay, |_, _| good()).await;
-    let repositories: Vec<Repository> = (0..8).map(|n| repository(&registry, &format!("r{n}"))).collect();
+    let repositories: Vec<Repository> =
+        (0..8).map(|n| repository(&registry, &format!("r{n}"))).collect();
     let (client, name, start) = (client(), latest(), Instant::now());
-    for result in join_all(repositories.iter().map(|repository| client.head(repository, &name))).await {
+    for result in
+        join_all(repositories.iter().map(|repository| client.head(repository, &name))).await
+    {
         result.unwrap();
     }
     assert!(start.elapsed() < delay * 3, "{:?}", start.elapsed());
@@ -133,7 +151,8 @@ async fn a_token_server_that_wants_one_scope_at_a_time_gets_that() {
     });
     let tokens = Arc::new(tokens.await);
     let registry = guarded(Duration::ZERO, Arc::clone(&tokens)).await;
-    let repositories: Vec<Repository> = (0..3).map(|n| repository(&registry, &format!("r{n}"))).collect();
+    let repositories: Vec<Repository> =
+        (0..3).map(|n| repository(&registry, &format!("r{n}"))).collect();
     let client = client();
     client.expect(&repositories);
     for repository in &repositories {
@@ -141,7 +160,11 @@ async fn a_token_server_that_wants_one_scope_at_a_time_gets_that() {
     }
     // One refused in common, then one each; the later repositories wait for no second refusal.
     let lines = tokens.lines();
-    assert_eq!(lines.iter().filter(|line| line.matches("scope=").count() == 1).count(), 3, "{lines:?}");
+    assert_eq!(
+        lines.iter().filter(|line| line.matches("scope=").count() == 1).count(),
+        3,
+        "{lines:?}"
+    );
 }
 
 #[tokio::test]
@@ -188,7 +211,11 @@ async fn tokens_are_renewed_before_they_expire() {
         tokio::time::sleep(Duration::from_millis(50)).await;
     }
     let at: Vec<Instant> = tokens.seen().iter().map(|seen| seen.at).collect();
-    assert!((Duration::from_secs(1)..Duration::from_secs(2)).contains(&(at[1] - at[0])), "{:?}", at[1] - at[0]);
+    assert!(
+        (Duration::from_secs(1)..Duration::from_secs(2)).contains(&(at[1] - at[0])),
+        "{:?}",
+        at[1] - at[0]
+    );
     assert_eq!(registry.seen().len(), requests, "no request was refused but the first");
     assert_eq!(registry.seen().last().unwrap().authorization.as_deref(), Some("Bearer good1"));
 }
@@ -242,8 +269,14 @@ async fn a_refused_login_for_a_private_image_says_so_without_the_secret() {
     let error = client.head(&repository(&registry, "a"), &latest()).await.unwrap_err();
     let text = format!("{error} {error:?} {}", error.hint());
     assert!(text.contains("the login was refused") && text.contains("anonymous"), "{text}");
-    assert!(text.contains("docker login") && text.contains(&registry.address.to_string()), "{text}");
-    assert!(text.contains("no ***") && !text.contains(PASSWORD) && !text.contains('\u{1b}'), "{text}");
+    assert!(
+        text.contains("docker login") && text.contains(&registry.address.to_string()),
+        "{text}"
+    );
+    assert!(
+        text.contains("no ***") && !text.contains(PASSWORD) && !text.contains('\u{1b}'),
+        "{text}"
+    );
 }
 
 #[tokio::test]
@@ -251,13 +284,20 @@ async fn a_broken_helper_matters_only_for_private_images() {
     let directory = tempfile::tempdir().unwrap();
     std::fs::write(directory.path().join("config.json"), r#"{"credsStore":"nope"}"#).unwrap();
     for (status, is_public) in [(200, true), (403, false)] {
-        let tokens = Server::start(move |_, _| Reply::Full(status, vec![], br#"{"token":"good"}"#.to_vec()));
+        let tokens =
+            Server::start(move |_, _| Reply::Full(status, vec![], br#"{"token":"good"}"#.to_vec()));
         let registry = guarded(Duration::ZERO, Arc::new(tokens.await)).await;
-        let client = Client::new(Settings { docker_config: Some(directory.path().to_owned()), ..settings() });
+        let client = Client::new(Settings {
+            docker_config: Some(directory.path().to_owned()),
+            ..settings()
+        });
         let result = client.head(&repository(&registry, "a"), &latest()).await;
         assert_eq!(result.is_ok(), is_public);
         if let Err(error) = result {
-            assert!(error.to_string().contains("docker-credential-nope is not installed"), "{error}");
+            assert!(
+                error.to_string().contains("docker-credential-nope is not installed"),
+                "{error}"
+            );
         }
     }
 }
@@ -275,7 +315,8 @@ async fn basic_logins_arrive_intact_and_only_when_asked_for() {
         let client = client_with_login(directory.path(), &registry, password);
         client.head(&repository(&registry, "a"), &latest()).await.unwrap();
         client.head(&repository(&registry, "b"), &latest()).await.unwrap();
-        let logins: Vec<bool> = registry.seen().iter().map(|seen| seen.authorization.is_some()).collect();
+        let logins: Vec<bool> =
+            registry.seen().iter().map(|seen| seen.authorization.is_some()).collect();
         assert_eq!(logins, [false, true, true], "{password}");
     }
 }
@@ -312,7 +353,9 @@ async fn diagnostics_tell_limits_and_refusals_once_and_no_secret_ever() {
     let tokens = Arc::new(tokens.await);
     let registry = Server::start(move |seen, _| match seen.authorization {
         None => challenge(&tokens, "repository:a:pull"),
-        Some(_) => good().with("ratelimit-limit", "100;w=21600").with("ratelimit-remaining", "76;w=21600"),
+        Some(_) => {
+            good().with("ratelimit-limit", "100;w=21600").with("ratelimit-remaining", "76;w=21600")
+        }
     })
     .await;
     let directory = tempfile::tempdir().unwrap();
@@ -341,28 +384,44 @@ async fn identity_tokens_are_posted() {
     let seen = &tokens.seen()[0];
     assert_eq!((seen.method.as_str(), seen.target.as_str()), ("POST", "/token"));
     assert!(
-        seen.body.contains("grant_type=refresh_token") && seen.body.contains("refresh_token=re%2Bfresh%261"),
+        seen.body.contains("grant_type=refresh_token")
+            && seen.body.contains("refresh_token=re%2Bfresh%261"),
         "{}",
         seen.body
     );
-    assert!(seen.body.contains("scope=repository%3Aa%3Apull") && seen.body.contains("service=s"), "{}", seen.body);
+    assert!(
+        seen.body.contains("scope=repository%3Aa%3Apull") && seen.body.contains("service=s"),
+        "{}",
+        seen.body
+    );
 }
 
 #[tokio::test]
 async fn a_missing_tag_is_not_found_in_one_request() {
     let server = Server::start(|_, _| Reply::status(404)).await;
     let error = client().head(&repository(&server, "a"), &latest()).await.unwrap_err();
-    assert!(matches!(error, Error::NotFound { .. }) && error.to_string().contains("a:latest"), "{error}");
+    assert!(
+        matches!(error, Error::NotFound { .. }) && error.to_string().contains("a:latest"),
+        "{error}"
+    );
     assert_eq!(server.seen().len(), 1);
 }
 
 #[tokio::test]
 async fn a_registry_without_head_or_digests_is_asked_by_get() {
-    let without_head = Server::start(|seen, _| if seen.method == "HEAD" { Reply::status(405) } else { good() }).await;
-    let without_digest =
-        Server::start(|_, _| Reply::Full(200, vec![("content-type", IMAGE.to_owned())], manifest().into_bytes())).await;
+    let without_head =
+        Server::start(|seen, _| if seen.method == "HEAD" { Reply::status(405) } else { good() })
+            .await;
+    let without_digest = Server::start(|_, _| {
+        Reply::Full(200, vec![("content-type", IMAGE.to_owned())], manifest().into_bytes())
+    })
+    .await;
     let without_type = Server::start(|_, _| {
-        Reply::Full(200, vec![("docker-content-digest", Digest::of(manifest().as_bytes()).to_string())], manifest().into_bytes())
+        Reply::Full(
+            200,
+            vec![("docker-content-digest", Digest::of(manifest().as_bytes()).to_string())],
+            manifest().into_bytes(),
+        )
     })
     .await;
     for server in [without_head, without_digest, without_type] {
@@ -379,7 +438,10 @@ async fn a_registry_that_lies_about_a_digest_is_an_error() {
     let server = Server::start(move |_, _| {
         Reply::Full(
             200,
-            vec![("content-type", IMAGE.to_owned()), ("docker-content-digest", announced.to_string())],
+            vec![
+                ("content-type", IMAGE.to_owned()),
+                ("docker-content-digest", announced.to_string()),
+            ],
             manifest().into_bytes(),
         )
     })
@@ -407,13 +469,15 @@ async fn requests_of(handler: impl Fn(usize) -> Reply + Send + Sync + 'static) -
 
 #[tokio::test]
 async fn what_is_transient_is_tried_three_times_and_nothing_else_is() {
-    let recovering = [408, 500, 502, 503, 504]
-        .map(|status| requests_of(move |number| if number < 2 { Reply::status(status) } else { good() }));
+    let recovering = [408, 500, 502, 503, 504].map(|status| {
+        requests_of(move |number| if number < 2 { Reply::status(status) } else { good() })
+    });
     assert_eq!(join_all(recovering).await, [(3, true); 5]);
-    let failing =
-        [(|| Reply::status(503)) as fn() -> Reply, || Reply::Close, || Reply::Truncated].map(|make| requests_of(move |_| make()));
+    let failing = [(|| Reply::status(503)) as fn() -> Reply, || Reply::Close, || Reply::Truncated]
+        .map(|make| requests_of(move |_| make()));
     assert_eq!(join_all(failing).await, [(3, false); 3]);
-    let final_failures = [400, 404, 409, 418, 501].map(|status| requests_of(move |_| Reply::status(status)));
+    let final_failures =
+        [400, 404, 409, 418, 501].map(|status| requests_of(move |_| Reply::status(status)));
     assert_eq!(join_all(final_failures).await, [(1, false); 5]);
 }
 
@@ -443,7 +507,13 @@ async fn a_wait_beyond_the_deadline_fails_at_once() {
     let (client, start) = (client(), Instant::now());
     let one = repository(&server, "a");
     let error = client.head(&one, &latest()).await.unwrap_err();
-    assert_eq!(error, Error::RateLimited { host: server.address.to_string(), retry_after: Some(Duration::from_secs(3600)) });
+    assert_eq!(
+        error,
+        Error::RateLimited {
+            host: server.address.to_string(),
+            retry_after: Some(Duration::from_secs(3600))
+        }
+    );
     assert!(error.hint().contains("3600 s"), "{}", error.hint());
     client.head(&one, &latest()).await.unwrap_err();
     assert_eq!(server.seen().len(), 1, "the second operation knows that it is too early");
@@ -452,13 +522,22 @@ async fn a_wait_beyond_the_deadline_fails_at_once() {
 
 #[tokio::test]
 async fn stalled_endless_and_dripping_answers_end() {
-    let impatient = Settings { idle_timeout: Duration::from_millis(300), total_timeout: Duration::from_secs(1), ..settings() };
-    for (make, what) in
-        [((|| Reply::Silence) as fn() -> Reply, "silent"), (|| Reply::Drip, "within 1 s"), (|| Reply::Endless, "more than")]
-    {
+    let impatient = Settings {
+        idle_timeout: Duration::from_millis(300),
+        total_timeout: Duration::from_secs(1),
+        ..settings()
+    };
+    for (make, what) in [
+        ((|| Reply::Silence) as fn() -> Reply, "silent"),
+        (|| Reply::Drip, "within 1 s"),
+        (|| Reply::Endless, "more than"),
+    ] {
         let server = Server::start(move |_, _| make()).await;
         let start = Instant::now();
-        let error = Client::new(impatient.clone()).manifest(&repository(&server, "a"), &latest()).await.unwrap_err();
+        let error = Client::new(impatient.clone())
+            .manifest(&repository(&server, "a"), &latest())
+            .await
+            .unwrap_err();
         assert!(error.to_string().contains(what), "{what}: {error}");
         assert!(start.elapsed() < Duration::from_secs(3), "{what}");
         assert_eq!(server.seen().len(), 1);
@@ -469,10 +548,15 @@ async fn stalled_endless_and_dripping_answers_end() {
 async fn an_unreachable_registry_is_tried_once_for_all_who_wait() {
     let server = Server::start(|_, _| Reply::Close).await;
     let client = client();
-    let repositories: Vec<Repository> = (0..8).map(|n| repository(&server, &format!("r{n}"))).collect();
+    let repositories: Vec<Repository> =
+        (0..8).map(|n| repository(&server, &format!("r{n}"))).collect();
     let name = latest();
-    let results = join_all(repositories.iter().map(|repository| client.head(repository, &name))).await;
-    assert!(results.iter().all(|result| matches!(result, Err(Error::Unreachable { .. }))), "{results:?}");
+    let results =
+        join_all(repositories.iter().map(|repository| client.head(repository, &name))).await;
+    assert!(
+        results.iter().all(|result| matches!(result, Err(Error::Unreachable { .. }))),
+        "{results:?}"
+    );
     assert_eq!(server.seen().len(), 3);
 }
 
@@ -483,7 +567,9 @@ async fn redirects_are_followed_without_the_login_and_not_forever() {
     let tokens = Arc::new(Server::start(|_, _| Reply::json(r#"{"token":"good"}"#)).await);
     let registry = Server::start(move |seen, _| match &seen.authorization {
         None => challenge(&tokens, "repository:a:pull"),
-        Some(_) if seen.target.contains("blobs") => Reply::status(307).with("location", format!("http://{}/x", target.address)),
+        Some(_) if seen.target.contains("blobs") => {
+            Reply::status(307).with("location", format!("http://{}/x", target.address))
+        }
         Some(_) if seen.target == "/there" => good(),
         Some(_) if seen.target.ends_with("latest") => Reply::status(302).with("location", "/there"),
         Some(_) => Reply::status(302).with("location", seen.target.clone()),
@@ -497,7 +583,8 @@ async fn redirects_are_followed_without_the_login_and_not_forever() {
     assert_eq!(there.authorization.as_deref(), Some("Bearer good"), "the same host keeps it");
 
     let before = registry.seen().len();
-    let error = client.manifest(&one, &ManifestName::Tag("loop".parse().unwrap())).await.unwrap_err();
+    let error =
+        client.manifest(&one, &ManifestName::Tag("loop".parse().unwrap())).await.unwrap_err();
     assert!(error.to_string().contains("10 times"), "{error}");
     assert_eq!(registry.seen().len() - before, 11);
 }
@@ -505,12 +592,15 @@ async fn redirects_are_followed_without_the_login_and_not_forever() {
 #[tokio::test]
 async fn redirects_and_challenges_to_unsafe_places_are_refused() {
     for location in ["http://example.com/x", "ftp://127.0.0.1/x", "http://["] {
-        let registry = Server::start(move |_, _| Reply::status(302).with("location", location)).await;
+        let registry =
+            Server::start(move |_, _| Reply::status(302).with("location", location)).await;
         let error = client().head(&repository(&registry, "a"), &latest()).await.unwrap_err();
         assert!(matches!(error, Error::Malformed { .. }), "{location}: {error:?}");
     }
-    let registry =
-        Server::start(|_, _| Reply::status(401).with("www-authenticate", r#"Bearer realm="http://example.com/token""#)).await;
+    let registry = Server::start(|_, _| {
+        Reply::status(401).with("www-authenticate", r#"Bearer realm="http://example.com/token""#)
+    })
+    .await;
     let error = client().head(&repository(&registry, "a"), &latest()).await.unwrap_err();
     assert!(error.to_string().contains("no TLS"), "{error}");
 }
@@ -518,11 +608,16 @@ async fn redirects_and_challenges_to_unsafe_places_are_refused() {
 /// A list of `total` tags in pages of 1,000 that `link` leads to.
 fn paged(total: usize) -> impl Fn(&Seen, usize) -> Reply + Send + Sync + 'static {
     move |seen, _| {
-        let start: usize = seen.target.split("last=").nth(1).map_or(0, |text| text.parse().unwrap());
+        let start: usize =
+            seen.target.split("last=").nth(1).map_or(0, |text| text.parse().unwrap());
         let end = (start + 1000).min(total);
         let names: Vec<String> = (start..end).map(|n| format!("\"1.{n}\"")).collect();
         let reply = Reply::json(format!(r#"{{"name":"a","tags":[{}]}}"#, names.join(",")));
-        if end == total { reply } else { reply.with("link", format!("</v2/a/tags/list?n=1000&last={end}>; rel=\"next\"")) }
+        if end == total {
+            reply
+        } else {
+            reply.with("link", format!("</v2/a/tags/list?n=1000&last={end}>; rel=\"next\""))
+        }
     }
 }
 
@@ -543,7 +638,10 @@ async fn odd_tag_lists_are_handled() {
     };
     assert_eq!(list(r#"{"name":"a","tags":null}"#).await, Ok(vec![]));
     assert_eq!(list(r#"{"name":"a"}"#).await, Ok(vec![]));
-    assert_eq!(list(r#"{"tags":["ok","$(x)","",".hidden"]}"#).await, Ok(vec!["ok".parse::<Tag>().unwrap()]));
+    assert_eq!(
+        list(r#"{"tags":["ok","$(x)","",".hidden"]}"#).await,
+        Ok(vec!["ok".parse::<Tag>().unwrap()])
+    );
     assert!(matches!(list("<html>").await, Err(Error::Malformed { .. })));
     let missing = Server::start(|_, _| Reply::status(404)).await;
     assert!(matches!(client().tags(&repository(&missing, "a")).await, Err(Error::NotFound { .. })));
@@ -551,10 +649,12 @@ async fn odd_tag_lists_are_handled() {
 
 #[tokio::test]
 async fn pages_in_circles_and_on_other_hosts_are_errors() {
-    for (link, what) in
-        [("</v2/a/tags/list?n=1000>; rel=next", "circles"), ("<http://example.com/v2/a/tags/list>; rel=next", "another host")]
-    {
-        let server = Server::start(move |_, _| Reply::json(r#"{"tags":["a"]}"#).with("link", link)).await;
+    for (link, what) in [
+        ("</v2/a/tags/list?n=1000>; rel=next", "circles"),
+        ("<http://example.com/v2/a/tags/list>; rel=next", "another host"),
+    ] {
+        let server =
+            Server::start(move |_, _| Reply::json(r#"{"tags":["a"]}"#).with("link", link)).await;
         let error = client().tags(&repository(&server, "a")).await.unwrap_err();
         assert!(error.to_string().contains(what), "{error}");
         assert_eq!(server.seen().len(), 1);

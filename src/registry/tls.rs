@@ -1,4 +1,5 @@
-//! Whom to trust: the system's CA certificates, `SSL_CERT_FILE`, and Docker's directory per registry.
+//! Whom to trust: the system's CA certificates, `SSL_CERT_FILE`, and Docker's directory per
+//! registry.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -8,7 +9,9 @@ use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, Server
 use rustls::crypto::CryptoProvider;
 use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
 use rustls::server::ParsedCertificate;
-use rustls::{CertificateError, ClientConfig, DigitallySignedStruct, Error, RootCertStore, SignatureScheme};
+use rustls::{
+    CertificateError, ClientConfig, DigitallySignedStruct, Error, RootCertStore, SignatureScheme,
+};
 
 use super::error::printable;
 
@@ -28,14 +31,17 @@ impl Trust {
 
     /// The system's CA certificates and those of `ca_file`.
     ///
-    /// As in Go's programs, Docker among them, `SSL_CERT_FILE` takes the place of the system's bundle but
-    /// not of its directory of certificates: a private CA does not lock out public registries.
+    /// As in Go's programs, Docker among them, `SSL_CERT_FILE` takes the place of the system's
+    /// bundle but not of its directory of certificates: a private CA does not lock out public
+    /// registries.
     pub(super) fn load(ca_file: Option<&Path>) -> Result<Self, String> {
         let mut trust = Self::nobody();
         let mut found = rustls_native_certs::load_native_certs().certs;
         if ca_file.is_some() {
             for directory in openssl_probe::candidate_cert_dirs() {
-                found.extend(rustls_native_certs::load_certs_from_paths(None, Some(directory)).certs);
+                found.extend(
+                    rustls_native_certs::load_certs_from_paths(None, Some(directory)).certs,
+                );
             }
         }
         let (_, ignored) = trust.roots.add_parsable_certificates(found);
@@ -48,7 +54,8 @@ impl Trust {
         }
     }
 
-    /// Adds the certificates of a file that somebody named on purpose, so that each one must be usable.
+    /// Adds the certificates of a file that somebody named on purpose, so that each one must be
+    /// usable.
     pub(super) fn with_file(mut self, file: &Path) -> Result<Self, String> {
         let loaded = rustls_native_certs::load_certs_from_paths(Some(file), None);
         if let Some(error) = loaded.errors.first() {
@@ -59,7 +66,9 @@ impl Trust {
         }
         for certificate in loaded.certs {
             self.named.push(certificate.clone());
-            self.roots.add(certificate).map_err(|error| format!("{} holds an unusable certificate: {error}", file.display()))?;
+            self.roots.add(certificate).map_err(|error| {
+                format!("{} holds an unusable certificate: {error}", file.display())
+            })?;
         }
         Ok(self)
     }
@@ -74,13 +83,17 @@ impl Trust {
             return Ok(builder.with_root_certificates(self.roots).with_no_client_auth());
         }
         let verifier = Verifier::new(self, provider)?;
-        Ok(builder.dangerous().with_custom_certificate_verifier(Arc::new(verifier)).with_no_client_auth())
+        Ok(builder
+            .dangerous()
+            .with_custom_certificate_verifier(Arc::new(verifier))
+            .with_no_client_auth())
     }
 }
 
-/// The usual verification, plus one case that Docker's own instructions for private registries lead to:
-/// a self-signed certificate that is both the server's and the CA's. WebPKI refuses a CA certificate as
-/// a server's; when the operator named this very certificate, there is nobody left to distrust.
+/// The usual verification, plus one case that Docker's own instructions for private registries lead
+/// to: a self-signed certificate that is both the server's and the CA's. WebPKI refuses a CA
+/// certificate as a server's; when the operator named this very certificate, there is nobody left
+/// to distrust.
 #[derive(Debug)]
 struct Verifier {
     usual: Arc<WebPkiServerVerifier>,
@@ -96,8 +109,8 @@ impl Verifier {
     }
 }
 
-/// Whether the only objection is that the server shows a CA's certificate. WebPKI looks at the validity
-/// period before it makes this objection.
+/// Whether the only objection is that the server shows a CA's certificate. WebPKI looks at the
+/// validity period before it makes this objection.
 fn is_ca_as_server(error: &Error) -> bool {
     matches!(error, Error::InvalidCertificate(CertificateError::Other(other)) if other.0.to_string() == "CaUsedAsEndEntity")
 }
@@ -112,8 +125,14 @@ impl ServerCertVerifier for Verifier {
         now: UnixTime,
     ) -> Result<ServerCertVerified, Error> {
         match self.usual.verify_server_cert(certificate, intermediates, name, ocsp_response, now) {
-            Err(error) if is_ca_as_server(&error) && self.named.iter().any(|named| named == certificate) => {
-                rustls::client::verify_server_name(&ParsedCertificate::try_from(certificate)?, name)?;
+            Err(error)
+                if is_ca_as_server(&error)
+                    && self.named.iter().any(|named| named == certificate) =>
+            {
+                rustls::client::verify_server_name(
+                    &ParsedCertificate::try_from(certificate)?,
+                    name,
+                )?;
                 Ok(ServerCertVerified::assertion())
             }
             other => other,
@@ -146,8 +165,11 @@ impl ServerCertVerifier for Verifier {
 /// The CA certificates in a registry's directory: `*.crt`, as Docker reads it.
 pub(super) fn certificate_files(directory: &Path) -> Vec<PathBuf> {
     let Ok(entries) = std::fs::read_dir(directory) else { return Vec::new() };
-    let mut files: Vec<PathBuf> =
-        entries.flatten().map(|entry| entry.path()).filter(|path| path.extension().is_some_and(|kind| kind == "crt")).collect();
+    let mut files: Vec<PathBuf> = entries
+        .flatten()
+        .map(|entry| entry.path())
+        .filter(|path| path.extension().is_some_and(|kind| kind == "crt"))
+        .collect();
     files.sort();
     files
 }
@@ -158,13 +180,15 @@ pub(super) fn detail(error: &Error) -> String {
         Error::InvalidCertificate(CertificateError::UnknownIssuer) => {
             "its certificate is signed by an authority that this host does not trust".to_owned()
         }
-        Error::InvalidCertificate(CertificateError::Expired | CertificateError::ExpiredContext { .. }) => {
-            "its certificate has expired".to_owned()
+        Error::InvalidCertificate(
+            CertificateError::Expired | CertificateError::ExpiredContext { .. },
+        ) => "its certificate has expired".to_owned(),
+        Error::InvalidCertificate(
+            CertificateError::NotValidForName | CertificateError::NotValidForNameContext { .. },
+        ) => "its certificate is for another name".to_owned(),
+        error if is_ca_as_server(error) => {
+            "its certificate is a CA's own, which this host does not trust".to_owned()
         }
-        Error::InvalidCertificate(CertificateError::NotValidForName | CertificateError::NotValidForNameContext { .. }) => {
-            "its certificate is for another name".to_owned()
-        }
-        error if is_ca_as_server(error) => "its certificate is a CA's own, which this host does not trust".to_owned(),
         Error::InvalidMessage(_) => "it does not speak TLS".to_owned(),
         other => printable(&other.to_string()),
     }

@@ -101,10 +101,13 @@ impl Answer {
 
     /// The moment that the server gave its answer, by its own clock.
     pub(super) fn date(&self) -> Option<DateTime<Utc>> {
-        DateTime::parse_from_rfc2822(self.header(header::DATE)?).ok().map(|date| date.with_timezone(&Utc))
+        DateTime::parse_from_rfc2822(self.header(header::DATE)?)
+            .ok()
+            .map(|date| date.with_timezone(&Utc))
     }
 
-    /// How long the server asks to wait; a date is measured by the server's own clock if it tells that.
+    /// How long the server asks to wait; a date is measured by the server's own clock if it tells
+    /// that.
     fn retry_after(&self) -> Option<Duration> {
         retry::retry_after(self.header(header::RETRY_AFTER)?, self.date().unwrap_or_else(Utc::now))
     }
@@ -117,7 +120,13 @@ impl Answer {
             return Error::RateLimited { host, retry_after };
         }
         let detail = message_in(&self.body);
-        Error::Status { host, reference: subject.to_owned(), status: self.status, detail, retry_after }
+        Error::Status {
+            host,
+            reference: subject.to_owned(),
+            status: self.status,
+            detail,
+            retry_after,
+        }
     }
 }
 
@@ -178,7 +187,11 @@ impl Transport {
     ///
     /// # Errors
     /// If there is no answer, and with the last answer if it is a transient failure.
-    pub(super) async fn exchange(&self, request: &Request<'_>, deadline: Instant) -> Result<Answer, Failure> {
+    pub(super) async fn exchange(
+        &self,
+        request: &Request<'_>,
+        deadline: Instant,
+    ) -> Result<Answer, Failure> {
         let mut tries = 0;
         loop {
             tries += 1;
@@ -186,12 +199,20 @@ impl Transport {
                 Ok(answer) if !retry::is_transient(answer.status) => return Ok(answer),
                 Ok(answer) => {
                     let retry_after = answer.retry_after();
-                    (Failure { error: answer.into_error(request.subject), cause: Cause::Transient }, retry_after)
+                    (
+                        Failure {
+                            error: answer.into_error(request.subject),
+                            cause: Cause::Transient,
+                        },
+                        retry_after,
+                    )
                 }
                 Err(failure) if failure.cause == Cause::Transient => (failure, None),
                 Err(failure) => return Err(failure),
             };
-            let Some(pause) = retry::pause(tries, retry_after, retry::random()) else { return Err(failure) };
+            let Some(pause) = retry::pause(tries, retry_after, retry::random()) else {
+                return Err(failure);
+            };
             let resume = Instant::now() + pause;
             if resume >= deadline {
                 return Err(failure);
@@ -202,18 +223,29 @@ impl Transport {
     }
 
     /// Sends the request once, at the host's pace.
-    pub(super) async fn attempt(&self, request: &Request<'_>, deadline: Instant) -> Result<Answer, Failure> {
+    pub(super) async fn attempt(
+        &self,
+        request: &Request<'_>,
+        deadline: Instant,
+    ) -> Result<Answer, Failure> {
         let host = authority(&request.url);
         let pace = Arc::clone(lock(&self.paces).entry(host.clone()).or_default());
         let start = pace.reserve(Instant::now());
         if start >= deadline {
             let wait = Some(start - Instant::now());
-            return Err(Failure { error: Error::RateLimited { host, retry_after: wait }, cause: Cause::Final });
+            return Err(Failure {
+                error: Error::RateLimited { host, retry_after: wait },
+                cause: Cause::Final,
+            });
         }
         tokio::time::sleep_until(start).await;
         let Ok(result) = tokio::time::timeout_at(deadline, self.follow(request)).await else {
-            let detail = format!("no complete answer within {} s", self.settings.total_timeout.as_secs());
-            return Err(Failure { error: Error::Unreachable { host, detail }, cause: Cause::Final });
+            let detail =
+                format!("no complete answer within {} s", self.settings.total_timeout.as_secs());
+            return Err(Failure {
+                error: Error::Unreachable { host, detail },
+                cause: Cause::Final,
+            });
         };
         if let Ok(answer) = &result {
             if answer.status == StatusCode::TOO_MANY_REQUESTS {
@@ -231,22 +263,29 @@ impl Transport {
         if !told.iter().any(|known| known == host) {
             told.push(host.to_owned());
             let limit = answer.header("ratelimit-limit").unwrap_or("an unknown number");
-            tracing::info!("{host} limits requests: {} of {} left", printable(remaining), printable(limit));
+            tracing::info!(
+                "{host} limits requests: {} of {} left",
+                printable(remaining),
+                printable(limit)
+            );
         }
     }
 
-    /// Sends the request and follows redirects. A login stays with the host that it was meant for, and
-    /// a form, which may hold one, is sent nowhere else.
+    /// Sends the request and follows redirects. A login stays with the host that it was meant for,
+    /// and a form, which may hold one, is sent nowhere else.
     async fn follow(&self, request: &Request<'_>) -> Result<Answer, Failure> {
         let mut url = request.url.clone();
         for _ in 0..=REDIRECTS {
             let response = self.send(request, &url).await?;
-            let location = response.headers().get(header::LOCATION).and_then(|value| value.to_str().ok());
-            let is_redirect = matches!(response.status().as_u16(), 301 | 302 | 303 | 307 | 308) && request.form.is_none();
+            let location =
+                response.headers().get(header::LOCATION).and_then(|value| value.to_str().ok());
+            let is_redirect = matches!(response.status().as_u16(), 301 | 302 | 303 | 307 | 308)
+                && request.form.is_none();
             let Some(location) = location.filter(|_| is_redirect) else {
                 return self.read(request, url, response).await;
             };
-            url = redirect_target(request.registry, &url, location).map_err(|detail| malformed(request, detail))?;
+            url = redirect_target(request.registry, &url, location)
+                .map_err(|detail| malformed(request, detail))?;
         }
         Err(malformed(request, "it redirects more than 10 times"))
     }
@@ -258,23 +297,35 @@ impl Transport {
         if !request.accept.is_empty() {
             builder = builder.header(header::ACCEPT, request.accept);
         }
-        if let Some(authorization) = request.authorization.as_ref().filter(|_| url.origin() == request.url.origin()) {
+        if let Some(authorization) =
+            request.authorization.as_ref().filter(|_| url.origin() == request.url.origin())
+        {
             builder = builder.header(header::AUTHORIZATION, authorization);
         }
         if let Some(form) = &request.form {
-            builder = builder.header(header::CONTENT_TYPE, "application/x-www-form-urlencoded").body(form.clone());
+            builder = builder
+                .header(header::CONTENT_TYPE, "application/x-www-form-urlencoded")
+                .body(form.clone());
         }
         tracing::debug!("{} {}{}", request.method, authority(url), url.path());
         builder.send().await.map_err(|error| self.failure(url, &error))
     }
 
-    /// Reads the body up to the cap: of a good answer, more is an error; of a bad one, the rest is not needed.
-    async fn read(&self, request: &Request<'_>, url: Url, mut response: Response) -> Result<Answer, Failure> {
+    /// Reads the body up to the cap: of a good answer, more is an error; of a bad one, the rest is
+    /// not needed.
+    async fn read(
+        &self,
+        request: &Request<'_>,
+        url: Url,
+        mut response: Response,
+    ) -> Result<Answer, Failure> {
         let status = response.status();
         let limit = if status.is_success() { request.limit } else { ERROR_BODY };
         let headers = std::mem::take(response.headers_mut());
         let mut body = Vec::new();
-        while let Some(chunk) = response.chunk().await.map_err(|error| self.failure(&url, &error))? {
+        while let Some(chunk) =
+            response.chunk().await.map_err(|error| self.failure(&url, &error))?
+        {
             body.extend_from_slice(&chunk);
             if body.len() > limit {
                 if status.is_success() {
@@ -301,7 +352,10 @@ impl Transport {
             return Failure { error: Error::Tls { host, detail: tls::detail(failure) }, cause };
         }
         let (detail, cause) = if error.is_timeout() && error.is_connect() {
-            (format!("no connection within {} s", self.settings.connect_timeout.as_secs()), Cause::Transient)
+            (
+                format!("no connection within {} s", self.settings.connect_timeout.as_secs()),
+                Cause::Transient,
+            )
         } else if error.is_timeout() {
             (format!("silent for {} s", self.settings.idle_timeout.as_secs()), Cause::Final)
         } else if error.is_builder() {
@@ -325,8 +379,12 @@ impl Transport {
         if let Some(client) = clients.get(&key) {
             return Ok(client.clone());
         }
-        let failed = |detail: String| Failure { error: Error::Tls { host: authority(url), detail }, cause: Cause::Final };
-        let trust = if key.is_tls { self.trust(registry).map_err(failed)? } else { Trust::nobody() };
+        let failed = |detail: String| Failure {
+            error: Error::Tls { host: authority(url), detail },
+            cause: Cause::Final,
+        };
+        let trust =
+            if key.is_tls { self.trust(registry).map_err(failed)? } else { Trust::nobody() };
         let tls = trust.client_config().map_err(failed)?;
         let mut builder = reqwest::Client::builder()
             .tls_backend_preconfigured(tls)
@@ -344,7 +402,8 @@ impl Transport {
         Ok(client)
     }
 
-    /// Whether Docker is configured with CA certificates for this registry, which also says that it speaks TLS.
+    /// Whether Docker is configured with CA certificates for this registry, which also says that it
+    /// speaks TLS.
     pub(super) fn has_certificates(&self, registry: &str) -> bool {
         !tls::certificate_files(&self.settings.registry_certificates.join(registry)).is_empty()
     }
@@ -361,7 +420,8 @@ impl Transport {
     }
 }
 
-/// Where a redirect leads, if that is safe ground: TLS stays TLS, and nothing from outside leads to loopback.
+/// Where a redirect leads, if that is safe ground: TLS stays TLS, and nothing from outside leads to
+/// loopback.
 fn redirect_target(registry: &str, from: &Url, location: &str) -> Result<Url, &'static str> {
     let next = from.join(location).map_err(|_| "it redirects to an invalid address")?;
     let is_near = next.host_str().is_some_and(is_loopback_host);
@@ -376,8 +436,11 @@ fn redirect_target(registry: &str, from: &Url, location: &str) -> Result<Url, &'
 }
 
 fn malformed(request: &Request<'_>, detail: &str) -> Failure {
-    let error =
-        Error::Malformed { host: authority(&request.url), reference: request.subject.to_owned(), detail: detail.to_owned() };
+    let error = Error::Malformed {
+        host: authority(&request.url),
+        reference: request.subject.to_owned(),
+        detail: detail.to_owned(),
+    };
     Failure { error, cause: Cause::Final }
 }
 
@@ -396,7 +459,10 @@ fn find_source<T: std::error::Error + 'static>(error: &reqwest::Error) -> Option
             return Some(found);
         }
         let wrapped = cause.downcast_ref::<std::io::Error>().and_then(std::io::Error::get_ref);
-        source = wrapped.map_or_else(|| cause.source(), |inner| Some(inner as &(dyn std::error::Error + 'static)));
+        source = wrapped.map_or_else(
+            || cause.source(),
+            |inner| Some(inner as &(dyn std::error::Error + 'static)),
+        );
     }
     None
 }

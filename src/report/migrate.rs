@@ -83,7 +83,8 @@ pub struct ComposeChange {
     pub line: Option<usize>,
     /// The image as it is written; `null` if only a build section says what it is.
     pub from: Option<String>,
-    /// The image as it should be written; `null` if no text follows and starts the same without `versions.env`.
+    /// The image as it should be written; `null` if no text follows and starts the same without
+    /// `versions.env`.
     pub to: Option<String>,
     /// Whether it was written.
     pub written: bool,

@@ -47,8 +47,8 @@ pub struct PinnedImage {
     pub image: String,
     /// What should stand there instead; `null` if nothing else.
     pub wanted: Option<String>,
-    /// `current`, `stale` (another digest), `loose` (no digest; with `--unpin`, one), `interpolated`,
-    /// `built`, `local`, `untracked`, `unrecorded`, `invalid` or `refused`.
+    /// `current`, `stale` (another digest), `loose` (no digest; with `--unpin`, one),
+    /// `interpolated`, `built`, `local`, `untracked`, `unrecorded`, `invalid` or `refused`.
     pub state: &'static str,
 }
 

@@ -4,13 +4,14 @@ use serde::Serialize;
 
 use super::{ContainerLine, Files, ServiceChange};
 
-/// `update-safe`: what was updated, or with `--dry-run` would be. A failed update is an error document.
+/// `update-safe`: what was updated, or with `--dry-run` would be. A failed update is an error
+/// document.
 #[derive(Debug, Default, Serialize)]
 pub struct SafeUpdate {
     /// Whether nothing was done.
     pub dry_run: bool,
-    /// `updated`, `partly-updated` (with `--keep-going`), `unchanged`, or `restored` after `--abort`;
-    /// `planned` with `--dry-run`.
+    /// `updated`, `partly-updated` (with `--keep-going`), `unchanged`, or `restored` after
+    /// `--abort`; `planned` with `--dry-run`.
     pub result: &'static str,
     /// One entry a service of the manifest.
     pub services: Vec<ServiceChange>,

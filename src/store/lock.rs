@@ -34,9 +34,9 @@ pub(super) const OPERATION: &str = "operation";
 const RETRY: Duration = Duration::from_millis(15);
 
 impl Lock {
-    /// Takes the lock on `path`, making the file if needed; one made under sudo belongs to the owner of the
-    /// deployment, who could not lock it otherwise. The file is never removed: a waiter could hold the
-    /// removed one.
+    /// Takes the lock on `path`, making the file if needed; one made under sudo belongs to the
+    /// owner of the deployment, who could not lock it otherwise. The file is never removed: a
+    /// waiter could hold the removed one.
     pub(super) fn acquire(path: &Path, what: &str, wait: &LockWait<'_>) -> anyhow::Result<Self> {
         let mut file = OpenOptions::new()
             .read(true)
@@ -46,7 +46,9 @@ impl Lock {
             .mode(0o644)
             .custom_flags(rustix::fs::OFlags::NOFOLLOW.bits().cast_signed())
             .open(path)
-            .and_then(|file| super::replace::give_to_owner_of(path, path.parent().unwrap_or(path)).map(|()| file))
+            .and_then(|file| {
+                super::replace::give_to_owner_of(path, path.parent().unwrap_or(path)).map(|()| file)
+            })
             .map_err(|source| super::cannot_write(path, &source))?;
         let deadline = Instant::now() + wait.timeout;
         let mut announced = false;
@@ -54,14 +56,19 @@ impl Lock {
             match file.try_lock() {
                 Ok(()) => break,
                 Err(TryLockError::WouldBlock) => {}
-                Err(TryLockError::Error(source)) => return Err(super::cannot_write(path, &source).into()),
+                Err(TryLockError::Error(source)) => {
+                    return Err(super::cannot_write(path, &source).into());
+                }
             }
             let holder = describe(&mut file, what == OPERATION);
             if Instant::now() >= deadline {
                 let message = format!("the {what} lock of this deployment is held by {holder}");
                 let waited = wait.timeout.as_secs();
                 return Err(Error::new(Kind::Locked, message)
-                    .with_hint(format!("waited {waited} s; wait for it to finish, or wait longer with --lock-timeout"))
+                    .with_hint(format!(
+                        "waited {waited} s; wait for it to finish, or wait longer \
+                        with --lock-timeout"
+                    ))
                     .into());
             }
             if !announced {
@@ -69,20 +76,25 @@ impl Lock {
                 announced = true;
             }
             if (wait.is_interrupted)() {
-                let message = format!("interrupted while waiting for {holder}; nothing was changed");
+                let message =
+                    format!("interrupted while waiting for {holder}; nothing was changed");
                 return Err(Error::new(Kind::Interrupted, message).into());
             }
             std::thread::sleep(RETRY.min(deadline.saturating_duration_since(Instant::now())));
         }
         let note = format!("{} (process {})\n", wait.purpose, std::process::id());
         // The note only helps those who wait; a full disk must not keep anybody from locking.
-        let _ = file.set_len(0).and_then(|()| file.rewind()).and_then(|()| file.write_all(note.as_bytes()));
+        let _ = file
+            .set_len(0)
+            .and_then(|()| file.rewind())
+            .and_then(|()| file.write_all(note.as_bytes()));
         Ok(Self { file })
     }
 }
 
 impl Lock {
-    /// A handle for a child: the lock is held until the child has ended too, even if this process is killed.
+    /// A handle for a child: the lock is held until the child has ended too, even if this process
+    /// is killed.
     ///
     /// # Errors
     ///
@@ -101,8 +113,8 @@ impl Lock {
     }
 }
 
-/// What the holder wrote about itself. One that was killed may have left Compose behind, which holds the
-/// operation lock for as long as it runs.
+/// What the holder wrote about itself. One that was killed may have left Compose behind, which
+/// holds the operation lock for as long as it runs.
 fn describe(file: &mut File, is_operation: bool) -> String {
     let mut text = String::new();
     let read = file.rewind().and_then(|()| file.take(200).read_to_string(&mut text));
@@ -117,7 +129,8 @@ fn describe(file: &mut File, is_operation: bool) -> String {
 
 /// Whether the process that a holder's note names is gone.
 fn has_ended(note: &str) -> bool {
-    let id = note.rsplit_once("(process ").and_then(|(_, rest)| rest.strip_suffix(')')?.parse().ok());
+    let id =
+        note.rsplit_once("(process ").and_then(|(_, rest)| rest.strip_suffix(')')?.parse().ok());
     let Some(id) = id.and_then(rustix::process::Pid::from_raw) else { return false };
     rustix::process::test_kill_process(id) == Err(rustix::io::Errno::SRCH)
 }

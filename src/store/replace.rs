@@ -28,8 +28,10 @@ pub struct Replacement {
 /// Before the first rename: nothing has changed (exit 3). After it: the message says which files
 /// hold the new content.
 pub fn replace_all(replacements: &[Replacement]) -> anyhow::Result<()> {
-    let changed: Vec<&Replacement> =
-        replacements.iter().filter(|wanted| std::fs::read(&wanted.path).ok().as_ref() != Some(&wanted.bytes)).collect();
+    let changed: Vec<&Replacement> = replacements
+        .iter()
+        .filter(|wanted| std::fs::read(&wanted.path).ok().as_ref() != Some(&wanted.bytes))
+        .collect();
     let mut written = Vec::with_capacity(changed.len());
     for wanted in &changed {
         let result = write_neighbour(wanted);
@@ -55,16 +57,23 @@ pub fn replace_all(replacements: &[Replacement]) -> anyhow::Result<()> {
                 wanted.path.display()
             );
             return Err(error::state(message)
-                .with_hint("the next dkv command that writes or starts anything repairs it; `dkv generate-env` does just that")
+                .with_hint(
+                    "the next dkv command that writes or starts anything repairs it; `dkv \
+                    generate-env` does just that",
+                )
                 .into());
         }
     }
-    let mut directories: Vec<&Path> = changed.iter().filter_map(|wanted| wanted.path.parent()).collect();
+    let mut directories: Vec<&Path> =
+        changed.iter().filter_map(|wanted| wanted.path.parent()).collect();
     directories.dedup();
     for directory in directories {
         sync_directory(directory).map_err(|source| {
-            error::state(format!("the new files are in place, but `{}` cannot be synced: {source}", directory.display()))
-                .with_hint("check the disk; a power cut now could bring the old files back")
+            error::state(format!(
+                "the new files are in place, but `{}` cannot be synced: {source}",
+                directory.display()
+            ))
+            .with_hint("check the disk; a power cut now could bring the old files back")
         })?;
     }
     Ok(())
@@ -89,7 +98,8 @@ fn write_neighbour(wanted: &Replacement) -> io::Result<()> {
     file.sync_all()
 }
 
-/// Makes a file that must not exist, readable by all, writable by its owner, whatever the umask adds.
+/// Makes a file that must not exist, readable by all, writable by its owner, whatever the umask
+/// adds.
 fn create_exclusive(path: &Path) -> io::Result<File> {
     OpenOptions::new()
         .write(true)
@@ -102,7 +112,10 @@ fn create_exclusive(path: &Path) -> io::Result<File> {
 /// Makes `path` with `bytes`, synced, owned like the file or directory `like`.
 pub(super) fn create_new(path: &Path, bytes: &[u8], like: &Path) -> io::Result<()> {
     let mut file = create_exclusive(path)?;
-    let written = file.write_all(bytes).and_then(|()| give_to_owner_of(path, like)).and_then(|()| file.sync_all());
+    let written = file
+        .write_all(bytes)
+        .and_then(|()| give_to_owner_of(path, like))
+        .and_then(|()| file.sync_all());
     if written.is_err() {
         let _ = std::fs::remove_file(path);
     }
@@ -110,8 +123,8 @@ pub(super) fn create_new(path: &Path, bytes: &[u8], like: &Path) -> io::Result<(
     path.parent().map_or(Ok(()), sync_directory)
 }
 
-/// Keeps the owner of a replaced file; without the right to do so, the file belongs to this user, as
-/// it would with any editor.
+/// Keeps the owner of a replaced file; without the right to do so, the file belongs to this user,
+/// as it would with any editor.
 fn keep_owner(file: &File, old: &std::fs::Metadata) -> io::Result<()> {
     let new = file.metadata()?;
     if (new.uid(), new.gid()) == (old.uid(), old.gid()) {

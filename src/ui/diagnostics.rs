@@ -54,7 +54,12 @@ impl Subscriber for Diagnostics {
         let message = line.message + &line.fields;
         match *event.metadata().level() {
             Level::ERROR | Level::WARN => {
-                if self.warned.lock().unwrap_or_else(PoisonError::into_inner).insert(message.clone()) {
+                if self
+                    .warned
+                    .lock()
+                    .unwrap_or_else(PoisonError::into_inner)
+                    .insert(message.clone())
+                {
                     self.ui.warn(message);
                 }
             }
@@ -111,6 +116,9 @@ mod tests {
 
     #[test]
     fn verbosity_opens_one_level_at_a_time() {
-        assert_eq!([0, 1, 2, 9].map(level), [LevelFilter::WARN, LevelFilter::INFO, LevelFilter::DEBUG, LevelFilter::TRACE]);
+        assert_eq!(
+            [0, 1, 2, 9].map(level),
+            [LevelFilter::WARN, LevelFilter::INFO, LevelFilter::DEBUG, LevelFilter::TRACE]
+        );
     }
 }

@@ -11,7 +11,8 @@ pub fn bytes(count: u64) -> String {
     if count < 1000 {
         return format!("{count} B");
     }
-    // In integers: a float would show the largest sizes wrongly. 999,950 rounds up to the next unit.
+    // In integers: a float would show the largest sizes wrongly. 999,950 rounds up to the next
+    // unit.
     let mut unit = 0;
     let mut divisor: u128 = 1000;
     while unit + 1 < UNITS.len() && tenths(count, divisor) >= 10_000 {
@@ -40,7 +41,11 @@ pub fn duration(length: Duration) -> String {
     }
     let seconds = (milliseconds + 500) / 1000;
     let two = |large: u128, large_unit, small: u128, small_unit| {
-        if small == 0 { format!("{large}{large_unit}") } else { format!("{large}{large_unit} {small}{small_unit}") }
+        if small == 0 {
+            format!("{large}{large_unit}")
+        } else {
+            format!("{large}{large_unit} {small}{small_unit}")
+        }
     };
     match seconds {
         0..60 => format!("{seconds} s"),
@@ -50,8 +55,8 @@ pub fn duration(length: Duration) -> String {
     }
 }
 
-/// How long before `now` something was: `just now`, `12 seconds ago`, `3 days ago`; `in 2 hours` when
-/// the clock that wrote it was ahead.
+/// How long before `now` something was: `just now`, `12 seconds ago`, `3 days ago`; `in 2 hours`
+/// when the clock that wrote it was ahead.
 #[must_use]
 pub fn age(then: DateTime<Utc>, now: DateTime<Utc>) -> String {
     let seconds = now.signed_duration_since(then).num_seconds();
@@ -65,7 +70,11 @@ pub fn age(then: DateTime<Utc>, now: DateTime<Utc>) -> String {
         past => (past / 31_536_000, "year"),
     };
     let plural = if count == 1 { "" } else { "s" };
-    if seconds < 0 { format!("in {count} {unit}{plural}") } else { format!("{count} {unit}{plural} ago") }
+    if seconds < 0 {
+        format!("in {count} {unit}{plural}")
+    } else {
+        format!("{count} {unit}{plural} ago")
+    }
 }
 
 #[cfg(test)]

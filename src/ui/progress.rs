@@ -1,4 +1,5 @@
-//! Progress of images: bars on a terminal, a line per event elsewhere; and tables that are redrawn in place.
+//! Progress of images: bars on a terminal, a line per event elsewhere; and tables that are redrawn
+//! in place.
 
 use std::sync::{Mutex, PoisonError};
 use std::time::Instant;
@@ -53,14 +54,27 @@ impl Ui {
         if let Some(bar) = &overall {
             bar.tick();
         }
-        Progress { ui: self.clone(), doing: doing.to_owned(), done: done.to_owned(), overall, grows: false }
+        Progress {
+            ui: self.clone(),
+            doing: doing.to_owned(),
+            done: done.to_owned(),
+            overall,
+            grows: false,
+        }
     }
 
-    /// As [`Ui::progress`], where images turn up one by one, `at_most` so many; shows nothing before the first.
+    /// As [`Ui::progress`], where images turn up one by one, `at_most` so many; shows nothing
+    /// before the first.
     #[must_use]
     pub fn growing_progress(&self, doing: &str, done: &str, at_most: usize) -> Progress {
         let overall = self.overall(doing, 0, at_most);
-        Progress { ui: self.clone(), doing: doing.to_owned(), done: done.to_owned(), overall, grows: true }
+        Progress {
+            ui: self.clone(),
+            doing: doing.to_owned(),
+            done: done.to_owned(),
+            overall,
+            grows: true,
+        }
     }
 
     /// The bar that sums several images up.
@@ -68,7 +82,12 @@ impl Ui {
         // One image needs no sum.
         self.bars().filter(|_| at_most > 1).map(|bars| {
             let bar = bars.add(ProgressBar::new(total as u64));
-            bar.set_style(self.bar_style("{msg} {bar:24} {pos}/{len}", "{msg:.bold} {bar:24.green} {pos}/{len}"));
+            bar.set_style(
+                self.bar_style(
+                    "{msg} {bar:24} {pos}/{len}",
+                    "{msg:.bold} {bar:24.green} {pos}/{len}",
+                ),
+            );
             bar.set_message(doing.to_owned());
             bar
         })
@@ -82,13 +101,18 @@ impl Ui {
 
     /// What is drawn in place, if anything may be.
     fn bars(&self) -> Option<&MultiProgress> {
-        (self.redraws() && !self.shared.settings.quiet)
-            .then(|| self.shared.bars.get_or_init(|| MultiProgress::with_draw_target(ProgressDrawTarget::stderr())))
+        (self.redraws() && !self.shared.settings.quiet).then(|| {
+            self.shared
+                .bars
+                .get_or_init(|| MultiProgress::with_draw_target(ProgressDrawTarget::stderr()))
+        })
     }
 
     fn bar_style(&self, plain: &str, colored: &str) -> ProgressStyle {
         let template = if self.colored(Stream::Stderr) { colored } else { plain };
-        ProgressStyle::with_template(template).unwrap_or_else(|_| ProgressStyle::default_bar()).progress_chars("━╸─")
+        ProgressStyle::with_template(template)
+            .unwrap_or_else(|_| ProgressStyle::default_bar())
+            .progress_chars("━╸─")
     }
 }
 
@@ -105,7 +129,10 @@ impl Progress {
                 Some(overall) => bars.insert_before(overall, bar),
                 None => bars.add(bar),
             };
-            bar.set_style(self.ui.bar_style("{prefix} {bar:24} {wide_msg}", "{prefix:.bold} {bar:24.cyan} {wide_msg}"));
+            bar.set_style(self.ui.bar_style(
+                "{prefix} {bar:24} {wide_msg}",
+                "{prefix:.bold} {bar:24.cyan} {wide_msg}",
+            ));
             bar.set_prefix(format!("{name:<24}"));
             bar.tick();
             bar
@@ -113,7 +140,14 @@ impl Progress {
         if bar.is_none() {
             self.ui.status(format!("{} {name}", self.doing));
         }
-        Item { ui: self.ui.clone(), name, done: self.done.clone(), started: Instant::now(), bar, overall: self.overall.clone() }
+        Item {
+            ui: self.ui.clone(),
+            name,
+            done: self.done.clone(),
+            started: Instant::now(),
+            bar,
+            overall: self.overall.clone(),
+        }
     }
 }
 
@@ -143,7 +177,8 @@ impl Item {
 
     /// Says that the image is done, how large it was, and how long it took.
     pub fn done_with_bytes(self, bytes: u64) {
-        let details = format!("{} in {}", format::bytes(bytes), format::duration(self.started.elapsed()));
+        let details =
+            format!("{} in {}", format::bytes(bytes), format::duration(self.started.elapsed()));
         self.done(&details);
     }
 
@@ -175,7 +210,11 @@ impl Drop for Item {
 fn details(progress: ItemProgress<'_>) -> String {
     let mut details = sanitize_line(progress.phase);
     if progress.total_bytes > 0 {
-        details += &format!(" {}/{}", format::bytes(progress.current_bytes), format::bytes(progress.total_bytes));
+        details += &format!(
+            " {}/{}",
+            format::bytes(progress.current_bytes),
+            format::bytes(progress.total_bytes)
+        );
     }
     if progress.layers_total > 0 {
         details += &format!(", layer {}/{}", progress.layers_done, progress.layers_total);
@@ -225,7 +264,10 @@ fn draw(bars: &MultiProgress, block: &mut Vec<ProgressBar>, lines: &[String]) {
     block.drain(lines.len().min(block.len())..).for_each(|bar| bar.finish_and_clear());
     while block.len() < lines.len() {
         let bar = bars.add(ProgressBar::new(1));
-        bar.set_style(ProgressStyle::with_template("{wide_msg}").unwrap_or_else(|_| ProgressStyle::default_bar()));
+        bar.set_style(
+            ProgressStyle::with_template("{wide_msg}")
+                .unwrap_or_else(|_| ProgressStyle::default_bar()),
+        );
         block.push(bar);
     }
     for (bar, line) in block.iter().zip(lines) {
@@ -252,13 +294,18 @@ mod tests {
             phase: "downloading",
         };
         assert_eq!(details(known), "downloading 3.1 MB/12.3 MB, layer 2/4");
-        assert_eq!(details(ItemProgress { phase: "resolving", ..ItemProgress::default() }), "resolving");
+        assert_eq!(
+            details(ItemProgress { phase: "resolving", ..ItemProgress::default() }),
+            "resolving"
+        );
     }
 
     #[test]
     fn only_changed_lines_are_told_again() {
         let lines = |text: &str| text.split(' ').map(str::to_owned).collect::<Vec<_>>();
-        let told = |before: &str, now: &str| changed(&lines(before), &lines(now)).cloned().collect::<Vec<_>>();
+        let told = |before: &str, now: &str| {
+            changed(&lines(before), &lines(now)).cloned().collect::<Vec<_>>()
+        };
         assert_eq!(told("a b c", "a x c d"), ["x", "d"]);
         assert_eq!(told("a b c", "c a d b"), ["d"]);
         assert!(told("a b", "a").is_empty());

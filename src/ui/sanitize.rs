@@ -14,15 +14,17 @@ pub fn sanitize(text: &str) -> Cow<'_, str> {
     let mut characters = text.chars().peekable();
     while let Some(character) = characters.next() {
         match character {
-            '\u{1b}' => match characters.next_if(|c| matches!(c, '[' | ']' | 'P' | 'X' | '^' | '_')) {
-                Some('[') => skip_control_sequence(&mut characters),
-                Some(_) => skip_control_string(&mut characters),
-                // A two-character escape, perhaps with intermediate characters (ECMA-35).
-                None => {
-                    while characters.next_if(|c| matches!(c, ' '..='/')).is_some() {}
-                    characters.next_if(|c| matches!(c, '0'..='~'));
+            '\u{1b}' => {
+                match characters.next_if(|c| matches!(c, '[' | ']' | 'P' | 'X' | '^' | '_')) {
+                    Some('[') => skip_control_sequence(&mut characters),
+                    Some(_) => skip_control_string(&mut characters),
+                    // A two-character escape, perhaps with intermediate characters (ECMA-35).
+                    None => {
+                        while characters.next_if(|c| matches!(c, ' '..='/')).is_some() {}
+                        characters.next_if(|c| matches!(c, '0'..='~'));
+                    }
                 }
-            },
+            }
             '\u{9b}' => skip_control_sequence(&mut characters),
             '\u{90}' | '\u{98}' | '\u{9d}'..='\u{9f}' => skip_control_string(&mut characters),
             _ if is_unsafe(character) => {}

@@ -98,7 +98,10 @@ impl Table {
     /// A table with column titles; without any, it has no title line.
     #[must_use]
     pub fn new(header: &[&str]) -> Self {
-        Self { header: header.iter().map(|title| Cell::new(title, Style::Bold)).collect(), rows: Vec::new() }
+        Self {
+            header: header.iter().map(|title| Cell::new(title, Style::Bold)).collect(),
+            rows: Vec::new(),
+        }
     }
 
     /// Adds a row; it may have fewer cells than others, or more.
@@ -115,7 +118,8 @@ impl Table {
     /// The lines, titles first, without trailing blanks.
     #[must_use]
     pub fn lines(&self, color: bool) -> Vec<String> {
-        let rows = || std::iter::once(&self.header).filter(|header| !header.is_empty()).chain(&self.rows);
+        let rows =
+            || std::iter::once(&self.header).filter(|header| !header.is_empty()).chain(&self.rows);
         let mut widths = Vec::new();
         for row in rows() {
             widths.resize(widths.len().max(row.len()), 0);
@@ -152,7 +156,12 @@ mod tests {
         table.row(["web".into(), "1.42".into(), Cell::new("healthy", Style::Green)]);
         table.row(["設定".into(), "1".into(), "".into()]);
         table.row(["x".into(), "".into(), "exited".into()]);
-        let expected = ["SERVICE  TAG   STATE", "web      1.42  healthy", "設定     1", "x              exited"];
+        let expected = [
+            "SERVICE  TAG   STATE",
+            "web      1.42  healthy",
+            "設定     1",
+            "x              exited",
+        ];
         assert_eq!(table.lines(false), expected);
     }
 
@@ -161,7 +170,10 @@ mod tests {
         let mut table = Table::default();
         table.row([Cell::new("a", Style::Red), Cell::new("b", Style::Bold)]);
         table.row(["long".into(), "c".into(), "d".into()]);
-        assert_eq!(table.lines(true), ["\u{1b}[31ma\u{1b}[0m     \u{1b}[1mb\u{1b}[0m", "long  c  d"]);
+        assert_eq!(
+            table.lines(true),
+            ["\u{1b}[31ma\u{1b}[0m     \u{1b}[1mb\u{1b}[0m", "long  c  d"]
+        );
         assert_eq!(table.lines(false), ["a     b", "long  c  d"]);
     }
 

@@ -203,14 +203,17 @@ impl Journal {
     /// Whether all containers of `compose_service` were as they should be, and it had one.
     #[must_use]
     pub fn was_good(&self, compose_service: &str) -> bool {
-        let mut containers = self.ran.iter().filter(|ran| ran.compose_service == compose_service).peekable();
+        let mut containers =
+            self.ran.iter().filter(|ran| ran.compose_service == compose_service).peekable();
         containers.peek().is_some() && containers.all(|ran| ran.is_good)
     }
 
-    /// Whether `compose_service` was running and as it should be: nothing that does its work and ends.
+    /// Whether `compose_service` was running and as it should be: nothing that does its work and
+    /// ends.
     #[must_use]
     pub fn was_serving(&self, compose_service: &str) -> bool {
-        let mut containers = self.ran.iter().filter(|ran| ran.compose_service == compose_service).peekable();
+        let mut containers =
+            self.ran.iter().filter(|ran| ran.compose_service == compose_service).peekable();
         containers.peek().is_some() && containers.all(|ran| ran.is_running && ran.is_good)
     }
 
@@ -233,7 +236,8 @@ mod tests {
 
     fn journal() -> Journal {
         let options = Options { timeout: Some(Duration::from_millis(1500)), ..Options::default() };
-        let mut journal = Journal::new("shop", "2026-01-12T12:29:08Z".to_owned(), "alice".to_owned(), options);
+        let mut journal =
+            Journal::new("shop", "2026-01-12T12:29:08Z".to_owned(), "alice".to_owned(), options);
         let ran = |compose_service: &str, is_good| Ran {
             compose_service: compose_service.to_owned(),
             service: "web".parse().ok(),
@@ -278,7 +282,11 @@ mod tests {
     #[test]
     fn a_service_was_serving_if_all_its_containers_ran_and_were_good() {
         let mut journal = journal();
-        assert!(journal.was_serving("db") && !journal.was_serving("web") && !journal.was_serving("cache"));
+        assert!(
+            journal.was_serving("db")
+                && !journal.was_serving("web")
+                && !journal.was_serving("cache")
+        );
         journal.ran[2].is_running = false;
         assert!(!journal.was_serving("db"));
     }

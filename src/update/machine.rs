@@ -29,7 +29,8 @@ pub enum Outcome {
     Done,
     /// There is nothing to replace.
     Nothing,
-    /// It failed for some services only, whose old versions are to come back beside the others' new ones.
+    /// It failed for some services only, whose old versions are to come back beside the others' new
+    /// ones.
     Retreat,
     /// It failed.
     Failed,
@@ -58,9 +59,12 @@ impl State {
             (Self::Replacing, Done | Nothing) => Next::Go(Self::Judging),
             (Self::Judging, Done | Nothing) => Next::Go(Self::Recording),
             // Nothing was stopped or replaced: there is nothing to bring back.
-            (Self::Preparing, Failed | Retreat) | (Self::Recording | Self::Restoring, Done | Nothing) => Next::End,
+            (Self::Preparing, Failed | Retreat)
+            | (Self::Recording | Self::Restoring, Done | Nothing) => Next::End,
             (Self::Replacing | Self::Judging, Retreat) => Next::Go(Self::Replacing),
-            (Self::Saving | Self::Replacing | Self::Judging, Failed) | (Self::Saving, Retreat) => Next::Go(Self::Restoring),
+            (Self::Saving | Self::Replacing | Self::Judging, Failed) | (Self::Saving, Retreat) => {
+                Next::Go(Self::Restoring)
+            }
             // Healthy versions are not given up because a file cannot be written.
             (Self::Recording, Failed | Retreat) => Next::Stay,
             (Self::Restoring, Failed | Retreat) => Next::Go(Self::RestoreFailed),
@@ -79,12 +83,17 @@ impl State {
         }
     }
 
-    /// Where `--abort` takes up an update that was killed here; `None`: there is nothing to bring back.
+    /// Where `--abort` takes up an update that was killed here; `None`: there is nothing to bring
+    /// back.
     #[must_use]
     pub fn aborted(self) -> Option<Self> {
         match self {
             Self::Preparing => None,
-            Self::Saving | Self::Replacing | Self::Judging | Self::Restoring | Self::RestoreFailed => Some(Self::Restoring),
+            Self::Saving
+            | Self::Replacing
+            | Self::Judging
+            | Self::Restoring
+            | Self::RestoreFailed => Some(Self::Restoring),
             // Found healthy, and perhaps recorded already.
             Self::Recording => Some(Self::Recording),
         }
@@ -102,7 +111,9 @@ impl State {
     pub fn leaves(self) -> &'static str {
         match self {
             Self::Preparing => "nothing was stopped or changed",
-            Self::Saving => "nothing was replaced; containers stopped for the data backup may still be stopped",
+            Self::Saving => {
+                "nothing was replaced; containers stopped for the data backup may still be stopped"
+            }
             Self::Replacing => "some containers may be new and others old",
             Self::Judging => "the new containers run, and are not known to be healthy",
             Self::Recording => "the new containers run and are healthy, but may not be recorded",

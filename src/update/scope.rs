@@ -31,23 +31,32 @@ pub fn to_replace(
         if has_container {
             return changed.iter().any(|one| one.compose_service == name);
         }
-        let siblings_change = || changed.iter().any(|one| one.service.as_ref() == tracked.get(name) && one.service.is_some());
+        let siblings_change = || {
+            changed
+                .iter()
+                .any(|one| one.service.as_ref() == tracked.get(name) && one.service.is_some())
+        };
         ran.is_empty() || siblings_change()
     };
     let services = project.services.iter().filter(|service| service.is_wanted());
-    let services = services.filter(|service| service.profiles.is_empty() || has(ran, &service.name));
-    services.filter(|service| takes_part(&service.name)).map(|service| service.name.clone()).collect()
+    let services =
+        services.filter(|service| service.profiles.is_empty() || has(ran, &service.name));
+    services
+        .filter(|service| takes_part(&service.name))
+        .map(|service| service.name.clone())
+        .collect()
 }
 
 fn has(ran: &[Ran], compose_service: &str) -> bool {
     ran.iter().any(|one| one.compose_service == compose_service)
 }
 
-/// The container that says what a manifest service ran: one that runs before one that has ended, as a
-/// one-shot may be left from an older release.
+/// The container that says what a manifest service ran: one that runs before one that has ended, as
+/// a one-shot may be left from an older release.
 #[must_use]
 pub fn main_container<'a>(ran: &'a [Ran], service: &ServiceName) -> Option<&'a Ran> {
-    let mut mine = ran.iter().filter(|one| one.service.as_ref() == Some(service) && one.image_id.is_some());
+    let mut mine =
+        ran.iter().filter(|one| one.service.as_ref() == Some(service) && one.image_id.is_some());
     let first = mine.clone().next();
     mine.find(|one| one.is_running).or(first)
 }
@@ -58,12 +67,20 @@ pub fn kept_service<'a>(journal: &'a Journal, compose_service: &str) -> Option<&
     journal.ran.iter().find(|ran| ran.compose_service == compose_service)?.service.as_ref()
 }
 
-/// The manifest services at fault: those of the changed containers that failed by themselves. If none
-/// did, as when something else broke, all that changed.
+/// The manifest services at fault: those of the changed containers that failed by themselves. If
+/// none did, as when something else broke, all that changed.
 #[must_use]
-pub fn culprits(judged: Option<&Deployment>, changed: &[String], tracked: &BTreeMap<String, ServiceName>) -> Vec<ServiceName> {
+pub fn culprits(
+    judged: Option<&Deployment>,
+    changed: &[String],
+    tracked: &BTreeMap<String, ServiceName>,
+) -> Vec<ServiceName> {
     let is_own_failure = |judged: &&Judged| matches!(&judged.verdict, Verdict::Failed(cause) if !matches!(cause, Cause::NeverStarted(_) | Cause::Missing));
-    let failed = judged.into_iter().flat_map(Deployment::failures).filter(is_own_failure).map(|judged| &judged.service);
+    let failed = judged
+        .into_iter()
+        .flat_map(Deployment::failures)
+        .filter(is_own_failure)
+        .map(|judged| &judged.service);
     let mut culprits = services_of(failed.filter(|name| changed.contains(name)), tracked);
     if culprits.is_empty() {
         culprits = services_of(changed.iter(), tracked);
@@ -71,8 +88,12 @@ pub fn culprits(judged: Option<&Deployment>, changed: &[String], tracked: &BTree
     culprits
 }
 
-fn services_of<'a>(names: impl Iterator<Item = &'a String>, tracked: &BTreeMap<String, ServiceName>) -> Vec<ServiceName> {
-    let mut services: Vec<ServiceName> = names.filter_map(|name| tracked.get(name).cloned()).collect();
+fn services_of<'a>(
+    names: impl Iterator<Item = &'a String>,
+    tracked: &BTreeMap<String, ServiceName>,
+) -> Vec<ServiceName> {
+    let mut services: Vec<ServiceName> =
+        names.filter_map(|name| tracked.get(name).cloned()).collect();
     services.sort();
     services.dedup();
     services
@@ -81,8 +102,12 @@ fn services_of<'a>(names: impl Iterator<Item = &'a String>, tracked: &BTreeMap<S
 /// Remembers in `service` that `digest` was found bad, at the head of at most five.
 pub fn reject(service: &mut Service, digest: &Digest, tag: &Tag, reason: &str, at: &str) {
     service.rejected.retain(|rejected| rejected.digest != *digest);
-    let rejected =
-        Rejected { digest: digest.clone(), tag: Some(tag.clone()), reason: Some(reason.to_owned()), at: Some(at.to_owned()) };
+    let rejected = Rejected {
+        digest: digest.clone(),
+        tag: Some(tag.clone()),
+        reason: Some(reason.to_owned()),
+        at: Some(at.to_owned()),
+    };
     service.rejected.insert(0, rejected);
     service.rejected.truncate(REJECTED_LIMIT);
 }
@@ -142,13 +167,20 @@ mod tests {
     #[test]
     fn where_nothing_runs_everything_is_started_that_no_profile_guards() {
         let wanted = wanted(&[("app", b"2"), ("ui", b"1")]);
-        assert_eq!(to_replace(&project(), &tracked(), &[], &wanted), ["migrate", "app", "ui", "nginx"]);
+        assert_eq!(
+            to_replace(&project(), &tracked(), &[], &wanted),
+            ["migrate", "app", "ui", "nginx"]
+        );
     }
 
     #[test]
     fn what_is_scaled_to_none_takes_no_part() {
         let mut project = project();
-        project.services.iter_mut().filter(|service| service.name == "migrate").for_each(|service| service.scale = 0);
+        project
+            .services
+            .iter_mut()
+            .filter(|service| service.name == "migrate")
+            .for_each(|service| service.scale = 0);
         let wanted = wanted(&[("app", b"2"), ("ui", b"1")]);
         assert_eq!(to_replace(&project, &tracked(), &[], &wanted), ["app", "ui", "nginx"]);
         assert_eq!(to_replace(&project, &tracked(), &[ran("app", b"1", true)], &wanted), ["app"]);
@@ -176,7 +208,10 @@ mod tests {
         let changed = ["app".to_owned(), "ui".to_owned()];
         let of = |containers| culprits(Some(&Deployment { containers }), &changed, &tracked());
         let blocked = || judged("ui", Cause::NeverStarted(crate::health::Chain::default()));
-        assert_eq!(of(vec![judged("app", Cause::Exited { code: 1 }), blocked()]), ["app".parse().unwrap()]);
+        assert_eq!(
+            of(vec![judged("app", Cause::Exited { code: 1 }), blocked()]),
+            ["app".parse().unwrap()]
+        );
         let all: Vec<ServiceName> = vec!["app".parse().unwrap(), "ui".parse().unwrap()];
         assert_eq!(of(vec![judged("nginx", Cause::Exited { code: 1 }), blocked()]), all);
         assert_eq!(culprits(None, &changed, &tracked()), all);
@@ -188,7 +223,8 @@ mod tests {
         for number in [1, 2, 3, 4, 5, 6, 4] {
             reject(&mut service, &Digest::of(&[number]), &"latest".parse().unwrap(), "bad", "now");
         }
-        let left: Vec<u8> = (1..=6).filter(|number| service.rejection(&Digest::of(&[*number])).is_some()).collect();
+        let left: Vec<u8> =
+            (1..=6).filter(|number| service.rejection(&Digest::of(&[*number])).is_some()).collect();
         assert_eq!((left, service.rejected.len()), (vec![2, 3, 4, 5, 6], REJECTED_LIMIT));
         assert_eq!(service.rejected[0].digest, Digest::of(&[4]));
     }

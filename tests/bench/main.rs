@@ -15,8 +15,11 @@ mod updates;
 
 fn main() {
     // Cargo adds an argument of its own.
-    let named: Vec<String> = std::env::args().skip(1).filter(|argument| !argument.starts_with('-')).collect();
-    for (name, run) in [("record", record::run as fn()), ("network", network::run), ("updates", updates::run)] {
+    let named: Vec<String> =
+        std::env::args().skip(1).filter(|argument| !argument.starts_with('-')).collect();
+    for (name, run) in
+        [("record", record::run as fn()), ("network", network::run), ("updates", updates::run)]
+    {
         if named.is_empty() || named.iter().any(|one| one == name) {
             run();
         }

@@ -1,14 +1,24 @@
-//! Requests and times against a real registry behind a proxy that adds 50 ms to every round trip, and
-//! against Compose doing the same in the same run: `tests/bench/run.sh network`.
+//! Requests and times against a real registry behind a proxy that adds 50 ms to every round trip,
+//! and against Compose doing the same in the same run: `tests/bench/run.sh network`.
 //!
-//! Counts are exact. Times are printed as ratios and in round trips; nothing is asserted about them.
+//! Counts are exact. Times are printed as ratios and in round trips; nothing is asserted about
+//! them.
 
 use std::time::Duration;
 
 use crate::support::{Deployment, Image, Proxy, Registry};
 
 const ROUND_TRIP: Duration = Duration::from_millis(50);
-const NAMES: [&str; 8] = ["apigateway", "conv_mgr", "jobsched", "req_router", "settings", "taskservice", "vault", "wsfe"];
+const NAMES: [&str; 8] = [
+    "apigateway",
+    "conv_mgr",
+    "jobsched",
+    "req_router",
+    "settings",
+    "taskservice",
+    "vault",
+    "wsfe",
+];
 
 pub fn run() {
     let registry = Registry::start();
@@ -23,7 +33,8 @@ pub fn run() {
 
 fn product(topic: &str, proxy: &Proxy) -> Deployment {
     let deployment = Deployment::new(topic);
-    let services: Vec<(&str, String)> = NAMES.iter().map(|name| (*name, proxy.repository(name))).collect();
+    let services: Vec<(&str, String)> =
+        NAMES.iter().map(|name| (*name, proxy.repository(name))).collect();
     deployment.write_product(&services);
     deployment
 }
@@ -34,17 +45,26 @@ fn cold_pull(registry: &Registry, proxy: &Proxy) {
         let deployment = product("bench-cold", proxy);
         proxy.reset();
         let outcome = deployment.dkv(["pull-latest", "-q"]).exit(0);
-        println!("cold pull-latest of 8 services: {:.2} s, {} requests", outcome.elapsed.as_secs_f64(), proxy.requests().len());
+        println!(
+            "cold pull-latest of 8 services: {:.2} s, {} requests",
+            outcome.elapsed.as_secs_f64(),
+            proxy.requests().len()
+        );
         outcome.elapsed
     };
     for name in NAMES {
         // The daemon has no layer of the second round either.
-        registry.push(Image::new(name).tag("1.0").tag("latest").version("again").payload(2_000_000));
+        registry
+            .push(Image::new(name).tag("1.0").tag("latest").version("again").payload(2_000_000));
     }
     let deployment = product("bench-cold-compose", proxy);
     proxy.reset();
     let theirs = deployment.compose_v2(["pull", "-q"]).exit(0).elapsed;
-    println!("cold `docker compose pull` of the same: {:.2} s, {} requests", theirs.as_secs_f64(), proxy.requests().len());
+    println!(
+        "cold `docker compose pull` of the same: {:.2} s, {} requests",
+        theirs.as_secs_f64(),
+        proxy.requests().len()
+    );
     println!("dkv takes {:.2} times as long as Compose", ours.as_secs_f64() / theirs.as_secs_f64());
 }
 
@@ -74,7 +94,11 @@ fn warm(_registry: &Registry, proxy: &Proxy) {
     }
     proxy.reset();
     let theirs = deployment.compose_v2(["pull", "-q"]).exit(0).elapsed;
-    println!("`docker compose pull`, nothing new: {} requests, {:.1} round trips", proxy.requests().len(), round_trips(theirs));
+    println!(
+        "`docker compose pull`, nothing new: {} requests, {:.1} round trips",
+        proxy.requests().len(),
+        round_trips(theirs)
+    );
 }
 
 /// `latest` is the fifth newest of 10,000 versions.
@@ -88,7 +112,8 @@ fn fifth_newest(registry: &Registry) {
     deployment.write(
         "version-manifest.yaml",
         &format!(
-            "schema_version: '1.1'\nservices:\n  many:\n    image: {}\n    current_tag: latest\n    image_digest: {}\n",
+            "schema_version: '1.1'\nservices:\n  many:\n    image: {}\n    current_tag: \
+                latest\n    image_digest: {}\n",
             proxy.repository("many"),
             old.digest
         ),

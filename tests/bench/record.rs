@@ -1,7 +1,7 @@
 //! How long reading and recording take as a manifest grows: `tests/bench/run.sh record`.
 //!
-//! Prints the median of several runs for each size, and what a service costs at the largest size as a
-//! ratio to the smallest: about 1 if the work is linear.
+//! Prints the median of several runs for each size, and what a service costs at the largest size as
+//! a ratio to the smallest: about 1 if the work is linear.
 
 use std::fmt::Write as _;
 use std::time::{Duration, Instant};
@@ -25,11 +25,21 @@ pub fn run() {
             let written = parsed.with_services(&changed).expect("an edit of our own");
             assert_eq!(written.matches("# kept").count(), size, "comments are kept");
         });
-        println!("{size:>8} {:>10} {:>10.1} {:>14.1}", text.len() / 1024, millis(read), millis(record));
+        println!(
+            "{size:>8} {:>10} {:>10.1} {:>14.1}",
+            text.len() / 1024,
+            millis(read),
+            millis(record)
+        );
         costs.push(millis(record) / f64::from(u32::try_from(size).expect("a small number")));
     }
     if let [first, .., last] = costs.as_slice() {
-        println!("a service at {} services costs {:.2} times what it costs at {}", SIZES[3], last / first, SIZES[0]);
+        println!(
+            "a service at {} services costs {:.2} times what it costs at {}",
+            SIZES[3],
+            last / first,
+            SIZES[0]
+        );
     }
 }
 
@@ -52,11 +62,13 @@ fn median(mut work: impl FnMut()) -> Duration {
 /// A manifest of `size` services, each with a comment and five releases.
 fn manifest(size: usize) -> String {
     let mut text = String::from("schema_version: '1.1'\ndeployment_id: bench\nservices:\n");
-    let digest = |service: usize, release: usize| Digest::of(format!("{service}/{release}").as_bytes());
+    let digest =
+        |service: usize, release: usize| Digest::of(format!("{service}/{release}").as_bytes());
     for service in 0..size {
         let _ = write!(
             text,
-            "  service_{service}: # kept\n    image: registry.example/bench/service_{service}\n    current_tag: '1.5'\n    \
+            "  service_{service}: # kept\n    image: \
+                registry.example/bench/service_{service}\n    current_tag: '1.5'\n    \
              image_digest: {}\n    deployed_at: '2026-01-12T12:29:08Z'\n    deployed_by: alice\n",
             digest(service, 5)
         );
@@ -68,7 +80,8 @@ fn manifest(size: usize) -> String {
             let status = if release == 5 { "current" } else { "archived" };
             let _ = writeln!(
                 text,
-                "  - {{tag: '1.{release}', digest: '{}', deployed_at: '2026-01-12T12:29:08Z', deployed_by: alice, status: {status}}}",
+                "  - {{tag: '1.{release}', digest: '{}', deployed_at: '2026-01-12T12:29:08Z', \
+                    deployed_by: alice, status: {status}}}",
                 digest(service, release)
             );
         }

@@ -1,8 +1,8 @@
 //! Updates: how long a changed service is away, against Compose doing the same by hand, and whether
 //! deliberately bad updates, one after the other, all end with the old version running and healthy.
 //!
-//! `DKV_BAD_UPDATES` says how many bad ones (20 by default; a release takes 200), `DKV_GOOD_UPDATES` how
-//! many good ones of each kind (10).
+//! `DKV_BAD_UPDATES` says how many bad ones (20 by default; a release takes 200),
+//! `DKV_GOOD_UPDATES` how many good ones of each kind (10).
 
 use std::time::{Duration, Instant, SystemTime};
 
@@ -38,19 +38,27 @@ fn running(registry: &Registry, topic: &str) -> Deployment {
     deployment
 }
 
-/// From the daemon's word that the last container is healthy, which it is only after its trial, to the end
-/// of `update-safe`.
+/// From the daemon's word that the last container is healthy, which it is only after its trial, to
+/// the end of `update-safe`.
 fn returning(count: u32) {
     let registry = Registry::start();
     let deployment = running(&registry, "bench-return");
     let mut times = Vec::new();
     for number in 1..=count {
-        let late = Image::new("web").tag("latest").health(Health::FromProbe(LATE)).health_interval_ms(INTERVAL_MS);
+        let late = Image::new("web")
+            .tag("latest")
+            .health(Health::FromProbe(LATE))
+            .health_interval_ms(INTERVAL_MS);
         registry.push(late.version(&format!("late {number}")));
         let since = SystemTime::now();
         deployment.dkv(["update-safe", "-q"]).exit(0);
-        let ended = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).expect("a clock past 1970").as_secs_f64();
-        let healthy = moments(&deployment, since, "health_status: healthy").into_iter().fold(f64::NEG_INFINITY, f64::max);
+        let ended = SystemTime::now()
+            .duration_since(SystemTime::UNIX_EPOCH)
+            .expect("a clock past 1970")
+            .as_secs_f64();
+        let healthy = moments(&deployment, since, "health_status: healthy")
+            .into_iter()
+            .fold(f64::NEG_INFINITY, f64::max);
         times.push(ended - healthy);
     }
     let worst = times.iter().copied().fold(0.0, f64::max);
@@ -61,12 +69,16 @@ fn returning(count: u32) {
     );
 }
 
-/// The same good releases, put in place by `update-safe` and by `docker compose pull` and `up -d`, in turns.
+/// The same good releases, put in place by `update-safe` and by `docker compose pull` and `up -d`,
+/// in turns.
 fn downtime(count: u32) {
     let registry = Registry::start();
     let safe = running(&registry, "bench-safe");
     let by_hand = Deployment::new("bench-hand");
-    by_hand.write("docker-compose.yml", &format!("services: {{web: {{image: '{}:latest'}}}}\n", registry.repository("web")));
+    by_hand.write(
+        "docker-compose.yml",
+        &format!("services: {{web: {{image: '{}:latest'}}}}\n", registry.repository("web")),
+    );
     by_hand.compose_v2(["up", "-d"]).exit(0);
     let (mut with_dkv, mut with_compose) = (Vec::new(), Vec::new());
     for number in 1..=count {
@@ -78,14 +90,20 @@ fn downtime(count: u32) {
         let since = SystemTime::now();
         by_hand.compose_v2(["pull", "-q"]).exit(0);
         by_hand.compose_v2(["up", "-d"]).exit(0);
-        support::wait_for("a healthy container", Duration::from_secs(30), || is_healthy(&by_hand).then_some(()));
+        support::wait_for("a healthy container", Duration::from_secs(30), || {
+            is_healthy(&by_hand).then_some(())
+        });
         with_compose.push(away(&by_hand, since));
     }
-    for (what, of) in [("until it runs again", Away::running as fn(&Away) -> f64), ("until it is healthy", Away::healthy)] {
+    for (what, of) in [
+        ("until it runs again", Away::running as fn(&Away) -> f64),
+        ("until it is healthy", Away::healthy),
+    ] {
         let median = |times: &[Away]| median(times.iter().map(of).collect());
         let (dkv, compose) = (median(&with_dkv), median(&with_compose));
         println!(
-            "{count} good updates, {what}: update-safe {dkv:.2} s, docker compose up -d {compose:.2} s: {:.2} times",
+            "{count} good updates, {what}: update-safe {dkv:.2} s, docker compose up -d \
+                {compose:.2} s: {:.2} times",
             dkv / compose
         );
     }
@@ -110,23 +128,36 @@ impl Away {
 fn away(deployment: &Deployment, since: SystemTime) -> Away {
     let times = |action: &str| moments(deployment, since, action);
     let ended = times("die").into_iter().fold(f64::NEG_INFINITY, f64::max);
-    let first = |action: &str| times(action).into_iter().filter(|time| *time > ended).fold(f64::INFINITY, f64::min);
+    let first = |action: &str| {
+        times(action).into_iter().filter(|time| *time > ended).fold(f64::INFINITY, f64::min)
+    };
     Away { running: first("start") - ended, healthy: first("health_status: healthy") - ended }
 }
 
 /// When `action` happened to the deployment's containers, in seconds since 1970.
 fn moments(deployment: &Deployment, since: SystemTime, action: &str) -> Vec<f64> {
     let events = deployment.engine().events_since(since);
-    let is_mine = |event: &&Value| event["Actor"]["Attributes"]["com.docker.compose.project"] == deployment.project();
-    let matching =
-        events.iter().filter(is_mine).filter(|event| event["Action"].as_str().is_some_and(|word| word.starts_with(action)));
-    let time = |event: &Value| Duration::from_nanos(event["timeNano"].as_i64().unwrap_or_default().unsigned_abs());
+    let is_mine = |event: &&Value| {
+        event["Actor"]["Attributes"]["com.docker.compose.project"] == deployment.project()
+    };
+    let matching = events
+        .iter()
+        .filter(is_mine)
+        .filter(|event| event["Action"].as_str().is_some_and(|word| word.starts_with(action)));
+    let time = |event: &Value| {
+        Duration::from_nanos(event["timeNano"].as_i64().unwrap_or_default().unsigned_abs())
+    };
     matching.map(|event| time(event).as_secs_f64()).collect()
 }
 
 fn is_healthy(deployment: &Deployment) -> bool {
     let containers = deployment.engine().containers(deployment.project(), "web");
-    let states = deployment.engine().docker(&["inspect", "--format", "{{.State.Health.Status}}", &containers[0]]);
+    let states = deployment.engine().docker(&[
+        "inspect",
+        "--format",
+        "{{.State.Health.Status}}",
+        &containers[0],
+    ]);
     states == "healthy"
 }
 
@@ -136,7 +167,10 @@ fn bad_updates(count: u32) {
     let (mut whole, mut restore) = (Vec::new(), Vec::new());
     let mut restored = 0;
     for number in 0..count {
-        let bad = Image::new("web").version(&format!("bad {number}")).tag("latest").health_interval_ms(INTERVAL_MS);
+        let bad = Image::new("web")
+            .version(&format!("bad {number}"))
+            .tag("latest")
+            .health_interval_ms(INTERVAL_MS);
         registry.push(match number % 5 {
             0 => bad.crashing(3),
             1 => bad.health(Health::Failing),
@@ -166,7 +200,10 @@ fn bad_updates(count: u32) {
     }
     for (what, times) in [("whole command", whole), ("from the decision to go back", restore)] {
         let worst = times.iter().copied().fold(0.0, f64::max);
-        println!("{count} bad updates, {restored} restored; {what}: median {:.1} s, worst {worst:.1} s", median(times));
+        println!(
+            "{count} bad updates, {restored} restored; {what}: median {:.1} s, worst {worst:.1} s",
+            median(times)
+        );
     }
 }
 

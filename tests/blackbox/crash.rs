@@ -1,5 +1,6 @@
-//! Killed before every system call that touches the deployment, and every such call failing in every
-//! way that a disk can: the manifest is always whole, old or new, and the next run carries on.
+//! Killed before every system call that touches the deployment, and every such call failing in
+//! every way that a disk can: the manifest is always whole, old or new, and the next run carries
+//! on.
 
 use crate::support::{Deployment, Outcome};
 
@@ -37,10 +38,13 @@ services:
     image_digest: sha256:2222222222222222222222222222222222222222222222222222222222222222
 history:
   api:
-  - {tag: '1.0', digest: 'sha256:1111111111111111111111111111111111111111111111111111111111111111', status: current}
-  - {tag: '0.9', digest: 'sha256:3333333333333333333333333333333333333333333333333333333333333333', status: previous}
+  - {tag: '1.0', digest: \
+  'sha256:1111111111111111111111111111111111111111111111111111111111111111', status: current}
+  - {tag: '0.9', digest: \
+  'sha256:3333333333333333333333333333333333333333333333333333333333333333', status: previous}
   web:
-  - {tag: '2.0', digest: 'sha256:2222222222222222222222222222222222222222222222222222222222222222', status: current}
+  - {tag: '2.0', digest: \
+  'sha256:2222222222222222222222222222222222222222222222222222222222222222', status: current}
 ";
 
 fn after() -> String {
@@ -62,12 +66,15 @@ fn reset(deployment: &Deployment) {
 /// Runs the change with `injection` on the `number`th `call` that touches the deployment.
 fn inject(deployment: &Deployment, call: &str, injection: &str, number: usize) -> Outcome {
     let paths = [".", "version-manifest.yaml", "versions.env", ".version-backups"];
-    let mut arguments = vec!["-f".to_owned(), "-qq".to_owned(), "-e".to_owned(), format!("trace={call}")];
+    let mut arguments =
+        vec!["-f".to_owned(), "-qq".to_owned(), "-e".to_owned(), format!("trace={call}")];
     arguments.extend(["-e".to_owned(), format!("inject={call}:{injection}:when={number}")]);
     for path in paths {
         arguments.extend(["-P".to_owned(), deployment.path(path).display().to_string()]);
     }
-    for temporary in [".version-manifest.yaml.dkv-new", ".versions.env.dkv-new", ".version-backups/.state.lock"] {
+    for temporary in
+        [".version-manifest.yaml.dkv-new", ".versions.env.dkv-new", ".version-backups/.state.lock"]
+    {
         arguments.extend(["-P".to_owned(), deployment.path(temporary).display().to_string()]);
     }
     deployment.dkv(["unhold", "api"]).under_strace(arguments.iter().map(String::as_str)).finish()
@@ -80,10 +87,14 @@ fn check(deployment: &Deployment, what: &str) {
     deployment.dkv(["version"]).exit(0);
     deployment.dkv(["generate-env"]).exit(0);
     let env = deployment.versions_env();
-    assert!(env.contains("DK_API_TAG=1.0@sha256:1111") && env.contains("DK_WEB_TAG=2.0@sha256:2222"), "{what}: {env}");
+    assert!(
+        env.contains("DK_API_TAG=1.0@sha256:1111") && env.contains("DK_WEB_TAG=2.0@sha256:2222"),
+        "{what}: {env}"
+    );
     deployment.dkv(["unhold", "api"]).exit(0);
     assert_eq!(deployment.manifest(), after(), "{what}: the next run");
-    let left: Vec<String> = deployment.list(".").into_iter().filter(|name| name.contains("dkv-")).collect();
+    let left: Vec<String> =
+        deployment.list(".").into_iter().filter(|name| name.contains("dkv-")).collect();
     assert!(left.is_empty(), "{what}: left behind: {left:?}");
 }
 
@@ -98,7 +109,11 @@ fn killed_before_every_call_the_state_is_old_or_new_and_the_next_run_carries_on(
             if outcome.code() == Some(0) {
                 break;
             }
-            assert!(!outcome.strace.contains("exited with"), "{call} {number}: not killed\n{}", outcome.strace);
+            assert!(
+                !outcome.strace.contains("exited with"),
+                "{call} {number}: not killed\n{}",
+                outcome.strace
+            );
             killed += 1;
             check(&deployment, &format!("killed at {call} {number}"));
         }
@@ -117,7 +132,12 @@ fn a_failing_disk_is_never_called_done() {
                 reset(&deployment);
                 let outcome = inject(&deployment, call, &format!("error={error}"), number);
                 if !outcome.strace.contains("INJECTED") {
-                    assert_eq!(outcome.code(), Some(0), "{call} {error} {number}: {}", outcome.strace);
+                    assert_eq!(
+                        outcome.code(),
+                        Some(0),
+                        "{call} {error} {number}: {}",
+                        outcome.strace
+                    );
                     break;
                 }
                 let what = format!("{call} {number} fails with {error}");

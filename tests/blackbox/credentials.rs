@@ -61,15 +61,25 @@ fn an_awkward_password_really_pulls_through_the_daemon() {
     let before = (fs::read(&config).unwrap(), fs::metadata(&config).unwrap().modified().unwrap());
     let outcome = deployment.dkv(["pull-latest", "-vv"]).exit(0);
     shows_nothing(&outcome, PASSWORD);
-    assert!(deployment.versions_env().contains("DK_WEB_TAG=1.42@sha256:"), "{}", deployment.versions_env());
-    assert_eq!(before, (fs::read(&config).unwrap(), fs::metadata(&config).unwrap().modified().unwrap()));
+    assert!(
+        deployment.versions_env().contains("DK_WEB_TAG=1.42@sha256:"),
+        "{}",
+        deployment.versions_env()
+    );
+    assert_eq!(
+        before,
+        (fs::read(&config).unwrap(), fs::metadata(&config).unwrap().modified().unwrap())
+    );
 }
 
 #[test]
 fn auths_stores_helpers_and_identity_tokens_are_found() {
     let registry = guarded(PASSWORD);
     let host = registry.address().to_string();
-    let answer = format!("cat >/dev/null\necho '{{\"ServerURL\":\"{host}\",\"Username\":\"{USER}\",\"Secret\":\"{PASSWORD}\"}}'");
+    let answer = format!(
+        "cat >/dev/null\necho \
+            '{{\"ServerURL\":\"{host}\",\"Username\":\"{USER}\",\"Secret\":\"{PASSWORD}\"}}'"
+    );
     for config in [
         json!({"auths": {host.clone(): {"auth": basic(USER, PASSWORD)}}}),
         json!({"auths": {format!("http://{host}/v2/"): {"username": USER, "password": PASSWORD}}}),
@@ -91,15 +101,23 @@ fn an_identity_token_goes_to_the_token_server_alone() {
     registry.push(Image::new("web").tag("1.42").tag("latest"));
     let proxy = Proxy::to(&registry);
     let deployment = deployment(&proxy.repository("web"));
-    deployment.docker_config(&json!({"auths": {proxy.address().to_string(): {"identitytoken": SENTINEL}}}));
+    deployment.docker_config(
+        &json!({"auths": {proxy.address().to_string(): {"identitytoken": SENTINEL}}}),
+    );
     let outcome = deployment.dkv(["check-updates", "-vv"]).finish();
     shows_nothing(&outcome, SENTINEL);
     let requests = proxy.requests();
-    let post = requests.iter().find(|seen| seen.method() == "POST" && seen.target().starts_with("/token")).unwrap();
+    let post = requests
+        .iter()
+        .find(|seen| seen.method() == "POST" && seen.target().starts_with("/token"))
+        .unwrap();
     let form = String::from_utf8(post.request.body.clone()).unwrap();
     assert!(form.contains("grant_type=refresh_token") && form.contains("SENTINEL-7f3a"), "{form}");
     let others = requests.iter().filter(|seen| seen.method() != "POST");
-    assert!(others.clone().all(|seen| !format!("{:?}", seen.request).contains("SENTINEL")), "{requests:?}");
+    assert!(
+        others.clone().all(|seen| !format!("{:?}", seen.request).contains("SENTINEL")),
+        "{requests:?}"
+    );
 }
 
 #[test]
@@ -110,7 +128,11 @@ fn a_login_goes_only_to_its_own_host() {
     other.push(Image::new("web").tag("1.0").tag("latest"));
     let theirs = Proxy::to(&other);
     let deployment = Deployment::new("login");
-    let both = format!("{}  other:\n    image: {}\n", manifest(&mine.repository("web"), &[]), theirs.repository("web"));
+    let both = format!(
+        "{}  other:\n    image: {}\n",
+        manifest(&mine.repository("web"), &[]),
+        theirs.repository("web")
+    );
     deployment.write("version-manifest.yaml", &both);
     log_in(&deployment, &mine.address().to_string(), PASSWORD);
     deployment.dkv(["check-updates"]).exit(0);
@@ -125,8 +147,8 @@ fn a_stale_login_falls_back_to_anonymous_and_leaves_the_file_alone() {
     let proxy = Proxy::to(&registry);
     let deployment = deployment(&proxy.repository("web"));
     log_in(&deployment, &proxy.address().to_string(), SENTINEL);
-    let expired =
-        json!({"errors": [{"code": "DENIED", "message": "Your authorization token has expired. Reauthenticate and try again."}]});
+    let expired = json!({"errors": [{"code": "DENIED", "message": "Your authorization token has \
+        expired. Reauthenticate and try again."}]});
     proxy.fault(
         crate::support::On::target("account=alice"),
         crate::support::Fault::Respond(crate::support::http::Response::json(403, &expired)),
@@ -134,10 +156,16 @@ fn a_stale_login_falls_back_to_anonymous_and_leaves_the_file_alone() {
     let config = deployment.docker_config_file();
     let before = (fs::read(&config).unwrap(), fs::metadata(&config).unwrap().modified().unwrap());
     let outcome = deployment.dkv(["pull-latest", "--no-pull"]).exit(0);
-    outcome.stdout_contains("1.42").stderr_contains("warning: ").stderr_contains("authorization token has expired");
+    outcome
+        .stdout_contains("1.42")
+        .stderr_contains("warning: ")
+        .stderr_contains("authorization token has expired");
     shows_nothing(&outcome, SENTINEL);
     assert_eq!(outcome.stderr.matches("warning: ").count(), 1, "{outcome}");
-    assert_eq!(before, (fs::read(&config).unwrap(), fs::metadata(&config).unwrap().modified().unwrap()));
+    assert_eq!(
+        before,
+        (fs::read(&config).unwrap(), fs::metadata(&config).unwrap().modified().unwrap())
+    );
 }
 
 /// Basic authentication with a wrong password, and with none, on a registry that wants one.
@@ -159,11 +187,16 @@ fn a_broken_helper_is_told_and_costs_a_public_registry_nothing() {
     registry.push(Image::new("web").tag("1.42").tag("latest"));
     let deployment = deployment(&registry.repository("web"));
     let garbage = format!("#!/bin/sh\necho 'not json {SENTINEL}'\n");
-    let leaking = format!("#!/bin/sh\necho '{{\"Username\":\"{USER}\",\"Secret\":\"{SENTINEL}\"}}'\nexit 3\n");
+    let leaking = format!(
+        "#!/bin/sh\necho '{{\"Username\":\"{USER}\",\"Secret\":\"{SENTINEL}\"}}'\nexit 3\n"
+    );
     for (script, why) in [
         (Some(garbage.as_str()), "gives an answer that is no login"),
         (Some(leaking.as_str()), "failed with exit status: 3"),
-        (Some("#!/bin/sh\necho 'no credentials server URL'\nexit 1\n"), "no credentials server URL"),
+        (
+            Some("#!/bin/sh\necho 'no credentials server URL'\nexit 1\n"),
+            "no credentials server URL",
+        ),
         (None, "is not installed"),
     ] {
         if let Some(script) = script {
@@ -191,7 +224,11 @@ fn a_hanging_helper_is_killed_with_its_children() {
     deployment.install("docker-credential-test", &script);
     deployment.docker_config(&json!({"credsStore": "test"}));
     let started = Instant::now();
-    deployment.dkv(["check-updates"]).exit(0).stderr_contains("gives no answer within 10 s").stdout_contains("1.42");
+    deployment
+        .dkv(["check-updates"])
+        .exit(0)
+        .stderr_contains("gives no answer within 10 s")
+        .stdout_contains("1.42");
     assert!(started.elapsed() < Duration::from_secs(60));
     for pid in fs::read_to_string(&pids).unwrap().split_whitespace() {
         let state = format!("/proc/{pid}/stat");
@@ -216,13 +253,26 @@ fn a_password_shows_up_nowhere() {
         &["version-pull", "web", "1.42", "--no-pull", "-vv", "--json"],
         &["version-pull", "web", "9.9", "--no-pull", "-vv", "--json"],
     ] {
-        let outcome = deployment.dkv(args.iter().copied()).under_strace(["-f", "-s", "4096", "-e", "trace=execve"]).finish();
+        let outcome = deployment
+            .dkv(args.iter().copied())
+            .under_strace(["-f", "-s", "4096", "-e", "trace=execve"])
+            .finish();
         shows_nothing(&outcome, SENTINEL);
         for secret in [SENTINEL.to_owned(), basic(USER, SENTINEL)] {
             assert!(!outcome.strace.contains(&secret), "{}", outcome.strace);
         }
     }
     let mut files = vec![deployment.manifest(), deployment.versions_env()];
-    files.extend(deployment.list(".version-backups").iter().map(|name| deployment.read(&format!(".version-backups/{name}"))));
-    assert!(files.len() > 2 && files.iter().all(|text| !text.contains("SENTINEL") && !text.contains(&basic(USER, SENTINEL))));
+    files.extend(
+        deployment
+            .list(".version-backups")
+            .iter()
+            .map(|name| deployment.read(&format!(".version-backups/{name}"))),
+    );
+    assert!(
+        files.len() > 2
+            && files
+                .iter()
+                .all(|text| !text.contains("SENTINEL") && !text.contains(&basic(USER, SENTINEL)))
+    );
 }

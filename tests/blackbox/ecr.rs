@@ -52,7 +52,10 @@ impl Public {
         let deployment = Deployment::new("ecr");
         let mut text = "schema_version: '1.1'\nservices:\n".to_owned();
         for name in names {
-            text += &format!("  {name}:\n    image: public.ecr.aws/{}/{name}\n", self.registry.namespace());
+            text += &format!(
+                "  {name}:\n    image: public.ecr.aws/{}/{name}\n",
+                self.registry.namespace()
+            );
         }
         deployment.write("version-manifest.yaml", &text);
         deployment
@@ -65,7 +68,10 @@ impl Public {
 }
 
 fn with_aws(run: Run, stub: &EcrPublicStub) -> Run {
-    CREDENTIALS.iter().fold(run, |run, (name, value)| run.env(name, *value)).env("AWS_ENDPOINT_URL_ECR_PUBLIC", stub.endpoint())
+    CREDENTIALS
+        .iter()
+        .fold(run, |run, (name, value)| run.env(name, *value))
+        .env("AWS_ENDPOINT_URL_ECR_PUBLIC", stub.endpoint())
 }
 
 #[test]
@@ -78,7 +84,8 @@ fn the_ecr_public_api_spares_the_list_of_tags() {
     }
     stub.image("web", &pushed.digest, &["latest", "1.42", "1.42.3"]);
     let deployment = public.deployment(&["web"]);
-    let json = with_aws(public.reached(deployment.dkv(["check-updates", "--json"])), &stub).exit(0).json();
+    let json =
+        with_aws(public.reached(deployment.dkv(["check-updates", "--json"])), &stub).exit(0).json();
     assert_eq!(json["services"][0]["available_version"], "1.42.3");
     assert_eq!(json["services"][0]["evidence"], "ecr-public-api");
     assert_eq!(stub.requests().len(), 3, "all pages");
@@ -98,12 +105,18 @@ fn a_refusal_of_the_api_falls_through_once_for_the_alias() {
         let stub = EcrPublicStub::start(10);
         stub.refuse(code, message, 100);
         let deployment = public.deployment(&["web", "bot"]);
-        let outcome = with_aws(public.reached(deployment.dkv(["pull-latest", "--no-pull", "-v"])), &stub).exit(0);
+        let outcome =
+            with_aws(public.reached(deployment.dkv(["pull-latest", "--no-pull", "-v"])), &stub)
+                .exit(0);
         outcome.stdout_contains("1.42").stdout_contains("2.0");
-        outcome.stderr_contains(code).stderr_contains("asking the registry itself").stderr_lacks("dkv-test-secret");
+        outcome
+            .stderr_contains(code)
+            .stderr_contains("asking the registry itself")
+            .stderr_lacks("dkv-test-secret");
         assert_eq!(stub.requests().len(), 1, "{code}");
         let quiet = public.deployment(&["web"]);
-        let outcome = with_aws(public.reached(quiet.dkv(["pull-latest", "--no-pull"])), &stub).exit(0);
+        let outcome =
+            with_aws(public.reached(quiet.dkv(["pull-latest", "--no-pull"])), &stub).exit(0);
         outcome.stderr_lacks(code);
     }
 }
@@ -115,8 +128,12 @@ fn an_answer_without_our_digest_falls_through() {
     let stub = EcrPublicStub::start(10);
     stub.image("web", &format!("sha256:{:064}", 1), &["latest", "9.9"]);
     let deployment = public.deployment(&["web"]);
-    let outcome = with_aws(public.reached(deployment.dkv(["pull-latest", "--no-pull", "-v"])), &stub).exit(0);
-    outcome.stdout_contains("1.42").stdout_lacks("9.9").stderr_contains("asking the registry itself");
+    let outcome =
+        with_aws(public.reached(deployment.dkv(["pull-latest", "--no-pull", "-v"])), &stub).exit(0);
+    outcome
+        .stdout_contains("1.42")
+        .stdout_lacks("9.9")
+        .stderr_contains("asking the registry itself");
 }
 
 #[test]
@@ -135,7 +152,11 @@ fn without_aws_credentials_no_aws_address_is_ever_asked() {
 
     // Nor when the registry cannot be reached.
     let nobody = format!("http://{}", free_address());
-    let run = deployment.dkv(["check-updates"]).env("HTTPS_PROXY", nobody).under_strace(["-f", "-e", "trace=connect,sendto"]);
+    let run = deployment.dkv(["check-updates"]).env("HTTPS_PROXY", nobody).under_strace([
+        "-f",
+        "-e",
+        "trace=connect,sendto",
+    ]);
     assert!(!run.exit(5).strace.contains("169.254."));
 }
 
@@ -145,7 +166,11 @@ fn private_deployment() -> Deployment {
     let deployment = Deployment::new("ecr");
     deployment.write(
         "version-manifest.yaml",
-        &format!("schema_version: '1.1'\necr: {{registry: public.ecr.aws, repository_alias: a, use_private: true, private_registry: {PRIVATE}, private_region: us-east-1}}\nservices:\n  web:\n    current_tag: '1.42'\n"),
+        &format!(
+            "schema_version: '1.1'\necr: {{registry: public.ecr.aws, repository_alias: a, \
+            use_private: true, private_registry: {PRIVATE}, private_region: \
+            us-east-1}}\nservices:\n  web:\n    current_tag: '1.42'\n"
+        ),
     );
     deployment
 }
@@ -155,12 +180,17 @@ fn ecr_login_says_until_when_and_hands_docker_the_password_through_stdin() {
     let moto = Moto::start();
     let deployment = private_deployment();
     let aws = |run: Run| {
-        CREDENTIALS.iter().fold(run, |run, (name, value)| run.env(name, *value)).env("AWS_ENDPOINT_URL_ECR", moto.endpoint())
+        CREDENTIALS
+            .iter()
+            .fold(run, |run, (name, value)| run.env(name, *value))
+            .env("AWS_ENDPOINT_URL_ECR", moto.endpoint())
     };
     let json = aws(deployment.dkv(["ecr-login", "--json"])).exit(0).json();
     assert_eq!(json["registry"], PRIVATE);
     assert!(json["expires_at"].as_str().is_some_and(|end| end.ends_with('Z')), "{json}");
-    aws(deployment.dkv(["ecr-login"])).exit(0).stdout_contains(&format!("Login to {PRIVATE} works, until "));
+    aws(deployment.dkv(["ecr-login"]))
+        .exit(0)
+        .stdout_contains(&format!("Login to {PRIVATE} works, until "));
 
     let seen = deployment.path("seen");
     let script = format!("#!/bin/sh\necho \"$@\" >'{0}'\ncat >>'{0}'\n", seen.display());
@@ -179,13 +209,19 @@ fn ecr_login_says_until_when_and_hands_docker_the_password_through_stdin() {
 #[test]
 fn ecr_login_without_anything_to_log_in_to_says_so() {
     let deployment = Deployment::new("ecr");
-    deployment.write("version-manifest.yaml", &crate::resolution::manifest("public.ecr.aws/a/web", &[]));
+    deployment
+        .write("version-manifest.yaml", &crate::resolution::manifest("public.ecr.aws/a/web", &[]));
     deployment.dkv(["ecr-login"]).exit(0).stdout_contains("needs no login");
 
     let refused = private_deployment();
     let nobody = format!("http://{}", free_address());
-    let run = CREDENTIALS.iter().fold(refused.dkv(["ecr-login"]), |run, (name, value)| run.env(name, *value));
-    run.env("AWS_ENDPOINT_URL_ECR", nobody).exit(5).stderr_contains(PRIVATE).stderr_lacks("dkv-test-secret");
+    let run = CREDENTIALS
+        .iter()
+        .fold(refused.dkv(["ecr-login"]), |run, (name, value)| run.env(name, *value));
+    run.env("AWS_ENDPOINT_URL_ECR", nobody)
+        .exit(5)
+        .stderr_contains(PRIVATE)
+        .stderr_lacks("dkv-test-secret");
 }
 
 /// moto's login for the registry, which takes no other; and its list of the tags of a digest.
@@ -198,25 +234,32 @@ fn private_ecr_is_logged_in_to_and_asked_for_the_version() {
     moto.create_repository(&repository);
     let manifest = registry.manifest("web", "latest").unwrap().text();
     for tag in ["latest", "1.42.3"] {
-        let input =
-            json!({"repositoryName": repository, "imageTag": tag, "imageManifest": manifest, "imageDigest": pushed.digest});
+        let input = json!({"repositoryName": repository, "imageTag": tag, "imageManifest": manifest, "imageDigest": pushed.digest});
         let output = moto.call("PutImage", &input);
         assert_eq!(output["image"]["imageId"]["imageDigest"], pushed.digest);
     }
     let proxy = leading_to(registry.address());
     let deployment = private_deployment();
-    let text = deployment
-        .manifest()
-        .replace("web:\n", &format!("web:\n    image: {PRIVATE}/{repository}\n    version_pattern: '1.*'\n"));
+    let text = deployment.manifest().replace(
+        "web:\n",
+        &format!("web:\n    image: {PRIVATE}/{repository}\n    version_pattern: '1.*'\n"),
+    );
     deployment.write("version-manifest.yaml", &text);
-    let run =
-        CREDENTIALS.iter().fold(deployment.dkv(["check-updates", "--json", "-vv"]), |run, (name, value)| run.env(name, *value));
+    let run = CREDENTIALS
+        .iter()
+        .fold(deployment.dkv(["check-updates", "--json", "-vv"]), |run, (name, value)| {
+            run.env(name, *value)
+        });
     let outcome = run
         .env("AWS_ENDPOINT_URL_ECR", moto.endpoint())
         .env("HTTPS_PROXY", format!("http://{}", proxy.address()))
         .env("SSL_CERT_FILE", registry.ca_file().display().to_string())
         .exit(0);
     let one = outcome.json()["services"][0].clone();
-    assert_eq!((&one["available_version"], &one["evidence"]), (&"1.42.3".into(), &"ecr-private-api".into()), "{outcome}");
+    assert_eq!(
+        (&one["available_version"], &one["evidence"]),
+        (&"1.42.3".into(), &"ecr-private-api".into()),
+        "{outcome}"
+    );
     outcome.stdout_lacks("auth-token").stderr_lacks("auth-token").stderr_lacks("dkv-test-secret");
 }

@@ -1,4 +1,5 @@
-//! `versions.env`: the bytes, who can read them, and what is said about a file that is not as it should be.
+//! `versions.env`: the bytes, who can read them, and what is said about a file that is not as it
+//! should be.
 
 use std::fs;
 use std::path::Path;
@@ -11,7 +12,9 @@ fn digest(digit: char) -> String {
 
 fn manifest() -> String {
     format!(
-        "schema_version: '1.1'\nservices:\n  req_router:\n    image: localhost/req_router\n    held: true\n    current_tag: '1.64'\n    image_digest: {}\n  conv-mgr: {{image: 'localhost:5000/conv_mgr', current_tag: latest}}\n",
+        "schema_version: '1.1'\nservices:\n  req_router:\n    image: localhost/req_router\n    \
+            held: true\n    current_tag: '1.64'\n    image_digest: {}\n  conv-mgr: {{image: \
+            'localhost:5000/conv_mgr', current_tag: latest}}\n",
         digest('a')
     )
 }
@@ -29,12 +32,19 @@ fn one_manifest_gives_the_same_bytes_anywhere_and_needs_neither_daemon_nor_netwo
     let text = first.versions_env();
     let second = deployment(&manifest());
     let unshare = program("unshare");
-    second.command(&unshare, ["--net", env!("CARGO_BIN_EXE_dkv"), "generate-env"]).faketime("@2031-01-01 00:00:00").exit(0);
+    second
+        .command(&unshare, ["--net", env!("CARGO_BIN_EXE_dkv"), "generate-env"])
+        .faketime("@2031-01-01 00:00:00")
+        .exit(0);
     assert_eq!(second.versions_env(), text);
     let header: Vec<&str> = text.lines().take_while(|line| line.starts_with('#')).collect();
     assert!(header.iter().any(|line| line.contains("version-manifest.yaml")), "{text}");
-    assert!(!text.contains('\r') && !text.starts_with('\u{feff}') && text.ends_with('\n'), "{text:?}");
-    let assignments: Vec<&str> = text.lines().filter(|line| !line.is_empty() && !line.starts_with('#')).collect();
+    assert!(
+        !text.contains('\r') && !text.starts_with('\u{feff}') && text.ends_with('\n'),
+        "{text:?}"
+    );
+    let assignments: Vec<&str> =
+        text.lines().filter(|line| !line.is_empty() && !line.starts_with('#')).collect();
     assert_eq!(
         assignments,
         [
@@ -46,7 +56,11 @@ fn one_manifest_gives_the_same_bytes_anywhere_and_needs_neither_daemon_nor_netwo
     );
     let before = fs::metadata(first.path("versions.env")).unwrap().modified().unwrap();
     first.dkv(["generate-env"]).exit(0).stderr_contains("up to date");
-    assert_eq!(fs::metadata(first.path("versions.env")).unwrap().modified().unwrap(), before, "unchanged means untouched");
+    assert_eq!(
+        fs::metadata(first.path("versions.env")).unwrap().modified().unwrap(),
+        before,
+        "unchanged means untouched"
+    );
 }
 
 #[test]
@@ -56,7 +70,8 @@ fn dash_and_bash_source_it_and_a_crlf_manifest_does_not_matter() {
     for shell in ["/bin/dash", "/bin/bash"] {
         let script = "set -eu; set -a; . ./versions.env; set +a; env | grep ^DK_ | sort";
         let path = std::env::var("PATH").unwrap();
-        let outcome = deployment.command(Path::new(shell), ["-c", script]).env("PATH", path).exit(0);
+        let outcome =
+            deployment.command(Path::new(shell), ["-c", script]).env("PATH", path).exit(0);
         let expected = format!(
             "DK_CONV_MGR_IMAGE=localhost:5000/conv_mgr\nDK_CONV_MGR_TAG=latest\nDK_REQ_ROUTER_IMAGE=localhost/req_router\nDK_REQ_ROUTER_TAG=1.64@{}\n",
             digest('a')
@@ -86,8 +101,13 @@ fn nothing_that_a_shell_would_obey_gets_in() {
             format!("services:\n  web:\n    image: localhost/web\n    current_tag: \"{value}\"\n"),
             format!("services:\n  web:\n    image: \"localhost/{value}\"\n    current_tag: '1'\n"),
             format!("services:\n  \"{value}\":\n    image: localhost/web\n    current_tag: '1'\n"),
-            format!("ecr: {{registry: \"{value}\", repository_alias: x}}\nservices:\n  web:\n    current_tag: '1'\n"),
-            format!("ecr: {{repository_alias: \"{value}\"}}\nservices:\n  web:\n    current_tag: '1'\n"),
+            format!(
+                "ecr: {{registry: \"{value}\", repository_alias: x}}\nservices:\n  web:\n    \
+                    current_tag: '1'\n"
+            ),
+            format!(
+                "ecr: {{repository_alias: \"{value}\"}}\nservices:\n  web:\n    current_tag: '1'\n"
+            ),
             format!("env: {{prefix: \"{value}\"}}\nservices:\n  web:\n    current_tag: '1'\n"),
             format!("services:\n  web:\n    env_tag: \"{value}\"\n    current_tag: '1'\n"),
         ] {
@@ -95,9 +115,15 @@ fn nothing_that_a_shell_would_obey_gets_in() {
             let outcome = deployment.dkv(["generate-env"]).finish();
             if outcome.code() == Some(0) {
                 let path = std::env::var("PATH").unwrap();
-                let sourced =
-                    deployment.command(Path::new("/bin/dash"), ["-c", "set -eu; . ./versions.env"]).env("PATH", path).finish();
-                assert!(sourced.code() == Some(0) && !deployment.exists("canary"), "{text}\n{}", deployment.versions_env());
+                let sourced = deployment
+                    .command(Path::new("/bin/dash"), ["-c", "set -eu; . ./versions.env"])
+                    .env("PATH", path)
+                    .finish();
+                assert!(
+                    sourced.code() == Some(0) && !deployment.exists("canary"),
+                    "{text}\n{}",
+                    deployment.versions_env()
+                );
                 fs::remove_file(deployment.path("versions.env")).unwrap();
             } else {
                 assert_eq!(outcome.code(), Some(3), "{text}: {outcome}");
@@ -126,13 +152,19 @@ fn a_file_is_missing_stale_or_edited_and_an_edited_one_is_saved_first() {
     deployment.write("version-manifest.yaml", &manifest().replace("'1.64'", "'1.65'"));
     let stale = deployment.dkv(["generate-env"]).exit(0);
     stale.stderr_contains("stale");
-    assert!(!deployment.list(".version-backups").iter().any(|name| name.starts_with("versions.env.")));
+    assert!(
+        !deployment.list(".version-backups").iter().any(|name| name.starts_with("versions.env."))
+    );
 
     let edited = deployment.versions_env().replace("1.65", "1.66");
     deployment.write("versions.env", &edited);
     let outcome = deployment.dkv(["generate-env"]).exit(0);
     outcome.stderr_contains("edited by hand").stderr_contains(".version-backups/versions.env.");
-    let saved = deployment.list(".version-backups").into_iter().find(|name| name.starts_with("versions.env.")).unwrap();
+    let saved = deployment
+        .list(".version-backups")
+        .into_iter()
+        .find(|name| name.starts_with("versions.env."))
+        .unwrap();
     assert_eq!(deployment.read(&format!(".version-backups/{saved}")), edited);
     assert!(deployment.versions_env().contains("1.65@"));
 
@@ -165,22 +197,32 @@ fn settings_of_the_section_and_of_the_service_are_followed() {
 
 #[test]
 fn a_collision_of_variables_names_both_services() {
-    let text = "services:\n  a-b: {image: localhost/a, current_tag: '1'}\n  a_b: {image: localhost/b, current_tag: '2'}\n";
+    let text = "services:\n  a-b: {image: localhost/a, current_tag: '1'}\n  a_b: {image: \
+        localhost/b, current_tag: '2'}\n";
     let deployment = deployment(text);
-    deployment.dkv(["generate-env"]).exit(3).stderr_contains("a-b").stderr_contains("a_b").stderr_contains("DK_A_B_");
+    deployment
+        .dkv(["generate-env"])
+        .exit(3)
+        .stderr_contains("a-b")
+        .stderr_contains("a_b")
+        .stderr_contains("DK_A_B_");
     assert!(!deployment.exists("versions.env"));
 }
 
 #[test]
 fn a_local_build_is_named_by_its_keep_tag() {
     let text = format!(
-        "services:\n  bot:\n    image: whisperengine-bot\n    source: local\n    current_tag: latest\nhistory:\n  bot:\n  - {{tag: latest, image_id: '{}', status: current}}\n",
+        "services:\n  bot:\n    image: whisperengine-bot\n    source: local\n    current_tag: \
+            latest\nhistory:\n  bot:\n  - {{tag: latest, image_id: '{}', status: current}}\n",
         digest('b')
     );
     let deployment = deployment(&text);
     deployment.dkv(["generate-env"]).exit(0);
     let env = deployment.versions_env();
-    let tag = env.lines().find_map(|line| line.strip_prefix("DK_BOT_TAG=dkv-")).unwrap_or_else(|| panic!("{env}"));
+    let tag = env
+        .lines()
+        .find_map(|line| line.strip_prefix("DK_BOT_TAG=dkv-"))
+        .unwrap_or_else(|| panic!("{env}"));
     assert!(tag.ends_with(&"b".repeat(12)), "{env}");
 }
 

@@ -6,7 +6,8 @@ use std::path::{Path, PathBuf};
 use crate::support::{Deployment, program};
 
 /// Writes down each argument of a call on a line of its own, then a blank line.
-const RECORDER: &str = "#!/bin/sh\nfor word; do printf '%s\\n' \"$word\"; done >>calls\necho >>calls\n";
+const RECORDER: &str =
+    "#!/bin/sh\nfor word; do printf '%s\\n' \"$word\"; done >>calls\necho >>calls\n";
 
 fn examples() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("examples")
@@ -21,14 +22,16 @@ fn copy_of(name: &str) -> Deployment {
     let deployment = Deployment::new("example");
     for entry in fs::read_dir(examples().join(name)).unwrap() {
         let entry = entry.unwrap();
-        deployment.write(entry.file_name().to_str().unwrap(), &fs::read_to_string(entry.path()).unwrap());
+        deployment
+            .write(entry.file_name().to_str().unwrap(), &fs::read_to_string(entry.path()).unwrap());
     }
     deployment
 }
 
 fn deployments() -> Vec<String> {
     let entries = fs::read_dir(examples()).unwrap().map(|entry| entry.unwrap());
-    let with_manifest = entries.filter(|entry| entry.path().join("version-manifest.yaml").is_file());
+    let with_manifest =
+        entries.filter(|entry| entry.path().join("version-manifest.yaml").is_file());
     with_manifest.map(|entry| entry.file_name().into_string().unwrap()).collect()
 }
 
@@ -51,7 +54,8 @@ fn every_example_manifest_is_read_and_makes_an_env() {
 fn both_composes_take_every_example_file() {
     for name in deployments() {
         let deployment = copy_of(&name);
-        let files = deployment.list(".").into_iter().filter(|file| file.starts_with("docker-compose"));
+        let files =
+            deployment.list(".").into_iter().filter(|file| file.starts_with("docker-compose"));
         for file in files {
             deployment.compose_v2(["-f", file.as_str(), "config", "-q"]).exit(0);
             // The old Compose knows no `name:`.
@@ -75,7 +79,10 @@ fn calls(deployment: &Deployment, args: &[&str]) -> Vec<Vec<String>> {
     let _ = fs::remove_file(deployment.path("calls"));
     deployment.command(&program("make"), ["-s"].into_iter().chain(args.iter().copied())).exit(0);
     let text = deployment.read("calls");
-    text.trim_end_matches("\n\n").split("\n\n").map(|call| call.split('\n').map(str::to_owned).collect()).collect()
+    text.trim_end_matches("\n\n")
+        .split("\n\n")
+        .map(|call| call.split('\n').map(str::to_owned).collect())
+        .collect()
 }
 
 #[test]
@@ -119,7 +126,10 @@ fn every_target_of_the_guide_is_one_dkv_command() {
         ("rollback-service SERVICE=taskservice", "rollback-service -- taskservice"),
         ("rollback-to SERVICE=taskservice TAG=1.41", "rollback-to -- taskservice 1.41"),
         ("version-pull SERVICE=taskservice TAG=1.42", "version-pull -- taskservice 1.42"),
-        ("version-set SERVICE=req_router TAG=1.35-hotfix-customer123", "version-set -- req_router 1.35-hotfix-customer123"),
+        (
+            "version-set SERVICE=req_router TAG=1.35-hotfix-customer123",
+            "version-set -- req_router 1.35-hotfix-customer123",
+        ),
         ("verify", "verify"),
         ("pin-check", "pin --check"),
     ] {
@@ -154,7 +164,11 @@ fn whatever_is_given_for_service_and_tag_reaches_dkv_as_it_is() {
     ] {
         let args = [format!("SERVICE={nasty}"), format!("TAG={nasty}"), format!("REASON={nasty}")];
         let made = calls(&deployment, &["version-set", &args[0], &args[1], &args[2]]);
-        assert_eq!(made, [["version-set", &format!("--reason={nasty}"), "--", nasty, nasty]], "{nasty}");
+        assert_eq!(
+            made,
+            [["version-set", &format!("--reason={nasty}"), "--", nasty, nasty]],
+            "{nasty}"
+        );
         for target in ["rollback", "rollback-service"] {
             let made = calls(&deployment, &[target, &args[0], &args[1], &format!("YES={nasty}")]);
             assert_eq!(made, [[target, "--", nasty]], "{nasty} is no yes");
@@ -162,7 +176,10 @@ fn whatever_is_given_for_service_and_tag_reaches_dkv_as_it_is() {
         // What is about everything is not done for somebody who named one service.
         for target in ["down", "restart", "migrate-versions"] {
             let _ = fs::remove_file(deployment.path("calls"));
-            deployment.command(&program("make"), ["-s", target, &args[0]]).exit(2).stderr_contains("takes no SERVICE");
+            deployment
+                .command(&program("make"), ["-s", target, &args[0]])
+                .exit(2)
+                .stderr_contains("takes no SERVICE");
             assert!(!deployment.exists("calls"), "{target} {nasty}");
         }
         assert!(!deployment.exists("canary"), "{nasty}");
@@ -170,7 +187,10 @@ fn whatever_is_given_for_service_and_tag_reaches_dkv_as_it_is() {
     // A script's empty variable does not come to mean every service.
     for given in ["SERVICE=", "SERVICE= "] {
         let _ = fs::remove_file(deployment.path("calls"));
-        deployment.command(&program("make"), ["-s", "rollback", "YES=1", given]).exit(2).stderr_contains("SERVICE is empty");
+        deployment
+            .command(&program("make"), ["-s", "rollback", "YES=1", given])
+            .exit(2)
+            .stderr_contains("SERVICE is empty");
         assert!(!deployment.exists("calls"), "{given:?}");
     }
     // The real dkv refuses what is no tag.
@@ -213,7 +233,10 @@ fn the_workflow_has_no_more_rights_than_it_needs() {
         for step in job["steps"].as_array().unwrap() {
             if let Some(action) = step["uses"].as_str() {
                 let (_, commit) = action.split_once('@').unwrap();
-                assert!(commit.len() == 40 && commit.bytes().all(|b| b.is_ascii_hexdigit()), "{action} is not pinned");
+                assert!(
+                    commit.len() == 40 && commit.bytes().all(|b| b.is_ascii_hexdigit()),
+                    "{action} is not pinned"
+                );
             }
             if let Some(script) = step["run"].as_str() {
                 assert!(!script.contains("${{"), "an expression in a script: {script}");

@@ -8,7 +8,9 @@ use rustix::process::Signal;
 use crate::support::deployment::Compose;
 use crate::support::ecr::{EcrPublicStub, Moto};
 use crate::support::token::TokenServer;
-use crate::support::{Daemon, Deployment, Engine, Fault, Health, Image, On, Proxy, Registry, http, wait_for};
+use crate::support::{
+    Daemon, Deployment, Engine, Fault, Health, Image, On, Proxy, Registry, http, wait_for,
+};
 
 #[test]
 fn an_image_is_pushed_pulled_by_digest_and_run() {
@@ -19,7 +21,10 @@ fn an_image_is_pushed_pulled_by_digest_and_run() {
     engine.docker(&["pull", "-q", &pushed.pin()]);
 
     assert_eq!(engine.image_id(&pushed.pin()).as_deref(), Some(pushed.image_id()));
-    assert_eq!(engine.docker(&["run", "--rm", "--network", "none", &pushed.pin(), "cat", "/version"]), "1.42");
+    assert_eq!(
+        engine.docker(&["run", "--rm", "--network", "none", &pushed.pin(), "cat", "/version"]),
+        "1.42"
+    );
     assert_eq!(registry.digest_of("web", "latest"), Some(pushed.digest));
     assert!(registry.access_log().contains("/manifests/sha256:"), "{}", registry.access_log());
 }
@@ -64,8 +69,14 @@ fn pushes_are_reproducible_and_thousands_of_tags_are_quick() {
 fn an_index_gives_this_platform_and_can_lack_it() {
     let registry = Registry::start();
     let both = registry.push(Image::new("web").tag("1.0").platforms(&["amd64", "arm64"]).oci());
-    let again = registry
-        .push(Image::new("web").version("1.0").tag("again").platforms(&["amd64", "arm64"]).oci().index_annotation("a", "b"));
+    let again = registry.push(
+        Image::new("web")
+            .version("1.0")
+            .tag("again")
+            .platforms(&["amd64", "arm64"])
+            .oci()
+            .index_annotation("a", "b"),
+    );
     let arm = registry.push(Image::new("arm").tag("1.0").platforms(&["arm64"]));
     let engine = Engine::machine();
 
@@ -87,12 +98,17 @@ fn health_checks_pass_fail_come_late_and_flap() {
         ("late", Health::FromProbe(3)),
         ("flapping", Health::Flapping(2)),
     ] {
-        let pushed = registry.push(Image::new(name).tag("1").health(health).health_interval_ms(200));
+        let pushed =
+            registry.push(Image::new(name).tag("1").health(health).health_interval_ms(200));
         compose += &format!("  {name}: {{image: '{}'}}\n", pushed.pin());
     }
     let crashing = registry.push(Image::new("crashing").tag("1").crashing(3));
     let one_shot = registry.push(Image::new("one-shot").tag("1").one_shot());
-    compose += &format!("  crashing: {{image: '{}'}}\n  migrate: {{image: '{}'}}\n", crashing.pin(), one_shot.pin());
+    compose += &format!(
+        "  crashing: {{image: '{}'}}\n  migrate: {{image: '{}'}}\n",
+        crashing.pin(),
+        one_shot.pin()
+    );
     deployment.write("docker-compose.yml", &compose);
     deployment.compose_v2(["up", "-d"]).exit(0);
 
@@ -129,7 +145,10 @@ fn both_composes_run_the_pinned_bytes_and_stop_quickly() {
 
         run(["up", "-d"]).env("DK_WEB_TAG", format!("1.42@{}", pushed.digest)).exit(0);
         assert_eq!(deployment.engine().version(deployment.project(), "web"), "1.42");
-        assert_eq!(deployment.engine().running_image(deployment.project(), "web"), pushed.image_id());
+        assert_eq!(
+            deployment.engine().running_image(deployment.project(), "web"),
+            pushed.image_id()
+        );
 
         let started = Instant::now();
         run(["down", "-t60"]).exit(0);
@@ -144,8 +163,14 @@ fn basic_authentication_tls_and_tokens_are_enforced() {
     let pushed = basic.push(Image::new("web").tag("1"));
     assert_eq!(http::request(basic.address(), "GET", "/v2/", &[], &[]).unwrap().status, 401);
     assert!(!engine.try_docker(&["pull", &pushed.pin()]).status.success());
-    let login =
-        http::request(basic.address(), "GET", "/v2/", &[("Authorization", "Basic YWxpY2U6cD4+Pj8/P35+fg==")], &[]).unwrap();
+    let login = http::request(
+        basic.address(),
+        "GET",
+        "/v2/",
+        &[("Authorization", "Basic YWxpY2U6cD4+Pj8/P35+fg==")],
+        &[],
+    )
+    .unwrap();
     assert_eq!(login.status, 200);
 
     let tls = Registry::builder().tls().start();
@@ -166,7 +191,11 @@ fn basic_authentication_tls_and_tokens_are_enforced() {
 
     let proxy = Proxy::to(&tokens);
     engine.docker(&["pull", "-q", &format!("{}@{}", proxy.repository("web"), pushed.digest)]);
-    assert!(proxy.count("GET", "/token") >= 1, "the realm points past the proxy: {:?}", proxy.requests());
+    assert!(
+        proxy.count("GET", "/token") >= 1,
+        "the realm points past the proxy: {:?}",
+        proxy.requests()
+    );
 }
 
 #[test]
@@ -175,7 +204,11 @@ fn a_stopped_registry_refuses_keeps_its_content_and_comes_back() {
     let pushed = registry.push(Image::new("web").tag("1"));
     registry.stop();
     assert!(http::request(registry.address(), "GET", "/v2/", &[], &[]).is_err());
-    assert_eq!(registry.digest_of("web", "1"), Some(pushed.digest.clone()), "through the back door");
+    assert_eq!(
+        registry.digest_of("web", "1"),
+        Some(pushed.digest.clone()),
+        "through the back door"
+    );
     registry.restart();
     assert_eq!(http::request(registry.address(), "GET", "/v2/", &[], &[]).unwrap().status, 200);
 }
@@ -190,7 +223,10 @@ fn the_proxy_counts_delays_and_breaks() {
     let get = || http::request(proxy.address(), "GET", &target, &accept, &[]);
 
     let plain = get().unwrap();
-    assert_eq!((plain.status, plain.header("Docker-Content-Digest")), (200, Some(pushed.digest.as_str())));
+    assert_eq!(
+        (plain.status, plain.header("Docker-Content-Digest")),
+        (200, Some(pushed.digest.as_str()))
+    );
     assert_eq!(proxy.count("GET", "/manifests/1"), 1);
     assert_eq!(proxy.requests()[0].status, Some(200));
     let head = http::request(proxy.address(), "HEAD", &target, &accept, &[]).unwrap();
@@ -209,16 +245,27 @@ fn the_proxy_counts_delays_and_breaks() {
     assert!(broken(Fault::Reset).is_err());
     assert!(broken(Fault::Truncate(10)).is_err());
     assert_eq!(broken(Fault::NoDigestHeader).unwrap().header("Docker-Content-Digest"), None);
-    assert_ne!(broken(Fault::WrongDigestHeader).unwrap().header("Docker-Content-Digest"), Some(pushed.digest.as_str()));
+    assert_ne!(
+        broken(Fault::WrongDigestHeader).unwrap().header("Docker-Content-Digest"),
+        Some(pushed.digest.as_str())
+    );
     assert_ne!(broken(Fault::WrongBody).unwrap().body, plain.body);
-    assert!(broken(Fault::RedirectLoop).unwrap().header("Location").is_some_and(|place| place.ends_with(&target)));
+    assert!(
+        broken(Fault::RedirectLoop)
+            .unwrap()
+            .header("Location")
+            .is_some_and(|place| place.ends_with(&target))
+    );
     assert_eq!(broken(Fault::Drip(Duration::from_micros(10))).unwrap().body, plain.body);
     assert_eq!(broken(Fault::status(503)).unwrap().status, 503);
 
     let slow = Proxy::to(&registry).latency(Duration::from_millis(50));
     let started = Instant::now();
     http::request(slow.address(), "GET", &target, &accept, &[]).unwrap();
-    assert!(started.elapsed() >= Duration::from_millis(100), "connection and request are two round trips");
+    assert!(
+        started.elapsed() >= Duration::from_millis(100),
+        "connection and request are two round trips"
+    );
 }
 
 #[test]
@@ -260,13 +307,19 @@ fn a_private_daemon_can_be_killed_and_started_again() {
 fn programs_run_in_an_environment_of_their_own() {
     let deployment = Deployment::new("environment");
     let shell = crate::support::program("sh");
-    let environment = deployment.command(&shell, ["-c", "env; cat"]).env("ONE", "1").stdin("typed").exit(0);
+    let environment =
+        deployment.command(&shell, ["-c", "env; cat"]).env("ONE", "1").stdin("typed").exit(0);
     environment.stdout_contains("ONE=1").stdout_contains("typed").stdout_lacks("CARGO");
-    let terminal =
-        deployment.command(&shell, ["-c", "test -t 1 && test -t 2 && read -r line && echo \"got $line\""]).tty().stdin("it's\n");
+    let terminal = deployment
+        .command(&shell, ["-c", "test -t 1 && test -t 2 && read -r line && echo \"got $line\""])
+        .tty()
+        .stdin("it's\n");
     terminal.exit(0).stdout_contains("got it's");
 
-    let traced = deployment.command(&shell, ["-c", "exit 7"]).under_strace(["-f", "-e", "trace=execve"]).exit(7);
+    let traced = deployment
+        .command(&shell, ["-c", "exit 7"])
+        .under_strace(["-f", "-e", "trace=execve"])
+        .exit(7);
     assert!(traced.strace.contains("execve("), "{}", traced.strace);
 
     let mut running = deployment.command(&shell, ["-c", "echo started; sleep 60"]).spawn();
@@ -275,7 +328,8 @@ fn programs_run_in_an_environment_of_their_own() {
     assert_eq!(running.finish().code(), None);
 
     let which = |compose| {
-        let script = "command -v docker-compose >/dev/null && echo v1; docker compose version >/dev/null 2>&1 && echo v2; true";
+        let script = "command -v docker-compose >/dev/null && echo v1; docker compose version \
+            >/dev/null 2>&1 && echo v2; true";
         deployment.command(&shell, ["-c", script]).compose(compose).exit(0).stdout
     };
     assert_eq!(which(Compose::V1), "v1\n");
@@ -290,15 +344,33 @@ fn local_images_are_loaded_and_built_and_their_events_seen() {
     let repository = format!("{}-bot", deployment.project());
     let since = SystemTime::now();
     let loaded = deployment.load(&repository, Image::new("bot").tag("latest").version("first"));
-    assert_eq!(deployment.engine().docker(&["run", "--rm", "--network", "none", &loaded, "cat", "/version"]), "first");
+    assert_eq!(
+        deployment.engine().docker(&[
+            "run",
+            "--rm",
+            "--network",
+            "none",
+            &loaded,
+            "cat",
+            "/version"
+        ]),
+        "first"
+    );
 
     deployment.write_build_context("bot", "second");
-    deployment.write("docker-compose.yml", &format!("services:\n  bot: {{image: '{repository}:latest', build: bot}}\n"));
+    deployment.write(
+        "docker-compose.yml",
+        &format!("services:\n  bot: {{image: '{repository}:latest', build: bot}}\n"),
+    );
     deployment.compose_v2(["build"]).exit(0);
     deployment.compose_v1(["up", "-d"]).exit(0);
     assert_eq!(deployment.engine().version(deployment.project(), "bot"), "second");
     let events = deployment.engine().events_since(since);
-    let ours = |action: &str| events.iter().any(|event| event["Action"] == action && event.to_string().contains(&repository));
+    let ours = |action: &str| {
+        events
+            .iter()
+            .any(|event| event["Action"] == action && event.to_string().contains(&repository))
+    };
     assert!(ours("create") && !ours("pull"), "{events:?}");
 }
 
@@ -307,11 +379,18 @@ fn disks_fill_up_and_clocks_go_wrong() {
     let deployment = Deployment::new("machine");
     let small = deployment.mount_tmpfs("64k");
     let shell = crate::support::program("sh");
-    deployment.command(&shell, ["-c", "cat /dev/zero >zeros"]).exit(1).stderr_contains("No space left");
+    deployment
+        .command(&shell, ["-c", "cat /dev/zero >zeros"])
+        .exit(1)
+        .stderr_contains("No space left");
     small.read_only(true);
     deployment.command(&shell, ["-c", ": >more"]).exit(2).stderr_contains("Read-only");
     let date = crate::support::program("date");
-    deployment.command(&date, ["+%F"]).faketime("@2020-02-02 12:00:00").exit(0).stdout_contains("2020-02-02");
+    deployment
+        .command(&date, ["+%F"])
+        .faketime("@2020-02-02 12:00:00")
+        .exit(0)
+        .stdout_contains("2020-02-02");
 }
 
 #[tokio::test]
@@ -330,8 +409,17 @@ async fn the_sdk_understands_the_stub_of_ecr_public() {
     let client = aws_sdk_ecrpublic::Client::from_conf(config);
     let describe = |repository| client.describe_images().repository_name(repository);
 
-    let pages = describe("web").into_paginator().items().send().collect::<Result<Vec<_>, _>>().await.unwrap();
-    assert_eq!(pages.iter().flat_map(|image| image.image_tags()).collect::<Vec<_>>(), ["1.0", "1.1", "1.2", "1.3", "1.4"]);
+    let pages = describe("web")
+        .into_paginator()
+        .items()
+        .send()
+        .collect::<Result<Vec<_>, _>>()
+        .await
+        .unwrap();
+    assert_eq!(
+        pages.iter().flat_map(|image| image.image_tags()).collect::<Vec<_>>(),
+        ["1.0", "1.1", "1.2", "1.3", "1.4"]
+    );
     assert_eq!(stub.requests().len(), 3);
 
     let missing = describe("api").send().await.unwrap_err().into_service_error();

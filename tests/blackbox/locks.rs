@@ -10,13 +10,17 @@ use rustix::process::Signal;
 use crate::support::{Deployment, Fault, Gate, Health, Image, On, Proxy, Registry, wait_for};
 
 fn digest_of(deployment: &Deployment, service: &str) -> String {
-    deployment.manifest_data()["services"][service]["image_digest"].as_str().unwrap_or_default().to_owned()
+    deployment.manifest_data()["services"][service]["image_digest"]
+        .as_str()
+        .unwrap_or_default()
+        .to_owned()
 }
 
 /// A deployment with these services, and one image that they all have under `1.0` and `latest`.
 fn product(topic: &str, names: &[String], repository: impl Fn(&str) -> String) -> Deployment {
     let deployment = Deployment::new(topic);
-    let services: Vec<(&str, String)> = names.iter().map(|name| (name.as_str(), repository(name))).collect();
+    let services: Vec<(&str, String)> =
+        names.iter().map(|name| (name.as_str(), repository(name))).collect();
     deployment.write_product(&services);
     deployment
 }
@@ -24,7 +28,8 @@ fn product(topic: &str, names: &[String], repository: impl Fn(&str) -> String) -
 #[test]
 fn a_second_start_waits_then_names_the_first_and_is_free_when_that_dies() {
     let registry = Registry::start();
-    registry.push(Image::new("web").tag("latest").health(Health::Failing).health_interval_ms(60_000));
+    registry
+        .push(Image::new("web").tag("latest").health(Health::Failing).health_interval_ms(60_000));
     let deployment = product("second", &["web".to_owned()], |name| registry.repository(name));
     deployment.dkv(["pull-latest"]).exit(0);
     let mut first = deployment.dkv(["up"]).spawn();
@@ -51,8 +56,12 @@ fn the_state_lock_is_waited_for_and_readers_take_none() {
     registry.push(Image::new("web").tag("latest"));
     let deployment = product("state", &["web".to_owned()], |name| registry.repository(name));
     deployment.dkv(["generate-env"]).exit(0);
-    let mut lock =
-        File::options().write(true).create(true).truncate(true).open(deployment.path(".version-backups/.state.lock")).unwrap();
+    let mut lock = File::options()
+        .write(true)
+        .create(true)
+        .truncate(true)
+        .open(deployment.path(".version-backups/.state.lock"))
+        .unwrap();
     lock.lock().unwrap();
     writeln!(lock, "dkv rollback (process 4711)").unwrap();
     let before = deployment.manifest();
@@ -88,7 +97,10 @@ fn a_killed_holder_is_not_said_to_be_at_work() {
     lock.set_len(0).unwrap();
     lock.rewind().unwrap();
     writeln!(lock, "dkv update-safe (process {})", std::process::id()).unwrap();
-    deployment.dkv(["down", "--lock-timeout", "0"]).exit(4).stderr_contains("is held by `dkv update-safe");
+    deployment
+        .dkv(["down", "--lock-timeout", "0"])
+        .exit(4)
+        .stderr_contains("is held by `dkv update-safe");
 }
 
 #[test]
@@ -101,7 +113,20 @@ fn twenty_writers_at_once_lose_nothing() {
     let deployment = product("many", &names, |name| registry.repository(name));
     let running: Vec<_> = names
         .iter()
-        .map(|name| deployment.dkv(["version-set", name, "1.0", "--no-pull", "--reason", name, "--lock-timeout", "60"]).spawn())
+        .map(|name| {
+            deployment
+                .dkv([
+                    "version-set",
+                    name,
+                    "1.0",
+                    "--no-pull",
+                    "--reason",
+                    name,
+                    "--lock-timeout",
+                    "60",
+                ])
+                .spawn()
+        })
         .collect();
     for one in running {
         one.exit(0);
@@ -110,10 +135,15 @@ fn twenty_writers_at_once_lose_nothing() {
     for name in &names {
         assert_eq!(data["services"][name]["current_tag"], "1.0", "{name}");
         assert_eq!(data["custom_overrides"][name]["reason"], name.as_str());
-        assert!(deployment.versions_env().contains(&format!("DK_{}_TAG=1.0@", name.to_uppercase())));
+        assert!(
+            deployment.versions_env().contains(&format!("DK_{}_TAG=1.0@", name.to_uppercase()))
+        );
     }
-    let backups =
-        deployment.list(".version-backups").into_iter().filter(|name| name.starts_with("version-manifest.yaml.2")).count();
+    let backups = deployment
+        .list(".version-backups")
+        .into_iter()
+        .filter(|name| name.starts_with("version-manifest.yaml.2"))
+        .count();
     assert_eq!(backups, 20, "one a change, none overwritten");
     deployment.dkv(["generate-env"]).exit(0).stderr_contains("up to date");
 }
@@ -131,7 +161,9 @@ fn an_edit_during_a_pull_is_kept() {
         let gate = Gate::default();
         proxy.fault(On::target("/manifests/latest"), Fault::Hold(gate.clone()));
         let running = deployment.dkv(["pull-latest", "web"]).spawn();
-        wait_for("the request", Duration::from_secs(60), || (!proxy.requests().is_empty()).then_some(()));
+        wait_for("the request", Duration::from_secs(60), || {
+            (!proxy.requests().is_empty()).then_some(())
+        });
         deployment.write("version-manifest.yaml", edited);
         gate.open();
         running.finish()
@@ -140,7 +172,10 @@ fn an_edit_during_a_pull_is_kept() {
     let edited = original.replacen("current_tag: latest", "current_tag: '0.9'", 1);
     let outcome = during_a_pull(&edited);
     assert_eq!(outcome.code(), Some(3), "{outcome}");
-    outcome.stderr_contains("web").stderr_contains("nothing was written").stderr_contains("run the command again");
+    outcome
+        .stderr_contains("web")
+        .stderr_contains("nothing was written")
+        .stderr_contains("run the command again");
     assert_eq!(deployment.manifest(), edited);
     assert!(!deployment.exists("versions.env"));
 
@@ -170,7 +205,9 @@ fn an_edit_during_a_pull_is_kept() {
     let gate = Gate::default();
     proxy.fault(On::target("/manifests/latest"), Fault::Hold(gate.clone()));
     let running = deployment.dkv(["pull-latest", "web"]).spawn();
-    wait_for("the request", Duration::from_secs(60), || (!proxy.requests().is_empty()).then_some(()));
+    wait_for("the request", Duration::from_secs(60), || {
+        (!proxy.requests().is_empty()).then_some(())
+    });
     fs::remove_file(deployment.path("version-manifest.yaml")).unwrap();
     gate.open();
     running.exit(3).stderr_contains("vanished");
@@ -193,13 +230,21 @@ fn a_kill_at_any_rename_leaves_old_or_new_and_the_next_command_recovers() {
             .finish();
         assert_ne!(outcome.code(), Some(0), "{outcome}");
         let recorded = digest_of(&deployment, "web") == pushed.digest;
-        assert!(recorded || deployment.manifest() == before.0, "rename {rename}:\n{}", deployment.manifest());
-        assert!(deployment.versions_env() == before.1 || deployment.versions_env().contains(&pushed.digest));
+        assert!(
+            recorded || deployment.manifest() == before.0,
+            "rename {rename}:\n{}",
+            deployment.manifest()
+        );
+        assert!(
+            deployment.versions_env() == before.1
+                || deployment.versions_env().contains(&pushed.digest)
+        );
         deployment.dkv(["version"]).exit(0);
         deployment.dkv(["pull-latest", "--no-pull"]).exit(0);
         assert_eq!(digest_of(&deployment, "web"), pushed.digest);
         assert!(deployment.versions_env().contains(&pushed.digest), "repaired");
-        let left: Vec<_> = deployment.list(".").into_iter().filter(|name| name.ends_with(".dkv-new")).collect();
+        let left: Vec<_> =
+            deployment.list(".").into_iter().filter(|name| name.ends_with(".dkv-new")).collect();
         assert!(left.is_empty(), "{left:?}");
     }
 }
@@ -208,7 +253,9 @@ fn a_kill_at_any_rename_leaves_old_or_new_and_the_next_command_recovers() {
 fn kills_at_random_moments_lose_no_history() {
     let registry = Registry::start();
     let mut deployment = None;
-    let deployment = deployment.get_or_insert_with(|| product("random", &["web".to_owned()], |name| registry.repository(name)));
+    let deployment = deployment.get_or_insert_with(|| {
+        product("random", &["web".to_owned()], |name| registry.repository(name))
+    });
     for round in 0..30_u64 {
         registry.push(Image::new("web").tag("latest").version(&round.to_string()));
         let running = deployment.dkv(["pull-latest", "--no-pull"]).spawn();
@@ -216,7 +263,11 @@ fn kills_at_random_moments_lose_no_history() {
         running.signal(Signal::KILL);
         running.finish();
         let data = deployment.manifest_data();
-        assert_eq!(data["services"]["web"]["image"], registry.repository("web").as_str(), "round {round}");
+        assert_eq!(
+            data["services"]["web"]["image"],
+            registry.repository("web").as_str(),
+            "round {round}"
+        );
         if deployment.exists("versions.env") {
             assert!(deployment.versions_env().contains("DK_WEB_TAG="), "round {round}");
         }

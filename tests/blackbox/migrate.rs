@@ -5,16 +5,22 @@ use std::time::SystemTime;
 use crate::support::deployment::{Compose, compose_file};
 use crate::support::{Deployment, Image, Registry};
 
-/// Starts a product of two services at `latest`, which is 1.64, moves `latest` on to 1.65, and lets the
-/// daemon know of that, too.
+/// Starts a product of two services at `latest`, which is 1.64, moves `latest` on to 1.65, and lets
+/// the daemon know of that, too.
 fn running_product(registry: &Registry, compose: Compose) -> (Deployment, String) {
     let deployment = Deployment::new("migrate");
     let old = registry.push(Image::new("req_router").tag("1.64").tag("latest"));
     registry.push(Image::new("settings").tag("1.40").tag("latest"));
-    let services = [("req-router", registry.repository("req_router")), ("settings", registry.repository("settings"))];
+    let services = [
+        ("req-router", registry.repository("req_router")),
+        ("settings", registry.repository("settings")),
+    ];
     deployment.write("docker-compose.yml", &compose_file(&services));
     let third_party = registry.push(Image::new("postgres").tag("13"));
-    deployment.write("db-docker-compose.yml", &format!("services:\n  postgres:\n    image: {}:13\n", third_party.repository));
+    deployment.write(
+        "db-docker-compose.yml",
+        &format!("services:\n  postgres:\n    image: {}:13\n", third_party.repository),
+    );
     let files = ["-f", "docker-compose.yml", "-f", "db-docker-compose.yml", "up", "-d"];
     match compose {
         Compose::V1 => deployment.compose_v1(files).exit(0),
@@ -22,7 +28,11 @@ fn running_product(registry: &Registry, compose: Compose) -> (Deployment, String
     };
     let new = registry.push(Image::new("req_router").tag("1.65"));
     registry.move_tag("req_router", "latest", &new.digest);
-    deployment.engine().docker(&["pull", "-q", &format!("{}:latest", registry.repository("req_router"))]);
+    deployment.engine().docker(&[
+        "pull",
+        "-q",
+        &format!("{}:latest", registry.repository("req_router")),
+    ]);
     (deployment, old.digest)
 }
 
@@ -46,13 +56,24 @@ fn what_runs_is_recorded_with(compose: Compose) {
     assert_eq!(report["differences"], serde_json::json!([]), "{outcome}");
     let manifest = deployment.manifest_data();
     let router = &manifest["services"]["req_router"];
-    assert_eq!((&router["current_tag"], &router["image_digest"]), (&"1.64".into(), &old.as_str().into()), "{manifest:#}");
+    assert_eq!(
+        (&router["current_tag"], &router["image_digest"]),
+        (&"1.64".into(), &old.as_str().into()),
+        "{manifest:#}"
+    );
     assert_eq!(router["compose_services"], serde_json::json!(["req-router"]));
     assert_eq!(manifest["services"]["settings"]["current_tag"], "1.40");
-    assert_eq!(manifest["history"]["req_router"][0]["image_id"], engine.running_image(deployment.project(), "req-router"));
+    assert_eq!(
+        manifest["history"]["req_router"][0]["image_id"],
+        engine.running_image(deployment.project(), "req-router")
+    );
     assert!(manifest["services"].get("postgres").is_none(), "{manifest:#}");
     assert!(report["untracked"].to_string().contains("postgres"), "{report:#}");
-    assert!(deployment.versions_env().contains(&format!("DK_REQ_ROUTER_TAG=1.64@{old}\n")), "{}", deployment.versions_env());
+    assert!(
+        deployment.versions_env().contains(&format!("DK_REQ_ROUTER_TAG=1.64@{old}\n")),
+        "{}",
+        deployment.versions_env()
+    );
     assert_eq!(containers(), before, "nothing may be started or stopped");
 
     deployment.dkv(["verify"]).compose(compose).exit(0);
@@ -61,7 +82,14 @@ fn what_runs_is_recorded_with(compose: Compose) {
     assert_eq!(engine.version(deployment.project(), "req-router"), "1.64");
     let again = deployment.dkv(["init"]).compose(compose).exit(0);
     again.stderr_contains("nothing to add");
-    assert_eq!(deployment.list(".version-backups").iter().filter(|name| name.starts_with("version-manifest")).count(), 0);
+    assert_eq!(
+        deployment
+            .list(".version-backups")
+            .iter()
+            .filter(|name| name.starts_with("version-manifest"))
+            .count(),
+        0
+    );
 }
 
 #[test]
@@ -77,7 +105,8 @@ fn what_runs_is_recorded_although_its_tag_moved_on_v1() {
 #[test]
 fn compose_files_alone_are_enough() {
     let registry = Registry::start();
-    let pushed = registry.push(Image::new("web").tag("2.1").tag("latest").platforms(&["amd64", "arm64"]));
+    let pushed =
+        registry.push(Image::new("web").tag("2.1").tag("latest").platforms(&["amd64", "arm64"]));
     let deployment = Deployment::new("migrate");
     deployment.write("docker-compose.yml", &compose_file(&[("web", registry.repository("web"))]));
 
@@ -89,14 +118,26 @@ fn compose_files_alone_are_enough() {
     assert!(!deployment.exists("version-manifest.yaml") && !deployment.exists("versions.env"));
 
     // Enter takes every default.
-    let asked = deployment.dkv(["migrate-versions"]).env("DKV_NOW", "2026-01-12T12:00:00Z").tty().stdin("\n\n\n\n").exit(0);
+    let asked = deployment
+        .dkv(["migrate-versions"])
+        .env("DKV_NOW", "2026-01-12T12:00:00Z")
+        .tty()
+        .stdin("\n\n\n\n")
+        .exit(0);
     asked.stdout_contains("Deployment");
     let manifest = deployment.manifest_data();
     assert_eq!(manifest["deployment_id"], format!("{}-20260112", deployment.project()));
     let web = &manifest["services"]["web"];
-    assert_eq!((&web["current_tag"], &web["image_digest"]), (&"2.1".into(), &pushed.digest.as_str().into()));
+    assert_eq!(
+        (&web["current_tag"], &web["image_digest"]),
+        (&"2.1".into(), &pushed.digest.as_str().into())
+    );
     assert_eq!(manifest["history"]["web"][0]["platform_digest"], pushed.platform_digest("amd64"));
-    assert!(deployment.manifest().contains("\n  web:\n    image: "), "block style:\n{}", deployment.manifest());
+    assert!(
+        deployment.manifest().contains("\n  web:\n    image: "),
+        "block style:\n{}",
+        deployment.manifest()
+    );
 }
 
 #[test]
@@ -105,20 +146,31 @@ fn a_manifest_gets_what_it_lacks_and_keeps_the_rest() {
     registry.push(Image::new("web").tag("1").tag("latest"));
     let server = registry.push(Image::new("mcp_server").tag("0.3").tag("latest"));
     let deployment = Deployment::new("migrate");
-    let services = [("web", registry.repository("web")), ("mcp-server", registry.repository("mcp_server"))];
+    let services =
+        [("web", registry.repository("web")), ("mcp-server", registry.repository("mcp_server"))];
     deployment.write("docker-compose.yml", &compose_file(&services));
     let web = format!(
-        "  web: # ours\n    image: {}\n    held: true\n    current_tag: '0.9'   # from the old days\n    image_digest: ''\n",
+        "  web: # ours\n    image: {}\n    held: true\n    current_tag: '0.9'   # from the old \
+            days\n    image_digest: ''\n",
         registry.repository("web")
     );
-    let history = "history:\n  web:\n  - {tag: '0.9', status: current}\n  - {tag: '0.8', status: previous}\n";
-    deployment
-        .write("version-manifest.yaml", &format!("# hand-written\nschema_version: '1.1'\nowner: me\nservices:\n{web}{history}"));
+    let history =
+        "history:\n  web:\n  - {tag: '0.9', status: current}\n  - {tag: '0.8', status: previous}\n";
+    deployment.write(
+        "version-manifest.yaml",
+        &format!("# hand-written\nschema_version: '1.1'\nowner: me\nservices:\n{web}{history}"),
+    );
 
     deployment.dkv(["migrate-versions", "-y"]).exit(0);
     let text = deployment.manifest();
-    assert!(text.starts_with("# hand-written\n") && text.contains("owner: me\n") && text.contains(&web), "{text}");
-    assert!(text.contains("  - {tag: '0.9', status: current}\n  - {tag: '0.8', status: previous}\n"), "{text}");
+    assert!(
+        text.starts_with("# hand-written\n") && text.contains("owner: me\n") && text.contains(&web),
+        "{text}"
+    );
+    assert!(
+        text.contains("  - {tag: '0.9', status: current}\n  - {tag: '0.8', status: previous}\n"),
+        "{text}"
+    );
     let manifest = deployment.manifest_data();
     assert_eq!(manifest["services"]["mcp_server"]["image_digest"], server.digest);
     assert_eq!(manifest["services"]["mcp_server"]["current_tag"], "0.3");
@@ -133,8 +185,10 @@ fn local_builds_are_recorded_by_image_id_and_never_pulled() {
     let repository = format!("{}-bot", deployment.project());
     deployment.write_build_context("bot", "first");
     let compose = format!(
-        "services:\n  db-migrate:\n    image: {repository}:${{VERSION:-latest}}\n    build: bot\n    command: [cat, /version]\n  \
-         elena-bot:\n    image: {repository}:${{VERSION:-latest}}\n    depends_on:\n      db-migrate: {{condition: service_completed_successfully}}\n"
+        "services:\n  db-migrate:\n    image: {repository}:${{VERSION:-latest}}\n    build: \
+            bot\n    command: [cat, /version]\n  \
+         elena-bot:\n    image: {repository}:${{VERSION:-latest}}\n    depends_on:\n      \
+         db-migrate: {{condition: service_completed_successfully}}\n"
     );
     deployment.write("docker-compose.yml", &compose);
     deployment.compose_v2(["build"]).exit(0);
@@ -147,15 +201,28 @@ fn local_builds_are_recorded_by_image_id_and_never_pulled() {
     let report = deployment.dkv(["migrate-versions", "-y", "--json"]).exit(0).json();
     let service = &report["services"][0];
     assert_eq!(report["services"].as_array().unwrap().len(), 1, "{report:#}");
-    assert_eq!((&service["source"], &service["image_id"]), (&"local".into(), &first.as_str().into()), "{report:#}");
-    assert_eq!((&service["env_tag"], &report["differences"]), (&"VERSION".into(), &serde_json::json!([])), "{report:#}");
+    assert_eq!(
+        (&service["source"], &service["image_id"]),
+        (&"local".into(), &first.as_str().into()),
+        "{report:#}"
+    );
+    assert_eq!(
+        (&service["env_tag"], &report["differences"]),
+        (&"VERSION".into(), &serde_json::json!([])),
+        "{report:#}"
+    );
     assert_eq!(service["compose_services"], serde_json::json!(["db-migrate", "elena-bot"]));
     assert!(deployment.versions_env().contains("\nVERSION=dkv-"), "{}", deployment.versions_env());
 
     deployment.dkv(["restart"]).exit(0);
     assert_eq!(deployment.engine().version(deployment.project(), "elena-bot"), "first");
     let events = deployment.engine().events_since(since);
-    assert!(!events.iter().any(|event| event["Action"] == "pull" && event.to_string().contains(&repository)), "{events:?}");
+    assert!(
+        !events
+            .iter()
+            .any(|event| event["Action"] == "pull" && event.to_string().contains(&repository)),
+        "{events:?}"
+    );
 }
 
 #[test]
@@ -165,34 +232,52 @@ fn literal_lines_are_shown_and_written_on_request() {
     let ui = registry.push(Image::new("frontend").tag("1.0"));
     let deployment = Deployment::new("migrate");
     let compose = format!(
-        "# pinned after each build\nservices:\n  backend:\n    image: {}   # copied by hand\n    restart: unless-stopped\n  frontend:\n    image: \"{}:1.0\"\n",
+        "# pinned after each build\nservices:\n  backend:\n    image: {}   # copied by hand\n    \
+            restart: unless-stopped\n  frontend:\n    image: \"{}:1.0\"\n",
         pushed.pin(),
         ui.repository
     );
     deployment.write("docker-compose.yml", &compose);
-    deployment.write("docker-compose.secretvm.yml", &format!("services:\n  backend:\n    image: {}\n", pushed.pin()));
+    deployment.write(
+        "docker-compose.secretvm.yml",
+        &format!("services:\n  backend:\n    image: {}\n", pushed.pin()),
+    );
     deployment.compose_v2(["up", "-d"]).exit(0);
 
     let outcome = deployment.dkv(["migrate-versions", "-y"]).exit(0);
     outcome.stderr_contains("docker-compose.yml:4, backend does not follow versions.env");
-    outcome.stderr_contains(&format!("+ image: ${{DK_FRONTEND_IMAGE:-{}}}:${{DK_FRONTEND_TAG:-1.0}}", ui.repository));
+    outcome.stderr_contains(&format!(
+        "+ image: ${{DK_FRONTEND_IMAGE:-{}}}:${{DK_FRONTEND_TAG:-1.0}}",
+        ui.repository
+    ));
     outcome.stderr_contains("dkv pin docker-compose.secretvm.yml");
     assert_eq!(deployment.read("docker-compose.yml"), compose);
     assert_eq!(deployment.manifest_data()["services"]["backend"]["image_digest"], pushed.digest);
     assert_eq!(deployment.manifest_data()["services"]["backend"]["current_tag"], "1.0");
 
     let manifest = deployment.manifest();
-    deployment.dkv(["migrate-versions", "-y", "--write"]).exit(0).stderr_contains("follows versions.env now");
+    deployment
+        .dkv(["migrate-versions", "-y", "--write"])
+        .exit(0)
+        .stderr_contains("follows versions.env now");
     let line = |name: &str, repository: &str, tag: &str| {
         let upper = name.to_uppercase();
         format!("${{DK_{upper}_IMAGE:-{repository}}}:${{DK_{upper}_TAG:-{tag}}}")
     };
     let expected = compose
-        .replace(&pushed.pin(), &line("backend", &pushed.repository, &format!("latest@{}", pushed.digest)))
+        .replace(
+            &pushed.pin(),
+            &line("backend", &pushed.repository, &format!("latest@{}", pushed.digest)),
+        )
         .replace(&format!("{}:1.0", ui.repository), &line("frontend", &ui.repository, "1.0"));
     assert_eq!(deployment.read("docker-compose.yml"), expected);
     assert_eq!(deployment.manifest(), manifest);
-    assert!(deployment.list(".version-backups").iter().any(|name| name.starts_with("docker-compose.yml.")));
+    assert!(
+        deployment
+            .list(".version-backups")
+            .iter()
+            .any(|name| name.starts_with("docker-compose.yml."))
+    );
     let backend = deployment.engine().containers(deployment.project(), "backend");
     deployment.dkv(["restart"]).exit(0);
     assert_eq!(deployment.engine().version(deployment.project(), "backend"), "1.0");
@@ -207,10 +292,16 @@ fn a_generated_file_is_left_to_its_template_and_other_tools_are_named() {
     let compose = format!("services:\n  app:\n    image: {}:latest\n", pushed.repository);
     deployment.write("docker-compose.yml", &compose);
     deployment.write("docker-compose.template.yml", &compose);
-    deployment.write("dkapp-startup.sh", "#!/bin/sh\npython3 version-manager.py generate-env\ndocker-compose up -d\n");
+    deployment.write(
+        "dkapp-startup.sh",
+        "#!/bin/sh\npython3 version-manager.py generate-env\ndocker-compose up -d\n",
+    );
     deployment.write(
         "dkapp.service",
-        &format!("[Service]\nWorkingDirectory={}\nExecStart=/usr/bin/make up\n", deployment.directory().display()),
+        &format!(
+            "[Service]\nWorkingDirectory={}\nExecStart=/usr/bin/make up\n",
+            deployment.directory().display()
+        ),
     );
 
     let outcome = deployment.dkv(["migrate-versions", "-y", "--write"]).exit(0);
@@ -226,15 +317,22 @@ fn files_that_the_containers_were_started_with_are_remembered() {
     let registry = Registry::start();
     let pushed = registry.push(Image::new("app").tag("1.0").tag("latest"));
     let deployment = Deployment::new("migrate");
-    deployment.write("docker-compose.prod.yml", &compose_file(&[("app", pushed.repository.clone())]));
+    deployment
+        .write("docker-compose.prod.yml", &compose_file(&[("app", pushed.repository.clone())]));
     deployment.write("docker-compose.dev.yml", "services:\n  app:\n    build: .\n");
     deployment.dkv(["migrate-versions", "-y"]).exit(3).stderr_contains("several Compose files");
-    let said = deployment.dkv(["migrate-versions", "-y", "--dry-run"]).env("COMPOSE_FILE", "docker-compose.prod.yml").exit(0);
+    let said = deployment
+        .dkv(["migrate-versions", "-y", "--dry-run"])
+        .env("COMPOSE_FILE", "docker-compose.prod.yml")
+        .exit(0);
     said.stdout_contains("- docker-compose.prod.yml");
     deployment.compose_v2(["-f", "docker-compose.prod.yml", "up", "-d"]).exit(0);
 
     deployment.dkv(["migrate-versions", "-y"]).exit(0);
-    assert_eq!(deployment.manifest_data()["compose"]["files"], serde_json::json!(["docker-compose.prod.yml"]));
+    assert_eq!(
+        deployment.manifest_data()["compose"]["files"],
+        serde_json::json!(["docker-compose.prod.yml"])
+    );
     deployment.dkv(["restart"]).exit(0);
     assert_eq!(deployment.engine().version(deployment.project(), "app"), "1.0");
 }
@@ -269,7 +367,8 @@ fn registries_may_be_mixed_and_the_project_named_by_a_variable() {
     let vault = hub.push(Image::new("vault").tag("1.20.3"));
     let deployment = Deployment::new("migrate");
     let compose = format!(
-        "name: ${{PROXY_ALIAS}}\nservices:\n  outpost:\n    image: ${{DK_OUTPOST_IMAGE:-{}}}:${{DK_OUTPOST_TAG:-latest}}\n  \
+        "name: ${{PROXY_ALIAS}}\nservices:\n  outpost:\n    image: \
+            ${{DK_OUTPOST_IMAGE:-{}}}:${{DK_OUTPOST_TAG:-latest}}\n  \
          vault:\n    image: ${{DK_VAULT_IMAGE:-{}}}:${{DK_VAULT_TAG:-1.20.3}}\n",
         outpost.repository, vault.repository
     );
@@ -284,22 +383,34 @@ fn registries_may_be_mixed_and_the_project_named_by_a_variable() {
         (&services["outpost"]["current_tag"], &services["outpost"]["image_digest"]),
         (&"1.12".into(), &outpost.digest.into())
     );
-    assert_eq!((&services["vault"]["track"], &services["vault"]["image_digest"]), (&"1.20.3".into(), &vault.digest.into()));
+    assert_eq!(
+        (&services["vault"]["track"], &services["vault"]["image_digest"]),
+        (&"1.20.3".into(), &vault.digest.into())
+    );
     assert_eq!(services["vault"]["image"], vault.repository);
 }
 
 #[test]
 fn a_variable_that_two_images_share_is_replaced_on_request() {
     let registry = Registry::start();
-    let application = registry.push(Image::new("whisperengine").tag("v1.0.2").platforms(&["amd64", "arm64"]));
-    let ui = registry.push(Image::new("whisperengine-ui").tag("v1.0.2").platforms(&["amd64", "arm64"]));
+    let application =
+        registry.push(Image::new("whisperengine").tag("v1.0.2").platforms(&["amd64", "arm64"]));
+    let ui =
+        registry.push(Image::new("whisperengine-ui").tag("v1.0.2").platforms(&["amd64", "arm64"]));
     let deployment = Deployment::new("migrate");
-    deployment
-        .write("base.yml", &format!("services:\n  assistant:\n    image: {}:${{VERSION:-v1.0.2}}\n", application.repository));
+    deployment.write(
+        "base.yml",
+        &format!(
+            "services:\n  assistant:\n    image: {}:${{VERSION:-v1.0.2}}\n",
+            application.repository
+        ),
+    );
     let compose = format!(
-        "services:\n  db-migrate:\n    image: {}:${{VERSION:-v1.0.2}}\n    command: [cat, /version]\n    restart: \"no\"\n  \
+        "services:\n  db-migrate:\n    image: {}:${{VERSION:-v1.0.2}}\n    command: [cat, \
+            /version]\n    restart: \"no\"\n  \
          assistant:\n    extends: {{file: base.yml, service: assistant}}\n    depends_on:\n      \
-         db-migrate: {{condition: service_completed_successfully}}\n  ui:\n    image: {}:${{VERSION:-v1.0.2}}\n",
+         db-migrate: {{condition: service_completed_successfully}}\n  ui:\n    image: \
+         {}:${{VERSION:-v1.0.2}}\n",
         application.repository, ui.repository
     );
     deployment.write("docker-compose.yml", &compose);
@@ -312,13 +423,25 @@ fn a_variable_that_two_images_share_is_replaced_on_request() {
         ("base.yml", "WHISPERENGINE", &application.repository),
         ("docker-compose.yml", "WHISPERENGINE_UI", &ui.repository),
     ] {
-        let line = format!("    image: ${{DK_{name}_IMAGE:-{repository}}}:${{DK_{name}_TAG:-v1.0.2}}\n");
-        assert!(deployment.read(file).contains(&line), "no {line} in {file}:\n{}", deployment.read(file));
+        let line =
+            format!("    image: ${{DK_{name}_IMAGE:-{repository}}}:${{DK_{name}_TAG:-v1.0.2}}\n");
+        assert!(
+            deployment.read(file).contains(&line),
+            "no {line} in {file}:\n{}",
+            deployment.read(file)
+        );
     }
     let services = &deployment.manifest_data()["services"];
-    assert_eq!(services["whisperengine"]["image_digest"], application.digest, "the index's, the same on every host");
-    assert_eq!(services["whisperengine"]["compose_services"], serde_json::json!(["db-migrate", "assistant"]));
-    let config = deployment.compose_v2(["--env-file", "versions.env", "config", "--images"]).exit(0);
+    assert_eq!(
+        services["whisperengine"]["image_digest"], application.digest,
+        "the index's, the same on every host"
+    );
+    assert_eq!(
+        services["whisperengine"]["compose_services"],
+        serde_json::json!(["db-migrate", "assistant"])
+    );
+    let config =
+        deployment.compose_v2(["--env-file", "versions.env", "config", "--images"]).exit(0);
     config.stdout_contains(&format!("{}:v1.0.2@{}", application.repository, application.digest));
     config.stdout_contains(&format!("{}:v1.0.2@{}", ui.repository, ui.digest));
 }
@@ -330,7 +453,10 @@ fn compose_services_of_one_image_that_run_different_versions_are_named() {
     registry.push(Image::new("app").tag("1.1"));
     let deployment = Deployment::new("migrate");
     let line = format!("image: ${{DK_APP_IMAGE:-{repository}}}:${{DK_APP_TAG:-latest}}");
-    deployment.write("docker-compose.yml", &format!("services:\n  web:\n    {line}\n  worker:\n    {line}\n"));
+    deployment.write(
+        "docker-compose.yml",
+        &format!("services:\n  web:\n    {line}\n  worker:\n    {line}\n"),
+    );
     deployment.compose_v2(["up", "-d", "web"]).env("DK_APP_TAG", "1.0").exit(0);
     deployment.compose_v2(["up", "-d", "--no-deps", "worker"]).env("DK_APP_TAG", "1.1").exit(0);
 
@@ -343,7 +469,10 @@ fn compose_services_of_one_image_that_run_different_versions_are_named() {
 /// A deployment of Compose services `a`, `b`, … with these images, literal.
 fn literal(images: &[String]) -> (Deployment, String) {
     let deployment = Deployment::new("migrate");
-    let lines = ["a", "b", "c", "d"].iter().zip(images).map(|(name, image)| format!("  {name}:\n    image: {image}\n"));
+    let lines = ["a", "b", "c", "d"]
+        .iter()
+        .zip(images)
+        .map(|(name, image)| format!("  {name}:\n    image: {image}\n"));
     let compose = format!("services:\n{}", lines.collect::<String>());
     deployment.write("docker-compose.yml", &compose);
     (deployment, compose)
@@ -358,31 +487,53 @@ fn of_several_versions_in_the_files_one_is_recorded_whole_and_the_other_lines_st
     let repository = &one.repository;
     let recorded = |deployment: &Deployment| {
         let svc = deployment.manifest_data()["services"]["svc"].clone();
-        (svc["current_tag"].as_str().unwrap().to_owned(), svc["image_digest"].as_str().unwrap().to_owned())
+        (
+            svc["current_tag"].as_str().unwrap().to_owned(),
+            svc["image_digest"].as_str().unwrap().to_owned(),
+        )
     };
     for (images, expected, others) in [
-        ([format!("{repository}:1.1"), format!("{repository}:1.2")], ("1.1", &one.digest), vec!["b"]),
+        (
+            [format!("{repository}:1.1"), format!("{repository}:1.2")],
+            ("1.1", &one.digest),
+            vec!["b"],
+        ),
         ([format!("{repository}:1.2"), old.pin()], ("1.2", &two.digest), vec!["b"]),
         ([old.pin(), format!("{repository}:1.2")], ("1.0", &old.digest), vec!["b"]),
         ([format!("{repository}:1.1"), repository.clone()], ("1.1", &one.digest), vec!["b"]),
         // Two names of the same bytes are one version.
-        ([format!("{repository}:1.1"), format!("{repository}:stable")], ("1.1", &one.digest), vec![]),
+        (
+            [format!("{repository}:1.1"), format!("{repository}:stable")],
+            ("1.1", &one.digest),
+            vec![],
+        ),
         ([format!("{repository}:1.2"), repository.clone()], ("1.2", &two.digest), vec![]),
     ] {
         let (deployment, compose) = literal(&images);
         let code = if others.is_empty() { 0 } else { 10 };
         deployment.dkv(["migrate-versions", "-y", "--dry-run"]).exit(code);
         let report = deployment.dkv(["migrate-versions", "-y", "--json"]).exit(code).json();
-        let found: Vec<&str> =
-            report["other_versions"].as_array().unwrap().iter().map(|one| one["compose_service"].as_str().unwrap()).collect();
+        let found: Vec<&str> = report["other_versions"]
+            .as_array()
+            .unwrap()
+            .iter()
+            .map(|one| one["compose_service"].as_str().unwrap())
+            .collect();
         assert_eq!(found, others, "{report:#}");
-        assert_eq!(recorded(&deployment), (expected.0.to_owned(), expected.1.clone()), "{images:?}");
+        assert_eq!(
+            recorded(&deployment),
+            (expected.0.to_owned(), expected.1.clone()),
+            "{images:?}"
+        );
         assert_eq!(deployment.read("docker-compose.yml"), compose);
     }
 
-    let (deployment, compose) = literal(&[format!("{repository}:1.1"), format!("{repository}:1.2")]);
+    let (deployment, compose) =
+        literal(&[format!("{repository}:1.1"), format!("{repository}:1.2")]);
     let written = deployment.dkv(["migrate-versions", "-y", "--write"]).exit(10);
-    written.stderr_contains(&format!("b has {repository}:1.2, but of svc 1.1")).stderr_contains("its line stays as it is");
+    written
+        .stderr_contains(&format!("b has {repository}:1.2, but of svc 1.1"))
+        .stderr_contains("its line stays as it is");
     let line = format!("${{DK_SVC_IMAGE:-{repository}}}:${{DK_SVC_TAG:-1.1}}");
     let expected = compose.replace(&format!("{repository}:1.1"), &line);
     assert_eq!(deployment.read("docker-compose.yml"), expected);
@@ -402,9 +553,15 @@ fn a_version_beside_another_ones_digest_is_not_believed() {
     let old = registry.push(Image::new("svc").tag("1.0"));
     registry.push(Image::new("svc").tag("1.2").tag("latest"));
     let (deployment, _) = literal(&[format!("{}:1.2@{}", old.repository, old.digest)]);
-    deployment.dkv(["migrate-versions", "-y"]).exit(0).stderr_contains("the registry has another image called 1.2");
+    deployment
+        .dkv(["migrate-versions", "-y"])
+        .exit(0)
+        .stderr_contains("the registry has another image called 1.2");
     let svc = &deployment.manifest_data()["services"]["svc"];
-    assert_eq!((&svc["current_tag"], &svc["image_digest"]), (&"1.0".into(), &old.digest.as_str().into()));
+    assert_eq!(
+        (&svc["current_tag"], &svc["image_digest"]),
+        (&"1.0".into(), &old.digest.as_str().into())
+    );
 }
 
 #[test]
@@ -412,12 +569,20 @@ fn different_images_that_run_are_never_called_the_same() {
     let registry = Registry::start();
     let repository = registry.push(Image::new("svc").tag("1.1")).repository;
     registry.push(Image::new("svc").tag("1.2"));
-    let (deployment, compose) = literal(&[format!("{repository}:1.1"), format!("{repository}:1.2")]);
+    let (deployment, compose) =
+        literal(&[format!("{repository}:1.1"), format!("{repository}:1.2")]);
     deployment.compose_v2(["up", "-d"]).exit(0);
     let outcome = deployment.dkv(["migrate-versions", "-y", "--write"]).exit(10);
-    outcome.stderr_contains("its Compose services run different images now").stderr_contains("b has");
+    outcome
+        .stderr_contains("its Compose services run different images now")
+        .stderr_contains("b has");
     outcome.stderr_lacks("exactly what runs now");
-    assert!(deployment.read("docker-compose.yml").contains(&format!("  b:\n    image: {repository}:1.2\n")), "{compose}");
+    assert!(
+        deployment
+            .read("docker-compose.yml")
+            .contains(&format!("  b:\n    image: {repository}:1.2\n")),
+        "{compose}"
+    );
     deployment.dkv(["restart"]).exit(0);
     assert_eq!(deployment.engine().version(deployment.project(), "b"), "1.2");
 }
@@ -434,9 +599,12 @@ fn what_plain_compose_starts_is_the_same_after_writing() {
     deployment.write(".env", &format!("REG={host}\nLITE_TAG=1.1\nVERSION=1.1\n"));
     let reg = format!("${{REG:-foo}}/{namespace}");
     let compose = format!(
-        "services:\n  svc: # ours\n    image: {reg}/svc:1.1\n  app:\n    image: {host}/{namespace}/app:${{APP_TAG:-1.1}}\n  \
-         app-lite:\n    image: {host}/{namespace}/app:${{LITE_TAG:?must be set}}\n  lite:\n    image: {reg}/lite:${{LITE_TAG:?must be set}}\n  \
-         both:\n    image: {host}/{namespace}/both:${{VERSION:-1.0}}\n  other:\n    image: {host}/{namespace}/other:${{VERSION:-1.0}}\n"
+        "services:\n  svc: # ours\n    image: {reg}/svc:1.1\n  app:\n    image: \
+            {host}/{namespace}/app:${{APP_TAG:-1.1}}\n  \
+         app-lite:\n    image: {host}/{namespace}/app:${{LITE_TAG:?must be set}}\n  lite:\n    \
+         image: {reg}/lite:${{LITE_TAG:?must be set}}\n  \
+         both:\n    image: {host}/{namespace}/both:${{VERSION:-1.0}}\n  other:\n    image: \
+         {host}/{namespace}/other:${{VERSION:-1.0}}\n"
     );
     deployment.write("docker-compose.yml", &compose);
     let plain = |deployment: &Deployment| {
@@ -444,7 +612,8 @@ fn what_plain_compose_starts_is_the_same_after_writing() {
         let mut two: Vec<String> = two.lines().map(str::to_owned).collect();
         two.sort();
         let one = deployment.compose_v1(["config"]).exit(0).stdout;
-        let one: Vec<String> = one.lines().filter(|line| line.contains("image:")).map(str::to_owned).collect();
+        let one: Vec<String> =
+            one.lines().filter(|line| line.contains("image:")).map(str::to_owned).collect();
         (two, one)
     };
     let before = plain(&deployment);
@@ -469,11 +638,15 @@ fn what_a_silent_registry_would_know_is_not_made_up() {
     let repository = registry.repository("svc");
     let deployment = Deployment::new("migrate");
     let id = deployment.load(&repository, Image::new("svc").tag("1.0").version("loaded"));
-    deployment.write("docker-compose.yml", &format!("services:\n  svc:\n    image: {repository}:1.0\n"));
+    deployment
+        .write("docker-compose.yml", &format!("services:\n  svc:\n    image: {repository}:1.0\n"));
     registry.stop();
     let report = deployment.dkv(["migrate-versions", "-y", "--json"]).exit(0).json();
     let svc = &report["services"][0];
-    assert_eq!((&svc["source"], &svc["digest"], &svc["image_id"]), (&"registry".into(), &serde_json::Value::Null, &id.into()));
+    assert_eq!(
+        (&svc["source"], &svc["digest"], &svc["image_id"]),
+        (&"registry".into(), &serde_json::Value::Null, &id.into())
+    );
     assert!(svc["notes"].to_string().contains("could not be asked"), "{report:#}");
 
     // One that answers and does not have it says so.
@@ -490,12 +663,21 @@ fn what_is_not_tracked_is_added_by_name() {
     registry.push(Image::new("web").tag("1").tag("latest"));
     let database = registry.push(Image::new("postgres").tag("13"));
     let deployment = Deployment::new("migrate");
-    let compose =
-        format!("{}  db:\n    image: {}:13\n", compose_file(&[("web", registry.repository("web"))]), database.repository);
+    let compose = format!(
+        "{}  db:\n    image: {}:13\n",
+        compose_file(&[("web", registry.repository("web"))]),
+        database.repository
+    );
     deployment.write("docker-compose.yml", &compose);
-    deployment.dkv(["migrate-versions", "-y"]).exit(0).stderr_contains("`dkv migrate-versions --track db` adds it");
+    deployment
+        .dkv(["migrate-versions", "-y"])
+        .exit(0)
+        .stderr_contains("`dkv migrate-versions --track db` adds it");
     deployment.dkv(["verify"]).exit(0).stderr_contains("`dkv migrate-versions --track db` adds it");
-    deployment.dkv(["migrate-versions", "-y", "--track", "cache"]).exit(2).stderr_contains("web, db");
+    deployment
+        .dkv(["migrate-versions", "-y", "--track", "cache"])
+        .exit(2)
+        .stderr_contains("web, db");
     deployment.dkv(["migrate-versions", "-y", "--track", "db"]).exit(0);
     assert_eq!(deployment.manifest_data()["services"]["postgres"]["image_digest"], database.digest);
     deployment.dkv(["verify"]).finish().stderr_lacks("nothing tracks");
@@ -507,7 +689,8 @@ fn a_dry_run_names_the_files_that_would_be_written_and_the_end_says_what_has_no_
     let pushed = registry.push(Image::new("svc").tag("1.0").tag("latest"));
     let (deployment, compose) = literal(&[format!("{}:1.0", pushed.repository)]);
     let dry = deployment.dkv(["migrate-versions", "--write", "--dry-run"]).exit(0);
-    dry.stderr_contains("would write docker-compose.yml, after a backup").stderr_lacks("--write makes it");
+    dry.stderr_contains("would write docker-compose.yml, after a backup")
+        .stderr_lacks("--write makes it");
     assert_eq!(deployment.read("docker-compose.yml"), compose);
     let plain = deployment.dkv(["migrate-versions", "-y"]).exit(0);
     plain.stderr_contains("Image lines in docker-compose.yml do not follow the manifest");
@@ -522,7 +705,10 @@ fn what_was_never_built_leaves_no_release_behind() {
     deployment.write_build_context("bot", "first");
     deployment.write(
         "docker-compose.yml",
-        &format!("services:\n  bot:\n    image: ${{DK_BOT_IMAGE:-{repository}}}:${{DK_BOT_TAG:-latest}}\n    build: bot\n"),
+        &format!(
+            "services:\n  bot:\n    image: \
+            ${{DK_BOT_IMAGE:-{repository}}}:${{DK_BOT_TAG:-latest}}\n    build: bot\n"
+        ),
     );
     deployment.dkv(["init", "-y"]).exit(0).stderr_contains("it was never built here");
     let before = deployment.dkv(["verify"]).finish();
@@ -533,10 +719,18 @@ fn what_was_never_built_leaves_no_release_behind() {
     assert_eq!(deployment.manifest_data()["history"]["bot"].as_array().unwrap().len(), 1);
 
     // The keep-tag is what Compose is given.
-    let keep = deployment.versions_env().lines().find_map(|line| line.strip_prefix("DK_BOT_TAG=").map(str::to_owned)).unwrap();
+    let keep = deployment
+        .versions_env()
+        .lines()
+        .find_map(|line| line.strip_prefix("DK_BOT_TAG=").map(str::to_owned))
+        .unwrap();
     assert!(keep.starts_with("dkv-"), "{keep}");
     deployment.engine().docker(&["rmi", &format!("{repository}:{keep}")]);
-    deployment.dkv(["verify"]).exit(10).stdout_contains("is gone from this host").stdout_contains("`dkv pull` puts it back");
+    deployment
+        .dkv(["verify"])
+        .exit(10)
+        .stdout_contains("is gone from this host")
+        .stdout_contains("`dkv pull` puts it back");
     deployment.dkv(["pull"]).exit(0);
     deployment.dkv(["verify"]).exit(0);
     deployment.engine().docker(&["rmi", &format!("{repository}:{keep}")]);

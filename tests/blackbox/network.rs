@@ -24,7 +24,8 @@ const LATEST: &str = "/manifests/latest";
 #[test]
 fn what_is_transient_is_tried_three_times_and_nothing_else_is() {
     let (_registry, proxy, deployment) = bench();
-    for fault in [408, 429, 500, 502, 503, 504].map(Fault::status).into_iter().chain([Fault::Reset]) {
+    for fault in [408, 429, 500, 502, 503, 504].map(Fault::status).into_iter().chain([Fault::Reset])
+    {
         proxy.reset();
         proxy.fault(On::target(LATEST).first(1), fault.clone());
         deployment.dkv(["check-updates"]).exit(0).stdout_contains("1.42");
@@ -33,7 +34,10 @@ fn what_is_transient_is_tried_three_times_and_nothing_else_is() {
     for fault in [Fault::status(503), Fault::Reset] {
         proxy.reset();
         proxy.fault(On::target(LATEST), fault.clone());
-        deployment.dkv(["pull-latest", "--no-pull"]).exit(5).stderr_contains(&proxy.address().to_string());
+        deployment
+            .dkv(["pull-latest", "--no-pull"])
+            .exit(5)
+            .stderr_contains(&proxy.address().to_string());
         assert_eq!(proxy.count("HEAD", LATEST), 3, "{fault:?}");
     }
     for status in [400, 404, 501] {
@@ -52,7 +56,10 @@ fn nothing_is_asked_before_retry_after_is_over() {
     deployment.dkv(["check-updates"]).exit(0).stdout_contains("1.42");
     let seen = proxy.requests();
     assert!(seen[1].at - seen[0].at >= Duration::from_secs(2));
-    assert!(seen[3].at - seen[2].at >= Duration::from_millis(900), "one request a second from then on");
+    assert!(
+        seen[3].at - seen[2].at >= Duration::from_millis(900),
+        "one request a second from then on"
+    );
 
     proxy.reset();
     proxy.fault(On::target(LATEST), Fault::retry_after(100_000));
@@ -72,7 +79,10 @@ fn a_head_that_says_too_little_is_asked_again_as_get() {
         deployment.write("version-manifest.yaml", &manifest(&proxy.repository("web"), &[]));
         deployment.dkv(["pull-latest", "--no-pull"]).exit(0);
         let web = deployment.manifest_data()["services"]["web"].clone();
-        assert_eq!((&web["current_tag"], &web["image_digest"]), (&"1.42".into(), &digest.clone().into()));
+        assert_eq!(
+            (&web["current_tag"], &web["image_digest"]),
+            (&"1.42".into(), &digest.clone().into())
+        );
     }
 }
 
@@ -93,7 +103,10 @@ fn a_registry_that_lies_about_a_digest_is_an_error() {
 fn redirects_end_and_stay_on_safe_ground() {
     let (_registry, proxy, deployment) = bench();
     proxy.fault(On::target(LATEST), Fault::RedirectLoop);
-    deployment.dkv(["pull-latest", "--no-pull"]).exit(5).stderr_contains("redirects more than 10 times");
+    deployment
+        .dkv(["pull-latest", "--no-pull"])
+        .exit(5)
+        .stderr_contains("redirects more than 10 times");
     assert!(proxy.requests().len() <= 11, "{}", proxy.requests().len());
 
     proxy.reset();
@@ -105,11 +118,21 @@ fn redirects_end_and_stay_on_safe_ground() {
 #[test]
 fn pages_end_and_stay_on_their_host() {
     let (_registry, proxy, deployment) = bench();
-    let own = format!("</v2/{}/tags/list?n=1000>; rel=\"next\"", proxy.repository("web").split_once('/').unwrap().1);
-    for (link, why) in [(own.as_str(), "in circles"), ("<http://127.0.0.1:9/v2/a/tags/list>; rel=\"next\"", "another host")] {
+    let own = format!(
+        "</v2/{}/tags/list?n=1000>; rel=\"next\"",
+        proxy.repository("web").split_once('/').unwrap().1
+    );
+    for (link, why) in [
+        (own.as_str(), "in circles"),
+        ("<http://127.0.0.1:9/v2/a/tags/list>; rel=\"next\"", "another host"),
+    ] {
         proxy.reset();
         proxy.fault(On::target("/tags/list"), Fault::Header("Link".into(), link.into()));
-        deployment.dkv(["pull-latest", "--no-pull", "--dry-run"]).exit(0).stdout_contains("unresolved").stdout_contains(why);
+        deployment
+            .dkv(["pull-latest", "--no-pull", "--dry-run"])
+            .exit(0)
+            .stdout_contains("unresolved")
+            .stdout_contains(why);
         assert_eq!(proxy.count("GET", "/tags/list"), 1);
     }
 }
@@ -133,14 +156,18 @@ fn an_endless_answer_costs_little_memory() {
     let (_registry, proxy, deployment) = bench();
     for (on, code) in [("/tags/list", 0), ("/manifests/", 5)] {
         proxy.reset();
-        proxy.fault(On::target("/manifests/").method("HEAD").first(if code == 5 { 1 } else { 0 }), Fault::status(405));
+        proxy.fault(
+            On::target("/manifests/").method("HEAD").first(if code == 5 { 1 } else { 0 }),
+            Fault::status(405),
+        );
         proxy.fault(On::target(on).method("GET"), Fault::EndlessBody(200));
         let mut running = deployment.dkv(["pull-latest", "--no-pull", "--dry-run"]).spawn();
         let status = format!("/proc/{}/status", running.pid());
         let mut peak = 0;
         while running.is_running() {
             let text = fs::read_to_string(&status).unwrap_or_default();
-            let line = text.lines().find_map(|line| line.strip_prefix("VmHWM:")).unwrap_or_default();
+            let line =
+                text.lines().find_map(|line| line.strip_prefix("VmHWM:")).unwrap_or_default();
             peak = line.trim().trim_end_matches(" kB").parse().unwrap_or(peak);
             thread::sleep(Duration::from_millis(2));
         }
@@ -158,7 +185,9 @@ fn tls_is_verified_and_never_left_out() {
     deployment.write("version-manifest.yaml", &manifest(&registry.repository("web"), &[]));
     deployment.dkv(["pull-latest", "--no-pull"]).exit(5).stderr_contains("SSL_CERT_FILE");
     assert!(!registry.access_log().contains("/manifests/"), "{}", registry.access_log());
-    let trusting = deployment.dkv(["pull-latest", "--no-pull"]).env("SSL_CERT_FILE", registry.ca_file().display().to_string());
+    let trusting = deployment
+        .dkv(["pull-latest", "--no-pull"])
+        .env("SSL_CERT_FILE", registry.ca_file().display().to_string());
     trusting.exit(0).stdout_contains("1.42");
 }
 
@@ -182,16 +211,22 @@ fn a_refused_token_is_renewed_once() {
 #[test]
 fn rate_limits_and_hostile_texts_are_shown_safely() {
     let (_registry, proxy, deployment) = bench();
-    proxy.fault(On::target(LATEST), Fault::Header("RateLimit-Remaining".into(), "98;w=21600".into()));
+    proxy.fault(
+        On::target(LATEST),
+        Fault::Header("RateLimit-Remaining".into(), "98;w=21600".into()),
+    );
     deployment.dkv(["check-updates", "-v"]).exit(0).stderr_contains("98;w=21600");
     deployment.dkv(["check-updates"]).exit(0).stderr_lacks("98;w=21600");
 
     proxy.reset();
-    let body =
-        serde_json::json!({"errors": [{"code": "DENIED", "message": "\u{1b}[31mred\u{1b}]0;title\u{7}\r\nerror: fake\u{202e}"}]});
+    let body = serde_json::json!({"errors": [{"code": "DENIED", "message": "\u{1b}[31mred\u{1b}]0;title\u{7}\r\nerror: fake\u{202e}"}]});
     proxy.fault(On::target(LATEST), Fault::Respond(Response::json(400, &body)));
     proxy.fault(On::target(LATEST), Fault::Respond(Response::json(400, &body)));
-    for args in [&["check-updates", "-vv"][..], &["pull-latest", "--no-pull", "-vv"], &["check-updates", "--json"]] {
+    for args in [
+        &["check-updates", "-vv"][..],
+        &["pull-latest", "--no-pull", "-vv"],
+        &["check-updates", "--json"],
+    ] {
         let outcome = deployment.dkv(args.iter().copied()).exit(5);
         let all = outcome.stdout.clone() + &outcome.stderr;
         assert!(!all.contains(['\u{1b}', '\u{7}', '\u{202e}', '\r']), "{outcome}");
@@ -226,13 +261,15 @@ fn silence_is_waited_for_once() {
     let deployment = Deployment::new("network");
     let service = |name: &str| format!("  {name}:\n    image: {}\n", proxy.repository(name));
     let services: String = ["a", "b", "c"].map(service).concat();
-    deployment.write("version-manifest.yaml", &format!("schema_version: '1.1'\nservices:\n{services}"));
+    deployment
+        .write("version-manifest.yaml", &format!("schema_version: '1.1'\nservices:\n{services}"));
     let outcome = deployment.dkv(["check-updates"]).exit(5);
     outcome.stdout_contains("silent for 30 s");
     assert!(outcome.elapsed < Duration::from_secs(60), "{outcome}");
 }
 
-/// The digest that a tag is said to name is not there: the daemon finds out, and nothing is recorded.
+/// The digest that a tag is said to name is not there: the daemon finds out, and nothing is
+/// recorded.
 #[test]
 fn a_tag_with_a_digest_that_is_not_there_is_no_release() {
     let (registry, proxy, _) = bench();

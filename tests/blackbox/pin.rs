@@ -16,18 +16,26 @@ fn dkv(deployment: &Deployment, line: &str) -> Run {
 }
 
 /// PrivexBot's two files, pinned to `digest`.
-fn privexbot(deployment: &Deployment, repository: &str, digest: &str) -> [(&'static str, String); 2] {
+fn privexbot(
+    deployment: &Deployment,
+    repository: &str,
+    digest: &str,
+) -> [(&'static str, String); 2] {
     let files = [
         (
             "docker-compose.yml",
             format!(
-                "# The backend; see deploy.md.\nservices:\n  backend:\n    image: {repository}@{digest}   # copied by hand\n    \
-                 depends_on:\n      postgres: {{condition: service_started}}\n  postgres:\n    image: postgres:16-alpine\n"
+                "# The backend; see deploy.md.\nservices:\n  backend:\n    image: \
+                    {repository}@{digest}   # copied by hand\n    \
+                 depends_on:\n      postgres: {{condition: service_started}}\n  postgres:\n    \
+                 image: postgres:16-alpine\n"
             ),
         ),
         (
             "docker-compose.secretvm.yml",
-            format!("services:\r\n  backend: {{image: \"{repository}@{digest}\", restart: always}}\r\n"),
+            format!(
+                "services:\r\n  backend: {{image: \"{repository}@{digest}\", restart: always}}\r\n"
+            ),
         ),
     ];
     for (name, text) in &files {
@@ -45,17 +53,26 @@ fn in_ci_one_command_pins_both_files_and_another_guards_them() {
     deployment.write_product(&[("backend", old.repository.clone())]);
     deployment.write(files[0].0, &files[0].1);
     dkv(&deployment, "pull-latest --no-pull").exit(0);
-    dkv(&deployment, "pin --check").exit(0).stderr_contains("up to date").stderr_lacks("as it should be").stderr_lacks("@sha256");
+    dkv(&deployment, "pin --check")
+        .exit(0)
+        .stderr_contains("up to date")
+        .stderr_lacks("as it should be")
+        .stderr_lacks("@sha256");
     dkv(&deployment, "verify").exit(0).stderr_contains("not compared");
     deployment.dkv(["verify"]).exit(0).stderr_contains("is not on this host");
 
     let new = registry.push(Image::new("backend").tag("1.1").tag("latest"));
     dkv(&deployment, "pull-latest --no-pull").exit(0);
     let check = dkv(&deployment, "pin --check").exit(10);
-    check.stdout_contains("docker-compose.yml:4: stale").stdout_contains("docker-compose.secretvm.yml:2: stale");
+    check
+        .stdout_contains("docker-compose.yml:4: stale")
+        .stdout_contains("docker-compose.secretvm.yml:2: stale");
     let drift = dkv(&deployment, "verify").exit(10);
     drift.stdout_contains("docker-compose.yml:4 pins").stdout_contains("`dkv pin`");
-    dkv(&deployment, "verify").compose(Compose::Neither).exit(10).stderr_contains("what Compose itself makes of its files");
+    dkv(&deployment, "verify")
+        .compose(Compose::Neither)
+        .exit(10)
+        .stderr_contains("what Compose itself makes of its files");
     for (name, text) in &files {
         assert_eq!(&deployment.read(name), text);
     }
@@ -65,7 +82,10 @@ fn in_ci_one_command_pins_both_files_and_another_guards_them() {
     for (name, text) in &files {
         assert_eq!(deployment.read(name), text.replace(&old.digest, &new.digest), "{name}");
         let backups = deployment.list(".version-backups");
-        let backup = backups.iter().find(|backup| backup.starts_with(&format!("{name}."))).expect("a backup");
+        let backup = backups
+            .iter()
+            .find(|backup| backup.starts_with(&format!("{name}.")))
+            .expect("a backup");
         assert_eq!(&deployment.read(&format!(".version-backups/{backup}")), text);
     }
     dkv(&deployment, "pin --check").exit(0);
@@ -90,14 +110,18 @@ fn latest_resolves_records_and_writes_at_once() {
     let before = deployment.manifest();
 
     let plan = dkv(&deployment, "pin --latest --dry-run").exit(0);
-    plan.stdout_contains("--- a/docker-compose.yml").stdout_contains(&format!("+    image: {}@{}", new.repository, new.digest));
+    plan.stdout_contains("--- a/docker-compose.yml")
+        .stdout_contains(&format!("+    image: {}@{}", new.repository, new.digest));
     assert_eq!((deployment.manifest(), deployment.read(files[0].0)), (before, files[0].1.clone()));
 
     let report = dkv(&deployment, "--json pin --latest").exit(0).json();
     assert_eq!(report["services"][0]["to"]["digest"], new.digest.as_str());
     assert_eq!(report["files"][0]["written"], true);
     assert_eq!(report["files"][0]["images"][0]["state"], "stale");
-    assert!(deployment.manifest().contains(&new.digest) && deployment.versions_env().contains(&new.digest));
+    assert!(
+        deployment.manifest().contains(&new.digest)
+            && deployment.versions_env().contains(&new.digest)
+    );
     for (name, text) in files {
         assert_eq!(deployment.read(name), text.replace(&old.digest, &new.digest), "{name}");
     }
@@ -109,18 +133,23 @@ fn without_a_manifest_the_registry_is_the_source() {
     let deployment = Deployment::new("plain");
     let web = registry.push(Image::new("web").tag("1.2").tag("latest"));
     let text = format!(
-        "x-web: &web\n  image: '{0}:1.2' # ours\nservices:\n  one: {{<<: *web}}\n  two:\n    <<: *web\n  three:\n    \
+        "x-web: &web\n  image: '{0}:1.2' # ours\nservices:\n  one: {{<<: *web}}\n  two:\n    <<: \
+            *web\n  three:\n    \
          image: ${{IMAGE:-{0}}}:${{TAG:-latest}}\n  four:\n    build: .\n    image: four:1\n",
         web.repository
     );
     deployment.write("compose/app.yaml", &text);
     deployment.write("compose/shared.yaml", "services: {}\n");
-    fs::set_permissions(deployment.path("compose/shared.yaml"), fs::Permissions::from_mode(0o640)).unwrap();
+    fs::set_permissions(deployment.path("compose/shared.yaml"), fs::Permissions::from_mode(0o640))
+        .unwrap();
     symlink("app.yaml", deployment.path("compose/link.yaml")).unwrap();
     let pinned = text.replace(":1.2'", &format!(":1.2@{}'", web.digest));
 
-    dkv(&deployment, "pin --check compose/app.yaml").exit(10).stdout_contains("compose/app.yaml:2: not pinned");
-    let run = dkv(&deployment, "pin compose/link.yaml compose/shared.yaml compose/app.yaml").exit(0);
+    dkv(&deployment, "pin --check compose/app.yaml")
+        .exit(10)
+        .stdout_contains("compose/app.yaml:2: not pinned");
+    let run =
+        dkv(&deployment, "pin compose/link.yaml compose/shared.yaml compose/app.yaml").exit(0);
     run.stderr_contains("it has variables").stderr_contains("it is built here");
     assert_eq!(deployment.read("compose/app.yaml"), pinned);
     assert!(deployment.path("compose/link.yaml").is_symlink());
@@ -156,7 +185,9 @@ fn files_that_are_included_or_extended_are_pinned_too() {
     dkv(&deployment, "pull-latest --no-pull").exit(0);
 
     let loose = dkv(&deployment, "pin --check").exit(10);
-    loose.stdout_contains("parts/web.yaml:3: not pinned").stdout_contains("parts/more/worker.yaml:3: not pinned");
+    loose
+        .stdout_contains("parts/web.yaml:3: not pinned")
+        .stdout_contains("parts/more/worker.yaml:3: not pinned");
     let pinned = dkv(&deployment, "pin").exit(0);
     pinned.stderr_contains("parts/web.yaml is taken as well: docker-compose.yml names it");
     pinned.stderr_contains("parts/more/worker.yaml is taken as well: parts/base.yaml names it");
@@ -174,21 +205,27 @@ fn files_that_are_included_or_extended_are_pinned_too() {
     deployment.write("parts/web.yaml", &literal("web"));
     dkv(&deployment, "pin --check docker-compose.yml").exit(0);
     fs::remove_file(deployment.path("parts/web.yaml")).unwrap();
-    dkv(&deployment, "pin").exit(3).stderr_contains("which docker-compose.yml names, does not exist");
+    dkv(&deployment, "pin")
+        .exit(3)
+        .stderr_contains("which docker-compose.yml names, does not exist");
 }
 
 #[test]
 fn what_cannot_be_edited_is_refused_with_its_position() {
     let deployment = Deployment::new("refused");
     deployment.write_product(&[("web", "r.example/web".to_owned())]);
-    let manifest = deployment.manifest().replace("image_digest: ''", &format!("image_digest: sha256:{}", "1".repeat(64)));
+    let manifest = deployment
+        .manifest()
+        .replace("image_digest: ''", &format!("image_digest: sha256:{}", "1".repeat(64)));
     deployment.write("version-manifest.yaml", &manifest);
     let text = "services:\n  web:\n    image: >-\n      r.example/web:1\n";
     deployment.write("docker-compose.yml", text);
     dkv(&deployment, "pin").exit(3).stderr_contains("docker-compose.yml, line 3, column 12");
     deployment.write("docker-compose.yml", "services: [\n");
     dkv(&deployment, "pin").exit(3).stderr_contains("docker-compose.yml, line");
-    assert!(deployment.list(".version-backups").iter().all(|name| !name.starts_with("docker-compose")));
+    assert!(
+        deployment.list(".version-backups").iter().all(|name| !name.starts_with("docker-compose"))
+    );
 }
 
 #[test]
@@ -205,8 +242,14 @@ fn only_compose_files_are_edited() {
         ("other-manifest.yaml", manifest.as_str(), "it is a version manifest"),
     ] {
         deployment.write(name, text);
-        dkv(&deployment, &format!("pin {name}")).exit(3).stderr_contains(why).stderr_contains("no file was changed");
+        dkv(&deployment, &format!("pin {name}"))
+            .exit(3)
+            .stderr_contains(why)
+            .stderr_contains("no file was changed");
         assert_eq!(deployment.read(name), text);
     }
-    dkv(&deployment, "pin nope.yml").exit(3).stderr_contains("does not exist").stderr_contains("none for all Compose files");
+    dkv(&deployment, "pin nope.yml")
+        .exit(3)
+        .stderr_contains("does not exist")
+        .stderr_contains("none for all Compose files");
 }

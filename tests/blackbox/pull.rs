@@ -15,19 +15,27 @@ fn publish(registry: &Registry, name: &str, version: &str) -> Pushed {
 /// A deployment of these services in the registry as `address` reaches it.
 fn product(topic: &str, names: &[&'static str], repository: impl Fn(&str) -> String) -> Deployment {
     let deployment = Deployment::new(topic);
-    let services: Vec<(&str, String)> = names.iter().map(|name| (*name, repository(name))).collect();
+    let services: Vec<(&str, String)> =
+        names.iter().map(|name| (*name, repository(name))).collect();
     deployment.write_product(&services);
     deployment
 }
 
 fn current_digest(deployment: &Deployment, service: &str) -> String {
-    deployment.manifest_data()["services"][service]["image_digest"].as_str().unwrap_or_default().to_owned()
+    deployment.manifest_data()["services"][service]["image_digest"]
+        .as_str()
+        .unwrap_or_default()
+        .to_owned()
 }
 
 /// Manifest, `versions.env` and what is in the state directory.
 fn files(deployment: &Deployment) -> (String, Option<String>, Vec<String>) {
     let env = deployment.exists("versions.env").then(|| deployment.versions_env());
-    let state = deployment.list(".version-backups").into_iter().filter(|name| !name.starts_with(".state")).collect();
+    let state = deployment
+        .list(".version-backups")
+        .into_iter()
+        .filter(|name| !name.starts_with(".state"))
+        .collect();
     (deployment.manifest(), env, state)
 }
 
@@ -38,14 +46,20 @@ fn a_tag_is_resolved_once_and_its_bytes_are_pulled_kept_and_recorded() {
     let proxy = Proxy::to(&registry);
     let deployment = product("latest", &["web"], |name| proxy.repository(name));
     let outcome = deployment.dkv(["pull-latest"]).exit(0);
-    outcome.stdout_contains("web").stdout_contains(&pushed.digest[7..19]).stderr_contains("dkv restart");
+    outcome
+        .stdout_contains("web")
+        .stdout_contains(&pushed.digest[7..19])
+        .stderr_contains("dkv restart");
     assert_eq!(proxy.count("HEAD", "/manifests/latest"), 1, "{:?}", proxy.requests());
     assert_eq!(proxy.count("GET", "/manifests/latest"), 0, "the daemon is told the digest");
 
     let data = deployment.manifest_data();
     assert_eq!(current_digest(&deployment, "web"), pushed.digest);
     let entry = &data["history"]["web"][0];
-    assert_eq!((entry["digest"].as_str(), entry["status"].as_str()), (Some(pushed.digest.as_str()), Some("current")));
+    assert_eq!(
+        (entry["digest"].as_str(), entry["status"].as_str()),
+        (Some(pushed.digest.as_str()), Some("current"))
+    );
     assert_eq!(entry["image_id"], pushed.image_id());
     assert_eq!(
         (entry["deployed_by"].as_str(), data["services"]["web"]["deployed_by"].as_str()),
@@ -53,11 +67,16 @@ fn a_tag_is_resolved_once_and_its_bytes_are_pulled_kept_and_recorded() {
     );
     assert!(data["services"]["web"]["deployed_at"].as_str().unwrap().ends_with('Z'));
     assert!(deployment.versions_env().contains(&format!("@{}\n", pushed.digest)));
-    assert!(deployment.versions_env().contains(&format!("DK_WEB_IMAGE={}\n", proxy.repository("web"))));
+    assert!(
+        deployment.versions_env().contains(&format!("DK_WEB_IMAGE={}\n", proxy.repository("web")))
+    );
 
     let engine = deployment.engine();
     let tags = engine.image(&format!("{}@{}", proxy.repository("web"), pushed.digest)).unwrap()["RepoTags"].to_string();
-    assert!(tags.contains(&"web:dkv-".to_string()) && tags.contains(&pushed.digest[7..19]), "{tags}");
+    assert!(
+        tags.contains(&"web:dkv-".to_string()) && tags.contains(&pushed.digest[7..19]),
+        "{tags}"
+    );
 }
 
 #[test]
@@ -74,7 +93,12 @@ fn pull_of_what_is_local_asks_no_registry_and_writes_nothing() {
     let outcome = deployment.dkv(["pull", "--json"]).exit(0);
     assert!(proxy.requests().is_empty(), "{:?}", proxy.requests());
     assert_eq!(files(&deployment), before);
-    let outcomes: Vec<Value> = outcome.json()["services"].as_array().unwrap().iter().map(|one| one["outcome"].clone()).collect();
+    let outcomes: Vec<Value> = outcome.json()["services"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|one| one["outcome"].clone())
+        .collect();
     assert_eq!(outcomes, ["present", "present"]);
 
     // Pruned, the recorded bytes come back, not what the tag names now.
@@ -84,7 +108,12 @@ fn pull_of_what_is_local_asks_no_registry_and_writes_nothing() {
     deployment.engine().docker(&["rmi", "-f", &image]);
     deployment.dkv(["pull"]).exit(0).stderr_contains("Pulled");
     assert_eq!(deployment.engine().image_id(&pin), Some(image));
-    assert_eq!(proxy.count("HEAD", "/manifests/latest") + proxy.count("GET", "/manifests/latest"), 0, "{:?}", proxy.requests());
+    assert_eq!(
+        proxy.count("HEAD", "/manifests/latest") + proxy.count("GET", "/manifests/latest"),
+        0,
+        "{:?}",
+        proxy.requests()
+    );
     assert_eq!(files(&deployment), before);
     let tags = deployment.engine().image(&pin).unwrap()["RepoTags"].to_string();
     assert!(tags.contains("web:dkv-"), "the keep-tag is back: {tags}");
@@ -95,7 +124,10 @@ fn an_entry_without_a_digest_is_pulled_by_its_tag_with_a_warning() {
     let registry = Registry::start();
     registry.push(Image::new("web").tag("1.0"));
     let deployment = product("by-tag", &["web"], |name| registry.repository(name));
-    deployment.write("version-manifest.yaml", &deployment.manifest().replace("current_tag: latest", "current_tag: '1.0'"));
+    deployment.write(
+        "version-manifest.yaml",
+        &deployment.manifest().replace("current_tag: latest", "current_tag: '1.0'"),
+    );
     let before = deployment.manifest();
     deployment.dkv(["pull"]).exit(0).stderr_contains("warning").stderr_contains("1.0");
     assert!(deployment.engine().image_id(&format!("{}:1.0", registry.repository("web"))).is_some());
@@ -112,7 +144,11 @@ fn a_tag_that_moves_between_resolving_and_pulling_does_not_matter() {
     let deployment = product("moving", &["web"], |name| proxy.repository(name));
     let running = deployment.dkv(["pull-latest"]).spawn();
     wait_for("the tag is resolved", Duration::from_secs(60), || {
-        proxy.requests().iter().any(|seen| seen.target().contains("latest") && seen.status == Some(200)).then_some(())
+        proxy
+            .requests()
+            .iter()
+            .any(|seen| seen.target().contains("latest") && seen.status == Some(200))
+            .then_some(())
     });
     let new = publish(&registry, "web", "new");
     gate.open();
@@ -133,11 +169,22 @@ fn images_come_while_their_versions_are_still_looked_up() {
     let before = files(&deployment);
     let running = deployment.dkv(["pull-latest"]).spawn();
     let pin = format!("{}@{}", proxy.repository("web"), pushed.digest);
-    wait_for("the image, though its version is not known", Duration::from_secs(20), || deployment.engine().image_id(&pin));
-    assert!(proxy.requests().iter().all(|seen| !seen.target().contains("/tags/list") || seen.status.is_none()));
+    wait_for("the image, though its version is not known", Duration::from_secs(20), || {
+        deployment.engine().image_id(&pin)
+    });
+    assert!(
+        proxy
+            .requests()
+            .iter()
+            .all(|seen| !seen.target().contains("/tags/list") || seen.status.is_none())
+    );
     running.signal(Signal::INT);
     running.exit(130);
-    assert_eq!((files(&deployment).0, files(&deployment).1), (before.0, before.1), "nothing is recorded before all is known");
+    assert_eq!(
+        (files(&deployment).0, files(&deployment).1),
+        (before.0, before.1),
+        "nothing is recorded before all is known"
+    );
 
     registry.push(Image::new("web").tag("2.0").tag("latest").version("two"));
     let proxy = Proxy::to(&registry);
@@ -172,21 +219,35 @@ fn what_will_not_be_recorded_is_not_pulled() {
     publish(&registry, "known", "one");
     let proxy = Proxy::to(&registry);
     let deployment = product("no-early", &["held", "bad", "known"], |name| proxy.repository(name));
-    let text = deployment.manifest().replacen("    current_tag", "    held: true\n    current_tag", 1);
-    let rejected = format!("{text}rejected:\n  bad: [{{digest: '{}', tag: '1.65', reason: 'never healthy'}}]\n", bad.digest);
+    let text =
+        deployment.manifest().replacen("    current_tag", "    held: true\n    current_tag", 1);
+    let rejected = format!(
+        "{text}rejected:\n  bad: [{{digest: '{}', tag: '1.65', reason: 'never healthy'}}]\n",
+        bad.digest
+    );
     deployment.write("version-manifest.yaml", &rejected);
     deployment.dkv(["pull-latest", "--dry-run"]).exit(0).stdout_contains("known");
     assert_eq!(proxy.count("GET", "/manifests/"), 0, "{:?}", proxy.requests());
 
     deployment.dkv(["pull-latest"]).exit(0);
-    let pulled: Vec<String> =
-        proxy.requests().iter().filter(|seen| seen.method() == "GET").map(|seen| seen.target().into()).collect();
-    let of_known =
-        |target: &&String| target.contains("known/") || !(target.contains("/manifests/") || target.contains("/blobs/"));
+    let pulled: Vec<String> = proxy
+        .requests()
+        .iter()
+        .filter(|seen| seen.method() == "GET")
+        .map(|seen| seen.target().into())
+        .collect();
+    let of_known = |target: &&String| {
+        target.contains("known/") || !(target.contains("/manifests/") || target.contains("/blobs/"))
+    };
     assert_eq!(pulled.iter().filter(|target| !of_known(target)).count(), 0, "{pulled:?}");
     proxy.reset();
     deployment.dkv(["pull-latest"]).exit(0);
-    assert_eq!(proxy.count("GET", "/manifests/"), 0, "what is recorded and local: {:?}", proxy.requests());
+    assert_eq!(
+        proxy.count("GET", "/manifests/"),
+        0,
+        "what is recorded and local: {:?}",
+        proxy.requests()
+    );
 }
 
 #[test]
@@ -212,7 +273,10 @@ fn one_failing_service_of_eight_changes_nothing_and_all_failures_are_named() {
     outcome.stderr_lacks("`s1`");
     assert_eq!(files(&deployment), before);
     let json = deployment.dkv(["pull-latest", "--json"]).exit(5).json();
-    assert_eq!((json["error"]["exit_code"].as_u64(), json["error"]["kind"].as_str()), (Some(5), Some("registry")));
+    assert_eq!(
+        (json["error"]["exit_code"].as_u64(), json["error"]["kind"].as_str()),
+        (Some(5), Some("registry"))
+    );
 
     // The registry names the bytes but does not give them.
     registry.move_tag("s3", "latest", &before_digest(&before.0, "s3"));
@@ -225,13 +289,28 @@ fn one_failing_service_of_eight_changes_nothing_and_all_failures_are_named() {
 
     let outcome = deployment.dkv(["pull-latest", "--keep-going", "--json"]).exit(9);
     let json = outcome.json();
-    let of = |name: &str| json["services"].as_array().unwrap().iter().find(|one| one["name"] == name).unwrap()["outcome"].clone();
-    assert_eq!((of("s1"), of("s3"), of("s6")), ("updated".into(), "unchanged".into(), "failed".into()));
+    let of = |name: &str| {
+        json["services"].as_array().unwrap().iter().find(|one| one["name"] == name).unwrap()["outcome"].clone()
+    };
+    assert_eq!(
+        (of("s1"), of("s3"), of("s6")),
+        ("updated".into(), "unchanged".into(), "failed".into())
+    );
     outcome.stderr_contains("s6");
     let after = deployment.manifest_data();
-    assert_ne!(after["services"]["s1"]["image_digest"].as_str(), Some(before_digest(&before.0, "s1").as_str()));
-    assert_eq!(after["services"]["s6"]["image_digest"].as_str(), Some(before_digest(&before.0, "s6").as_str()));
-    assert!(deployment.versions_env().contains(after["services"]["s1"]["image_digest"].as_str().unwrap()));
+    assert_ne!(
+        after["services"]["s1"]["image_digest"].as_str(),
+        Some(before_digest(&before.0, "s1").as_str())
+    );
+    assert_eq!(
+        after["services"]["s6"]["image_digest"].as_str(),
+        Some(before_digest(&before.0, "s6").as_str())
+    );
+    assert!(
+        deployment
+            .versions_env()
+            .contains(after["services"]["s1"]["image_digest"].as_str().unwrap())
+    );
 }
 
 fn before_digest(manifest: &str, service: &str) -> String {
@@ -246,8 +325,12 @@ fn with_keep_going_and_nothing_that_succeeds_it_is_a_failure() {
     let deployment = product("all-fail", &["web", "api"], |name| registry.repository(name));
     registry.stop();
     let before = files(&deployment);
-    for args in [&["pull-latest", "--keep-going"][..], &["pull-latest"], &["pull", "--keep-going"], &["version-pull", "web", "1"]]
-    {
+    for args in [
+        &["pull-latest", "--keep-going"][..],
+        &["pull-latest"],
+        &["pull", "--keep-going"],
+        &["version-pull", "web", "1"],
+    ] {
         let outcome = deployment.dkv(args.iter().copied()).exit(5);
         outcome.stderr_contains(&registry.address().to_string());
         assert_eq!(files(&deployment).0, before.0);
@@ -260,14 +343,22 @@ fn held_and_rejected_services_are_skipped_and_said() {
     publish(&registry, "web", "one");
     let bad = publish(&registry, "api", "bad");
     let deployment = product("skip", &["web", "api"], |name| registry.repository(name));
-    let text = deployment.manifest().replacen("    current_tag", "    held: true\n    current_tag", 1);
+    let text =
+        deployment.manifest().replacen("    current_tag", "    held: true\n    current_tag", 1);
     deployment.write(
         "version-manifest.yaml",
-        &format!("{text}rejected:\n  api: [{{digest: '{}', tag: '1.65', reason: 'never healthy'}}]\n", bad.digest),
+        &format!(
+            "{text}rejected:\n  api: [{{digest: '{}', tag: '1.65', reason: 'never healthy'}}]\n",
+            bad.digest
+        ),
     );
     let before = deployment.manifest();
     let outcome = deployment.dkv(["pull-latest"]).exit(0);
-    outcome.stdout_contains("held").stdout_contains("dkv unhold").stdout_contains("never healthy").stdout_contains("--retry");
+    outcome
+        .stdout_contains("held")
+        .stdout_contains("dkv unhold")
+        .stdout_contains("never healthy")
+        .stdout_contains("--retry");
     assert_eq!(deployment.manifest(), before);
     deployment.dkv(["pull-latest", "--retry"]).exit(0);
     assert_eq!(current_digest(&deployment, "api"), bad.digest);
@@ -286,16 +377,25 @@ fn a_custom_version_is_marked_held_when_asked_and_its_replacement_said() {
     let fix = registry.push(Image::new("web").tag("1.35-hotfix"));
     let deployment = product("custom", &["web"], |name| registry.repository(name));
     deployment.dkv(["pull-latest"]).exit(0);
-    deployment.dkv(["version-set", "web", "1.35-hotfix", "--reason", "it's \"urgent\": #1"]).exit(0);
+    deployment
+        .dkv(["version-set", "web", "1.35-hotfix", "--reason", "it's \"urgent\": #1"])
+        .exit(0);
     let data = deployment.manifest_data();
     assert_eq!(data["custom_overrides"]["web"]["reason"], "it's \"urgent\": #1");
     assert_eq!(
         (data["services"]["web"]["current_tag"].as_str(), current_digest(&deployment, "web")),
         (Some("1.35-hotfix"), fix.digest.clone())
     );
-    deployment.dkv(["version"]).exit(0).stdout_contains("[custom]").stdout_contains("it's \"urgent\": #1");
+    deployment
+        .dkv(["version"])
+        .exit(0)
+        .stdout_contains("[custom]")
+        .stdout_contains("it's \"urgent\": #1");
     deployment.dkv(["history"]).exit(0).stdout_contains("[custom]");
-    deployment.dkv(["pull-latest"]).exit(0).stdout_contains("replaces the custom version 1.35-hotfix");
+    deployment
+        .dkv(["pull-latest"])
+        .exit(0)
+        .stdout_contains("replaces the custom version 1.35-hotfix");
     assert_eq!(current_digest(&deployment, "web"), latest.digest);
     deployment.dkv(["version"]).exit(0).stdout_lacks("[custom]");
 
@@ -314,7 +414,9 @@ fn recording_without_pulling_needs_no_daemon() {
     let latest = publish(&registry, "web", "one");
     let fixed = registry.push(Image::new("web").tag("1.5").platforms(&["amd64", "arm64"]));
     let deployment = product("no-pull", &["web"], |name| registry.repository(name));
-    let dkv = |args: &[&'static str]| deployment.dkv(args.iter().copied()).env("DOCKER_HOST", "unix:///nonexistent").exit(0);
+    let dkv = |args: &[&'static str]| {
+        deployment.dkv(args.iter().copied()).env("DOCKER_HOST", "unix:///nonexistent").exit(0)
+    };
     dkv(&["pull-latest", "--no-pull"]);
     assert_eq!(current_digest(&deployment, "web"), latest.digest);
     dkv(&["version-pull", "web", "1.5", "--no-pull"]);
@@ -356,7 +458,10 @@ fn what_nobody_has_is_a_usage_error_or_a_registrys() {
             .stderr_contains("taskservce")
             .stderr_contains("did you mean `taskservice`?");
     }
-    deployment.dkv(["version-pull", "nothing-like-it", "1"]).exit(2).stderr_contains("web, taskservice");
+    deployment
+        .dkv(["version-pull", "nothing-like-it", "1"])
+        .exit(2)
+        .stderr_contains("web, taskservice");
     for bad in ["1 2", "$(x)", ":1", "", ".x", "é", &"a".repeat(129), "1@sha256:00"] {
         deployment.dkv(["version-pull", "web", bad]).exit(2);
         deployment.dkv(["version-set", "web", bad]).exit(2);
@@ -383,7 +488,8 @@ fn an_image_for_other_machines_only_is_refused_every_time() {
 
     publish(&registry, "index", "one");
     let arm = registry.push(Image::new("plain").tag("other").version("arm").platforms(&["arm64"]));
-    let manifest = arm.platforms.iter().find(|(architecture, ..)| architecture == "arm64").unwrap().1.clone();
+    let manifest =
+        arm.platforms.iter().find(|(architecture, ..)| architecture == "arm64").unwrap().1.clone();
     registry.move_tag("plain", "latest", &manifest);
     for attempt in 1..3 {
         let outcome = deployment.dkv(["pull-latest"]).finish();
@@ -396,7 +502,8 @@ fn an_image_for_other_machines_only_is_refused_every_time() {
 #[test]
 fn of_a_multi_platform_image_the_index_is_recorded_and_the_hosts_entry_beside_it() {
     let registry = Registry::start();
-    let pushed = registry.push(Image::new("web").tag("latest").platforms(&["amd64", "arm64"]).oci());
+    let pushed =
+        registry.push(Image::new("web").tag("latest").platforms(&["amd64", "arm64"]).oci());
     let deployment = product("index", &["web"], |name| registry.repository(name));
     deployment.dkv(["pull-latest"]).exit(0);
     let entry = deployment.manifest_data()["history"]["web"][0].clone();
@@ -407,8 +514,13 @@ fn of_a_multi_platform_image_the_index_is_recorded_and_the_hosts_entry_beside_it
     deployment.dkv(["up"]).exit(0);
     assert_eq!(deployment.engine().running_image(deployment.project(), "web"), amd64.2);
     // Only the index changes: the same platform's bytes are another index, and a new release.
-    let annotated =
-        registry.push(Image::new("web").tag("latest").platforms(&["amd64", "arm64"]).oci().index_annotation("a", "b"));
+    let annotated = registry.push(
+        Image::new("web")
+            .tag("latest")
+            .platforms(&["amd64", "arm64"])
+            .oci()
+            .index_annotation("a", "b"),
+    );
     assert_ne!(annotated.digest, pushed.digest);
     deployment.dkv(["pull-latest"]).exit(0);
     assert_eq!(current_digest(&deployment, "web"), annotated.digest);
@@ -447,22 +559,37 @@ fn without_a_manifest_the_images_of_the_compose_files_are_pulled() {
     let deployment = Deployment::new("plain");
     deployment.write(
         "docker-compose.yml",
-        &format!("services:\n  web: {{image: '{}:${{TAG:-latest}}'}}\n  built: {{build: .}}\n", registry.repository("web")),
+        &format!(
+            "services:\n  web: {{image: '{}:${{TAG:-latest}}'}}\n  built: {{build: .}}\n",
+            registry.repository("web")
+        ),
     );
-    deployment.write("db-docker-compose.yml", &format!("services:\n  db: {{image: '{}:16'}}\n", registry.repository("db")));
+    deployment.write(
+        "db-docker-compose.yml",
+        &format!("services:\n  db: {{image: '{}:16'}}\n", registry.repository("db")),
+    );
     for command in ["pull", "pull-latest"] {
         deployment.dkv([command]).exit(0);
         assert_eq!(
-            deployment.engine().image_id(&format!("{}:latest", registry.repository("web"))).as_deref(),
+            deployment
+                .engine()
+                .image_id(&format!("{}:latest", registry.repository("web")))
+                .as_deref(),
             Some(web.image_id())
         );
-        assert_eq!(deployment.engine().image_id(&format!("{}:16", registry.repository("db"))).as_deref(), Some(db.image_id()));
+        assert_eq!(
+            deployment.engine().image_id(&format!("{}:16", registry.repository("db"))).as_deref(),
+            Some(db.image_id())
+        );
     }
     assert!(!deployment.exists("version-manifest.yaml") && !deployment.exists("versions.env"));
     // Pulling means the newest: a tag that moved is followed although an older image has it here.
     let two = publish(&registry, "web", "two");
     deployment.dkv(["pull", "web"]).exit(0);
-    assert_eq!(deployment.engine().image_id(&format!("{}:latest", registry.repository("web"))).as_deref(), Some(two.image_id()));
+    assert_eq!(
+        deployment.engine().image_id(&format!("{}:latest", registry.repository("web"))).as_deref(),
+        Some(two.image_id())
+    );
     deployment.dkv(["pull", "wbe"]).exit(2).stderr_contains("web");
     deployment.dkv(["pull-latest", "--no-pull"]).exit(3);
     registry.delete_tag("web", "latest");
@@ -477,12 +604,20 @@ fn what_was_pulled_but_not_recorded_serves_the_next_try_or_is_pruned() {
     let proxy = Proxy::to(&registry);
     let deployment = product("unrecorded", &["web", "api"], |name| proxy.repository(name));
     let keep_tags = || {
-        let tags = deployment.engine().docker(&["images", "--format", "{{.Tag}}", &proxy.repository("web")]);
+        let tags = deployment.engine().docker(&[
+            "images",
+            "--format",
+            "{{.Tag}}",
+            &proxy.repository("web"),
+        ]);
         tags.lines().filter(|tag| tag.starts_with("dkv-")).count()
     };
     // Bytes of its own: what the daemon has seen in any repository it does not ask for again.
     let api = publish(&registry, "api", &format!("one of {}", deployment.project()));
-    proxy.fault(On::target(&format!("api/manifests/{}", api.digest)).method("GET"), Fault::status(404));
+    proxy.fault(
+        On::target(&format!("api/manifests/{}", api.digest)).method("GET"),
+        Fault::status(404),
+    );
     let outcome = deployment.dkv(["pull-latest"]).exit(5);
     outcome.stderr_contains("api").stderr_contains("nothing was recorded");
     assert_eq!((current_digest(&deployment, "web").as_str(), keep_tags()), ("", 1));
@@ -495,8 +630,13 @@ fn what_was_pulled_but_not_recorded_serves_the_next_try_or_is_pruned() {
     let gate = Gate::default();
     proxy.fault(On::target("web/manifests/latest"), Fault::Hold(gate.clone()));
     let running = deployment.dkv(["pull-latest", "web"]).spawn();
-    wait_for("the request", Duration::from_secs(60), || (proxy.count("HEAD", "web/manifests/latest") == 2).then_some(()));
-    deployment.write("version-manifest.yaml", &manifest.replacen("  web:\n", "  web:\n    held: true\n", 1));
+    wait_for("the request", Duration::from_secs(60), || {
+        (proxy.count("HEAD", "web/manifests/latest") == 2).then_some(())
+    });
+    deployment.write(
+        "version-manifest.yaml",
+        &manifest.replacen("  web:\n", "  web:\n    held: true\n", 1),
+    );
     gate.open();
     running.exit(3).stderr_contains("nothing was written");
     assert_eq!(keep_tags(), 2);
@@ -510,9 +650,15 @@ fn an_image_id_in_place_of_a_digest_is_told_by_the_daemon() {
     let deployment = product("imageid", &["web"], |name| registry.repository(name));
     let old = publish(&registry, "web", &format!("one of {}", deployment.project()));
     deployment.engine().docker(&["pull", "-q", &old.pin()]);
-    let service =
-        format!("{{image: {}, current_tag: '1.0', image_digest: '{}', deployed_by: alice}}", old.repository, old.image_id());
-    deployment.write("version-manifest.yaml", &format!("schema_version: '1.0'\nservices:\n  web: {service}\n"));
+    let service = format!(
+        "{{image: {}, current_tag: '1.0', image_digest: '{}', deployed_by: alice}}",
+        old.repository,
+        old.image_id()
+    );
+    deployment.write(
+        "version-manifest.yaml",
+        &format!("schema_version: '1.0'\nservices:\n  web: {service}\n"),
+    );
     publish(&registry, "web", &format!("two of {}", deployment.project()));
     deployment.dkv(["pull-latest"]).exit(0);
     let history = deployment.manifest_data()["history"]["web"].clone();
@@ -529,18 +675,27 @@ fn a_local_image_is_never_pulled() {
     let repository = format!("{}-bot", deployment.project());
     let first = deployment.load(&repository, Image::new("bot").tag("latest").version("first"));
     deployment.write_product(&[("bot", repository.clone())]);
-    deployment
-        .write("version-manifest.yaml", &deployment.manifest().replace("    current_tag", "    source: local\n    current_tag"));
+    deployment.write(
+        "version-manifest.yaml",
+        &deployment.manifest().replace("    current_tag", "    source: local\n    current_tag"),
+    );
     deployment.dkv(["pull-latest"]).exit(0);
     let second = deployment.load(&repository, Image::new("bot").tag("latest").version("second"));
     deployment.dkv(["pull-latest"]).exit(0);
     let history = deployment.manifest_data()["history"]["bot"].clone();
-    assert_eq!((history[0]["image_id"].as_str(), history[1]["image_id"].as_str()), (Some(second.as_str()), Some(first.as_str())));
+    assert_eq!(
+        (history[0]["image_id"].as_str(), history[1]["image_id"].as_str()),
+        (Some(second.as_str()), Some(first.as_str()))
+    );
     deployment.dkv(["rollback", "-y"]).exit(0);
     deployment.dkv(["up"]).exit(0);
     assert_eq!(deployment.engine().version(deployment.project(), "bot"), "first");
     deployment.dkv(["pull"]).exit(0);
-    deployment.engine().docker(&["rm", "-f", &deployment.engine().containers(deployment.project(), "bot")[0]]);
+    deployment.engine().docker(&[
+        "rm",
+        "-f",
+        &deployment.engine().containers(deployment.project(), "bot")[0],
+    ]);
     deployment.engine().docker(&["rmi", "-f", &first]);
     deployment.dkv(["pull"]).exit(6).stderr_contains("never pulled");
     let running = deployment.dkv(["up"]).finish();
@@ -563,8 +718,12 @@ fn following_the_tag_to_what_was_rolled_back_says_so_and_others_stay() {
     deployment.dkv(["rollback", "-y"]).exit(0);
     deployment.dkv(["pull-latest", "web"]).exit(0).stdout_contains("rolled back by hand");
     assert_eq!(current_digest(&deployment, "web"), two.digest);
-    let statuses: Vec<Value> =
-        deployment.manifest_data()["history"]["web"].as_array().unwrap().iter().map(|entry| entry["status"].clone()).collect();
+    let statuses: Vec<Value> = deployment.manifest_data()["history"]["web"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|entry| entry["status"].clone())
+        .collect();
     assert_eq!(statuses[..2], ["current", "previous"]);
 }
 

@@ -38,8 +38,14 @@ fn the_usual_case_takes_a_head_a_list_and_a_head() {
 
     deployment.dkv(["pull-latest", "--no-pull"]).exit(0).stdout_contains("1.42.3");
 
-    assert_eq!(asked(&proxy), ["HEAD manifests/latest", "GET tags/list?n=1000", "HEAD manifests/1.42.3"]);
-    assert_eq!((&web(&deployment)["current_tag"], &web(&deployment)["image_digest"]), (&"1.42.3".into(), &new.digest.into()));
+    assert_eq!(
+        asked(&proxy),
+        ["HEAD manifests/latest", "GET tags/list?n=1000", "HEAD manifests/1.42.3"]
+    );
+    assert_eq!(
+        (&web(&deployment)["current_tag"], &web(&deployment)["image_digest"]),
+        (&"1.42.3".into(), &new.digest.into())
+    );
 
     proxy.reset();
     deployment.dkv(["pull-latest", "--no-pull"]).exit(0).stderr_contains("Nothing new");
@@ -58,9 +64,16 @@ fn resolve_tags_says_how_it_knows_and_what_compose_will_do() {
     assert_eq!(web(&deployment)["current_tag"], "latest");
 
     let outcome = deployment.dkv(["resolve-tags"]).exit(0);
-    outcome.stdout_contains("web: latest → 1.42").stdout_contains("same digest").stderr_contains("new containers of web");
+    outcome
+        .stdout_contains("web: latest → 1.42")
+        .stdout_contains("same digest")
+        .stderr_contains("new containers of web");
     assert_eq!(web(&deployment)["current_tag"], "1.42");
-    assert!(deployment.versions_env().contains(&format!("DK_WEB_TAG=1.42@{}", pushed.digest)), "{}", deployment.versions_env());
+    assert!(
+        deployment.versions_env().contains(&format!("DK_WEB_TAG=1.42@{}", pushed.digest)),
+        "{}",
+        deployment.versions_env()
+    );
     let json = deployment.dkv(["resolve-tags", "--json"]).exit(0).json();
     assert_eq!(json["services"][0]["outcome"], "unchanged");
     assert_eq!(json["services"][0]["notes"][0], "a version already");
@@ -70,17 +83,26 @@ fn resolve_tags_says_how_it_knows_and_what_compose_will_do() {
 fn what_no_version_names_stays_as_it_is() {
     let registry = Registry::start();
     registry.push(Image::new("web").tag("1.42"));
-    let new = registry.push(Image::new("web").tag("latest").tag("main").tag("0123abcdef0123abcdef0123abcdef0123abcdef"));
+    let new = registry.push(
+        Image::new("web").tag("latest").tag("main").tag("0123abcdef0123abcdef0123abcdef0123abcdef"),
+    );
     let digest = format!("image_digest: {}", new.digest);
     let deployment = deployment(&registry.repository("web"), &["current_tag: latest", &digest]);
     let before = deployment.manifest();
 
-    deployment.dkv(["resolve-tags"]).exit(0).stdout_contains("unresolved").stdout_contains("checked 1 of 1");
+    deployment
+        .dkv(["resolve-tags"])
+        .exit(0)
+        .stdout_contains("unresolved")
+        .stdout_contains("checked 1 of 1");
     assert_eq!(deployment.manifest(), before);
 
     deployment.write("version-manifest.yaml", &manifest(&registry.repository("web"), &[]));
     deployment.dkv(["pull-latest", "--no-pull"]).exit(0);
-    assert_eq!((&web(&deployment)["current_tag"], &web(&deployment)["image_digest"]), (&"latest".into(), &new.digest.into()));
+    assert_eq!(
+        (&web(&deployment)["current_tag"], &web(&deployment)["image_digest"]),
+        (&"latest".into(), &new.digest.into())
+    );
 }
 
 #[test]
@@ -118,17 +140,26 @@ fn the_fifth_newest_of_ten_thousand_takes_five_heads() {
 #[test]
 fn tags_with_a_suffix_resolve_within_it() {
     let registry = Registry::start();
-    let alpine = registry.push(Image::new("web").tag("1.42-alpine").tag("1-alpine").tag("alpine").tag("1.42.0-alpine"));
+    let alpine = registry.push(
+        Image::new("web").tag("1.42-alpine").tag("1-alpine").tag("alpine").tag("1.42.0-alpine"),
+    );
     let bookworm = registry.push(Image::new("web").tag("1.42.1-bookworm").tag("1-bookworm"));
     registry.push(Image::new("web").tag("1.43").tag("latest"));
-    for (track, pushed, version) in [("alpine", &alpine, "1.42.0-alpine"), ("1-bookworm", &bookworm, "1.42.1-bookworm")] {
-        let lines = [format!("track: {track}"), format!("current_tag: {track}"), format!("image_digest: {}", pushed.digest)];
+    for (track, pushed, version) in
+        [("alpine", &alpine, "1.42.0-alpine"), ("1-bookworm", &bookworm, "1.42.1-bookworm")]
+    {
+        let lines = [
+            format!("track: {track}"),
+            format!("current_tag: {track}"),
+            format!("image_digest: {}", pushed.digest),
+        ];
         let lines: Vec<&str> = lines.iter().map(String::as_str).collect();
         let deployment = deployment(&registry.repository("web"), &lines);
         deployment.dkv(["resolve-tags"]).exit(0).stdout_contains(&format!("{track} → {version}"));
         assert_eq!(web(&deployment)["current_tag"], version);
 
-        deployment.write("version-manifest.yaml", &manifest(&registry.repository("web"), &lines[..1]));
+        deployment
+            .write("version-manifest.yaml", &manifest(&registry.repository("web"), &lines[..1]));
         deployment.dkv(["pull-latest", "--no-pull"]).exit(0);
         assert_eq!(web(&deployment)["current_tag"], version);
     }
@@ -139,7 +170,14 @@ fn the_most_exact_name_wins_and_a_pattern_overrules() {
     let registry = Registry::start();
     let repository = registry.repository("web");
     registry.push(
-        Image::new("web").tag("latest").tag("1").tag("1.42").tag("v1.42.3").tag("20260112").tag("deadbee").tag("build-4711"),
+        Image::new("web")
+            .tag("latest")
+            .tag("1")
+            .tag("1.42")
+            .tag("v1.42.3")
+            .tag("20260112")
+            .tag("deadbee")
+            .tag("build-4711"),
     );
     let resolved = |pattern: &[&str]| {
         let deployment = deployment(&repository, pattern);
@@ -166,9 +204,16 @@ fn a_date_counts_when_no_other_version_names_the_digest() {
 #[test]
 fn the_same_platform_digest_is_the_same_version_and_is_said_to_be() {
     let registry = Registry::start();
-    let versioned = Image::new("web").tag("1.42").platforms(&["amd64", "arm64"]).index_annotation("by", "release");
+    let versioned = Image::new("web")
+        .tag("1.42")
+        .platforms(&["amd64", "arm64"])
+        .index_annotation("by", "release");
     registry.push(versioned);
-    let moving = Image::new("web").version("1.42").tag("latest").platforms(&["amd64", "arm64"]).index_annotation("by", "nightly");
+    let moving = Image::new("web")
+        .version("1.42")
+        .tag("latest")
+        .platforms(&["amd64", "arm64"])
+        .index_annotation("by", "nightly");
     let latest = registry.push(moving);
     let repository = registry.repository("web");
 
@@ -182,7 +227,10 @@ fn the_same_platform_digest_is_the_same_version_and_is_said_to_be() {
     );
 
     let recording = deployment(&repository, &[]);
-    recording.dkv(["pull-latest", "--no-pull"]).exit(0).stdout_contains("same image for this platform");
+    recording
+        .dkv(["pull-latest", "--no-pull"])
+        .exit(0)
+        .stdout_contains("same image for this platform");
     assert_eq!(
         (&web(&recording)["current_tag"], &web(&recording)["image_digest"]),
         (&"1.42".into(), &latest.digest.clone().into())
@@ -206,17 +254,22 @@ fn an_index_and_its_image_are_the_same_version() {
     assert_eq!(web(&image)["current_tag"], "1.42");
     assert_eq!(web(&image)["image_digest"], index.platform_digest("amd64"));
 
-    let index = registry.push(Image::new("other/web").tag("latest").version("7").platforms(&["amd64", "arm64"]));
+    let index = registry
+        .push(Image::new("other/web").tag("latest").version("7").platforms(&["amd64", "arm64"]));
     registry.move_tag("other/web", "7.0", index.platform_digest("amd64"));
     let indexed = deployment(&registry.repository("other/web"), &[]);
     indexed.dkv(["pull-latest", "--no-pull"]).exit(0);
-    assert_eq!((&web(&indexed)["current_tag"], &web(&indexed)["image_digest"]), (&"7.0".into(), &index.digest.into()));
+    assert_eq!(
+        (&web(&indexed)["current_tag"], &web(&indexed)["image_digest"]),
+        (&"7.0".into(), &index.digest.into())
+    );
 }
 
 #[test]
 fn the_image_of_another_platform_is_no_evidence() {
     let registry = Registry::start();
-    let index = registry.push(Image::new("web").tag("latest").version("1.42").platforms(&["amd64", "arm64"]));
+    let index = registry
+        .push(Image::new("web").tag("latest").version("1.42").platforms(&["amd64", "arm64"]));
     registry.move_tag("web", "1.42", index.platform_digest("arm64"));
     let deployment = deployment(&registry.repository("web"), &[]);
     deployment.dkv(["pull-latest", "--no-pull"]).exit(0);
@@ -229,7 +282,10 @@ fn version_pull_of_a_moving_tag_resolves_it() {
     let pushed = registry.push(Image::new("web").tag("1.42").tag("latest"));
     let deployment = deployment(&registry.repository("web"), &[]);
     deployment.dkv(["version-pull", "web", "latest"]).exit(0).stdout_contains("1.42");
-    assert_eq!((&web(&deployment)["current_tag"], &web(&deployment)["image_digest"]), (&"1.42".into(), &pushed.digest.into()));
+    assert_eq!(
+        (&web(&deployment)["current_tag"], &web(&deployment)["image_digest"]),
+        (&"1.42".into(), &pushed.digest.into())
+    );
 }
 
 /// The daemon resolves what was built here.
@@ -269,7 +325,11 @@ fn a_deleted_tag_is_named() {
     let before = deployment.manifest();
     registry.delete_tag("web", "latest");
 
-    deployment.dkv(["pull-latest", "--no-pull"]).exit(5).stderr_contains("web:latest").stderr_contains("web");
+    deployment
+        .dkv(["pull-latest", "--no-pull"])
+        .exit(5)
+        .stderr_contains("web:latest")
+        .stderr_contains("web");
     deployment.dkv(["check-updates"]).exit(5).stdout_contains("web:latest");
     deployment.dkv(["version-pull", "web", "9.9", "--no-pull"]).exit(5).stderr_contains("web:9.9");
     assert_eq!(deployment.manifest(), before);
@@ -284,7 +344,11 @@ fn without_a_list_of_tags_nothing_is_guessed() {
     proxy.fault(crate::support::On::target("/tags/list"), crate::support::Fault::status(404));
     let digest = format!("image_digest: {}", pushed.digest);
     let deployment = deployment(&proxy.repository("web"), &["current_tag: latest", &digest]);
-    deployment.dkv(["resolve-tags"]).exit(0).stdout_contains("unresolved").stdout_contains("list of tags");
+    deployment
+        .dkv(["resolve-tags"])
+        .exit(0)
+        .stdout_contains("unresolved")
+        .stdout_contains("list of tags");
     assert_eq!(web(&deployment)["current_tag"], "latest");
 }
 
@@ -295,14 +359,23 @@ fn a_registry_that_cannot_be_asked_is_no_answer() {
     let pushed = registry.push(Image::new("web").tag("1.42").tag("latest"));
     let nobody = crate::support::registry::free_address();
     let lines = format!("    current_tag: latest\n    image_digest: {}\n", pushed.digest);
-    let gone = deployment(&format!("{nobody}/a/web"), &["current_tag: latest", &format!("image_digest: {}", pushed.digest)]);
+    let gone = deployment(
+        &format!("{nobody}/a/web"),
+        &["current_tag: latest", &format!("image_digest: {}", pushed.digest)],
+    );
     let outcome = gone.dkv(["resolve-tags"]).exit(5);
-    outcome.stdout_contains("unresolved").stdout_contains(&nobody.to_string()).stderr_contains("error: ");
+    outcome
+        .stdout_contains("unresolved")
+        .stdout_contains(&nobody.to_string())
+        .stderr_contains("error: ");
     gone.write(
         "version-manifest.yaml",
         &format!("{}  here:\n    image: {}\n{lines}", gone.manifest(), registry.repository("web")),
     );
     gone.dkv(["resolve-tags"]).exit(9).stdout_contains("here: latest → 1.42");
     let here = &gone.manifest_data()["services"]["here"];
-    assert_eq!((&here["current_tag"], &web(&gone)["current_tag"]), (&"1.42".into(), &"latest".into()));
+    assert_eq!(
+        (&here["current_tag"], &web(&gone)["current_tag"]),
+        (&"1.42".into(), &"latest".into())
+    );
 }

@@ -7,7 +7,8 @@ fn publish(registry: &Registry, name: &str, version: &str) -> Pushed {
     registry.push(Image::new(name).tag("latest").version(version))
 }
 
-/// A deployment of `web` that has followed `latest` through these versions; their images, oldest first.
+/// A deployment of `web` that has followed `latest` through these versions; their images, oldest
+/// first.
 fn followed(topic: &str, registry: &Registry, versions: &[&str]) -> (Deployment, Vec<Pushed>) {
     let deployment = Deployment::new(topic);
     deployment.write_product(&[("web", registry.repository("web"))]);
@@ -20,13 +21,20 @@ fn followed(topic: &str, registry: &Registry, versions: &[&str]) -> (Deployment,
 }
 
 fn current(deployment: &Deployment) -> String {
-    deployment.manifest_data()["services"]["web"]["image_digest"].as_str().unwrap_or_default().to_owned()
+    deployment.manifest_data()["services"]["web"]["image_digest"]
+        .as_str()
+        .unwrap_or_default()
+        .to_owned()
 }
 
 /// The statuses of those releases of `web` whose digest is known, newest first.
 fn statuses(deployment: &Deployment) -> Vec<String> {
     let data = deployment.manifest_data();
-    let known = data["history"]["web"].as_array().unwrap().iter().filter(|entry| entry["digest"].is_string());
+    let known = data["history"]["web"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .filter(|entry| entry["digest"].is_string());
     known.map(|entry| entry["status"].as_str().unwrap().to_owned()).collect()
 }
 
@@ -41,7 +49,10 @@ fn a_moved_latest_is_undone_with_the_registry_stopped_and_never_forward() {
     assert!(deployment.versions_env().contains(&format!("@{}\n", pushed[1].digest)));
     deployment.dkv(["restart"]).exit(0);
     assert_eq!(deployment.engine().version(deployment.project(), "web"), "two");
-    assert_eq!(deployment.engine().running_image(deployment.project(), "web"), pushed[1].image_id());
+    assert_eq!(
+        deployment.engine().running_image(deployment.project(), "web"),
+        pushed[1].image_id()
+    );
 
     deployment.dkv(["downgrade", "-y"]).exit(0);
     assert_eq!(current(&deployment), pushed[0].digest);
@@ -55,7 +66,11 @@ fn a_moved_latest_is_undone_with_the_registry_stopped_and_never_forward() {
     // Forward only by name.
     deployment.dkv(["rollback-to", "web", &pushed[2].digest, "-y"]).exit(0);
     assert_eq!(current(&deployment), pushed[2].digest);
-    assert_eq!(statuses(&deployment), ["current", "rolled-back", "previous"], "the release just left is where a rollback goes");
+    assert_eq!(
+        statuses(&deployment),
+        ["current", "rolled-back", "previous"],
+        "the release just left is where a rollback goes"
+    );
     deployment.dkv(["rollback", "-y"]).exit(0);
     assert_eq!(current(&deployment), pushed[0].digest);
 }
@@ -65,13 +80,18 @@ fn a_target_is_named_by_tag_by_digest_or_by_the_beginning_of_one() {
     let registry = Registry::start();
     let deployment = Deployment::new("named");
     deployment.write_product(&[("web", registry.repository("web"))]);
-    let pushed: Vec<Pushed> = ["1.0", "1.1", "1.2"].iter().map(|tag| registry.push(Image::new("web").tag(tag))).collect();
+    let pushed: Vec<Pushed> =
+        ["1.0", "1.1", "1.2"].iter().map(|tag| registry.push(Image::new("web").tag(tag))).collect();
     for tag in ["1.0", "1.1", "1.2"] {
         deployment.dkv(["version-pull", "web", tag]).exit(0);
     }
     deployment.dkv(["rollback-to", "web", "1.0", "-y"]).exit(0);
     assert_eq!(current(&deployment), pushed[0].digest);
-    assert_eq!(statuses(&deployment), ["rolled-back", "rolled-back", "current"], "what it leaves and what it passes");
+    assert_eq!(
+        statuses(&deployment),
+        ["rolled-back", "rolled-back", "current"],
+        "what it leaves and what it passes"
+    );
     deployment.dkv(["rollback-to", "web", &pushed[1].digest[7..19], "-y"]).exit(0);
     assert_eq!(current(&deployment), pushed[1].digest);
     deployment.dkv(["rollback-to", "web", &pushed[2].digest[..19], "-y"]).exit(0);
@@ -89,7 +109,10 @@ fn a_target_is_named_by_tag_by_digest_or_by_the_beginning_of_one() {
     deployment.dkv(["rollback-to", "web", "9.9", "-y"]).exit(5).stderr_contains("9.9");
     deployment.dkv(["rollback-to", "web", &format!("sha256:{}", "0".repeat(64)), "-y"]).exit(5);
     deployment.dkv(["rollback-to", "web", "sha256:00", "-y"]).exit(2);
-    deployment.dkv(["rollback-to", "web", "sha256:0123456789ab", "-y"]).exit(2).stderr_contains("0123456789ab");
+    deployment
+        .dkv(["rollback-to", "web", "sha256:0123456789ab", "-y"])
+        .exit(2)
+        .stderr_contains("0123456789ab");
     deployment.dkv(["rollback-to", "wbe", "1.0", "-y"]).exit(2).stderr_contains("web");
     assert_eq!(deployment.manifest(), before);
 }
@@ -135,7 +158,8 @@ fn only_services_with_an_earlier_release_move_and_the_others_are_named() {
         publish(&registry, name, "one");
     }
     let deployment = Deployment::new("some");
-    deployment.write_product(&[("web", registry.repository("web")), ("api", registry.repository("api"))]);
+    deployment
+        .write_product(&[("web", registry.repository("web")), ("api", registry.repository("api"))]);
     deployment.dkv(["pull-latest"]).exit(0);
     deployment.dkv(["rollback", "-y"]).exit(3);
     publish(&registry, "web", "two");
@@ -166,13 +190,17 @@ fn what_runs_can_be_gone_back_to_although_the_history_has_lost_it() {
 
     registry.stop();
     for target in ["5.0", &running[7..19]] {
-        let plan = deployment.dkv(["rollback-to", "web", target, "--dry-run", "--json"]).exit(0).json();
+        let plan =
+            deployment.dkv(["rollback-to", "web", target, "--dry-run", "--json"]).exit(0).json();
         assert_eq!(
             (&plan["services"][0]["to"]["tag"], &plan["services"][0]["to"]["digest"]),
             (&"5.0".into(), &running.as_str().into())
         );
     }
-    deployment.dkv(["rollback-to", "web", "5.0", "-y"]).exit(0).stderr_contains("nothing needs restarting");
+    deployment
+        .dkv(["rollback-to", "web", "5.0", "-y"])
+        .exit(0)
+        .stderr_contains("nothing needs restarting");
     deployment.dkv(["rollback-to", "web", "6.0", "-y"]).exit(5);
 }
 
@@ -192,10 +220,16 @@ fn what_was_pruned_is_pulled_by_its_digest_and_what_is_gone_everywhere_stops_eve
     proxy.reset();
     deployment.dkv(["rollback", "web", "-y"]).exit(0);
     assert_eq!(
-        deployment.engine().image_id(&format!("{}@{}", proxy.repository("web"), one.digest)).as_deref(),
+        deployment
+            .engine()
+            .image_id(&format!("{}@{}", proxy.repository("web"), one.digest))
+            .as_deref(),
         Some(one.image_id())
     );
-    assert_eq!(proxy.count("HEAD", "/manifests/latest") + proxy.count("GET", "/manifests/latest"), 0);
+    assert_eq!(
+        proxy.count("HEAD", "/manifests/latest") + proxy.count("GET", "/manifests/latest"),
+        0
+    );
 
     deployment.dkv(["pull-latest"]).exit(0);
     deployment.dkv(["up"]).exit(0);
@@ -204,9 +238,18 @@ fn what_was_pruned_is_pulled_by_its_digest_and_what_is_gone_everywhere_stops_eve
     let before = (deployment.manifest(), deployment.versions_env());
     let outcome = deployment.dkv(["rollback", "-y"]).exit(5);
     outcome.stderr_contains("web").stderr_contains("no service was rolled back");
-    assert_eq!((deployment.manifest(), deployment.versions_env()), before, "api, whose image is here, stays as well");
+    assert_eq!(
+        (deployment.manifest(), deployment.versions_env()),
+        before,
+        "api, whose image is here, stays as well"
+    );
     assert_eq!(deployment.engine().version(deployment.project(), "web"), "two");
-    assert!(deployment.engine().image_id(&format!("{}@{}", proxy.repository("api"), api.digest)).is_some());
+    assert!(
+        deployment
+            .engine()
+            .image_id(&format!("{}@{}", proxy.repository("api"), api.digest))
+            .is_some()
+    );
 }
 
 #[test]
@@ -219,7 +262,11 @@ fn legacy_entries_fall_back_to_a_fixed_tag_only_and_say_so() {
     deployment.write(
         "version-manifest.yaml",
         &format!(
-            "schema_version: '1.0'\nservices:\n  web:\n    image: {}\n    current_tag: latest\n    image_digest: '[{}]'\n    deployed_at: '2026-01-12T12:29:08.123456'\nhistory:\n  web:\n  - {{tag: latest, status: current}}\n  - {{tag: latest, status: previous}}\n  - {{tag: '1.41', status: archived}}\n",
+            "schema_version: '1.0'\nservices:\n  web:\n    image: {}\n    current_tag: \
+                latest\n    image_digest: '[{}]'\n    deployed_at: \
+                '2026-01-12T12:29:08.123456'\nhistory:\n  web:\n  - {{tag: latest, status: \
+                current}}\n  - {{tag: latest, status: previous}}\n  - {{tag: '1.41', status: \
+                archived}}\n",
             registry.repository("web"),
             new.pin()
         ),
@@ -238,23 +285,30 @@ fn a_lost_release_is_no_target() {
     let registry = Registry::start();
     let deployment = Deployment::new("lost");
     deployment.write_product(&[("web", registry.repository("web"))]);
-    let text =
-        deployment.manifest() + "history:\n  web:\n  - {tag: latest, status: current}\n  - {tag: latest, status: previous}\n";
+    let text = deployment.manifest()
+        + "history:\n  web:\n  - {tag: latest, status: current}\n  - {tag: latest, status: \
+            previous}\n";
     deployment.write("version-manifest.yaml", &text);
     deployment.dkv(["rollback", "-y"]).exit(3).stderr_contains("no earlier release");
-    deployment.dkv(["rollback-to", "web", "latest", "-y"]).exit(3).stderr_contains("without a digest");
+    deployment
+        .dkv(["rollback-to", "web", "latest", "-y"])
+        .exit(3)
+        .stderr_contains("without a digest");
     assert_eq!(deployment.manifest(), text);
 }
 
 #[test]
 fn keep_tags_survive_the_removal_of_other_tags_and_go_when_their_release_is_forgotten() {
     let mut registry = Registry::start();
-    let (deployment, pushed) = followed("keep", &registry, &["one", "two", "three", "four", "five"]);
+    let (deployment, pushed) =
+        followed("keep", &registry, &["one", "two", "three", "four", "five"]);
     let engine = deployment.engine();
     let keep = |pushed: &Pushed| {
         let tags = engine.docker(&["image", "ls", "--format", "{{.Tag}}", &pushed.repository]);
 
-        tags.lines().find(|tag| tag.starts_with("dkv-") && tag.ends_with(&pushed.digest[7..19])).map(str::to_owned)
+        tags.lines()
+            .find(|tag| tag.starts_with("dkv-") && tag.ends_with(&pushed.digest[7..19]))
+            .map(str::to_owned)
     };
     assert!(pushed.iter().all(|pushed| keep(pushed).is_some()));
     // Somebody cleans up the tags of the vendor.
@@ -280,7 +334,11 @@ fn when_the_target_runs_already_nothing_needs_restarting() {
     deployment.dkv(["up"]).exit(0);
     publish(&registry, "web", "two");
     deployment.dkv(["pull-latest"]).exit(0);
-    deployment.dkv(["rollback", "-y"]).exit(0).stderr_contains("nothing needs restarting").stderr_lacks("`dkv restart`");
+    deployment
+        .dkv(["rollback", "-y"])
+        .exit(0)
+        .stderr_contains("nothing needs restarting")
+        .stderr_lacks("`dkv restart`");
 }
 
 #[test]

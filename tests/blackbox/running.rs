@@ -1,4 +1,5 @@
-//! Starting and stopping: the recorded bytes run, under either Compose, and what does not run is named.
+//! Starting and stopping: the recorded bytes run, under either Compose, and what does not run is
+//! named.
 
 use std::fs;
 use std::time::Duration;
@@ -14,9 +15,16 @@ fn publish(registry: &Registry, name: &str, version: &str) -> Pushed {
 /// A deployment of `web` with a database file for `db`, both recorded.
 fn with_database(topic: &str, registry: &Registry) -> Deployment {
     let deployment = Deployment::new(topic);
-    deployment.write_product(&[("web", registry.repository("web")), ("db", registry.repository("db"))]);
-    deployment.write("docker-compose.yml", &crate::support::deployment::compose_file(&[("web", registry.repository("web"))]));
-    deployment.write("db-docker-compose.yml", &crate::support::deployment::compose_file(&[("db", registry.repository("db"))]));
+    deployment
+        .write_product(&[("web", registry.repository("web")), ("db", registry.repository("db"))]);
+    deployment.write(
+        "docker-compose.yml",
+        &crate::support::deployment::compose_file(&[("web", registry.repository("web"))]),
+    );
+    deployment.write(
+        "db-docker-compose.yml",
+        &crate::support::deployment::compose_file(&[("db", registry.repository("db"))]),
+    );
     deployment.dkv(["pull-latest"]).exit(0);
     deployment
 }
@@ -30,7 +38,9 @@ fn container(deployment: &Deployment, service: &str) -> String {
 fn runs(deployment: &Deployment, service: &str) -> bool {
     let engine = deployment.engine();
     let names = engine.containers(deployment.project(), service);
-    names.iter().any(|name| engine.docker(&["inspect", "--format", "{{.State.Running}}", name]) == "true")
+    names
+        .iter()
+        .any(|name| engine.docker(&["inspect", "--format", "{{.State.Running}}", name]) == "true")
 }
 
 #[test]
@@ -40,7 +50,9 @@ fn both_composes_update_and_go_back_to_the_same_bytes() {
         let one = publish(&registry, "web", "one");
         registry.push(Image::new("db").tag("latest").version("db").health(Health::Passing));
         let deployment = with_database("both", &registry);
-        let dkv = |args: &[&'static str], code: i32| deployment.dkv(args.iter().copied()).compose(compose).exit(code);
+        let dkv = |args: &[&'static str], code: i32| {
+            deployment.dkv(args.iter().copied()).compose(compose).exit(code)
+        };
         let outcome = dkv(&["up"], 0);
         outcome
             .stderr_contains("databases first")
@@ -51,7 +63,11 @@ fn both_composes_update_and_go_back_to_the_same_bytes() {
         let before = (container(&deployment, "web"), container(&deployment, "db"));
         let again = dkv(&["up"], 0);
         again.stderr_lacks("orphan").stderr_lacks("databases first");
-        assert_eq!((container(&deployment, "web"), container(&deployment, "db")), before, "what runs stays");
+        assert_eq!(
+            (container(&deployment, "web"), container(&deployment, "db")),
+            before,
+            "what runs stays"
+        );
 
         let two = publish(&registry, "web", "two");
         dkv(&["pull-latest"], 0);
@@ -61,8 +77,18 @@ fn both_composes_update_and_go_back_to_the_same_bytes() {
         registry.stop();
         dkv(&["rollback", "-y", "web"], 0);
         let json = dkv(&["restart", "--json"], 0).json();
-        let web = json["containers"].as_array().unwrap().iter().find(|line| line["compose_service"] == "web").unwrap().clone();
-        assert_eq!((web["digest"].as_str(), web["as_recorded"].as_bool()), (Some(one.digest.as_str()), Some(true)), "{web}");
+        let web = json["containers"]
+            .as_array()
+            .unwrap()
+            .iter()
+            .find(|line| line["compose_service"] == "web")
+            .unwrap()
+            .clone();
+        assert_eq!(
+            (web["digest"].as_str(), web["as_recorded"].as_bool()),
+            (Some(one.digest.as_str()), Some(true)),
+            "{web}"
+        );
         assert_eq!(deployment.engine().version(deployment.project(), "web"), "one");
         assert_eq!(deployment.engine().running_image(deployment.project(), "web"), one.image_id());
         dkv(&["stop"], 0);
@@ -74,7 +100,10 @@ fn both_composes_update_and_go_back_to_the_same_bytes() {
         // The operator's own Compose, with the file that dkv wrote, finds nothing to do.
         let running = container(&deployment, "web");
         let script = "set -a; . ./versions.env; set +a; docker-compose up -d";
-        deployment.command(&crate::support::program("sh"), ["-c", script]).compose(Compose::V1).exit(0);
+        deployment
+            .command(&crate::support::program("sh"), ["-c", script])
+            .compose(Compose::V1)
+            .exit(0);
         if compose == Compose::V1 {
             assert_eq!(container(&deployment, "web"), running);
         }
@@ -123,15 +152,16 @@ fn a_restart_stops_nothing_before_every_image_is_here() {
     let deployment = Deployment::new("before-down");
     let services = [("web", registry.repository("web")), ("api", registry.repository("api"))];
     deployment.write_product(&services);
-    let compose =
-        crate::support::deployment::compose_file(&services) + &format!("  untracked:\n    image: {}:1\n", other.repository);
+    let compose = crate::support::deployment::compose_file(&services)
+        + &format!("  untracked:\n    image: {}:1\n", other.repository);
     deployment.write("docker-compose.yml", &compose);
     deployment.dkv(["pull-latest"]).exit(0);
     deployment.dkv(["up"]).exit(0);
     let running = container(&deployment, "web");
     publish(&registry, "api", "second");
     deployment.dkv(["pull-latest"]).exit(0);
-    let second = deployment.manifest_data()["services"]["api"]["image_digest"].as_str().unwrap().to_owned();
+    let second =
+        deployment.manifest_data()["services"]["api"]["image_digest"].as_str().unwrap().to_owned();
     let id = deployment.engine().image_id(&format!("{}@{second}", api.repository)).unwrap();
     deployment.engine().docker(&["rmi", "-f", &id]);
     registry.stop();
@@ -159,7 +189,11 @@ fn versions_env_is_brought_up_to_date_and_what_was_wrong_is_said() {
     assert_eq!(deployment.versions_env(), good);
     let edited = good.replace("DK_WEB_TAG=", "DK_WEB_TAG=hotfix #");
     deployment.write("versions.env", &edited);
-    deployment.dkv(["up"]).exit(0).stderr_contains("edited by hand").stderr_contains(".version-backups/versions.env.");
+    deployment
+        .dkv(["up"])
+        .exit(0)
+        .stderr_contains("edited by hand")
+        .stderr_contains(".version-backups/versions.env.");
     assert_eq!(deployment.versions_env(), good);
     deployment.dkv(["up"]).exit(0).stderr_lacks("versions.env");
 }
@@ -174,7 +208,12 @@ fn the_manifest_counts_whatever_the_environment_or_the_dotenv_file_say() {
         deployment.write_product(&[("web", registry.repository("web"))]);
         deployment.dkv(["pull-latest"]).exit(0);
         deployment.write(".env", "DK_WEB_TAG=wrong\n");
-        deployment.dkv(["up"]).compose(compose).env("DK_WEB_TAG", "wrong").env("DK_WEB_IMAGE", "localhost/wrong").exit(0);
+        deployment
+            .dkv(["up"])
+            .compose(compose)
+            .env("DK_WEB_TAG", "wrong")
+            .env("DK_WEB_IMAGE", "localhost/wrong")
+            .exit(0);
         assert_eq!(deployment.engine().version(deployment.project(), "web"), "one");
     }
 }
@@ -188,7 +227,10 @@ fn override_files_and_compose_file_are_honoured() {
         deployment.write_product(&[("web", registry.repository("web"))]);
         deployment.dkv(["pull-latest"]).exit(0);
         let image = "${DK_WEB_IMAGE:-x}:${DK_WEB_TAG:-latest}";
-        deployment.write("docker-compose.override.yml", &format!("services:\n  extra: {{image: '{image}'}}\n"));
+        deployment.write(
+            "docker-compose.override.yml",
+            &format!("services:\n  extra: {{image: '{image}'}}\n"),
+        );
         deployment.dkv(["up"]).compose(compose).exit(0);
         assert!(runs(&deployment, "extra") && runs(&deployment, "web"));
         deployment.dkv(["down"]).compose(compose).exit(0);
@@ -200,7 +242,9 @@ fn override_files_and_compose_file_are_honoured() {
         deployment.dkv(["down"]).compose(compose).env("COMPOSE_FILE", "other.yml").exit(0);
         assert!(!runs(&deployment, "other"));
         // The manifest's own list comes before the convention.
-        let text = deployment.manifest().replace("services:\n", "compose: {files: [other.yml]}\nservices:\n");
+        let text = deployment
+            .manifest()
+            .replace("services:\n", "compose: {files: [other.yml]}\nservices:\n");
         deployment.write("version-manifest.yaml", &text);
         deployment.dkv(["up"]).compose(compose).exit(0);
         assert!(runs(&deployment, "other") && !runs(&deployment, "web"));
@@ -214,11 +258,15 @@ fn a_container_that_crashes_is_exit_6_with_its_cause() {
     publish(&registry, "web", "one");
     let bad = registry.push(Image::new("api").tag("latest").crashing(3));
     let deployment = Deployment::new("crash");
-    deployment.write_product(&[("web", registry.repository("web")), ("api", registry.repository("api"))]);
+    deployment
+        .write_product(&[("web", registry.repository("web")), ("api", registry.repository("api"))]);
     deployment.dkv(["pull-latest"]).exit(0);
     for command in ["up", "restart"] {
         let outcome = deployment.dkv([command]).exit(6);
-        outcome.stderr_contains("api").stderr_contains("cannot start: no configuration").stderr_contains("3");
+        outcome
+            .stderr_contains("api")
+            .stderr_contains("cannot start: no configuration")
+            .stderr_contains("3");
         outcome.stdout_contains("web").stdout_contains(&bad.digest[7..19]);
         assert!(outcome.elapsed < Duration::from_secs(100), "{outcome}");
     }
@@ -234,7 +282,8 @@ fn a_container_that_crashes_is_exit_6_with_its_cause() {
 #[test]
 fn no_wait_returns_as_soon_as_the_containers_are_started() {
     let registry = Registry::start();
-    registry.push(Image::new("web").tag("latest").health(Health::Failing).health_interval_ms(30_000));
+    registry
+        .push(Image::new("web").tag("latest").health(Health::Failing).health_interval_ms(30_000));
     let deployment = Deployment::new("no-wait");
     deployment.write_product(&[("web", registry.repository("web"))]);
     deployment.dkv(["pull-latest"]).exit(0);
@@ -256,7 +305,9 @@ fn a_migration_that_ends_well_is_a_success_and_one_image_serves_several_compose_
         deployment.write(
             "docker-compose.yml",
             &format!(
-                "services:\n  db-migrate:\n    image: {reference}\n    restart: \"no\"\n    command: [echo, migrated]\n  req-router:\n    image: {reference}\n    depends_on: {{db-migrate: {{condition: service_completed_successfully}}}}\n"
+                "services:\n  db-migrate:\n    image: {reference}\n    restart: \"no\"\n    \
+                    command: [echo, migrated]\n  req-router:\n    image: {reference}\n    \
+                    depends_on: {{db-migrate: {{condition: service_completed_successfully}}}}\n"
             ),
         );
         deployment.dkv(["pull-latest"]).exit(0);
@@ -281,15 +332,27 @@ fn what_is_scaled_to_none_is_not_missing() {
     for compose in [Compose::V2, Compose::V1] {
         let deployment = with_database("scaled", &registry);
         let image = "${DK_WEB_IMAGE:-x}:${DK_WEB_TAG:-latest}";
-        let worker = format!("  worker: {{image: '{image}', deploy: {{replicas: 0}}}}\n  cron: {{image: '{image}', scale: 0}}\n");
+        let worker = format!(
+            "  worker: {{image: '{image}', deploy: {{replicas: 0}}}}\n  cron: {{image: '{image}', \
+                scale: 0}}\n"
+        );
         deployment.write("docker-compose.yml", &(deployment.read("docker-compose.yml") + &worker));
-        deployment.write("db-docker-compose.yml", &(deployment.read("db-docker-compose.yml") + "    scale: 0\n"));
-        let dkv = |args: &[&'static str]| deployment.dkv(args.iter().copied()).compose(compose).exit(0);
+        deployment.write(
+            "db-docker-compose.yml",
+            &(deployment.read("db-docker-compose.yml") + "    scale: 0\n"),
+        );
+        let dkv =
+            |args: &[&'static str]| deployment.dkv(args.iter().copied()).compose(compose).exit(0);
         let up = dkv(&["up", "--json"]);
         up.stderr_lacks("databases first");
         let status = dkv(&["status", "--json"]).json();
         for lines in [&up.json()["containers"], &status["containers"]] {
-            let names: Vec<_> = lines.as_array().unwrap().iter().map(|line| line["compose_service"].as_str().unwrap()).collect();
+            let names: Vec<_> = lines
+                .as_array()
+                .unwrap()
+                .iter()
+                .map(|line| line["compose_service"].as_str().unwrap())
+                .collect();
             assert_eq!(names, ["web"], "{compose:?}");
         }
         assert_eq!(status["healthy"], true, "{compose:?}: {status:#}");
@@ -298,8 +361,12 @@ fn what_is_scaled_to_none_is_not_missing() {
 
         publish(&registry, "web", &format!("two for {compose:?}"));
         let updated = dkv(&["update-safe", "--json", "--no-data-backup"]).json();
-        let replaced: Vec<_> =
-            updated["replaced"].as_array().unwrap().iter().map(|one| one["compose_service"].as_str().unwrap()).collect();
+        let replaced: Vec<_> = updated["replaced"]
+            .as_array()
+            .unwrap()
+            .iter()
+            .map(|one| one["compose_service"].as_str().unwrap())
+            .collect();
         assert_eq!(replaced, ["web"], "{compose:?}");
         assert!(runs(&deployment, "web"));
     }
@@ -312,12 +379,23 @@ fn files_with_images_of_their_own_are_named_where_they_keep_a_record_from_runnin
     registry.push(Image::new("web").tag("1").tag("latest"));
     deployment.write_product(&[("web", registry.repository("web"))]);
     deployment.dkv(["pull-latest"]).exit(0).stderr_contains("`dkv restart` puts it into effect");
-    deployment.write("docker-compose.yml", &format!("services: {{web: {{image: '{}:1'}}}}\n", registry.repository("web")));
+    deployment.write(
+        "docker-compose.yml",
+        &format!("services: {{web: {{image: '{}:1'}}}}\n", registry.repository("web")),
+    );
     deployment.dkv(["pin"]).exit(0);
     deployment.dkv(["up"]).exit(0).stderr_lacks("dkv pin");
     registry.push(Image::new("web").tag("2").tag("latest"));
-    deployment.dkv(["pull-latest"]).exit(0).stderr_contains("`dkv pin` and then `dkv restart`").stderr_contains("web");
-    deployment.dkv(["restart"]).exit(0).stderr_contains("not what the manifest records: web").stderr_contains("dkv pin");
+    deployment
+        .dkv(["pull-latest"])
+        .exit(0)
+        .stderr_contains("`dkv pin` and then `dkv restart`")
+        .stderr_contains("web");
+    deployment
+        .dkv(["restart"])
+        .exit(0)
+        .stderr_contains("not what the manifest records: web")
+        .stderr_contains("dkv pin");
     deployment.dkv(["pin"]).exit(0);
     deployment.dkv(["restart"]).exit(0).stderr_lacks("not what the manifest records");
     assert_eq!(deployment.engine().version(deployment.project(), "web"), "2");
@@ -329,7 +407,10 @@ fn without_a_manifest_compose_runs_as_it_is() {
     let registry = Registry::start();
     publish(&registry, "web", "one");
     let deployment = Deployment::new("plain");
-    deployment.write("docker-compose.yml", &crate::support::deployment::compose_file(&[("web", registry.repository("web"))]));
+    deployment.write(
+        "docker-compose.yml",
+        &crate::support::deployment::compose_file(&[("web", registry.repository("web"))]),
+    );
     for compose in [Compose::V2, Compose::V1] {
         deployment.dkv(["up"]).compose(compose).exit(0).stdout_contains("web");
         assert_eq!(deployment.engine().version(deployment.project(), "web"), "one");
@@ -392,11 +473,18 @@ fn pinned_by_tag_the_recorded_bytes_run_as_well_also_back_and_offline() {
     publish(&registry, "web", "one");
     let deployment = Deployment::new("by-tag");
     deployment.write_product(&[("web", registry.repository("web"))]);
-    deployment.write("version-manifest.yaml", &deployment.manifest().replace("services:\n", "env: {pin: tag}\nservices:\n"));
+    deployment.write(
+        "version-manifest.yaml",
+        &deployment.manifest().replace("services:\n", "env: {pin: tag}\nservices:\n"),
+    );
     deployment.dkv(["pull-latest"]).exit(0);
     publish(&registry, "web", "two");
     deployment.dkv(["up"]).exit(0);
-    assert_eq!(deployment.engine().version(deployment.project(), "web"), "one", "the tag has moved since");
+    assert_eq!(
+        deployment.engine().version(deployment.project(), "web"),
+        "one",
+        "the tag has moved since"
+    );
     deployment.dkv(["pull-latest"]).exit(0);
     registry.stop();
     deployment.dkv(["restart"]).exit(0);

@@ -1,4 +1,5 @@
-//! `update-safe`: whatever happens, in the end the new versions run and are healthy, or the old ones do.
+//! `update-safe`: whatever happens, in the end the new versions run and are healthy, or the old
+//! ones do.
 
 use std::time::Duration;
 
@@ -66,11 +67,16 @@ impl Product {
     }
 
     fn current_tag(&self, service: &str) -> String {
-        self.deployment.manifest_data()["services"][service]["current_tag"].as_str().unwrap_or_default().to_owned()
+        self.deployment.manifest_data()["services"][service]["current_tag"]
+            .as_str()
+            .unwrap_or_default()
+            .to_owned()
     }
 
     fn journal_state(&self) -> Option<String> {
-        let text = std::fs::read_to_string(self.deployment.path(".version-backups/update-journal.json")).ok()?;
+        let text =
+            std::fs::read_to_string(self.deployment.path(".version-backups/update-journal.json"))
+                .ok()?;
         let journal: serde_json::Value = serde_json::from_str(&text).ok()?;
         Some(journal["state"].as_str()?.to_owned())
     }
@@ -137,9 +143,19 @@ fn bad_update(compose: Compose) {
     product.assert_runs("1");
     assert_eq!(product.container("side"), side);
     let rejected = &product.deployment.manifest_data()["rejected"]["web"][0];
-    assert_eq!((rejected["digest"].as_str(), rejected["tag"].as_str()), (Some(bad.as_str()), Some("2")));
-    assert!(product.deployment.manifest().starts_with(manifest.trim_end().trim_end_matches("rejected: {}").trim_end()));
-    let assignments = |text: &str| text.lines().filter(|line| !line.starts_with('#')).map(str::to_owned).collect::<Vec<_>>();
+    assert_eq!(
+        (rejected["digest"].as_str(), rejected["tag"].as_str()),
+        (Some(bad.as_str()), Some("2"))
+    );
+    assert!(
+        product
+            .deployment
+            .manifest()
+            .starts_with(manifest.trim_end().trim_end_matches("rejected: {}").trim_end())
+    );
+    let assignments = |text: &str| {
+        text.lines().filter(|line| !line.starts_with('#')).map(str::to_owned).collect::<Vec<_>>()
+    };
     assert_eq!(assignments(&product.deployment.versions_env()), assignments(&env));
 
     let web = product.container("web");
@@ -192,14 +208,22 @@ fn a_server_that_ends_well_has_failed_and_a_job_has_not() {
     wait_for("a web server that has run for long enough", Duration::from_secs(30), || {
         let status = product.dkv(["status", "--json"]).exit(0).json();
         let containers = status["containers"].as_array().cloned().unwrap_or_default();
-        containers.iter().any(|line| line["compose_service"] == "web" && line["verdict"] == "unchecked").then_some(())
+        containers
+            .iter()
+            .any(|line| line["compose_service"] == "web" && line["verdict"] == "unchecked")
+            .then_some(())
     });
     product.publish("side", "2", |image| image.script("exit 0"));
     product.update().exit(0);
     product.publish("web", "2", |image| image.script("exit 0"));
     product.update().exit(7).stderr_contains("it should keep running");
     assert_eq!(product.version("web"), "1");
-    let running = product.deployment.engine().docker(&["inspect", "--format", "{{.State.Running}}", &product.container("web")]);
+    let running = product.deployment.engine().docker(&[
+        "inspect",
+        "--format",
+        "{{.State.Running}}",
+        &product.container("web"),
+    ]);
     assert_eq!((running.as_str(), product.current_tag("side").as_str()), ("true", "2"));
 }
 
@@ -209,18 +233,34 @@ fn one_bad_release_of_two_can_be_left_out() {
     let (bad, version) = (product.publish("web", "2", |image| image.crashing(3)), "2");
     product.publish("side", version, |image| image.health(Health::Passing));
     let partly = product.dkv(["--json", "update-safe", "--keep-going", "--timeout", "8s"]).exit(9);
-    partly.stderr_contains("web was not updated").stderr_contains("code 3").stderr_contains("--retry");
+    partly
+        .stderr_contains("web was not updated")
+        .stderr_contains("code 3")
+        .stderr_contains("--retry");
     assert_eq!(
         (partly.json()["result"].as_str(), partly.json()["given_up"][0]["service"].as_str()),
         (Some("partly-updated"), Some("web"))
     );
     product.assert_runs("1");
-    assert_eq!((product.version("side").as_str(), product.health("side").as_str()), ("2", "healthy"));
-    assert_eq!((product.current_tag("web").as_str(), product.current_tag("side").as_str()), ("1", "2"));
-    assert_eq!(product.deployment.manifest_data()["rejected"]["web"][0]["digest"].as_str(), Some(bad.as_str()));
+    assert_eq!(
+        (product.version("side").as_str(), product.health("side").as_str()),
+        ("2", "healthy")
+    );
+    assert_eq!(
+        (product.current_tag("web").as_str(), product.current_tag("side").as_str()),
+        ("1", "2")
+    );
+    assert_eq!(
+        product.deployment.manifest_data()["rejected"]["web"][0]["digest"].as_str(),
+        Some(bad.as_str())
+    );
     let before = [product.container("web"), product.container("side")];
     product.dkv(["up"]).exit(0);
-    assert_eq!([product.container("web"), product.container("side")], before, "what runs is what is recorded");
+    assert_eq!(
+        [product.container("web"), product.container("side")],
+        before,
+        "what runs is what is recorded"
+    );
 
     // Nothing is left to go on with: all goes back, as without the option.
     product.publish("web", "3", |image| image.crashing(3));
@@ -233,9 +273,12 @@ fn a_migration_that_fails_keeps_the_application_as_it_was() {
     let product = Product::with("migration", Compose::V2, |product| {
         let image = "${DK_WEB_IMAGE}:${DK_WEB_TAG:-latest}";
         let compose = format!(
-            "services:\n  migrate:\n    image: {image}\n    command: [/bin/sh, -c, \"test $$(cat /version) != 2\"]\n    \
-             healthcheck: {{disable: true}}\n    restart: 'no'\n  web:\n    image: {image}\n    depends_on: {{migrate: \
-             {{condition: service_completed_successfully}}}}\n  side:\n    image: ${{DK_SIDE_IMAGE}}:${{DK_SIDE_TAG:-latest}}\n"
+            "services:\n  migrate:\n    image: {image}\n    command: [/bin/sh, -c, \"test $$(cat \
+                /version) != 2\"]\n    \
+             healthcheck: {{disable: true}}\n    restart: 'no'\n  web:\n    image: {image}\n    \
+             depends_on: {{migrate: \
+             {{condition: service_completed_successfully}}}}\n  side:\n    image: \
+             ${{DK_SIDE_IMAGE}}:${{DK_SIDE_TAG:-latest}}\n"
         );
         product.deployment.write("docker-compose.yml", &compose);
     });
@@ -263,7 +306,8 @@ fn nothing_stops_when_something_cannot_be_pulled() {
 #[test]
 fn a_restore_that_fails_says_so_and_can_be_tried_again() {
     let product = Product::with("norestore", Compose::V2, |product| {
-        let web = "echo x; test -e /state/ok || exit 1; trap 'exit 0' TERM; while :; do sleep 3600 & wait $!; done";
+        let web = "echo x; test -e /state/ok || exit 1; trap 'exit 0' TERM; while :; do sleep \
+            3600 & wait $!; done";
         product.publish("web", "1", |image| image.script(web).health(Health::Passing));
         let compose = product.deployment.read("docker-compose.yml");
         let compose = compose.replace("  side:", "    volumes: ['./state:/state']\n  side:");
@@ -312,7 +356,10 @@ fn slow_update(product: &Product, state: &str, version: &str) -> Run {
 fn killed_in(state: &str) {
     let product = Product::with(&format!("kill-{state}"), Compose::V2, |product| {
         let manifest = product.deployment.manifest();
-        product.deployment.write("version-manifest.yaml", &format!("{manifest}data_backup: {{command: sleep 1}}\n"));
+        product.deployment.write(
+            "version-manifest.yaml",
+            &format!("{manifest}data_backup: {{command: sleep 1}}\n"),
+        );
     });
     let side = product.container("side");
 
@@ -327,7 +374,9 @@ fn killed_in(state: &str) {
 
     let update = slow_update(&product, state, "3");
     product.stop_in(state, update, Signal::KILL).finish();
-    let resumed = product.dkv(["update-safe", "--resume", "--timeout", "20s", "--lock-timeout", "60"]).finish();
+    let resumed = product
+        .dkv(["update-safe", "--resume", "--timeout", "20s", "--lock-timeout", "60"])
+        .finish();
     let (code, version) = if state == "restoring" { (7, "1") } else { (0, "3") };
     assert_eq!(resumed.code(), Some(code), "{resumed}");
     product.assert_runs(version);
@@ -367,8 +416,12 @@ fn killed_while_recording() {
         product.publish("web", version, |image| image.health(Health::Passing));
         let new = product.deployment.path(".version-manifest.yaml.dkv-new").display().to_string();
         let renames = "rename,renameat,renameat2";
-        let (trace, inject) = (format!("trace={renames}"), format!("inject={renames}:signal=KILL:when=1"));
-        product.update().under_strace(["-f", "-qq", "-P", &new, "-e", &trace, "-e", &inject]).finish();
+        let (trace, inject) =
+            (format!("trace={renames}"), format!("inject={renames}:signal=KILL:when=1"));
+        product
+            .update()
+            .under_strace(["-f", "-qq", "-P", &new, "-e", &trace, "-e", &inject])
+            .finish();
         assert_eq!(product.journal_state().as_deref(), Some("recording"));
         // Found healthy: whoever takes it up brings it to its end.
         product.dkv(["update-safe", option]).exit(0);
@@ -394,7 +447,8 @@ fn with_database(product: &Product) {
     product.deployment.write(
         "db-docker-compose.yml",
         &format!(
-            "services:\n  db:\n    image: {image}:1\n    volumes: ['./pgdata:/pgdata', 'files:/files']\nvolumes: {{files: {{}}}}\n"
+            "services:\n  db:\n    image: {image}:1\n    volumes: ['./pgdata:/pgdata', \
+                'files:/files']\nvolumes: {{files: {{}}}}\n"
         ),
     );
     product.deployment.write("pgdata/table", "rows of 1");
@@ -409,10 +463,16 @@ fn data_is_saved_and_can_be_put_back() {
     engine.docker(&["exec", name, "sh", "-c", "echo kept > /files/file"]);
 
     product.publish("web", "2", |image| image.health(Health::Passing));
-    product.dkv(["update-safe", "--dry-run"]).exit(0).stdout_contains("would stop while their data is saved: db");
+    product
+        .dkv(["update-safe", "--dry-run"])
+        .exit(0)
+        .stdout_contains("would stop while their data is saved: db");
     let done = product.dkv(["--json", "update-safe"]).exit(0);
     let paused = &done.json()["paused"][0];
-    assert!(paused["compose_service"] == "db" && paused["downtime_seconds"].as_f64().unwrap() > 0.0, "{done}");
+    assert!(
+        paused["compose_service"] == "db" && paused["downtime_seconds"].as_f64().unwrap() > 0.0,
+        "{done}"
+    );
     let backup = done.json()["data_backup"].as_str().unwrap().to_owned();
     assert!(done.json()["replaced"][0]["downtime_seconds"].as_f64().unwrap() > 0.0, "{done}");
     assert_eq!(product.container("db"), db);
@@ -436,7 +496,9 @@ fn data_is_saved_and_can_be_put_back() {
     assert_eq!(product.deployment.list(".version-backups/data").len(), 4);
 
     let manifest = product.deployment.manifest();
-    product.deployment.write("version-manifest.yaml", &format!("{manifest}data_backup: {{command: 'false'}}\n"));
+    product
+        .deployment
+        .write("version-manifest.yaml", &format!("{manifest}data_backup: {{command: 'false'}}\n"));
     product.publish("web", "5", |image| image.health(Health::Passing));
     product.update().exit(3).stderr_contains("data_backup");
     product.assert_runs("4");
@@ -456,7 +518,10 @@ fn what_a_backup_command_prints_is_kept() {
     failed.stderr_contains(&format!(".version-backups/data/{dump} is the dump"));
     assert_eq!(product.deployment.read(&format!(".version-backups/data/{dump}")), "rows\n");
     assert!(dump.ends_with(".dump") && *sums == format!("{dump}.sha256"), "{dumps:?}");
-    product.dkv(["restore-data", dump, "-y"]).exit(3).stderr_contains("does not know what reads it");
+    product
+        .dkv(["restore-data", dump, "-y"])
+        .exit(3)
+        .stderr_contains("does not know what reads it");
 
     // Half a dump is none.
     product.deployment.write("broken", "");
@@ -471,10 +536,14 @@ fn who_has_a_named_path_mounted_is_stopped_for_its_copy() {
     let product = Product::with("paths", Compose::V2, |product| {
         with_database(product);
         let manifest = product.deployment.manifest();
-        product.deployment.write("version-manifest.yaml", &(manifest + "data_backup: {paths: [./pgdata]}\n"));
+        product
+            .deployment
+            .write("version-manifest.yaml", &(manifest + "data_backup: {paths: [./pgdata]}\n"));
     });
     let db = product.deployment.engine().containers(product.deployment.project(), "db")[0].clone();
-    let started = || product.deployment.engine().docker(&["inspect", "--format", "{{.State.StartedAt}}", &db]);
+    let started = || {
+        product.deployment.engine().docker(&["inspect", "--format", "{{.State.StartedAt}}", &db])
+    };
     let before = started();
     product.publish("web", "2", |image| image.health(Health::Passing));
     product.update().exit(0).stderr_contains("db was stopped for");
@@ -486,12 +555,17 @@ fn who_has_a_named_path_mounted_is_stopped_for_its_copy() {
 fn an_encrypted_environment_reaches_containers_and_a_wrong_passphrase_stops_nothing() {
     let product = Product::with("gpg", Compose::V2, |product| {
         let compose = product.deployment.read("docker-compose.yml");
-        let compose = compose.replace("  side:", "    environment: {SECRET: '${SECRET:?}'}\n  side:");
+        let compose =
+            compose.replace("  side:", "    environment: {SECRET: '${SECRET:?}'}\n  side:");
         product.deployment.write("docker-compose.yml", &compose);
         encrypt(product, "SECRET=correct-horse\n");
     });
-    let name = product.deployment.engine().containers(product.deployment.project(), "web")[0].clone();
-    assert_eq!(product.deployment.engine().docker(&["exec", &name, "sh", "-c", "echo $SECRET"]), "correct-horse");
+    let name =
+        product.deployment.engine().containers(product.deployment.project(), "web")[0].clone();
+    assert_eq!(
+        product.deployment.engine().docker(&["exec", &name, "sh", "-c", "echo $SECRET"]),
+        "correct-horse"
+    );
     assert!(!product.deployment.exists(".env"));
 
     product.publish("web", "2", |image| image.crashing(1));
@@ -520,7 +594,10 @@ fn encrypt(product: &Product, text: &str) {
     std::fs::set_permissions(&gnupg, std::os::unix::fs::PermissionsExt::from_mode(0o700)).unwrap();
     let passphrase = gnupg.join("passphrase");
     std::fs::write(&passphrase, "sesame").unwrap();
-    let options = format!("batch\npinentry-mode loopback\npassphrase-file {}\nno-symkey-cache\n", passphrase.display());
+    let options = format!(
+        "batch\npinentry-mode loopback\npassphrase-file {}\nno-symkey-cache\n",
+        passphrase.display()
+    );
     std::fs::write(gnupg.join("gpg.conf"), options).unwrap();
     product.deployment.write(".env", text);
     let gpg = crate::support::program("gpg");
@@ -534,7 +611,8 @@ fn what_hangs_is_ended_and_what_ran_comes_back() {
     let before = [product.container("web"), product.container("db")];
     let docker = crate::support::program("docker");
     let script = format!(
-        "#!/bin/sh\nif [ -e hang ]; then case \" $* \" in *\" $(/bin/cat hang) \"*) /bin/rm hang; exec /bin/sleep 1000;; esac; fi\n\
+        "#!/bin/sh\nif [ -e hang ]; then case \" $* \" in *\" $(/bin/cat hang) \"*) /bin/rm hang; \
+            exec /bin/sleep 1000;; esac; fi\n\
          exec {} \"$@\"\n",
         docker.display()
     );
@@ -553,7 +631,10 @@ fn what_hangs_is_ended_and_what_ran_comes_back() {
     let replacing = hanging("3", "up").exit(7);
     replacing.stderr_contains("had not ended after");
     product.assert_runs("1");
-    assert_eq!((product.container("db"), product.current_tag("web")), (before[1].clone(), "1".to_owned()));
+    assert_eq!(
+        (product.container("db"), product.current_tag("web")),
+        (before[1].clone(), "1".to_owned())
+    );
 }
 
 #[test]
@@ -581,9 +662,12 @@ fn a_daemon_that_hangs_for_a_while_ends_old_and_healthy_or_new_and_healthy() {
     let deployment = Deployment::on(daemon.engine(), "stall");
     let product = Product::start(deployment, Compose::V2, |_| {});
     product.publish("web", "2", |image| image.health(Health::Failing));
-    let running = product.stop_in("judging", product.dkv(["update-safe", "--timeout", "90s"]), Signal::CONT);
+    let running =
+        product.stop_in("judging", product.dkv(["update-safe", "--timeout", "90s"]), Signal::CONT);
     daemon.signal(Signal::STOP);
-    wait_for("the restore", Duration::from_secs(120), || (product.journal_state().as_deref() == Some("restoring")).then_some(()));
+    wait_for("the restore", Duration::from_secs(120), || {
+        (product.journal_state().as_deref() == Some("restoring")).then_some(())
+    });
     daemon.signal(Signal::CONT);
     running.exit(7).stderr_contains("has not answered for");
     product.assert_runs("1");
@@ -593,7 +677,8 @@ fn a_daemon_that_hangs_for_a_while_ends_old_and_healthy_or_new_and_healthy() {
 fn a_closed_output_does_not_change_what_is_done() {
     let product = Product::new("closed");
     product.publish("web", "2", |image| image.health(Health::Passing));
-    let command = format!("{} update-safe --timeout 8s 2>&1 | /usr/bin/head -c 0", env!("CARGO_BIN_EXE_dkv"));
+    let command =
+        format!("{} update-safe --timeout 8s 2>&1 | /usr/bin/head -c 0", env!("CARGO_BIN_EXE_dkv"));
     product.deployment.command(std::path::Path::new("/bin/sh"), ["-c", &command]).exit(0);
     product.assert_runs("2");
     assert_eq!(product.current_tag("web"), "2");
@@ -608,7 +693,8 @@ fn the_newest_three_data_backups_are_kept() {
         let done = product.dkv(["--json", "update-safe"]).exit(0);
         made.push(done.json()["data_backup"].as_str().unwrap().to_owned());
     }
-    let mut kept: Vec<String> = made[1..].iter().flat_map(|name| [name.clone(), format!("{name}.sha256")]).collect();
+    let mut kept: Vec<String> =
+        made[1..].iter().flat_map(|name| [name.clone(), format!("{name}.sha256")]).collect();
     kept.sort();
     assert_eq!(product.deployment.list(".version-backups/data"), kept);
 }
@@ -625,7 +711,9 @@ fn a_disk_too_small_for_the_data_stops_nothing() {
     product.dkv(["start"]).exit(0);
     let before = [product.container("web"), product.container("db")];
     let db = product.deployment.engine().containers(product.deployment.project(), "db")[0].clone();
-    let started = || product.deployment.engine().docker(&["inspect", "--format", "{{.State.StartedAt}}", &db]);
+    let started = || {
+        product.deployment.engine().docker(&["inspect", "--format", "{{.State.StartedAt}}", &db])
+    };
     let since = started();
 
     product.publish("web", "2", |image| image.health(Health::Passing));
@@ -639,7 +727,11 @@ fn where_nothing_runs_everything_is_started_or_stopped_again() {
     let product = Product::new("down");
     product.dkv(["down"]).exit(0);
     product.publish("web", "2", |image| image.crashing(1));
-    product.update().exit(7).stderr_contains("nothing of what changed runs").stderr_lacks("healthy:");
+    product
+        .update()
+        .exit(7)
+        .stderr_contains("nothing of what changed runs")
+        .stderr_lacks("healthy:");
     let engine = product.deployment.engine();
     let project = format!("label=com.docker.compose.project={}", product.deployment.project());
     assert_eq!(engine.docker(&["ps", "-a", "-q", "--filter", &project]), "");
@@ -654,7 +746,8 @@ fn where_nothing_runs_everything_is_started_or_stopped_again() {
 #[test]
 fn what_failed_before_and_is_no_part_of_the_update_is_only_reported() {
     let product = Product::new("before");
-    let side = product.deployment.engine().containers(product.deployment.project(), "side")[0].clone();
+    let side =
+        product.deployment.engine().containers(product.deployment.project(), "side")[0].clone();
     product.deployment.engine().docker(&["kill", &side]);
     product.publish("web", "2", |image| image.health(Health::Passing));
     product.update().exit(0).stderr_contains("side");
@@ -667,7 +760,9 @@ fn files_that_do_not_follow_the_versions_are_refused() {
     let compose = product.deployment.read("docker-compose.yml");
     let hard = format!("{}:1", product.registry.repository("web"));
     let line = compose.lines().find(|line| line.contains("DK_WEB_TAG")).unwrap();
-    product.deployment.write("docker-compose.yml", &compose.replace(line, &format!("    image: {hard}")));
+    product
+        .deployment
+        .write("docker-compose.yml", &compose.replace(line, &format!("    image: {hard}")));
     product.publish("web", "2", |image| image.health(Health::Passing));
     product.update().exit(3).stderr_contains("does not follow");
     product.assert_runs("1");
@@ -678,10 +773,16 @@ fn builds(compose: Compose) {
     let repository = format!("{}-bot", deployment.project());
     deployment.write_build_context("bot", "1");
     let image = format!("{repository}:${{VERSION:-latest}}");
-    deployment.write("docker-compose.yml", &format!("services:\n  bot:\n    build: bot\n    image: {image}\n"));
+    deployment.write(
+        "docker-compose.yml",
+        &format!("services:\n  bot:\n    build: bot\n    image: {image}\n"),
+    );
     deployment.write(
         "version-manifest.yaml",
-        &format!("schema_version: '1.1'\nservices:\n  bot: {{image: {repository}, source: local, env_tag: VERSION}}\n"),
+        &format!(
+            "schema_version: '1.1'\nservices:\n  bot: {{image: {repository}, source: local, \
+            env_tag: VERSION}}\n"
+        ),
     );
     let dkv = |args: &[&str]| deployment.dkv(args.iter().copied()).compose(compose).exit(0);
     dkv(&["build"]);

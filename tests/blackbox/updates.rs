@@ -24,7 +24,10 @@ fn running(tag: &str, pushed: &Pushed) -> [String; 2] {
 fn entry(outcome: &Outcome, name: &str) -> Value {
     let json = outcome.json();
     let services = json["services"].as_array().cloned().unwrap_or_default();
-    services.into_iter().find(|one| one["name"] == name).unwrap_or_else(|| panic!("no {name}: {outcome}"))
+    services
+        .into_iter()
+        .find(|one| one["name"] == name)
+        .unwrap_or_else(|| panic!("no {name}: {outcome}"))
 }
 
 #[test]
@@ -45,7 +48,10 @@ fn up_to_date_then_an_update_then_rebuilt() {
 
     let new = registry.push(Image::new("web").tag("1.43").tag("latest"));
     let update = entry(&check(10), "web");
-    assert_eq!((&update["state"], &update["available_version"]), (&"update".into(), &"1.43".into()));
+    assert_eq!(
+        (&update["state"], &update["available_version"]),
+        (&"update".into(), &"1.43".into())
+    );
     assert_eq!(update["available_digest"], new.digest);
     deployment.dkv(["check-updates"]).exit(0).stdout_contains("1.42 → 1.43");
     let before = deployment.manifest();
@@ -54,7 +60,10 @@ fn up_to_date_then_an_update_then_rebuilt() {
 
     registry.push(Image::new("web").version("1.43 again").tag("1.43").tag("latest"));
     let rebuilt = entry(&check(10), "web");
-    assert_eq!((&rebuilt["state"], &rebuilt["available_version"]), (&"rebuilt".into(), &"1.43".into()));
+    assert_eq!(
+        (&rebuilt["state"], &rebuilt["available_version"]),
+        (&"rebuilt".into(), &"1.43".into())
+    );
     deployment.dkv(["check-updates"]).exit(0).stdout_contains("rebuilt");
 }
 
@@ -66,7 +75,8 @@ fn the_same_moving_tag_with_other_bytes_is_rebuilt() {
     let deployment = deployment(&registry.repository("web"), &[]);
     deployment.dkv(["pull-latest", "--no-pull"]).exit(0);
     registry.push(Image::new("web").version("two").tag("latest"));
-    let rebuilt = entry(&deployment.dkv(["check-updates", "--exit-code", "--json"]).exit(10), "web");
+    let rebuilt =
+        entry(&deployment.dkv(["check-updates", "--exit-code", "--json"]).exit(10), "web");
     assert_eq!(rebuilt["state"], "rebuilt", "{rebuilt}");
 }
 
@@ -104,18 +114,26 @@ fn held_local_and_rejected_are_no_offers() {
     let none = ["check-updates", "--exit-code", "--json"];
     let one = entry(&local.dkv(none).env("DOCKER_HOST", "unix:///nonexistent.sock").exit(0), "web");
     assert_eq!((&one["state"], &one["would_change"]), (&"local".into(), &false.into()));
-    assert!(one["details"].as_str().unwrap().contains("could not be found out: cannot reach"), "{one}");
+    assert!(
+        one["details"].as_str().unwrap().contains("could not be found out: cannot reach"),
+        "{one}"
+    );
 
     let rejected = deployment(&repository, &[&tag, &digest]);
     let record = format!(
-        "rejected:\n  web: [{{digest: '{}', tag: '1.42', reason: 'settings never became healthy', at: '2026-01-12T12:29:08Z'}}]\n",
+        "rejected:\n  web: [{{digest: '{}', tag: '1.42', reason: 'settings never became healthy', \
+            at: '2026-01-12T12:29:08Z'}}]\n",
         new.digest
     );
     rejected.write("version-manifest.yaml", &(rejected.manifest() + &record));
     let (one, text) = check(&rejected, 0);
     assert_eq!(one["state"], "rejected");
     assert!(text.contains("settings never became healthy"), "{text}");
-    rejected.dkv(["pull-latest", "--no-pull"]).exit(0).stdout_contains("rejected").stdout_contains("--retry");
+    rejected
+        .dkv(["pull-latest", "--no-pull"])
+        .exit(0)
+        .stdout_contains("rejected")
+        .stdout_contains("--retry");
     assert_eq!(rejected.manifest_data()["services"]["web"]["current_tag"], "1.41");
 
     registry.push(Image::new("web").tag("1.43").tag("latest"));
@@ -127,19 +145,21 @@ fn a_rollback_by_hand_is_behind_by_choice() {
     let registry = Registry::start();
     let old = registry.push(Image::new("web").tag("1.41"));
     let new = registry.push(Image::new("web").tag("1.42").tag("latest"));
-    let deployment = deployment(&registry.repository("web"), &running("1.41", &old).each_ref().map(String::as_str));
+    let deployment = deployment(
+        &registry.repository("web"),
+        &running("1.41", &old).each_ref().map(String::as_str),
+    );
     let history = format!(
-        "    deployed_at: '2026-02-03T04:05:06Z'\nhistory:\n  web:\n  - {{tag: '1.42', digest: '{}', status: rolled-back}}\n  - {{tag: '1.41', digest: '{}', status: current}}\n",
+        "    deployed_at: '2026-02-03T04:05:06Z'\nhistory:\n  web:\n  - {{tag: '1.42', digest: \
+            '{}', status: rolled-back}}\n  - {{tag: '1.41', digest: '{}', status: current}}\n",
         new.digest, old.digest
     );
     deployment.write("version-manifest.yaml", &(deployment.manifest() + &history));
     let one = entry(&deployment.dkv(["check-updates", "--json"]).exit(0), "web");
     assert_eq!((&one["state"], &one["available_version"]), (&"behind".into(), &"1.42".into()));
-    deployment
-        .dkv(["check-updates"])
-        .exit(0)
-        .stdout_contains("behind by choice")
-        .stdout_contains("1.42 was left by a rollback; 1.41 is in force since 2026-02-03T04:05:06Z");
+    deployment.dkv(["check-updates"]).exit(0).stdout_contains("behind by choice").stdout_contains(
+        "1.42 was left by a rollback; 1.41 is in force since 2026-02-03T04:05:06Z",
+    );
 }
 
 /// Several rollbacks leave one time behind, that of the last: it is not called that of the first.
@@ -160,7 +180,8 @@ fn what_two_rollbacks_left_is_not_given_the_time_of_the_second() {
     let one = entry(&deployment.dkv(["check-updates", "--json"]).exit(0), "web");
     assert_eq!(
         one["details"],
-        "1.42 was left by a rollback; 1.40 is in force since 2026-03-04T05:06:07Z; `pull-latest` takes 1.42 again"
+        "1.42 was left by a rollback; 1.40 is in force since 2026-03-04T05:06:07Z; `pull-latest` \
+            takes 1.42 again"
     );
 }
 
@@ -170,11 +191,15 @@ fn a_local_build_that_pull_latest_would_record_is_told() {
     let deployment = Deployment::new("local");
     let repository = format!("{}-bot", deployment.project());
     deployment.write("version-manifest.yaml", &manifest(&repository, &["source: local"]));
-    let check = |code| entry(&deployment.dkv(["check-updates", "--exit-code", "--json"]).exit(code), "web");
+    let check =
+        |code| entry(&deployment.dkv(["check-updates", "--exit-code", "--json"]).exit(code), "web");
     let missing = check(0);
     assert!(missing["details"].as_str().unwrap().contains("there is no local image"), "{missing}");
 
-    for (version, details) in [("one", "nothing is recorded yet"), ("two", "names another build than the recorded latest")] {
+    for (version, details) in [
+        ("one", "nothing is recorded yet"),
+        ("two", "names another build than the recorded latest"),
+    ] {
         deployment.load(&repository, Image::new("bot").tag("latest").version(version));
         let before = deployment.manifest();
         let new = check(10);
@@ -183,7 +208,10 @@ fn a_local_build_that_pull_latest_would_record_is_told() {
         deployment.dkv(["pull-latest"]).exit(0);
         assert_ne!(deployment.manifest(), before);
         let same = check(0);
-        assert_eq!((&same["details"], &same["would_change"]), (&"built on this host".into(), &false.into()));
+        assert_eq!(
+            (&same["details"], &same["would_change"]),
+            (&"built on this host".into(), &false.into())
+        );
     }
     deployment.dkv(["rollback", "-y"]).exit(0);
     let left = check(10);
@@ -200,10 +228,14 @@ fn another_index_of_the_same_image_is_not_said_to_be_other_bytes() {
     deployment.dkv(["pull-latest", "--no-pull"]).exit(0);
     registry.push(both(Image::new("web").tag("latest")).index_annotation("built", "again"));
     let one = entry(&deployment.dkv(["check-updates", "--exit-code", "--json"]).exit(10), "web");
-    assert_eq!((&one["state"], &one["evidence"]), (&"rebuilt".into(), &"same-platform-digest".into()));
+    assert_eq!(
+        (&one["state"], &one["evidence"]),
+        (&"rebuilt".into(), &"same-platform-digest".into())
+    );
     assert_eq!(
         one["details"],
-        "`latest` names another index than the recorded one, with the image that 1.0 has for this platform"
+        "`latest` names another index than the recorded one, with the image that 1.0 has for this \
+            platform"
     );
 }
 
@@ -213,16 +245,25 @@ fn one_dead_registry_does_not_spoil_the_others() {
     registry.push(Image::new("web").tag("1.42").tag("latest"));
     let nobody = crate::support::registry::free_address();
     let deployment = Deployment::new("updates");
-    let both = format!("{}  gone:\n    image: {nobody}/a/gone\n", manifest(&registry.repository("web"), &[]));
+    let both = format!(
+        "{}  gone:\n    image: {nobody}/a/gone\n",
+        manifest(&registry.repository("web"), &[])
+    );
     deployment.write("version-manifest.yaml", &both);
 
     let outcome = deployment.dkv(["check-updates", "--exit-code", "--json"]).exit(9);
-    assert_eq!((&entry(&outcome, "web")["state"], &entry(&outcome, "gone")["state"]), (&"update".into(), &"unknown".into()));
+    assert_eq!(
+        (&entry(&outcome, "web")["state"], &entry(&outcome, "gone")["state"]),
+        (&"update".into(), &"unknown".into())
+    );
     assert!(entry(&outcome, "gone")["details"].as_str().unwrap().contains(&nobody.to_string()));
     deployment.dkv(["check-updates"]).exit(9).stdout_contains("unknown");
     let all = deployment.dkv(["check-updates", "gone", "--exit-code"]).exit(5);
     all.stdout_contains(&nobody.to_string()).stderr_contains("error: ");
-    assert_eq!(entry(&deployment.dkv(["check-updates", "gone", "--json"]).exit(5), "gone")["state"], "unknown");
+    assert_eq!(
+        entry(&deployment.dkv(["check-updates", "gone", "--json"]).exit(5), "gone")["state"],
+        "unknown"
+    );
     deployment.dkv(["check-updates", "nothing"]).exit(2).stderr_contains("nothing");
 }
 
@@ -250,7 +291,11 @@ fn nothing_new_in_eight_services_costs_one_head_each() {
     let deployment = eight(|name| proxy.repository(name), &registry);
     let outcome = deployment.dkv(["check-updates", "--exit-code"]).exit(0);
     outcome.stdout_contains("up to date");
-    let asked: Vec<String> = proxy.requests().iter().map(|seen| format!("{} {}", seen.method(), seen.target())).collect();
+    let asked: Vec<String> = proxy
+        .requests()
+        .iter()
+        .map(|seen| format!("{} {}", seen.method(), seen.target()))
+        .collect();
     assert_eq!((asked.len(), proxy.count("HEAD", "/manifests/latest")), (8, 8), "{asked:?}");
 }
 
@@ -260,11 +305,18 @@ fn nothing_new_behind_tokens_costs_one_refusal_and_one_token_more() {
     let proxy = Proxy::to(&registry);
     let deployment = eight(|name| proxy.repository(name), &registry);
     deployment.dkv(["check-updates", "--exit-code"]).exit(0);
-    assert_eq!((proxy.count("GET", "/token"), proxy.count("HEAD", "/manifests/latest"), proxy.requests().len()), (1, 9, 10));
+    assert_eq!(
+        (
+            proxy.count("GET", "/token"),
+            proxy.count("HEAD", "/manifests/latest"),
+            proxy.requests().len()
+        ),
+        (1, 9, 10)
+    );
 }
 
-/// How many times an answer was waited for before something was asked; a request belongs to the same round
-/// as those that were sent before any of them was answered.
+/// How many times an answer was waited for before something was asked; a request belongs to the
+/// same round as those that were sent before any of them was answered.
 fn rounds(proxy: &Proxy, round_trip: Duration) -> usize {
     let mut starts: Vec<Instant> = Vec::new();
     for seen in proxy.requests() {
@@ -278,7 +330,10 @@ fn rounds(proxy: &Proxy, round_trip: Duration) -> usize {
 #[test]
 fn nothing_new_takes_few_rounds_of_questions() {
     let round_trip = Duration::from_secs(1);
-    for (registry, most) in [(Registry::start(), 3), (Registry::builder().token_auth(TokenServer::anonymous()).start(), 4)] {
+    for (registry, most) in [
+        (Registry::start(), 3),
+        (Registry::builder().token_auth(TokenServer::anonymous()).start(), 4),
+    ] {
         let proxy = Proxy::to(&registry).latency(round_trip);
         let deployment = eight(|name| proxy.repository(name), &registry);
         deployment.dkv(["check-updates"]).exit(0);
@@ -302,7 +357,8 @@ fn pull_latest_with_nothing_new_pulls_nothing_and_is_quick() {
     deployment.write("version-manifest.yaml", &text);
     deployment.dkv(["pull-latest"]).exit(0);
     proxy.reset();
-    let before = (deployment.manifest(), deployment.versions_env(), deployment.list(".version-backups"));
+    let before =
+        (deployment.manifest(), deployment.versions_env(), deployment.list(".version-backups"));
 
     let outcome = deployment.dkv(["pull-latest"]).exit(0);
     outcome.stderr_contains("Nothing new");
@@ -313,5 +369,8 @@ fn pull_latest_with_nothing_new_pulls_nothing_and_is_quick() {
         "the daemon pulled: {:?}",
         proxy.requests()
     );
-    assert_eq!(before, (deployment.manifest(), deployment.versions_env(), deployment.list(".version-backups")));
+    assert_eq!(
+        before,
+        (deployment.manifest(), deployment.versions_env(), deployment.list(".version-backups"))
+    );
 }

@@ -13,39 +13,59 @@ fn what_runs_is_compared_with_what_is_written() {
     let engine = deployment.engine().clone();
     let web = registry.push(Image::new("web").tag("1.0").tag("latest"));
     registry.push(Image::new("worker").tag("1.0").tag("latest"));
-    deployment.write_product(&[("web", registry.repository("web")), ("worker", registry.repository("worker"))]);
+    deployment.write_product(&[
+        ("web", registry.repository("web")),
+        ("worker", registry.repository("worker")),
+    ]);
     let compose = deployment.read("docker-compose.yml");
     dkv(&deployment, "pull-latest", 0);
     dkv(&deployment, "up", 0);
     dkv(&deployment, "verify", 0).stderr_contains("No drift");
 
-    deployment.write("versions.env", &deployment.versions_env().replace("DK_WEB_TAG=", "DK_WEB_TAG=0."));
-    dkv(&deployment, "verify", 10).stdout_contains("versions.env was edited").stdout_contains("`dkv generate-env`");
+    deployment
+        .write("versions.env", &deployment.versions_env().replace("DK_WEB_TAG=", "DK_WEB_TAG=0."));
+    dkv(&deployment, "verify", 10)
+        .stdout_contains("versions.env was edited")
+        .stdout_contains("`dkv generate-env`");
     std::fs::remove_file(deployment.path("versions.env")).unwrap();
     dkv(&deployment, "verify", 10).stdout_contains("versions.env does not exist");
     dkv(&deployment, "generate-env", 0);
     dkv(&deployment, "verify", 0);
 
-    deployment.write("docker-compose.yml", &format!("{compose}  other:\n    image: {}:1.0\n", registry.repository("other")));
+    deployment.write(
+        "docker-compose.yml",
+        &format!("{compose}  other:\n    image: {}:1.0\n", registry.repository("other")),
+    );
     dkv(&deployment, "verify", 0).stderr_contains("nothing tracks the Compose service other");
     deployment.write(
         "docker-compose.yml",
-        &compose.replace("${DK_WEB_TAG:-latest}", "1.0").replace("${DK_WEB_IMAGE:-", "").replace("web}", "web"),
+        &compose
+            .replace("${DK_WEB_TAG:-latest}", "1.0")
+            .replace("${DK_WEB_IMAGE:-", "")
+            .replace("web}", "web"),
     );
     let literal = dkv(&deployment, "verify", 10);
-    literal.stdout_contains("docker-compose.yml:3 says").stdout_contains("`dkv migrate-versions --write`");
+    literal
+        .stdout_contains("docker-compose.yml:3 says")
+        .stdout_contains("`dkv migrate-versions --write`");
     deployment.write("docker-compose.yml", &compose);
 
     registry.push(Image::new("web").tag("1.1").tag("latest"));
     dkv(&deployment, "pull-latest", 0);
     let older = dkv(&deployment, "verify", 10);
-    older.stdout_contains("web was started from an older manifest").stdout_contains("`dkv restart`").stdout_lacks("worker was");
+    older
+        .stdout_contains("web was started from an older manifest")
+        .stdout_contains("`dkv restart`")
+        .stdout_lacks("worker was");
     dkv(&deployment, "restart", 0);
     dkv(&deployment, "verify", 0);
 
     let other = registry.push(Image::new("web").version("stray").tag("stray"));
     engine.docker(&["pull", "-q", &other.pin()]);
-    deployment.compose_v2(["up", "-d", "web"]).env("DK_WEB_TAG", format!("stray@{}", other.digest)).exit(0);
+    deployment
+        .compose_v2(["up", "-d", "web"])
+        .env("DK_WEB_TAG", format!("stray@{}", other.digest))
+        .exit(0);
     dkv(&deployment, "verify", 10).stdout_contains("web runs").stdout_contains("`dkv restart`");
     dkv(&deployment, "restart", 0);
 
@@ -94,13 +114,16 @@ fn a_product_of_local_and_published_images_is_found() {
     let published = registry.push(Image::new("bot").tag("latest").one_shot()).repository;
     let compose = |migrate: &str| {
         format!(
-            "x-bot: &bot\n  image: {local}:${{VERSION:-latest}}\n  depends_on:\n    db-migrate: {{condition: service_completed_successfully}}\n\
-             services:\n  db-migrate:\n    image: {migrate}:${{VERSION:-latest}}\n  elena: {{<<: *bot}}\n  marcus: {{<<: *bot}}\n"
+            "x-bot: &bot\n  image: {local}:${{VERSION:-latest}}\n  depends_on:\n    db-migrate: \
+                {{condition: service_completed_successfully}}\n\
+             services:\n  db-migrate:\n    image: {migrate}:${{VERSION:-latest}}\n  elena: {{<<: \
+             *bot}}\n  marcus: {{<<: *bot}}\n"
         )
     };
     deployment.write("docker-compose.yml", &compose(&published));
     let manifest = format!(
-        "schema_version: '1.1'\nservices:\n  bot:\n    image: {local}\n    source: local\n    env_tag: VERSION\n    current_tag: latest\n    \
+        "schema_version: '1.1'\nservices:\n  bot:\n    image: {local}\n    source: local\n    \
+            env_tag: VERSION\n    current_tag: latest\n    \
          image_digest: ''\n"
     );
     deployment.write("version-manifest.yaml", &manifest);
@@ -183,13 +206,19 @@ fn bytes_under_another_name_are_not_the_recorded_image() {
     dkv(&deployment, "pull-latest", 0);
     let other = format!("{}-other:1", registry.repository("web"));
     engine.docker(&["tag", &old.pin(), &other]);
-    for name in engine.docker(&["images", "--format", "{{.Repository}}:{{.Tag}}", &old.repository]).lines() {
+    for name in
+        engine.docker(&["images", "--format", "{{.Repository}}:{{.Tag}}", &old.repository]).lines()
+    {
         if engine.image_id(name).as_deref() == Some(old.image_id()) {
             engine.docker(&["rmi", name]);
         }
     }
     engine.try_docker(&["rmi", &old.pin()]);
-    assert!(engine.image_id(&other).is_some() && engine.image_id(&old.pin()).is_none() && engine.image_id(&new.pin()).is_some());
+    assert!(
+        engine.image_id(&other).is_some()
+            && engine.image_id(&old.pin()).is_none()
+            && engine.image_id(&new.pin()).is_some()
+    );
     let found = dkv(&deployment, "--json verify", 0).json();
     assert_eq!(found["services"][0]["releases"][1]["restorable"], "unknown", "{found:#}");
 }
@@ -216,7 +245,11 @@ fn prune_tells_the_same_whether_it_acts_or_not() {
         (json["removed"].clone(), json["in_use"].clone())
     };
     let planned = answer("prune --dry-run --json");
-    assert_eq!((planned.0.as_array().unwrap().len(), planned.1.as_array().unwrap().len()), (0, 1), "{planned:?}");
+    assert_eq!(
+        (planned.0.as_array().unwrap().len(), planned.1.as_array().unwrap().len()),
+        (0, 1),
+        "{planned:?}"
+    );
     assert_eq!(answer("prune -y --json"), planned);
     dkv(&deployment, "down", 0);
     let planned = answer("prune --dry-run --json");

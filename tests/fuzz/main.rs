@@ -1,6 +1,11 @@
 //! The fuzz targets on their corpus and on some thousand mutations of it, the same ones each time.
 //! `tests/fuzz/run.sh` is the long run, guided by coverage.
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "tests stop at the first surprise")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    reason = "tests stop at the first surprise"
+)]
 
 mod targets;
 
@@ -57,9 +62,11 @@ fn memory_is_bounded() {
 
 /// Runs a target on its corpus and on so many mutations.
 fn check(name: &str, mutations: usize) {
-    let target: &'static Target = targets::ALL.iter().find(|target| target.name == name).expect("a target");
+    let target: &'static Target =
+        targets::ALL.iter().find(|target| target.name == name).expect("a target");
     let directory = home().join("corpus").join(name);
-    let corpus: Vec<Vec<u8>> = entries(&directory).iter().map(|file| fs::read(directory.join(file)).unwrap()).collect();
+    let corpus: Vec<Vec<u8>> =
+        entries(&directory).iter().map(|file| fs::read(directory.join(file)).unwrap()).collect();
     let mut mutator = Mutator::new(corpus.clone());
     let mutants = std::iter::repeat_with(move || mutator.next()).take(mutations);
     let (begin, begun) = mpsc::channel();
@@ -73,7 +80,9 @@ fn check(name: &str, mutations: usize) {
     loop {
         match begun.recv_timeout(TIME_LIMIT) {
             Ok(input) => last = input,
-            Err(RecvTimeoutError::Timeout) => panic!("{name} takes longer than {TIME_LIMIT:?} for b\"{}\"", last.escape_ascii()),
+            Err(RecvTimeoutError::Timeout) => {
+                panic!("{name} takes longer than {TIME_LIMIT:?} for b\"{}\"", last.escape_ascii())
+            }
             Err(RecvTimeoutError::Disconnected) => break,
         }
     }
@@ -91,7 +100,9 @@ impl Mutator {
     fn new(corpus: Vec<Vec<u8>>) -> Self {
         let words = fs::read_to_string(home().join("words.txt")).unwrap();
         let quoted = words.lines().filter_map(|line| line.strip_prefix('"')?.strip_suffix('"'));
-        let words = quoted.map(|word| word.replace("\\\"", "\"").replace("\\x0A", "\n").replace("\\\\", "\\").into_bytes());
+        let words = quoted.map(|word| {
+            word.replace("\\\"", "\"").replace("\\x0A", "\n").replace("\\\\", "\\").into_bytes()
+        });
         Self { corpus, words: words.collect(), state: 0x9e37_79b9_7f4a_7c15 }
     }
 
@@ -138,8 +149,10 @@ fn home() -> &'static Path {
 
 /// The sorted names in a directory.
 fn entries(directory: &Path) -> Vec<String> {
-    let mut names: Vec<String> =
-        fs::read_dir(directory).unwrap().map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect();
+    let mut names: Vec<String> = fs::read_dir(directory)
+        .unwrap()
+        .map(|entry| entry.unwrap().file_name().into_string().unwrap())
+        .collect();
     names.sort();
     names
 }

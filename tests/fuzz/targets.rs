@@ -1,5 +1,5 @@
-//! The parsers that read what others write, each with what must hold for any input at all. They may take
-//! no more memory than [`MEMORY_LIMIT`]; who runs them bounds the time.
+//! The parsers that read what others write, each with what must hold for any input at all. They may
+//! take no more memory than [`MEMORY_LIMIT`]; who runs them bounds the time.
 
 use std::alloc::System;
 
@@ -59,7 +59,9 @@ fn manifest(data: &[u8]) {
             continue;
         }
         assert_eq!(service.held, new.held, "\n{text}");
-        let current = |service: &Service| service.current().map(|current| (current.tag.clone(), current.digest.clone()));
+        let current = |service: &Service| {
+            service.current().map(|current| (current.tag.clone(), current.digest.clone()))
+        };
         assert_eq!(current(service), current(&new), "\n{text}");
         assert_eq!(service.history.entries().len(), new.history.entries().len(), "\n{text}");
     }
@@ -86,10 +88,14 @@ fn reference(data: &[u8]) {
             assert_eq!(reference.to_string(), text);
             let harmless = |c: char| c.is_ascii_alphanumeric() || ".-_/:@[]".contains(c);
             assert!(text.chars().all(harmless), "{text:?}");
-            let canonical = format!("{}/{}", reference.repository.host(), reference.repository.path());
+            let canonical =
+                format!("{}/{}", reference.repository.host(), reference.repository.path());
             // It may be too long where the short form was not.
             assert!(canonical.len() > 255 || canonical.parse() == Ok(reference.repository.clone()));
-            assert!(!reference.repository.base_name().is_empty() && !reference.repository.api_host().is_empty());
+            assert!(
+                !reference.repository.base_name().is_empty()
+                    && !reference.repository.api_host().is_empty()
+            );
         }
         Err(error) => assert!(is_printable(&error.to_string()), "{error}"),
     }
@@ -121,8 +127,12 @@ fn challenge(data: &[u8]) {
             Ok(challenge) => {
                 assert!(!challenge.scope_for("a/b").is_empty());
                 if let Challenge::Bearer { realm, .. } = &challenge {
-                    let is_safe = realm.scheme() == "https" || (realm.scheme() == "http" && registry.starts_with("127."));
-                    assert!(is_safe && realm.username().is_empty() && realm.password().is_none(), "{realm}");
+                    let is_safe = realm.scheme() == "https"
+                        || (realm.scheme() == "http" && registry.starts_with("127."));
+                    assert!(
+                        is_safe && realm.username().is_empty() && realm.password().is_none(),
+                        "{realm}"
+                    );
                 }
             }
             Err(error) => assert!(is_printable(&error), "{error:?}"),
@@ -130,7 +140,8 @@ fn challenge(data: &[u8]) {
     }
 }
 
-/// A login is found without waiting where no helper can be, and what is wrong is said without control characters.
+/// A login is found without waiting where no helper can be, and what is wrong is said without
+/// control characters.
 fn docker_config(data: &[u8]) {
     let config = match DockerConfig::parse(data) {
         Ok(config) => config,

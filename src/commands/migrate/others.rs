@@ -1,5 +1,5 @@
-//! Other tools that would write `versions.env` or start the deployment beside dkv, and what to put in
-//! their place.
+//! Other tools that would write `versions.env` or start the deployment beside dkv, and what to put
+//! in their place.
 
 use std::path::{Path, PathBuf};
 
@@ -12,7 +12,13 @@ const MAX_BYTES: u64 = 256 * 1024;
 const NOOKS: [&str; 6] = ["scripts", "bin", "systemd", "cron", "deploy", "tools"];
 
 /// Where the machine keeps units and cron tables.
-const MACHINE: [&str; 5] = ["/etc/systemd/system", "/etc/cron.d", "/etc/crontab", "/var/spool/cron/crontabs", "/var/spool/cron"];
+const MACHINE: [&str; 5] = [
+    "/etc/systemd/system",
+    "/etc/cron.d",
+    "/etc/crontab",
+    "/var/spool/cron/crontabs",
+    "/var/spool/cron",
+];
 
 /// What a file is for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -23,7 +29,8 @@ enum Purpose {
     Script,
 }
 
-/// The lines of other tools in `directory`, and of units and cron tables of the machine that name it.
+/// The lines of other tools in `directory`, and of units and cron tables of the machine that name
+/// it.
 #[must_use]
 pub fn find(directory: &Path) -> Vec<OtherTool> {
     let real = directory.canonicalize().unwrap_or_else(|_| directory.to_owned());
@@ -51,7 +58,8 @@ fn entries(place: &Path) -> Vec<PathBuf> {
         return vec![place.to_owned()];
     }
     let entries = std::fs::read_dir(place).into_iter().flatten().flatten();
-    let mut files: Vec<PathBuf> = entries.map(|entry| entry.path()).filter(|path| path.is_file()).collect();
+    let mut files: Vec<PathBuf> =
+        entries.map(|entry| entry.path()).filter(|path| path.is_file()).collect();
     files.sort();
     files
 }
@@ -77,7 +85,8 @@ fn purpose_of(path: &Path) -> Option<Purpose> {
     }
 }
 
-/// Whether `text` names the deployment's directory, as a path of its own and not as part of a longer name.
+/// Whether `text` names the deployment's directory, as a path of its own and not as part of a
+/// longer name.
 fn names(text: &str, directory: &Path) -> bool {
     let Some(directory) = directory.to_str() else { return false };
     text.match_indices(directory).any(|(at, _)| {
@@ -89,35 +98,55 @@ fn names(text: &str, directory: &Path) -> bool {
 /// The lines of one file that should be dkv's.
 fn judge(file: &str, text: &str, purpose: Purpose, directory: &Path) -> Vec<OtherTool> {
     if file.ends_with("version-manager.py") {
-        let instead = "remove it: dkv reads its manifest, and two writers of versions.env contradict each other".to_owned();
-        return vec![OtherTool { file: file.to_owned(), line: 1, text: "the old version manager".to_owned(), instead }];
+        let instead = "remove it: dkv reads its manifest, and two writers of versions.env \
+            contradict each other"
+            .to_owned();
+        return vec![OtherTool {
+            file: file.to_owned(),
+            line: 1,
+            text: "the old version manager".to_owned(),
+            instead,
+        }];
     }
     let lines = text.lines().enumerate().filter_map(|(index, line)| {
         let line = line.trim();
         let instead = instead_of(line, purpose, directory)?;
-        Some(OtherTool { file: file.to_owned(), line: index + 1, text: line.chars().take(160).collect(), instead })
+        Some(OtherTool {
+            file: file.to_owned(),
+            line: index + 1,
+            text: line.chars().take(160).collect(),
+            instead,
+        })
     });
     lines.collect()
 }
 
 /// What to put instead of `line`, if it starts the deployment or writes its versions.
 fn instead_of(line: &str, purpose: Purpose, directory: &Path) -> Option<String> {
-    let words: Vec<&str> = line.split(|c: char| c.is_whitespace() || matches!(c, '=' | ';' | '"' | '\'' | '&' | '|')).collect();
-    let is_said_only = words.first().is_some_and(|word| matches!(word.trim_start_matches('@'), "echo" | "printf" | "print"));
+    let words: Vec<&str> = line
+        .split(|c: char| c.is_whitespace() || matches!(c, '=' | ';' | '"' | '\'' | '&' | '|'))
+        .collect();
+    let is_said_only = words
+        .first()
+        .is_some_and(|word| matches!(word.trim_start_matches('@'), "echo" | "printf" | "print"));
     let writes_env = writes(line, "versions.env");
-    if line.starts_with('#') || (is_said_only && !writes_env) || words.iter().any(|word| *word == "dkv" || word.ends_with("/dkv"))
+    if line.starts_with('#')
+        || (is_said_only && !writes_env)
+        || words.iter().any(|word| *word == "dkv" || word.ends_with("/dkv"))
     {
         return None;
     }
     let here = directory.display();
     let manager = words.iter().any(|word| word.ends_with("version-manager.py"));
     let verb = compose_verb(&words);
-    let starts_unit = purpose == Purpose::Unit && (line.starts_with("ExecStart=") || line.starts_with("ExecStop="));
+    let starts_unit = purpose == Purpose::Unit
+        && (line.starts_with("ExecStart=") || line.starts_with("ExecStop="));
     if starts_unit {
         let verb = if line.starts_with("ExecStop=") { "stop" } else { "start" };
         let key = line.split('=').next().unwrap_or_default();
         return Some(format!(
-            "{key}=/usr/local/bin/dkv -C {here} {verb}; examples/systemd/dkv-deployment.service is a whole unit"
+            "{key}=/usr/local/bin/dkv -C {here} {verb}; examples/systemd/dkv-deployment.service \
+                is a whole unit"
         ));
     }
     if manager {
@@ -132,7 +161,9 @@ fn instead_of(line: &str, purpose: Purpose, directory: &Path) -> Option<String> 
     let verb = verb?;
     Some(match (purpose, verb) {
         (Purpose::Makefile, _) => "the targets of examples/Makefile, which call dkv".to_owned(),
-        (Purpose::Cron, _) => format!("dkv -C {here} {}", if verb == "pull" { "update-safe -q" } else { "start -q" }),
+        (Purpose::Cron, _) => {
+            format!("dkv -C {here} {}", if verb == "pull" { "update-safe -q" } else { "start -q" })
+        }
         (_, "pull") => format!("dkv -C {here} pull"),
         (_, "restart") => format!("dkv -C {here} restart"),
         _ => format!("dkv -C {here} start"),
@@ -144,9 +175,15 @@ fn compose_verb<'a>(words: &[&'a str]) -> Option<&'a str> {
     let at = words.iter().position(|word| {
         let word = word.to_lowercase();
         let word = word.trim_matches(|c: char| !c.is_alphanumeric());
-        word == "compose" || word.ends_with("docker-compose") || word.ends_with("docker_compose") || word == "dc"
+        word == "compose"
+            || word.ends_with("docker-compose")
+            || word.ends_with("docker_compose")
+            || word == "dc"
     })?;
-    words[at + 1..].iter().copied().find(|word| matches!(*word, "up" | "start" | "restart" | "pull"))
+    words[at + 1..]
+        .iter()
+        .copied()
+        .find(|word| matches!(*word, "up" | "start" | "restart" | "pull"))
 }
 
 /// Whether a shell line redirects into `file`, copies over it, or edits it.
@@ -159,7 +196,10 @@ fn writes(line: &str, file: &str) -> bool {
     let program = words.next().unwrap_or_default().trim_start_matches('@');
     let last = words.last().unwrap_or_default().trim_matches(['"', '\'']);
     redirected
-        || (last.ends_with(file) && (matches!(program, "cp" | "mv" | "tee") || line.contains("sed -i") || line.contains("| tee")))
+        || (last.ends_with(file)
+            && (matches!(program, "cp" | "mv" | "tee")
+                || line.contains("sed -i")
+                || line.contains("| tee")))
 }
 
 #[cfg(test)]
@@ -174,12 +214,32 @@ mod tests {
     fn lines_that_start_or_write_are_told_what_to_be() {
         for (line, purpose, expected) in [
             ("docker compose up -d", Purpose::Script, "dkv -C /srv/app start"),
-            ("cd /srv/app && /usr/bin/docker-compose -f a.yml up -d", Purpose::Script, "dkv -C /srv/app start"),
+            (
+                "cd /srv/app && /usr/bin/docker-compose -f a.yml up -d",
+                Purpose::Script,
+                "dkv -C /srv/app start",
+            ),
             ("subprocess.run(['docker-compose', 'pull'])", Purpose::Script, "dkv -C /srv/app pull"),
-            ("python3 version-manager.py pull-latest", Purpose::Script, "the dkv command of the same name: dkv -C /srv/app …"),
-            ("@python3 version-manager.py show", Purpose::Makefile, "the targets of examples/Makefile, which call dkv"),
-            ("$(DOCKER_COMPOSE) up -d", Purpose::Makefile, "the targets of examples/Makefile, which call dkv"),
-            ("echo DK_A_TAG=1 >> \"/srv/app/versions.env\"", Purpose::Script, "dkv -C /srv/app generate-env"),
+            (
+                "python3 version-manager.py pull-latest",
+                Purpose::Script,
+                "the dkv command of the same name: dkv -C /srv/app …",
+            ),
+            (
+                "@python3 version-manager.py show",
+                Purpose::Makefile,
+                "the targets of examples/Makefile, which call dkv",
+            ),
+            (
+                "$(DOCKER_COMPOSE) up -d",
+                Purpose::Makefile,
+                "the targets of examples/Makefile, which call dkv",
+            ),
+            (
+                "echo DK_A_TAG=1 >> \"/srv/app/versions.env\"",
+                Purpose::Script,
+                "dkv -C /srv/app generate-env",
+            ),
             ("printf x > versions.env", Purpose::Script, "dkv -C /srv/app generate-env"),
             ("cp good.env versions.env", Purpose::Script, "dkv -C /srv/app generate-env"),
             ("sed -i s/1/2/ versions.env", Purpose::Script, "dkv -C /srv/app generate-env"),
@@ -191,7 +251,8 @@ mod tests {
             (
                 "ExecStop=/srv/app/stop.sh",
                 Purpose::Unit,
-                "ExecStop=/usr/local/bin/dkv -C /srv/app stop; examples/systemd/dkv-deployment.service is a whole unit",
+                "ExecStop=/usr/local/bin/dkv -C /srv/app stop; \
+                    examples/systemd/dkv-deployment.service is a whole unit",
             ),
         ] {
             assert_eq!(of(line, purpose).as_deref(), Some(expected), "{line}");
@@ -227,7 +288,8 @@ mod tests {
             std::fs::write(directory.path().join(name), text).unwrap();
         }
         let found = find(directory.path());
-        let places: Vec<(&str, usize)> = found.iter().map(|tool| (tool.file.as_str(), tool.line)).collect();
+        let places: Vec<(&str, usize)> =
+            found.iter().map(|tool| (tool.file.as_str(), tool.line)).collect();
         assert_eq!(places, [("Makefile", 2), ("dkapp-startup.sh", 3), ("version-manager.py", 1)]);
     }
 

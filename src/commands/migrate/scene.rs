@@ -38,14 +38,21 @@ impl Scene {
     /// # Errors
     ///
     /// There are no Compose files (exit 3); Compose refuses them or the daemon breaks off (exit 6).
-    pub async fn look(app: &App, before: Option<&Deployment>, docker: Option<&Docker>) -> Result<Self> {
+    pub async fn look(
+        app: &App,
+        before: Option<&Deployment>,
+        docker: Option<&Docker>,
+    ) -> Result<Self> {
         let directory = app.store.directory();
         let mut notes = Vec::new();
         let containers = match docker {
-            Some(docker) => docker.containers(&ContainerFilter { labels: vec![PROJECT.to_owned()] }).await?,
+            Some(docker) => {
+                docker.containers(&ContainerFilter { labels: vec![PROJECT.to_owned()] }).await?
+            }
             None => Vec::new(),
         };
-        let containers: Vec<Container> = containers.into_iter().filter(|container| !container.labels.is_one_off()).collect();
+        let containers: Vec<Container> =
+            containers.into_iter().filter(|container| !container.labels.is_one_off()).collect();
         let (files, configured) = match before {
             Some(before) => (app.compose_files(Some(before))?, None),
             None => find_files(app, &containers)?,
@@ -65,9 +72,14 @@ impl Scene {
             is_here || (container.labels.project() == Some(&project.name) && moved)
         };
         let containers: Vec<&Container> = containers.iter().filter(ours).collect();
-        if let Some(other) = containers.iter().filter_map(|one| one.labels.project()).find(|name| *name != project.name) {
+        if let Some(other) = containers
+            .iter()
+            .filter_map(|one| one.labels.project())
+            .find(|name| *name != project.name)
+        {
             notes.push(format!(
-                "containers of this directory run as the project `{other}`, but Compose would start `{}` now: \
+                "containers of this directory run as the project `{other}`, but Compose would \
+                    start `{}` now: \
                  put COMPOSE_PROJECT_NAME={other} into .env",
                 project.name
             ));
@@ -86,13 +98,14 @@ impl Scene {
     }
 }
 
-/// The files that the containers of this directory were started with, else those that Compose takes by
-/// itself, else the only one that looks like it. Those that Compose would not take next time as well, with
-/// nothing said, have to be named in the manifest.
+/// The files that the containers of this directory were started with, else those that Compose takes
+/// by itself, else the only one that looks like it. Those that Compose would not take next time as
+/// well, with nothing said, have to be named in the manifest.
 fn find_files(app: &App, containers: &[Container]) -> Result<(Files, Option<[Vec<String>; 2]>)> {
     let directory = app.store.directory();
     let conventional = app.compose_files(None)?;
-    let by_convention = [Generation::V1, Generation::V2].map(|generation| conventional.application(generation).to_vec());
+    let by_convention = [Generation::V1, Generation::V2]
+        .map(|generation| conventional.application(generation).to_vec());
     let named = if app.environment.text("COMPOSE_FILE").is_some() {
         // This process's environment will be forgotten.
         by_convention[1].clone()
@@ -115,9 +128,15 @@ fn find_files(app: &App, containers: &[Container]) -> Result<(Files, Option<[Vec
 }
 
 /// The application files that the containers of this directory were started with, if they agree.
-fn used_files(directory: &Path, conventional: &Files, containers: &[Container]) -> Option<Vec<PathBuf>> {
+fn used_files(
+    directory: &Path,
+    conventional: &Files,
+    containers: &[Container],
+) -> Option<Vec<PathBuf>> {
     let real = directory.canonicalize().ok()?;
-    let here = containers.iter().filter(|one| one.labels.working_dir().is_some_and(|place| is_same(Path::new(place), directory)));
+    let here = containers.iter().filter(|one| {
+        one.labels.working_dir().is_some_and(|place| is_same(Path::new(place), directory))
+    });
     let lists = here.map(|container| -> Vec<PathBuf> {
         let files = container.labels.config_files().into_iter().map(|file| {
             let path = real.join(file);
@@ -138,7 +157,10 @@ fn only_candidate(directory: &Path, conventional: &Files) -> Result<Option<PathB
     names.retain(|name| !conventional.databases().contains(name));
     if names.len() > 1 {
         let all: Vec<String> = names.iter().map(|file| file.display().to_string()).collect();
-        let message = format!("several Compose files, none of which Compose takes by itself: {}", all.join(", "));
+        let message = format!(
+            "several Compose files, none of which Compose takes by itself: {}",
+            all.join(", ")
+        );
         let hint = format!("say which: COMPOSE_FILE={} dkv migrate-versions", all[0]);
         return Err(error::state(message).with_hint(hint).into());
     }
@@ -161,7 +183,8 @@ pub fn other_compose_files(directory: &Path) -> Vec<PathBuf> {
 }
 
 fn is_same(one: &Path, other: &Path) -> bool {
-    one == other || one.canonicalize().is_ok_and(|one| other.canonicalize().is_ok_and(|other| one == other))
+    one == other
+        || one.canonicalize().is_ok_and(|one| other.canonicalize().is_ok_and(|other| one == other))
 }
 
 /// The Compose services with what files and Compose say about them; those of inactive profiles too.
@@ -172,7 +195,8 @@ fn read_lines(
     written: &[ImageLine],
     generation: Generation,
 ) -> Result<Vec<Line>> {
-    let dot_env = std::fs::read_to_string(compose.files().directory().join(".env")).unwrap_or_default();
+    let dot_env =
+        std::fs::read_to_string(compose.files().directory().join(".env")).unwrap_or_default();
     let inherited = |name: &str| app.environment.text(name);
     let dot_env = dotenv::parse(&dot_env, &inherited).unwrap_or_default();
     let lookup = |name: &str| inherited(name).or_else(|| dot_env.get(name).cloned());
@@ -183,10 +207,18 @@ fn read_lines(
         let has_build = one.has_build || config.is_some_and(|config| config.has_build);
         let evaluated = || Template::parse(one.image.as_deref()?).ok()?.evaluate(&lookup).ok();
         let built = || has_build.then(|| format!("{}{separator}{}", project.name, one.service));
-        let Some(image) = config.and_then(|config| config.image.clone()).or_else(evaluated).or_else(built) else { continue };
-        let image: Reference = image
-            .parse()
-            .map_err(|error| error::state(format!("{}, Compose service `{}`: {error}", one.file.display(), one.service)))?;
+        let Some(image) =
+            config.and_then(|config| config.image.clone()).or_else(evaluated).or_else(built)
+        else {
+            continue;
+        };
+        let image: Reference = image.parse().map_err(|error| {
+            error::state(format!(
+                "{}, Compose service `{}`: {error}",
+                one.file.display(),
+                one.service
+            ))
+        })?;
         lines.push(Line {
             compose_service: one.service.clone(),
             text: one.image.clone(),
@@ -202,9 +234,14 @@ fn read_lines(
 /// Finds what each service runs, or else which local image has its name.
 async fn find_images(docker: &Docker, containers: &[&Container], lines: &mut [Line]) -> Result<()> {
     for line in lines {
-        let own = containers.iter().filter(|one| one.labels.service() == Some(&line.compose_service));
-        let runs =
-            |one: &Container| matches!(one.state, ContainerState::Running | ContainerState::Paused | ContainerState::Restarting);
+        let own =
+            containers.iter().filter(|one| one.labels.service() == Some(&line.compose_service));
+        let runs = |one: &Container| {
+            matches!(
+                one.state,
+                ContainerState::Running | ContainerState::Paused | ContainerState::Restarting
+            )
+        };
         // One that has ended still says what the deployment ran last.
         let container = own.min_by_key(|one| !runs(one));
         let is_running = container.is_some_and(|one| runs(one));
@@ -215,11 +252,15 @@ async fn find_images(docker: &Docker, containers: &[&Container], lines: &mut [Li
         line.present = match detail.and_then(|detail| Some((detail.image_id?, detail.image))) {
             Some((image_id, named)) => {
                 let image = docker.image(image_id.as_str()).await?;
-                let (digests, tags) = image.map(|image| (image.digests, image.tags)).unwrap_or_default();
+                let (digests, tags) =
+                    image.map(|image| (image.digests, image.tags)).unwrap_or_default();
                 Some(Present { is_running, named: named.parse().ok(), image_id, digests, tags })
             }
             None => {
-                let image = docker.image(&line.image.to_string()).await.context("cannot look for local images")?;
+                let image = docker
+                    .image(&line.image.to_string())
+                    .await
+                    .context("cannot look for local images")?;
                 let named = Some(line.image.clone());
                 image.map(|image| Present {
                     is_running: false,

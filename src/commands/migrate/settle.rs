@@ -58,7 +58,8 @@ pub async fn settle(app: &App, lookup: &Lookup, proposal: Proposal) -> Result<Se
     service.env_image.clone_from(&proposal.env_image);
     let choice = choose(app, lookup, &service, &proposal, &tag, &mut notes).await;
     service.source = choice.source;
-    if let Some(digest) = choice.digest.as_ref().filter(|_| !proposal.is_confirmed && !service.is_moving(&tag))
+    if let Some(digest) =
+        choice.digest.as_ref().filter(|_| !proposal.is_confirmed && !service.is_moving(&tag))
         && let Some(warning) = contradiction(lookup, &service, &tag, digest).await
     {
         // Under the default tag the digest is looked for among all versions.
@@ -75,28 +76,42 @@ pub async fn settle(app: &App, lookup: &Lookup, proposal: Proposal) -> Result<Se
     };
     if service.source == Source::Registry && service.is_moving(&tag) {
         let resolution = lookup.version_of(&service, &found, choice.is_index).await;
-        if let Some(why) = resolution.as_ref().and_then(|resolution| resolution.why_unresolved.clone()) {
+        if let Some(why) =
+            resolution.as_ref().and_then(|resolution| resolution.why_unresolved.clone())
+        {
             notes.push(format!("{tag} stays unresolved: {why}"));
         }
-        found.version = resolution.and_then(|resolution| resolution.version).map(|(version, _)| version);
+        found.version =
+            resolution.and_then(|resolution| resolution.version).map(|(version, _)| version);
     }
     let after = plan::advance(&service, found, &Intent::Version, &app.stamp()).after;
     // A moving tag without bytes is no release: it would stay in the history as one that is lost.
-    let is_nothing = after.current().is_some_and(|current| current.is_lost(|tag| service.is_moving(tag)));
+    let is_nothing =
+        after.current().is_some_and(|current| current.is_lost(|tag| service.is_moving(tag)));
     let service = if is_nothing { service } else { after };
     Ok(Settled { service, found: choice.found, notes, rivals })
 }
 
 /// What to say if the registry has other bytes under `tag` than `digest`. One that cannot be asked
 /// leaves the Compose file its word.
-async fn contradiction(lookup: &Lookup, service: &Service, tag: &Tag, digest: &Digest) -> Option<String> {
+async fn contradiction(
+    lookup: &Lookup,
+    service: &Service,
+    tag: &Tag,
+    digest: &Digest,
+) -> Option<String> {
     match named(lookup, service, tag).await {
         Ok(named) if named.contains(digest) => None,
-        Ok(_) => {
-            Some(format!("the registry has another image called {tag} than {}, which is recorded without it", digest.short()))
-        }
+        Ok(_) => Some(format!(
+            "the registry has another image called {tag} than {}, which is recorded without it",
+            digest.short()
+        )),
         Err(error) => {
-            tracing::warn!("{}: whether {tag} names {} could not be asked: {error:#}", service.name, digest.short());
+            tracing::warn!(
+                "{}: whether {tag} names {} could not be asked: {error:#}",
+                service.name,
+                digest.short()
+            );
             None
         }
     }
@@ -108,10 +123,16 @@ async fn named(lookup: &Lookup, service: &Service, tag: &Tag) -> Result<Vec<Dige
     Ok(found.digest.into_iter().chain(found.platform_digest).collect())
 }
 
-/// The Compose services of the proposal that have another version than `choice`, as far as that can be told:
-/// two names may mean the same bytes.
-async fn rivals(lookup: &Lookup, service: &Service, proposal: &Proposal, choice: &Choice) -> Vec<Rival> {
-    let recorded: Vec<&Digest> = choice.digest.iter().chain(&choice.platform_digest).chain(&proposal.digests).collect();
+/// The Compose services of the proposal that have another version than `choice`, as far as that can
+/// be told: two names may mean the same bytes.
+async fn rivals(
+    lookup: &Lookup,
+    service: &Service,
+    proposal: &Proposal,
+    choice: &Choice,
+) -> Vec<Rival> {
+    let recorded: Vec<&Digest> =
+        choice.digest.iter().chain(&choice.platform_digest).chain(&proposal.digests).collect();
     let mut rivals = Vec::new();
     for rival in &proposal.rivals {
         let is_same = if rival.is_certain || service.source == Source::Local {
@@ -165,29 +186,39 @@ async fn choose(
             },
             Err(error) => {
                 let why = error.root_cause();
-                notes.push(format!("no digest yet: {why}; `dkv pull-latest {}` records one", service.name));
+                notes.push(format!(
+                    "no digest yet: {why}; `dkv pull-latest {}` records one",
+                    service.name
+                ));
                 Choice::registry(None, "compose-file")
             }
         };
     };
-    // It came from no registry. Perhaps it was built here and pushed: then the configuration is the same.
+    // It came from no registry. Perhaps it was built here and pushed: then the configuration is the
+    // same.
     match app.registry().manifest(&proposal.image, &name).await {
         Ok(manifest) => match &manifest.kind {
-            ManifestKind::Image { config, .. } if config.digest == *image_id => Choice::registry(Some(manifest.digest), here),
+            ManifestKind::Image { config, .. } if config.digest == *image_id => {
+                Choice::registry(Some(manifest.digest), here)
+            }
             _ => {
                 notes.push(format!(
-                    "the registry has another image called {tag}; what is here was never pulled, so it counts as local"
+                    "the registry has another image called {tag}; what is here was never pulled, \
+                        so it counts as local"
                 ));
                 Choice::local(here)
             }
         },
         Err(error) if says_no(&error, proposal) => {
-            notes.push(format!("it was never pulled and no registry has it, so it counts as local ({error})"));
+            notes.push(format!(
+                "it was never pulled and no registry has it, so it counts as local ({error})"
+            ));
             Choice::local(here)
         }
         Err(error) => {
             notes.push(format!(
-                "no digest yet, because the registry could not be asked: {error}; `dkv pull-latest {0}` records one, or \
+                "no digest yet, because the registry could not be asked: {error}; `dkv \
+                    pull-latest {0}` records one, or \
                  `source: local` in the manifest if {0} is built on this host",
                 service.name
             ));
@@ -196,10 +227,11 @@ async fn choose(
     }
 }
 
-/// Whether a registry's failure means that it does not have the image. Docker Hub refuses what does not
-/// exist as it refuses what is private, but among its official images nothing is private.
+/// Whether a registry's failure means that it does not have the image. Docker Hub refuses what does
+/// not exist as it refuses what is private, but among its official images nothing is private.
 fn says_no(error: &registry::Error, proposal: &Proposal) -> bool {
-    let is_official = proposal.image.host() == DOCKER_HUB && proposal.image.path().starts_with("library/");
+    let is_official =
+        proposal.image.host() == DOCKER_HUB && proposal.image.path().starts_with("library/");
     match error {
         registry::Error::NotFound { .. } => true,
         registry::Error::Unauthorized { .. } => is_official,
@@ -207,12 +239,14 @@ fn says_no(error: &registry::Error, proposal: &Proposal) -> bool {
     }
 }
 
-/// The digest to record of several by which one image came: the index's, which is the same on every host.
+/// The digest to record of several by which one image came: the index's, which is the same on every
+/// host.
 async fn index_of(app: &App, proposal: &Proposal) -> (Option<Digest>, Option<bool>) {
     let first = proposal.digests.first().cloned();
     if proposal.digests.len() > 1 {
         for digest in &proposal.digests {
-            let described = app.registry().head(&proposal.image, &ManifestName::Digest(digest.clone())).await;
+            let described =
+                app.registry().head(&proposal.image, &ManifestName::Digest(digest.clone())).await;
             if described.is_ok_and(|described| described.is_index) {
                 return (Some(digest.clone()), Some(true));
             }

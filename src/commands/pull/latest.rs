@@ -35,9 +35,9 @@ pub(in crate::commands) struct Planned {
     pub early: Option<Early>,
 }
 
-/// Resolves every followed service at once, and plans what becomes of it. As soon as a registry has said
-/// which bytes a tag names, the daemon gets them, while their version is still being looked up: that
-/// decides how they are called, not whether they are taken.
+/// Resolves every followed service at once, and plans what becomes of it. As soon as a registry has
+/// said which bytes a tag names, the daemon gets them, while their version is still being looked
+/// up: that decides how they are called, not whether they are taken.
 pub(in crate::commands) async fn plan_latest(
     app: &App,
     deployment: &Deployment,
@@ -47,12 +47,14 @@ pub(in crate::commands) async fn plan_latest(
 ) -> Result<Planned> {
     let pulls = !options.no_pull && !options.dry_run;
     let early = if pulls { Some(Early::new(app.fetcher().await?, followed.len())) } else { None };
-    let platform = if options.no_pull { None } else { Some(app.docker().await?.platform().await?.clone()) };
+    let platform =
+        if options.no_pull { None } else { Some(app.docker().await?.platform().await?.clone()) };
     let lookup = app.lookup(deployment, platform);
     lookup.expect(followed).await;
     let resolutions = followed.iter().map(|service| {
         let on_found = |found: &Found| {
-            let wish = early_wish(service, found, &deployment.hash).filter(|_| rejection(service, found, options).is_none());
+            let wish = early_wish(service, found, &deployment.hash)
+                .filter(|_| rejection(service, found, options).is_none());
             if let (Some(early), Some(wish)) = (&early, wish) {
                 early.begin(wish);
             }
@@ -60,8 +62,10 @@ pub(in crate::commands) async fn plan_latest(
         latest_of(app, &lookup, service, options.no_pull, on_found)
     });
     // Registries answer HEAD requests of one connection pool faster than they send images.
-    let resolved: Vec<Result<Option<Latest>>> =
-        futures_util::stream::iter(resolutions).buffered(app.settings.jobs.get().max(16)).collect().await;
+    let resolved: Vec<Result<Option<Latest>>> = futures_util::stream::iter(resolutions)
+        .buffered(app.settings.jobs.get().max(16))
+        .collect()
+        .await;
     let mut steps = Vec::new();
     let mut failures = Vec::new();
     for (service, latest) in followed.iter().zip(resolved) {
@@ -80,7 +84,8 @@ pub(in crate::commands) async fn plan_latest(
         };
         if let Some(rejected) = rejection(service, &found, options) {
             let tag = rejected.tag.as_ref().unwrap_or(&found.asked);
-            let why = rejected.reason.as_deref().map_or_else(String::new, |reason| format!(": {reason}"));
+            let why =
+                rejected.reason.as_deref().map_or_else(String::new, |reason| format!(": {reason}"));
             report.services.push(ServiceChange::skipped(
                 service,
                 format!("{tag} was rejected by an update{why}; `--retry` takes it all the same"),
@@ -106,7 +111,11 @@ pub(in crate::commands) async fn plan_latest(
 }
 
 /// Why a safe update found bad what was found now, unless that is to be taken all the same.
-fn rejection<'a>(service: &'a Service, found: &Found, options: LatestOptions) -> Option<&'a Rejected> {
+fn rejection<'a>(
+    service: &'a Service,
+    found: &Found,
+    options: LatestOptions,
+) -> Option<&'a Rejected> {
     found.digest.as_ref().and_then(|digest| service.rejection(digest)).filter(|_| !options.retry)
 }
 
@@ -116,11 +125,16 @@ fn early_wish(service: &Service, found: &Found, deployment: &str) -> Option<Want
     Wanted::release(service, &release, deployment)
 }
 
-/// The service with the digest of its current release, where only the daemon knows it, or may know better:
-/// what dkv has not seen may be an image ID.
-pub(super) async fn known_service(app: &App, service: &Service, no_daemon: bool) -> Result<Service> {
+/// The service with the digest of its current release, where only the daemon knows it, or may know
+/// better: what dkv has not seen may be an image ID.
+pub(super) async fn known_service(
+    app: &App,
+    service: &Service,
+    no_daemon: bool,
+) -> Result<Service> {
     let is_unseen = |current: &Release| current.digest.is_none() || current.image_id.is_none();
-    if no_daemon || service.source != Source::Registry || !service.current().is_some_and(is_unseen) {
+    if no_daemon || service.source != Source::Registry || !service.current().is_some_and(is_unseen)
+    {
         return Ok(service.clone());
     }
     lookup::with_known_digest(app.docker().await?, service).await

@@ -9,7 +9,9 @@ use crate::plan::Outcome;
 use crate::report::{Changes, ReleaseView};
 
 pub(super) fn summarise_pull(app: &App, report: &Changes) {
-    let count = |outcome: Outcome| report.services.iter().filter(|change| change.outcome == outcome).count();
+    let count = |outcome: Outcome| {
+        report.services.iter().filter(|change| change.outcome == outcome).count()
+    };
     let (pulled, present) = (count(Outcome::Pulled), count(Outcome::Present));
     for change in report.services.iter().filter(|change| change.outcome == Outcome::Skipped) {
         app.ui.status(format!("{}: {}", change.name, change.notes.join(", ")));
@@ -22,7 +24,11 @@ pub(super) fn summarise_pull(app: &App, report: &Changes) {
     }
     match (pulled, present) {
         (0, present) => app.ui.status(format!("All {present} images are local already")),
-        (pulled, 0) => app.ui.status(format!("{} {}", if report.dry_run { "Would pull" } else { "Pulled" }, images(pulled))),
+        (pulled, 0) => app.ui.status(format!(
+            "{} {}",
+            if report.dry_run { "Would pull" } else { "Pulled" },
+            images(pulled)
+        )),
         (pulled, present) => app.ui.status(format!(
             "{} {}; {present} were local already",
             if report.dry_run { "Would pull" } else { "Pulled" },
@@ -36,7 +42,8 @@ fn images(count: usize) -> String {
 }
 
 pub(super) fn in_manifest_order(deployment: &Deployment, report: &mut Changes) {
-    let place = |name: &str| deployment.manifest.services.keys().position(|key| key.as_str() == name);
+    let place =
+        |name: &str| deployment.manifest.services.keys().position(|key| key.as_str() == name);
     report.services.sort_by_key(|change| place(&change.name));
 }
 
@@ -44,16 +51,31 @@ pub(super) fn in_manifest_order(deployment: &Deployment, report: &mut Changes) {
 pub(in crate::commands) fn summarise(app: &App, deployment: &Deployment, report: &Changes) {
     let mut changed = Vec::new();
     for change in &report.services {
-        let release = |view: &Option<ReleaseView>| view.as_ref().map_or_else(|| "nothing".to_owned(), ReleaseView::short);
-        let notes = if change.notes.is_empty() { String::new() } else { format!(" ({})", change.notes.join("; ")) };
+        let release = |view: &Option<ReleaseView>| {
+            view.as_ref().map_or_else(|| "nothing".to_owned(), ReleaseView::short)
+        };
+        let notes = if change.notes.is_empty() {
+            String::new()
+        } else {
+            format!(" ({})", change.notes.join("; "))
+        };
         match change.outcome {
             Outcome::Updated | Outcome::Relabelled => {
                 changed.push(change.name.as_str());
-                app.ui.data(format!("{}: {} → {}{notes}", change.name, release(&change.from), release(&change.to)));
+                app.ui.data(format!(
+                    "{}: {} → {}{notes}",
+                    change.name,
+                    release(&change.from),
+                    release(&change.to)
+                ));
             }
             Outcome::Skipped => app.ui.data(format!("{}: skipped{notes}", change.name)),
             Outcome::Failed => {}
-            _ => app.ui.data(format!("{}: {} is up to date{notes}", change.name, release(&change.to))),
+            _ => app.ui.data(format!(
+                "{}: {} is up to date{notes}",
+                change.name,
+                release(&change.to)
+            )),
         }
     }
     match (changed.is_empty(), report.dry_run) {
@@ -64,18 +86,24 @@ pub(in crate::commands) fn summarise(app: &App, deployment: &Deployment, report:
 }
 
 /// One error that tells of all `failures`, with the kind of the first; none if there are none.
-pub(in crate::commands) fn fail_together(mut failures: Vec<anyhow::Error>, total: usize, consequence: &str) -> Result<()> {
+pub(in crate::commands) fn fail_together(
+    mut failures: Vec<anyhow::Error>,
+    total: usize,
+    consequence: &str,
+) -> Result<()> {
     if failures.len() <= 1 {
         let Some(only) = failures.pop() else { return Ok(()) };
         let kind = error::kind(&only);
         let hint = error::find(&only).and_then(Error::hint).unwrap_or_default();
         let whole = Error::new(kind, format!("{only:#}"));
-        let hint = if hint.is_empty() { consequence.to_owned() } else { format!("{hint}; {consequence}") };
+        let hint =
+            if hint.is_empty() { consequence.to_owned() } else { format!("{hint}; {consequence}") };
         return Err(whole.with_hint(hint).into());
     }
     let kind = error::kind(&failures[0]);
     let lines: Vec<String> = failures.iter().map(|failure| format!("\n  {failure:#}")).collect();
-    let mut hints: Vec<&str> = failures.iter().filter_map(|failure| error::find(failure)?.hint()).collect();
+    let mut hints: Vec<&str> =
+        failures.iter().filter_map(|failure| error::find(failure)?.hint()).collect();
     hints.sort_unstable();
     hints.dedup();
     hints.push(consequence);

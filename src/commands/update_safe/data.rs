@@ -26,26 +26,36 @@ impl Update<'_> {
             None => return Ok(()),
         };
         if sources.is_empty() {
-            self.app.ui.status("No data to save: the services of the database files keep none on this host");
+            self.app.ui.status(
+                "No data to save: the services of the database files keep none on this host",
+            );
             return Ok(());
         }
         let directory = self.app.store.data_directory();
         refuse_itself(&sources, &directory)?;
         let measured = {
             let (sources, directory) = (sources.clone(), directory.clone());
-            blocking(move |_| backup::check_space(&directory, backup::measure(&sources)?), self.app).await
+            blocking(move |_| backup::check_space(&directory, backup::measure(&sources)?), self.app)
+                .await
         };
         measured?;
         self.journal.stopped = self.running_users_of(&sources);
         self.write_journal()?;
         self.downtime.watch(&self.docker, &self.journal.project);
         let saved = self.stop_and_copy(sources, directory).await;
-        let waiting: Vec<String> = self.journal.stopped.iter().filter(|name| !self.journal.is_changed(name)).cloned().collect();
+        let waiting: Vec<String> = self
+            .journal
+            .stopped
+            .iter()
+            .filter(|name| !self.journal.is_changed(name))
+            .cloned()
+            .collect();
         let again = if saved.is_ok() { waiting.clone() } else { self.journal.stopped.clone() };
         // After an interruption too: this is the safe point.
         let started = self.start_again(&again).await;
         let path = saved?;
-        started.context("the containers that were stopped for the data backup do not come up again")?;
+        started
+            .context("the containers that were stopped for the data backup do not come up again")?;
         self.paused = self.replaced(&waiting);
         for paused in &mut self.paused {
             paused.downtime_seconds = self.downtime.seconds(&paused.compose_service);
@@ -65,8 +75,10 @@ impl Update<'_> {
             DataBackup::Command { words, timeout } => Some(Saved::By { words, timeout }),
             DataBackup::Paths(paths) => {
                 // Compose names mounts by their absolute paths.
-                let directory = std::path::absolute(self.app.store.directory()).context("cannot find the current directory")?;
-                let place = |path: &String| Source { path: clean(&directory.join(path)), volume: None };
+                let directory = std::path::absolute(self.app.store.directory())
+                    .context("cannot find the current directory")?;
+                let place =
+                    |path: &String| Source { path: clean(&directory.join(path)), volume: None };
                 Some(Saved::Copied(paths.iter().map(place).collect()))
             }
             DataBackup::Databases => {
@@ -100,10 +112,15 @@ impl Update<'_> {
             self.compose(&stop, &self.launch.environment).await?;
         }
         let (stamp, made_at) = (self.stamp(), self.app.stamp().at);
-        blocking(move |cancelled| backup::create(&directory, &sources, &stamp, &made_at, cancelled), self.app).await
+        blocking(
+            move |cancelled| backup::create(&directory, &sources, &stamp, &made_at, cancelled),
+            self.app,
+        )
+        .await
     }
 
-    /// The operator's own command, a dump for example; nothing is stopped for it. What it prints is kept.
+    /// The operator's own command, a dump for example; nothing is stopped for it. What it prints is
+    /// kept.
     async fn run_command(&mut self, command: &[String], limit: Duration) -> Result<()> {
         let Some((program, arguments)) = command.split_first() else { return Ok(()) };
         let shown = match command {
@@ -117,16 +134,20 @@ impl Update<'_> {
         child.stdin(Stdio::null()).stdout(dump.output()?).process_group(0);
         self.launch.environment.apply(&mut child);
         let failed = |how: String| {
-            error::state(format!("the data backup failed: `{shown}` {how}"))
-                .with_hint("nothing was stopped; mend `data_backup` in the manifest, or leave it out with --no-data-backup")
+            error::state(format!("the data backup failed: `{shown}` {how}")).with_hint(
+                "nothing was stopped; mend `data_backup` in the manifest, or leave it \
+                    out with --no-data-backup",
+            )
         };
-        let mut child = child.spawn().map_err(|source| failed(format!("cannot be run: {source}")))?;
+        let mut child =
+            child.spawn().map_err(|source| failed(format!("cannot be run: {source}")))?;
         let group = Group::of(&child);
         let status = tokio::select! {
             ended = child.wait() => ended.context("cannot wait for the data backup")?,
             () = self.app.interruption().raised() => return Err(interrupted()),
             () = tokio::time::sleep(limit) => {
-                let how = format!("had not ended after {} s and was ended; `timeout` beside it allows more", limit.as_secs());
+                let how = format!("had not ended after {} s and was ended; `timeout` beside it \
+                    allows more", limit.as_secs());
                 return Err(failed(how).into());
             }
         };
@@ -191,14 +212,22 @@ pub(crate) async fn blocking<T: Send + 'static>(
 async fn sources_of(app: &App, databases: &Project) -> Result<Vec<Source>> {
     let docker = app.docker().await?;
     let mut sources: Vec<Source> = Vec::new();
-    let mounts = databases.services.iter().flat_map(|service| &service.mounts).filter(|mount| !mount.read_only);
+    let mounts = databases
+        .services
+        .iter()
+        .flat_map(|service| &service.mounts)
+        .filter(|mount| !mount.read_only);
     for mount in mounts {
         let source = match &mount.source {
             MountSource::Bind(path) => Source { path: path.into(), volume: None },
             MountSource::Volume(name) => {
                 let Some(volume) = docker.volume(name).await? else { continue };
                 if volume.driver != "local" {
-                    return Err(elsewhere(format!("volume {name} is kept by the driver {}", volume.driver)).into());
+                    return Err(elsewhere(format!(
+                        "volume {name} is kept by the driver {}",
+                        volume.driver
+                    ))
+                    .into());
                 }
                 Source { path: volume.path, volume: Some(name.clone()) }
             }
@@ -219,7 +248,8 @@ async fn sources_of(app: &App, databases: &Project) -> Result<Vec<Source>> {
 
 fn elsewhere(why: String) -> error::Error {
     error::state(format!("the data of the databases cannot be copied: {why}")).with_hint(
-        "give the manifest a `data_backup` with a `command` that makes a dump, or leave it out with --no-data-backup; \
+        "give the manifest a `data_backup` with a `command` that makes a dump, or leave it out \
+            with --no-data-backup; \
          nothing was stopped",
     )
 }
@@ -229,9 +259,11 @@ fn refuse_itself(sources: &[Source], directory: &Path) -> Result<()> {
     let real = |path: &Path| std::path::absolute(path).unwrap_or_else(|_| path.to_owned());
     match sources.iter().find(|source| real(directory).starts_with(real(&source.path))) {
         None => Ok(()),
-        Some(source) => Err(error::state(format!("`data_backup` names {source}, which holds the backups themselves"))
-            .with_hint("name the directories inside it instead")
-            .into()),
+        Some(source) => Err(error::state(format!(
+            "`data_backup` names {source}, which holds the backups themselves"
+        ))
+        .with_hint("name the directories inside it instead")
+        .into()),
     }
 }
 
@@ -240,7 +272,9 @@ pub(crate) fn users_of(project: &Project, sources: &[Source]) -> Vec<String> {
     let uses = |mount: &crate::compose::config::Mount| {
         sources.iter().any(|source| match (&mount.source, &source.volume) {
             (MountSource::Volume(name), Some(volume)) => name == volume,
-            (MountSource::Bind(path), None) => source.path.starts_with(path) || Path::new(path).starts_with(&source.path),
+            (MountSource::Bind(path), None) => {
+                source.path.starts_with(path) || Path::new(path).starts_with(&source.path)
+            }
             _ => false,
         })
     };

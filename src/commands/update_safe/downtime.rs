@@ -24,12 +24,15 @@ impl Downtime {
     /// Begins to watch for containers that end; what was good before does not count.
     pub(super) fn watch(&mut self, docker: &Docker, project: &str) {
         self.good = Moments::default();
-        let mut events = Box::pin(docker.events(&ContainerFilter::project(project), Some(Utc::now())));
+        let mut events =
+            Box::pin(docker.events(&ContainerFilter::project(project), Some(Utc::now())));
         let ends = Arc::clone(&self.ends);
         self.watcher = Some(tokio::spawn(async move {
             while let Some(Ok(event)) = events.next().await {
                 let service = event.service().map(str::to_owned);
-                if let (Action::Die, Some(service), Some(time)) = (event.action, service, event.time) {
+                if let (Action::Die, Some(service), Some(time)) =
+                    (event.action, service, event.time)
+                {
                     note(&ends, service, time);
                 }
             }
@@ -47,7 +50,9 @@ impl Downtime {
 
     /// How many seconds a replaced service was away, if both ends were seen.
     pub(super) fn seconds(&self, compose_service: &str) -> Option<f64> {
-        let moment = |moments: &Moments| moments.lock().unwrap_or_else(PoisonError::into_inner).get(compose_service).copied();
+        let moment = |moments: &Moments| {
+            moments.lock().unwrap_or_else(PoisonError::into_inner).get(compose_service).copied()
+        };
         let away = moment(&self.good)? - moment(&self.ends)?;
         Some(away.to_std().ok()?.as_secs_f64())
     }

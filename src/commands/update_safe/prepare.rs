@@ -48,7 +48,10 @@ impl<'a> Update<'a> {
     async fn observe(app: &'a App, lock: Option<&'a Lock>, options: Options) -> Result<Self> {
         app.require_manifest()?;
         app.decrypt().await?;
-        let mut launch = Launch::assemble(app, StartOptions { timeout: options.timeout, ..StartOptions::default() })?;
+        let mut launch = Launch::assemble(
+            app,
+            StartOptions { timeout: options.timeout, ..StartOptions::default() },
+        )?;
         if let Some(lock) = lock {
             launch.compose = launch.compose.holding(lock.share()?);
         }
@@ -56,7 +59,9 @@ impl<'a> Update<'a> {
         let set = if launch.has_databases() { Set::All } else { Set::Application };
         let project = launch.config(set).await?;
         let expectations = launch.expectations(&project);
-        let found = health::snapshot(&docker, &project.name, &expectations, launch.limits(), Utc::now()).await?;
+        let found =
+            health::snapshot(&docker, &project.name, &expectations, launch.limits(), Utc::now())
+                .await?;
         let tracked = launch.tracked(&project);
         let ran = found.containers.iter().filter_map(|judged| {
             let container = judged.container.as_ref()?;
@@ -66,7 +71,10 @@ impl<'a> Update<'a> {
                 container: container.id.clone(),
                 image_id: container.image_id.clone(),
                 image: container.image.clone(),
-                is_running: matches!(container.state, ContainerState::Running | ContainerState::Restarting),
+                is_running: matches!(
+                    container.state,
+                    ContainerState::Running | ContainerState::Restarting
+                ),
                 is_good: judged.verdict.is_good(),
             })
         });
@@ -82,24 +90,39 @@ impl<'a> Update<'a> {
     /// Finds what the tracked tags name, pulls it, and decides what is replaced.
     pub(super) async fn prepare(&mut self) -> Result<()> {
         let mut changes = Changes::default();
-        let (steps, early) = plan_steps(self.app, self.deployment()?, self.journal.options, false, &mut changes).await?;
+        let (steps, early) =
+            plan_steps(self.app, self.deployment()?, self.journal.options, false, &mut changes)
+                .await?;
         self.changes = changes;
         let mut failures = Vec::new();
-        let (usable, idle): (Vec<Step>, Vec<Step>) = steps.into_iter().partition(|step| step.after.current().is_some());
+        let (usable, idle): (Vec<Step>, Vec<Step>) =
+            steps.into_iter().partition(|step| step.after.current().is_some());
         let total = usable.len();
         let mut changes = Changes::default();
-        let mut steps = pull::fetch_steps(self.app, self.deployment()?, (usable, early), &mut failures, &mut changes).await?;
+        let mut steps = pull::fetch_steps(
+            self.app,
+            self.deployment()?,
+            (usable, early),
+            &mut failures,
+            &mut changes,
+        )
+        .await?;
         pull::fail_together(failures, total, "nothing was stopped or changed")?;
         let targets: Vec<&Service> = steps.iter().map(|step| &step.after).collect();
         let wanted = image_ids(&targets);
-        self.journal.changed = to_replace(&self.project, &self.tracked(), &self.journal.ran, &wanted);
-        self.journal.targets =
-            targets.iter().filter_map(|service| Some(Target::new(&service.name, service.current()?))).collect();
+        self.journal.changed =
+            to_replace(&self.project, &self.tracked(), &self.journal.ran, &wanted);
+        self.journal.targets = targets
+            .iter()
+            .filter_map(|service| Some(Target::new(&service.name, service.current()?)))
+            .collect();
         let tags = self.tags(&targets).await?;
         let deployment = self.deployment()?;
         let kept = |service: &Service| self.kept(&service.name);
         let before = deployment.assignments_with(kept)?;
-        let after = deployment.assignments_with(|service| tags.get(&service.name).cloned().or_else(|| kept(service)))?;
+        let after = deployment.assignments_with(|service| {
+            tags.get(&service.name).cloned().or_else(|| kept(service))
+        })?;
         self.journal.variables_before = before.into_iter().collect();
         self.journal.variables_after = after.into_iter().collect();
         steps.extend(idle);
@@ -108,14 +131,27 @@ impl<'a> Update<'a> {
     }
 
     /// What Compose gets as repository and tag of the new releases.
-    async fn tags(&self, targets: &[&Service]) -> Result<BTreeMap<ServiceName, (Repository, String)>> {
+    async fn tags(
+        &self,
+        targets: &[&Service],
+    ) -> Result<BTreeMap<ServiceName, (Repository, String)>> {
         let deployment = self.deployment()?;
         let mut tags = BTreeMap::new();
         for service in targets {
-            let (Some(repository), Some(current)) = (&service.image, service.current()) else { continue };
+            let (Some(repository), Some(current)) = (&service.image, service.current()) else {
+                continue;
+            };
             let keep = plan::keep_tag(current, &deployment.hash);
             let image_id = current.image_id.as_ref();
-            let tag = tag_for_compose(&self.docker, service, deployment.manifest.env.pin, repository, current, image_id, keep);
+            let tag = tag_for_compose(
+                &self.docker,
+                service,
+                deployment.manifest.env.pin,
+                repository,
+                current,
+                image_id,
+                keep,
+            );
             tags.insert(service.name.clone(), (repository.clone(), tag.await?));
         }
         Ok(tags)
@@ -128,23 +164,36 @@ impl<'a> Update<'a> {
     }
 
     /// Makes sure that the Compose files follow the variables: else the new images would never run.
-    async fn check_effect(&mut self, tags: &BTreeMap<ServiceName, (Repository, String)>) -> Result<()> {
+    async fn check_effect(
+        &mut self,
+        tags: &BTreeMap<ServiceName, (Repository, String)>,
+    ) -> Result<()> {
         if self.journal.changed.is_empty() {
             return Ok(());
         }
-        let environment = self.launch.environment.clone().with(self.journal.variables_after.clone());
+        let environment =
+            self.launch.environment.clone().with(self.journal.variables_after.clone());
         let project = self.launch.compose.config(self.all(), &environment, None).await?;
         let tracked = self.tracked();
         let is_deaf = |name: &&String| {
-            let Some((_, tag)) = tracked.get(*name).and_then(|service| tags.get(service)) else { return false };
+            let Some((_, tag)) = tracked.get(*name).and_then(|service| tags.get(service)) else {
+                return false;
+            };
             let image = project.service(name).and_then(|service| service.image.as_deref());
             !image.is_some_and(|image| image.ends_with(&format!(":{tag}")))
         };
-        let deaf: Vec<&str> = self.journal.changed.iter().filter(is_deaf).map(String::as_str).collect();
+        let deaf: Vec<&str> =
+            self.journal.changed.iter().filter(is_deaf).map(String::as_str).collect();
         if !deaf.is_empty() {
-            let message = format!("the Compose files give {} an image that does not follow versions.env", deaf.join(", "));
+            let message = format!(
+                "the Compose files give {} an image that does not follow versions.env",
+                deaf.join(", ")
+            );
             return Err(error::state(message)
-                .with_hint("`dkv migrate-versions --write` makes them follow it; nothing was stopped or changed")
+                .with_hint(
+                    "`dkv migrate-versions --write` makes them follow it; nothing was \
+                    stopped or changed",
+                )
                 .into());
         }
         self.project = project;
@@ -153,36 +202,71 @@ impl<'a> Update<'a> {
 }
 
 /// What brings back the image that `ran` runs.
-async fn keep(docker: &Docker, service: &Service, ran: &Ran, deployment: &Deployment) -> Result<Option<Kept>> {
+async fn keep(
+    docker: &Docker,
+    service: &Service,
+    ran: &Ran,
+    deployment: &Deployment,
+) -> Result<Option<Kept>> {
     let Some(image_id) = &ran.image_id else { return Ok(None) };
     let named: Option<Reference> = ran.image.parse().ok();
-    let repository = named.as_ref().map(|named| named.repository.clone()).or_else(|| service.image.clone());
+    let repository =
+        named.as_ref().map(|named| named.repository.clone()).or_else(|| service.image.clone());
     let Some(repository) = repository else { return Ok(None) };
     let image = docker.image(image_id.as_str()).await?.ok_or_else(|| {
-        error::docker(format!("the image {} that {} runs is not on this host any more", image_id.short(), ran.compose_service))
-            .with_hint("it could not be restored; `dkv pull-latest` and `dkv restart` update without that safety")
+        error::docker(format!(
+            "the image {} that {} runs is not on this host any \
+            more",
+            image_id.short(),
+            ran.compose_service
+        ))
+        .with_hint(
+            "it could not be restored; `dkv pull-latest` and `dkv restart` update \
+                without that safety",
+        )
     })?;
     let known: Vec<&Digest> = image.digests_of(&repository).collect();
     let is_it = |entry: &&Release| {
-        entry.image_id.as_ref() == Some(image_id) || entry.digest.as_ref().is_some_and(|digest| known.contains(&digest))
+        entry.image_id.as_ref() == Some(image_id)
+            || entry.digest.as_ref().is_some_and(|digest| known.contains(&digest))
     };
-    let entry = service.current().filter(is_it).or_else(|| service.history.entries().iter().find(is_it));
-    let named_tag = named.as_ref().and_then(|named| named.tag.clone()).filter(|tag| !tag.as_str().starts_with(KEEP_TAG_PREFIX));
+    let entry =
+        service.current().filter(is_it).or_else(|| service.history.entries().iter().find(is_it));
+    let named_tag = named
+        .as_ref()
+        .and_then(|named| named.tag.clone())
+        .filter(|tag| !tag.as_str().starts_with(KEEP_TAG_PREFIX));
     let tag = entry.map(|entry| entry.tag.clone()).or(named_tag);
     let tag: Tag = tag.map_or_else(|| service.track_name().parse(), Ok)?;
-    let digest = entry.and_then(|entry| entry.digest.as_ref()).filter(|digest| known.contains(digest));
+    let digest =
+        entry.and_then(|entry| entry.digest.as_ref()).filter(|digest| known.contains(digest));
     let digest = digest.or_else(|| known.first().copied()).cloned();
     let mut release = Release::new(tag, None);
     release.image_id = Some(image_id.clone());
     let Some(keep_tag) = plan::keep_tag(&release, &deployment.hash) else { return Ok(None) };
     release.digest = digest;
     let pin = deployment.manifest.env.pin;
-    let tag = tag_for_compose(docker, service, pin, &repository, &release, Some(image_id), Some(keep_tag.clone())).await?;
-    Ok(Some(Kept { service: service.name.clone(), repository, image_id: image_id.clone(), keep_tag, tag }))
+    let tag = tag_for_compose(
+        docker,
+        service,
+        pin,
+        &repository,
+        &release,
+        Some(image_id),
+        Some(keep_tag.clone()),
+    )
+    .await?;
+    Ok(Some(Kept {
+        service: service.name.clone(),
+        repository,
+        image_id: image_id.clone(),
+        keep_tag,
+        tag,
+    }))
 }
 
-/// What Compose gets as the tag of a release, so that exactly the image `image_id` runs: as the manifest
-/// pins where that names it, else the keep-tag.
+/// What Compose gets as the tag of a release, so that exactly the image `image_id` runs: as the
+/// manifest pins where that names it, else the keep-tag.
 async fn tag_for_compose(
     docker: &Docker,
     service: &Service,
@@ -192,7 +276,9 @@ async fn tag_for_compose(
     image_id: Option<&Digest>,
     keep: Option<Tag>,
 ) -> Result<String> {
-    let names = async |name: String| anyhow::Ok(docker.image(&name).await?.is_some_and(|image| Some(&image.id) == image_id));
+    let names = async |name: String| {
+        anyhow::Ok(docker.image(&name).await?.is_some_and(|image| Some(&image.id) == image_id))
+    };
     if service.source == Source::Registry {
         if pin == Pin::Tag && names(repository.with_tag(&release.tag)).await? {
             return Ok(release.tag.to_string());
@@ -208,12 +294,15 @@ async fn tag_for_compose(
 
 /// The image that each service shall run, where it is known.
 fn image_ids(services: &[&Service]) -> BTreeMap<ServiceName, Digest> {
-    services.iter().filter_map(|service| Some((service.name.clone(), service.current()?.image_id.clone()?))).collect()
+    services
+        .iter()
+        .filter_map(|service| Some((service.name.clone(), service.current()?.image_id.clone()?)))
+        .collect()
 }
 
-/// What becomes of every service: what its tracked tag names; what is recorded where it is held, or where
-/// that was rejected; nothing where what is recorded was rejected too. New images are on their way already,
-/// unless this is a dry run.
+/// What becomes of every service: what its tracked tag names; what is recorded where it is held, or
+/// where that was rejected; nothing where what is recorded was rejected too. New images are on
+/// their way already, unless this is a dry run.
 async fn plan_steps(
     app: &App,
     deployment: &Deployment,
@@ -224,10 +313,14 @@ async fn plan_steps(
     let (held, followed): (Vec<&Service>, Vec<&Service>) =
         deployment.manifest.services.values().partition(|service| service.held);
     for service in &held {
-        report.services.push(ServiceChange::skipped(service, "held; `dkv unhold` lets it follow its tag again".to_owned()));
+        report.services.push(ServiceChange::skipped(
+            service,
+            "held; `dkv unhold` lets it follow its tag again".to_owned(),
+        ));
     }
     let latest = LatestOptions { retry: options.retry, dry_run, ..LatestOptions::default() };
-    let Planned { mut steps, failures, early } = pull::plan_latest(app, deployment, &followed, latest, report).await?;
+    let Planned { mut steps, failures, early } =
+        pull::plan_latest(app, deployment, &followed, latest, report).await?;
     pull::fail_together(failures, followed.len(), "nothing was stopped or changed")?;
     let is_planned = |service: &Service| steps.iter().any(|step| step.before.name == service.name);
     let is_rejected = |service: &Service| {
@@ -245,8 +338,8 @@ async fn plan_steps(
     Ok((steps, early))
 }
 
-/// `--dry-run`: what would be updated and replaced. Pulls nothing, so a new image is taken for another
-/// than the one that runs unless it is local already.
+/// `--dry-run`: what would be updated and replaced. Pulls nothing, so a new image is taken for
+/// another than the one that runs unless it is local already.
 pub(super) async fn show_plan(app: &App, options: Options) -> Result<Exit> {
     let mut update = Update::observe(app, None, options).await?;
     let mut changes = Changes::default();
@@ -254,17 +347,29 @@ pub(super) async fn show_plan(app: &App, options: Options) -> Result<Exit> {
     update.changes = changes;
     let mut wanted = BTreeMap::new();
     for step in &steps {
-        let (Some(repository), Some(current)) = (&step.after.image, step.after.current()) else { continue };
+        let (Some(repository), Some(current)) = (&step.after.image, step.after.current()) else {
+            continue;
+        };
         let local = match &current.digest {
-            Some(digest) => update.docker.image(&repository.with_digest(digest)).await?.map(|image| image.id),
+            Some(digest) => {
+                update.docker.image(&repository.with_digest(digest)).await?.map(|image| image.id)
+            }
             None => current.image_id.clone(),
         };
-        wanted.extend(local.or_else(|| current.digest.clone()).map(|id| (step.after.name.clone(), id)));
+        wanted.extend(
+            local.or_else(|| current.digest.clone()).map(|id| (step.after.name.clone(), id)),
+        );
     }
-    update.journal.changed = to_replace(&update.project, &update.tracked(), &update.journal.ran, &wanted);
+    update.journal.changed =
+        to_replace(&update.project, &update.tracked(), &update.journal.ran, &wanted);
     if !update.journal.changed.is_empty() {
         let changed = &update.journal.changed;
-        let paused: Vec<String> = update.would_pause().await?.into_iter().filter(|name| !changed.contains(name)).collect();
+        let paused: Vec<String> = update
+            .would_pause()
+            .await?
+            .into_iter()
+            .filter(|name| !changed.contains(name))
+            .collect();
         update.report.paused = update.replaced(&paused);
     }
     update.show_plan(&steps)

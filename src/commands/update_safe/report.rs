@@ -12,7 +12,9 @@ use crate::error::{Error, Kind};
 use crate::model::reference::ServiceName;
 use crate::observe::LocalImages;
 use crate::plan::{Outcome, Step};
-use crate::report::{Changes, GivenUpService, ReleaseView, ReplacedService, SafeUpdate, ServiceChange, Started};
+use crate::report::{
+    Changes, GivenUpService, ReleaseView, ReplacedService, SafeUpdate, ServiceChange, Started,
+};
 
 impl Update<'_> {
     /// `--dry-run`.
@@ -29,7 +31,8 @@ impl Update<'_> {
                 app.ui.data(format!("would restart: {}", names(report)));
             }
             if !report.paused.is_empty() {
-                let paused: Vec<&str> = report.paused.iter().map(|paused| paused.compose_service.as_str()).collect();
+                let paused: Vec<&str> =
+                    report.paused.iter().map(|paused| paused.compose_service.as_str()).collect();
                 app.ui.data(format!("would stop while their data is saved: {}", paused.join(", ")));
             }
             app.ui.note("nothing was changed (--dry-run)");
@@ -49,7 +52,10 @@ impl Update<'_> {
             .journal
             .given_up
             .iter()
-            .map(|one| GivenUpService { service: one.service.to_string(), reason: one.reason.join("\n") })
+            .map(|one| GivenUpService {
+                service: one.service.to_string(),
+                reason: one.reason.join("\n"),
+            })
             .collect();
         self.report.data_backup.clone_from(&self.journal.data_backup);
         self.report.paused = std::mem::take(&mut self.paused);
@@ -58,13 +64,21 @@ impl Update<'_> {
         let mut others = Vec::new();
         if let Some(judged) = &self.judged {
             let service = |name: &str| {
-                let service = self.launch.tracked(&self.project).get(name).map(|service| service.name.clone())?;
+                let service = self
+                    .launch
+                    .tracked(&self.project)
+                    .get(name)
+                    .map(|service| service.name.clone())?;
                 steps.iter().map(|step| &step.after).find(|after| after.name == service)
             };
-            // The record has the image IDs of what was started just now; the daemon need not be asked.
+            // The record has the image IDs of what was started just now; the daemon need not be
+            // asked.
             let images = LocalImages::default();
-            self.report.containers =
-                judged.containers.iter().map(|judged| container_line(service(&judged.service), judged, &images)).collect();
+            self.report.containers = judged
+                .containers
+                .iter()
+                .map(|judged| container_line(service(&judged.service), judged, &images))
+                .collect();
             others = judged.other_failures().flat_map(crate::health::explain).collect();
         }
         for replaced in &mut self.report.replaced {
@@ -79,25 +93,36 @@ impl Update<'_> {
             show_containers(app, &started);
             for paused in &report.paused {
                 if let Some(seconds) = paused.downtime_seconds {
-                    app.ui.status(format!("{} was stopped for {seconds:.1} s while its data was saved", paused.compose_service));
+                    app.ui.status(format!(
+                        "{} was stopped for {seconds:.1} s while its data was saved",
+                        paused.compose_service
+                    ));
                 }
             }
             for replaced in &report.replaced {
                 if let Some(seconds) = replaced.downtime_seconds {
-                    app.ui.status(format!("{} was away for {seconds:.1} s", replaced.compose_service));
+                    app.ui.status(format!(
+                        "{} was away for {seconds:.1} s",
+                        replaced.compose_service
+                    ));
                 }
             }
         })?;
         if !others.is_empty() {
-            app.ui.warn(format!("not part of the update, and not as it should be, as before:\n{}", others.join("\n")));
+            app.ui.warn(format!(
+                "not part of the update, and not as it should be, as before:\n{}",
+                others.join("\n")
+            ));
         }
         if self.journal.given_up.is_empty() {
             return Ok(Exit::Done);
         }
         for given_up in &self.journal.given_up {
-            let message = format!("{} was not updated: {}", given_up.service, given_up.reason.join("\n"));
+            let message =
+                format!("{} was not updated: {}", given_up.service, given_up.reason.join("\n"));
             let rejected = if given_up.is_rejected {
-                "; its new release is rejected until a newer one appears, `dkv update-safe --retry` takes it all the same"
+                "; its new release is rejected until a newer one appears, `dkv update-safe \
+                    --retry` takes it all the same"
             } else {
                 ""
             };
@@ -110,10 +135,14 @@ impl Update<'_> {
     fn collect(&mut self, steps: &[Step]) {
         let Changes { services, .. } = std::mem::take(&mut self.changes);
         let skipped: Vec<String> = services.iter().map(|change| change.name.clone()).collect();
-        let planned = steps.iter().filter(|step| !skipped.iter().any(|name| name == step.before.name.as_str()));
+        let planned = steps
+            .iter()
+            .filter(|step| !skipped.iter().any(|name| name == step.before.name.as_str()));
         self.report.services = planned.map(ServiceChange::of).chain(services).collect();
         if let Some(deployment) = &self.launch.deployment {
-            let place = |name: &str| deployment.manifest.services.keys().position(|key| key.as_str() == name);
+            let place = |name: &str| {
+                deployment.manifest.services.keys().position(|key| key.as_str() == name)
+            };
             self.report.services.sort_by_key(|change| place(&change.name));
         }
         self.report.replaced = self.replaced(&self.journal.changed);
@@ -134,27 +163,39 @@ impl Update<'_> {
     fn about_data(&self) -> String {
         match &self.journal.data_backup {
             Some(backup) if backup::is_dump(Path::new(backup)) => {
-                format!("; if data was migrated, .version-backups/data/{backup} is the dump from before")
+                format!(
+                    "; if data was migrated, .version-backups/data/{backup} is the dump from before"
+                )
             }
-            Some(backup) => format!("; if data was migrated, `dkv restore-data {backup}` puts it back as it was"),
+            Some(backup) => format!(
+                "; if data was migrated, `dkv restore-data {backup}` puts it back as it was"
+            ),
             None => String::new(),
         }
     }
 
     /// Exit 7.
     pub(super) fn restored(&self) -> anyhow::Error {
-        let message = format!("the update failed, {}: {}", self.what_is_back(), self.journal.reason.join("\n"));
+        let message = format!(
+            "the update failed, {}: {}",
+            self.what_is_back(),
+            self.journal.reason.join("\n")
+        );
         let culprits: Vec<&str> = self.journal.culprits.iter().map(ServiceName::as_str).collect();
         let recorded = self.recorded_culprits();
         let mut hint = match culprits.as_slice() {
             [] => "`dkv update-safe` tries again".to_owned(),
             names => format!(
-                "the new release of {} is rejected until a newer one appears; `dkv update-safe --retry` takes it all the same",
+                "the new release of {} is rejected until a newer one appears; `dkv update-safe \
+                    --retry` takes it all the same",
                 names.join(", ")
             ),
         };
         if !recorded.is_empty() {
-            hint.push_str(&format!("; the manifest records it already: `dkv rollback {}` goes back", recorded.join(" ")));
+            hint.push_str(&format!(
+                "; the manifest records it already: `dkv rollback {}` goes back",
+                recorded.join(" ")
+            ));
         }
         hint.push_str(&self.about_data());
         Error::new(Kind::Restored, message).with_hint(hint).into()
@@ -173,7 +214,10 @@ impl Update<'_> {
         }
         match ailing.as_slice() {
             [] => "and what ran before is back and healthy".to_owned(),
-            names => format!("and what ran before is back ({} was not as it should be before either)", names.join(", ")),
+            names => format!(
+                "and what ran before is back ({} was not as it should be before either)",
+                names.join(", ")
+            ),
         }
     }
 
@@ -182,9 +226,11 @@ impl Update<'_> {
         let Some(deployment) = &self.launch.deployment else { return Vec::new() };
         let is_recorded = |name: &&ServiceName| {
             let target = self.journal.targets.iter().find(|target| target.service == **name);
-            let recorded = deployment.manifest.services.get(*name).and_then(|service| service.current());
+            let recorded =
+                deployment.manifest.services.get(*name).and_then(|service| service.current());
             target.is_some_and(|target| {
-                target.digest.is_some() && recorded.is_some_and(|recorded| recorded.digest == target.digest)
+                target.digest.is_some()
+                    && recorded.is_some_and(|recorded| recorded.digest == target.digest)
             })
         };
         self.journal.culprits.iter().filter(is_recorded).map(ServiceName::as_str).collect()
@@ -197,9 +243,11 @@ impl Update<'_> {
             [] => "the update was undone".to_owned(),
             lines => format!("the update failed: {}", lines.join("\n")),
         };
-        let message = format!("{reason}\nwhat ran before was started again and is not healthy:\n{problems}");
+        let message =
+            format!("{reason}\nwhat ran before was started again and is not healthy:\n{problems}");
         let hint = format!(
-            "everything is kept: look into it with `dkv status` and `dkv logs`, mend the cause, then `dkv update-safe --abort` \
+            "everything is kept: look into it with `dkv status` and `dkv logs`, mend the cause, \
+                then `dkv update-safe --abort` \
              restores again{}",
             self.about_data()
         );
@@ -216,20 +264,36 @@ pub(super) fn show_restored(app: &App) -> Result<Exit> {
 
 /// A line for each service that changes or is left alone for a reason.
 fn show_services(app: &App, report: &SafeUpdate) {
-    let release = |view: &Option<ReleaseView>| view.as_ref().map_or_else(|| "nothing".to_owned(), ReleaseView::short);
+    let release = |view: &Option<ReleaseView>| {
+        view.as_ref().map_or_else(|| "nothing".to_owned(), ReleaseView::short)
+    };
     for change in &report.services {
-        let notes = if change.notes.is_empty() { String::new() } else { format!(" ({})", change.notes.join("; ")) };
+        let notes = if change.notes.is_empty() {
+            String::new()
+        } else {
+            format!(" ({})", change.notes.join("; "))
+        };
         match change.outcome {
             Outcome::Updated | Outcome::Relabelled => {
-                app.ui.data(format!("{}: {} → {}{notes}", change.name, release(&change.from), release(&change.to)));
+                app.ui.data(format!(
+                    "{}: {} → {}{notes}",
+                    change.name,
+                    release(&change.from),
+                    release(&change.to)
+                ));
             }
             Outcome::Skipped => app.ui.data(format!("{}: skipped{notes}", change.name)),
-            _ => app.ui.data(format!("{}: {} is up to date{notes}", change.name, release(&change.to))),
+            _ => app.ui.data(format!(
+                "{}: {} is up to date{notes}",
+                change.name,
+                release(&change.to)
+            )),
         }
     }
 }
 
 fn names(report: &SafeUpdate) -> String {
-    let names: Vec<&str> = report.replaced.iter().map(|replaced| replaced.compose_service.as_str()).collect();
+    let names: Vec<&str> =
+        report.replaced.iter().map(|replaced| replaced.compose_service.as_str()).collect();
     names.join(", ")
 }

@@ -12,15 +12,21 @@ use crate::plan::Step;
 use crate::update::reject;
 
 impl Update<'_> {
-    /// Brings back the images that ran and starts what was stopped; whether all that was good is good again.
+    /// Brings back the images that ran and starts what was stopped; whether all that was good is
+    /// good again.
     pub(super) async fn restore(&mut self) -> Result<bool> {
         if !self.journal.is_replacing && self.journal.stopped.is_empty() {
             return Ok(true);
         }
         self.app.ui.step("Restoring", "what ran before");
         let replaced = self.journal.is_replacing;
-        let stopped: Vec<String> =
-            self.journal.stopped.iter().filter(|name| !(replaced && self.journal.is_changed(name))).cloned().collect();
+        let stopped: Vec<String> = self
+            .journal
+            .stopped
+            .iter()
+            .filter(|name| !(replaced && self.journal.is_changed(name)))
+            .cloned()
+            .collect();
         let mut problems = Vec::new();
         if let Err(error) = self.start_again(&stopped).await {
             problems.push(not_interrupted(error)?);
@@ -42,9 +48,13 @@ impl Update<'_> {
     async fn bring_back(&self) -> Result<()> {
         let (had, lacked): (Vec<String>, Vec<String>) =
             self.journal.changed.iter().cloned().partition(|name| self.journal.had_container(name));
-        let environment = self.launch.environment.clone().with(self.journal.variables_before.clone());
+        let environment =
+            self.launch.environment.clone().with(self.journal.variables_before.clone());
         if !lacked.is_empty() {
-            let kept = self.launch.keep_logs(&self.project, |name| lacked.iter().any(|service| service == name)).await;
+            let kept = self
+                .launch
+                .keep_logs(&self.project, |name| lacked.iter().any(|service| service == name))
+                .await;
             let removed = self.compose(&Action::Remove { services: lacked }, &environment).await;
             kept.finish(self.app).await;
             removed?;
@@ -59,14 +69,16 @@ impl Update<'_> {
         }
         let start = Action::Start { services: services.to_vec() };
         self.compose(&start, &self.launch.environment).await?;
-        let is_asked = |name: &str| services.iter().any(|service| service == name) && self.journal.was_good(name);
+        let is_asked = |name: &str| {
+            services.iter().any(|service| service == name) && self.journal.was_good(name)
+        };
         let judged = self.judge(self.expectations(is_asked)).await?;
         let problems: Vec<String> = judged.failures().flat_map(health::explain).collect();
         if problems.is_empty() { Ok(()) } else { Err(error::docker(problems.join("\n")).into()) }
     }
 
-    /// Remembers the digests that failed. That they cannot be written down must not hide that the old
-    /// versions are back.
+    /// Remembers the digests that failed. That they cannot be written down must not hide that the
+    /// old versions are back.
     pub(super) fn record_rejected(&self) {
         let recorded = self.rejections().and_then(|steps| {
             let deployment = self.deployment()?;
@@ -101,11 +113,18 @@ impl Update<'_> {
         if self.journal.is_replacing {
             return Err(self.restored());
         }
-        Err(self.failure.take().unwrap_or_else(|| error::state(self.journal.reason.join("\n")).into()))
+        Err(self
+            .failure
+            .take()
+            .unwrap_or_else(|| error::state(self.journal.reason.join("\n")).into()))
     }
 }
 
 /// The failure's words, unless it is an interruption, which ends the work.
 fn not_interrupted(error: anyhow::Error) -> Result<String> {
-    if error::kind(&error) == Kind::Interrupted { Err(interrupted()) } else { Ok(format!("{error:#}")) }
+    if error::kind(&error) == Kind::Interrupted {
+        Err(interrupted())
+    } else {
+        Ok(format!("{error:#}"))
+    }
 }

@@ -7,14 +7,20 @@ use crate::model::reference::ServiceName;
 use crate::update::{GivenUp, State};
 
 impl Update<'_> {
-    /// Gives up the new releases that failed, if that was asked for and leaves others to go on with. What
-    /// Compose is told next brings the old ones back.
+    /// Gives up the new releases that failed, if that was asked for and leaves others to go on
+    /// with. What Compose is told next brings the old ones back.
     pub(super) fn retreat(&mut self) -> Result<bool> {
         let has_failed = matches!(self.journal.state, State::Replacing | State::Judging);
-        if !self.journal.options.keep_going || !has_failed || !self.can_spare(&self.journal.culprits)? {
+        if !self.journal.options.keep_going
+            || !has_failed
+            || !self.can_spare(&self.journal.culprits)?
+        {
             return Ok(false);
         }
-        self.app.ui.step("Restoring", list(&self.journal.culprits) + " only, and going on with the others");
+        self.app.ui.step(
+            "Restoring",
+            list(&self.journal.culprits) + " only, and going on with the others",
+        );
         self.record_rejected();
         let culprits = std::mem::take(&mut self.journal.culprits);
         let reason = std::mem::take(&mut self.journal.reason);
@@ -29,18 +35,24 @@ impl Update<'_> {
         if let Some(steps) = &mut self.steps {
             steps.retain(|step| !culprits.contains(&step.before.name));
         }
-        let given_up = culprits.into_iter().map(|service| GivenUp { service, reason: reason.clone(), is_rejected: true });
+        let given_up = culprits.into_iter().map(|service| GivenUp {
+            service,
+            reason: reason.clone(),
+            is_rejected: true,
+        });
         self.journal.given_up.extend(given_up);
         Ok(true)
     }
 
-    /// Whether the old versions of `culprits` can run beside the new versions of others: there are others,
-    /// every culprit ran before, and no variable serves both sides.
+    /// Whether the old versions of `culprits` can run beside the new versions of others: there are
+    /// others, every culprit ran before, and no variable serves both sides.
     fn can_spare(&self, culprits: &[ServiceName]) -> Result<bool> {
         let tracked = self.tracked();
         let changed = self.journal.changed.iter().filter_map(|name| tracked.get(name));
-        let others: Vec<ServiceName> = changed.filter(|service| !culprits.contains(service)).cloned().collect();
-        let ran = |service: &ServiceName| self.journal.kept.iter().any(|kept| kept.service == *service);
+        let others: Vec<ServiceName> =
+            changed.filter(|service| !culprits.contains(service)).cloned().collect();
+        let ran =
+            |service: &ServiceName| self.journal.kept.iter().any(|kept| kept.service == *service);
         if culprits.is_empty() || others.is_empty() || !culprits.iter().all(ran) {
             return Ok(false);
         }

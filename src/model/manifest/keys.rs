@@ -1,5 +1,5 @@
-//! The keys that dkv reads, for what reading lets pass: a misspelled key would do nothing without a word,
-//! and a version pattern that no tag can match would make every tag unresolved.
+//! The keys that dkv reads, for what reading lets pass: a misspelled key would do nothing without a
+//! word, and a version pattern that no tag can match would make every tag unresolved.
 
 use indexmap::IndexMap;
 
@@ -20,7 +20,8 @@ const ROOT: &[&str] = &[
     "custom_overrides",
     "rejected",
 ];
-const ECR: &[&str] = &["registry", "repository_alias", "use_private", "private_registry", "private_region"];
+const ECR: &[&str] =
+    &["registry", "repository_alias", "use_private", "private_registry", "private_region"];
 const COMPOSE: &[&str] = &["files", "db_files"];
 const ENV: &[&str] = &["file", "prefix", "pin"];
 const DATA_BACKUP: &[&str] = &["paths", "command", "timeout"];
@@ -40,20 +41,34 @@ const SERVICE: &[&str] = &[
     "deployed_at",
     "deployed_by",
 ];
-const RELEASE: &[&str] =
-    &["tag", "digest", "image_digest", "platform_digest", "image_id", "deployed_at", "deployed_by", "status"];
+const RELEASE: &[&str] = &[
+    "tag",
+    "digest",
+    "image_digest",
+    "platform_digest",
+    "image_id",
+    "deployed_at",
+    "deployed_by",
+    "status",
+];
 const CUSTOM: &[&str] = &["tag", "reason", "applied_at", "applied_by"];
 const REJECTED: &[&str] = &["digest", "tag", "reason", "at"];
 
 impl Manifest {
-    /// A line for each key that dkv does not read and that is spelled almost like one that it does, with
-    /// its position. What is misspelled the same way all over is told once.
+    /// A line for each key that dkv does not read and that is spelled almost like one that it does,
+    /// with its position. What is misspelled the same way all over is told once.
     #[must_use]
     pub fn misspelled_keys(&self) -> Vec<String> {
         let root = self.document.root();
         let mut found = Suspects::default();
         found.look(root, ROOT);
-        for (section, known) in [("ecr", ECR), ("compose", COMPOSE), ("env", ENV), ("data_backup", DATA_BACKUP), ("logs", LOGS)] {
+        for (section, known) in [
+            ("ecr", ECR),
+            ("compose", COMPOSE),
+            ("env", ENV),
+            ("data_backup", DATA_BACKUP),
+            ("logs", LOGS),
+        ] {
             found.look_in(root.get(section), known);
         }
         for (_, service) in entries(root.get("services")) {
@@ -63,7 +78,8 @@ impl Manifest {
             found.look(custom, CUSTOM);
         }
         for (section, known) in [("history", RELEASE), ("rejected", REJECTED)] {
-            let lists = entries(root.get(section)).filter(|(_, list)| list.kind() == Kind::Sequence);
+            let lists =
+                entries(root.get(section)).filter(|(_, list)| list.kind() == Kind::Sequence);
             lists.flat_map(|(_, list)| list.items()).for_each(|entry| found.look(entry, known));
         }
         found.told()
@@ -79,9 +95,11 @@ impl Manifest {
             let Some(pattern) = service.get("version_pattern") else { continue };
             let text = pattern.as_text().unwrap_or_default();
             let is_of_tags = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '-' | '_');
-            if let Some(strange) = text.chars().find(|c| !is_of_tags(*c) && !matches!(c, '*' | '?')) {
+            if let Some(strange) = text.chars().find(|c| !is_of_tags(*c) && !matches!(c, '*' | '?'))
+            {
                 return Err(pattern.error(format!(
-                    "`version_pattern` is no regular expression: `*` stands for any characters, `?` for one, and no tag has `{}`",
+                    "`version_pattern` is no regular expression: `*` stands for any characters, \
+                        `?` for one, and no tag has `{}`",
                     strange.escape_debug()
                 )));
             }
@@ -99,7 +117,8 @@ fn entries(section: Option<Node<'_>>) -> impl Iterator<Item = (Node<'_>, Node<'_
     section.filter(|node| node.kind() == Kind::Mapping).into_iter().flat_map(Node::entries)
 }
 
-/// Keys that are probably misspelled: each with the known one, where it stands first, and how often.
+/// Keys that are probably misspelled: each with the known one, where it stands first, and how
+/// often.
 #[derive(Default)]
 struct Suspects<'a>(IndexMap<(&'a str, &'static str), (Node<'a>, usize)>);
 
@@ -123,7 +142,10 @@ impl<'a> Suspects<'a> {
         let line = |((text, near), (node, count)): ((&str, &str), (Node<'_>, usize))| {
             let more = if count > 1 { format!(" ({count} times)") } else { String::new() };
             let text = text.escape_debug();
-            node.error(format!("dkv knows no key `{text}` here and leaves it alone; did you mean `{near}`?{more}")).to_string()
+            node.error(format!(
+                "dkv knows no key `{text}` here and leaves it alone; did you mean `{near}`?{more}"
+            ))
+            .to_string()
         };
         self.0.into_iter().map(line).collect()
     }
@@ -132,7 +154,9 @@ impl<'a> Suspects<'a> {
 /// The known key that `text` probably means; short ones are easily taken for one another.
 fn nearest(text: &str, known: &[&'static str]) -> Option<&'static str> {
     let near = known.iter().map(|key| (strsim::damerau_levenshtein(key, text), *key));
-    let near = near.filter(|(distance, key)| *distance <= [0, 0, 0, 1, 1].get(key.len()).copied().unwrap_or(2));
+    let near = near.filter(|(distance, key)| {
+        *distance <= [0, 0, 0, 1, 1].get(key.len()).copied().unwrap_or(2)
+    });
     near.min_by_key(|(distance, _)| *distance).map(|(_, key)| key)
 }
 
@@ -148,14 +172,19 @@ mod tests {
 
     #[test]
     fn a_misspelled_key_is_told_with_its_place_and_the_one_that_was_meant() {
-        let text = "schema_version: '1.1'\nnote: mine\nservices:\n  web:\n    image: r.example/web\n    helth_timeout: 5s\n    \
-                    owner: ops\n  api: {helth_timeout: 5s, Held: true}\nhistory:\n  web:\n  - {tag: '1', digset: x}\n";
+        let text = "schema_version: '1.1'\nnote: mine\nservices:\n  web:\n    image: \
+            r.example/web\n    helth_timeout: 5s\n    \
+                    owner: ops\n  api: {helth_timeout: 5s, Held: true}\nhistory:\n  web:\n  - \
+                    {tag: '1', digset: x}\n";
         assert_eq!(
             read(text).misspelled_keys(),
             [
-                "line 6, column 5: dkv knows no key `helth_timeout` here and leaves it alone; did you mean `health_timeout`? (2 times)",
-                "line 8, column 28: dkv knows no key `Held` here and leaves it alone; did you mean `held`?",
-                "line 11, column 16: dkv knows no key `digset` here and leaves it alone; did you mean `digest`?",
+                "line 6, column 5: dkv knows no key `helth_timeout` here and leaves it alone; did \
+                    you mean `health_timeout`? (2 times)",
+                "line 8, column 28: dkv knows no key `Held` here and leaves it alone; did you \
+                    mean `held`?",
+                "line 11, column 16: dkv knows no key `digset` here and leaves it alone; did you \
+                    mean `digest`?",
             ]
         );
         assert_eq!(read("schema_version: '1.1'\nservcies: {}\nlogs:\n").misspelled_keys().len(), 1);
@@ -177,16 +206,18 @@ mod tests {
     #[test]
     fn every_key_that_is_read_is_known_and_explained_in_the_example() {
         let source = include_str!("read.rs");
-        let known: Vec<&str> = [ROOT, ECR, COMPOSE, ENV, DATA_BACKUP, LOGS, SERVICE, RELEASE, CUSTOM, REJECTED]
-            .into_iter()
-            .flatten()
-            .copied()
-            .collect();
+        let known: Vec<&str> =
+            [ROOT, ECR, COMPOSE, ENV, DATA_BACKUP, LOGS, SERVICE, RELEASE, CUSTOM, REJECTED]
+                .into_iter()
+                .flatten()
+                .copied()
+                .collect();
         let mut read = 0;
         for asked in [", \"", "get(\"", "[\"", "(\""] {
             for rest in source.split(asked).skip(1) {
                 let Some((key, rest)) = rest.split_once('"') else { continue };
-                let is_key = !key.is_empty() && key.bytes().all(|byte| byte.is_ascii_lowercase() || byte == b'_');
+                let is_key = !key.is_empty()
+                    && key.bytes().all(|byte| byte.is_ascii_lowercase() || byte == b'_');
                 if is_key && rest.starts_with([')', ',', ']']) && key != "current" {
                     assert!(known.contains(&key), "{key} is read, but not listed in keys.rs");
                     read += 1;
@@ -202,7 +233,9 @@ mod tests {
     #[test]
     fn a_pattern_that_no_tag_can_match_is_an_error_at_its_place() {
         let check = |pattern: &str| {
-            let text = format!("schema_version: '1.1'\nservices:\n  web:\n    version_pattern: '{pattern}'\n");
+            let text = format!(
+                "schema_version: '1.1'\nservices:\n  web:\n    version_pattern: '{pattern}'\n"
+            );
             read(&text).check_patterns().map_err(|error| error.to_string())
         };
         for good in ["", "*", "1.4?", "v2.*-hotfix_1", "*-bookworm"] {

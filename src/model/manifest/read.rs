@@ -4,14 +4,18 @@ use std::time::Duration;
 
 use indexmap::IndexMap;
 
-use super::{ComposeSettings, Custom, DataBackup, Ecr, EnvSettings, LogSettings, Manifest, Rejected, Service, Source};
+use super::{
+    ComposeSettings, Custom, DataBackup, Ecr, EnvSettings, LogSettings, Manifest, Rejected,
+    Service, Source,
+};
 use crate::model::duration;
 use crate::model::env_file::{self, Pin};
 use crate::model::history::{History, Release};
 use crate::model::reference::{Digest, Repository, ServiceName, Tag};
 use crate::model::yaml::{Document, Kind, Node, YamlError};
 
-/// Who the old migration wizard says has deployed a version; it wrote image IDs where digests belong.
+/// Who the old migration wizard says has deployed a version; it wrote image IDs where digests
+/// belong.
 const OLD_WIZARD: &str = "migration";
 
 /// How long the operator's own backup command may take, unless the manifest says otherwise.
@@ -41,9 +45,18 @@ impl Manifest {
             for (key, node) in section.mapping()? {
                 let name: ServiceName = parsed(key)?;
                 let parts = Parts {
-                    history: histories.map(|section| child(section, name.as_str())).transpose()?.flatten(),
-                    custom: overrides.map(|section| child(section, name.as_str())).transpose()?.flatten(),
-                    rejected: rejections.map(|section| child(section, name.as_str())).transpose()?.flatten(),
+                    history: histories
+                        .map(|section| child(section, name.as_str()))
+                        .transpose()?
+                        .flatten(),
+                    custom: overrides
+                        .map(|section| child(section, name.as_str()))
+                        .transpose()?
+                        .flatten(),
+                    rejected: rejections
+                        .map(|section| child(section, name.as_str()))
+                        .transpose()?
+                        .flatten(),
                     ecr: ecr.as_ref(),
                     is_legacy,
                 };
@@ -76,8 +89,12 @@ fn is_legacy(root: Node<'_>) -> Result<bool, YamlError> {
     let major = text.split('.').next().unwrap_or(text);
     match major.parse::<u32>() {
         Ok(1) => Ok(text == "1" || text == "1.0"),
-        Ok(newer) if newer > 1 && text.bytes().all(|byte| byte.is_ascii_digit() || byte == b'.') => {
-            Err(node.error(format!("schema version {text} is newer than this dkv understands (1.1); update dkv")))
+        Ok(newer)
+            if newer > 1 && text.bytes().all(|byte| byte.is_ascii_digit() || byte == b'.') =>
+        {
+            Err(node.error(format!(
+                "schema version {text} is newer than this dkv understands (1.1); update dkv"
+            )))
         }
         _ => Err(node.error("`schema_version` must be 1.0 or 1.1")),
     }
@@ -137,15 +154,19 @@ fn flag(mapping: Node<'_>, key: &str) -> Result<bool, YamlError> {
 fn read_ecr(node: Node<'_>) -> Result<Ecr, YamlError> {
     node.mapping()?;
     let ecr = Ecr {
-        registry: optional_text(node, "registry")?.unwrap_or_else(|| super::DEFAULT_ECR_REGISTRY.to_owned()),
+        registry: optional_text(node, "registry")?
+            .unwrap_or_else(|| super::DEFAULT_ECR_REGISTRY.to_owned()),
         repository_alias: text_or_empty(node, "repository_alias")?,
         use_private: flag(node, "use_private")?,
         private_registry: text_or_empty(node, "private_registry")?,
-        private_region: optional_text(node, "private_region")?.unwrap_or_else(|| "us-east-1".to_owned()),
+        private_region: optional_text(node, "private_region")?
+            .unwrap_or_else(|| "us-east-1".to_owned()),
     };
     // The prefix goes into versions.env: it must be made of what image names are made of.
     if let Err(error) = format!("{}/name", ecr.prefix()).parse::<Repository>() {
-        return Err(node.error(format!("the registry of this section makes no image name: {error}")));
+        return Err(
+            node.error(format!("the registry of this section makes no image name: {error}"))
+        );
     }
     Ok(ecr)
 }
@@ -170,7 +191,9 @@ fn read_env(root: Node<'_>) -> Result<EnvSettings, YamlError> {
     if let Some(prefix) = node.get("prefix") {
         let text = prefix.text()?;
         if !text.is_empty() && !env_file::is_variable(text) {
-            return Err(prefix.error("`prefix` may hold letters, digits and `_`, and must not begin with a digit"));
+            return Err(prefix.error(
+                "`prefix` may hold letters, digits and `_`, and must not begin with a digit",
+            ));
         }
         text.clone_into(&mut settings.prefix);
     }
@@ -190,23 +213,31 @@ fn read_data_backup(root: Node<'_>) -> Result<DataBackup, YamlError> {
         return match word {
             "none" => Ok(DataBackup::None),
             "databases" => Ok(DataBackup::Databases),
-            _ => Err(node.error("`data_backup` must be `none`, `databases`, or a mapping with `paths` or `command`")),
+            _ => Err(node.error(
+                "`data_backup` must be `none`, `databases`, or a mapping with `paths` or `command`",
+            )),
         };
     }
     if node.kind() == Kind::Sequence {
-        let paths: Result<_, _> = node.sequence()?.map(|item| item.text().map(str::to_owned)).collect();
+        let paths: Result<_, _> =
+            node.sequence()?.map(|item| item.text().map(str::to_owned)).collect();
         return paths.map(DataBackup::Paths);
     }
     node.mapping()?;
     let (paths, command) = (texts(node, "paths")?, optional(node, "command"));
     let timeout = read_duration(node, "timeout")?.unwrap_or(COMMAND_TIMEOUT);
     match command {
-        Some(_) if !paths.is_empty() => Err(node.error("`data_backup` takes `paths` or `command`, not both")),
-        Some(command) if command.kind() == Kind::Sequence => Ok(DataBackup::Command { words: texts(node, "command")?, timeout }),
-        // A text is what the operator would type: a shell runs it.
-        Some(command) => {
-            Ok(DataBackup::Command { words: vec!["sh".to_owned(), "-c".to_owned(), command.text()?.to_owned()], timeout })
+        Some(_) if !paths.is_empty() => {
+            Err(node.error("`data_backup` takes `paths` or `command`, not both"))
         }
+        Some(command) if command.kind() == Kind::Sequence => {
+            Ok(DataBackup::Command { words: texts(node, "command")?, timeout })
+        }
+        // A text is what the operator would type: a shell runs it.
+        Some(command) => Ok(DataBackup::Command {
+            words: vec!["sh".to_owned(), "-c".to_owned(), command.text()?.to_owned()],
+            timeout,
+        }),
         None if paths.is_empty() => Err(node.error("`data_backup` needs `paths` or `command`")),
         None => Ok(DataBackup::Paths(paths)),
     }
@@ -216,11 +247,15 @@ fn read_logs(root: Node<'_>) -> Result<LogSettings, YamlError> {
     let mut settings = LogSettings::default();
     let Some(node) = optional(root, "logs") else { return Ok(settings) };
     node.mapping()?;
-    for (key, days) in
-        [("compress_after_days", &mut settings.compress_after_days), ("delete_after_days", &mut settings.delete_after_days)]
-    {
+    for (key, days) in [
+        ("compress_after_days", &mut settings.compress_after_days),
+        ("delete_after_days", &mut settings.delete_after_days),
+    ] {
         if let Some(value) = optional(node, key) {
-            *days = value.text()?.parse().map_err(|_| value.error(format!("`{key}` must be a number of days")))?;
+            *days = value
+                .text()?
+                .parse()
+                .map_err(|_| value.error(format!("`{key}` must be a number of days")))?;
         }
     }
     Ok(settings)
@@ -235,14 +270,20 @@ struct Parts<'a> {
     is_legacy: bool,
 }
 
-fn read_service(name: ServiceName, node: Node<'_>, parts: &Parts<'_>, warnings: &mut Vec<String>) -> Result<Service, YamlError> {
+fn read_service(
+    name: ServiceName,
+    node: Node<'_>,
+    parts: &Parts<'_>,
+    warnings: &mut Vec<String>,
+) -> Result<Service, YamlError> {
     if !node.is_null() {
         node.mapping()?;
     }
     let mut service = Service::new(name, None);
     if let Some(image) = optional(node, "image") {
         let repository: Repository = parsed(image)?;
-        service.follows_ecr = parts.ecr.is_some_and(|ecr| spells_out_default(ecr, &repository, &service.name));
+        service.follows_ecr =
+            parts.ecr.is_some_and(|ecr| spells_out_default(ecr, &repository, &service.name));
         service.image = (!service.follows_ecr).then_some(repository);
     }
     service.track = optional_parsed(node, "track")?;
@@ -292,7 +333,9 @@ fn read_service(name: ServiceName, node: Node<'_>, parts: &Parts<'_>, warnings: 
 /// Whether `image` is what one of the `ecr` defaults would give, and so should follow the section
 /// when it is switched.
 fn spells_out_default(ecr: &Ecr, image: &Repository, service: &ServiceName) -> bool {
-    ecr.prefixes().iter().any(|prefix| !prefix.is_empty() && image.as_written() == format!("{prefix}/{service}"))
+    ecr.prefixes()
+        .iter()
+        .any(|prefix| !prefix.is_empty() && image.as_written() == format!("{prefix}/{service}"))
 }
 
 fn read_variable(node: Node<'_>, key: &str) -> Result<Option<String>, YamlError> {
@@ -301,15 +344,19 @@ fn read_variable(node: Node<'_>, key: &str) -> Result<Option<String>, YamlError>
         return Ok(Some(name));
     }
     let position = node.get(key).unwrap_or(node);
-    Err(position.error(format!("`{key}` must be a variable name (letters, digits and `_`) that no program acts upon")))
+    Err(position.error(format!(
+        "`{key}` must be a variable name (letters, digits and `_`) that no program acts upon"
+    )))
 }
 
 fn read_duration(node: Node<'_>, key: &str) -> Result<Option<Duration>, YamlError> {
     let Some(value) = optional(node, key) else { return Ok(None) };
     let length = duration::parse(value.text()?);
-    length
-        .map(Some)
-        .ok_or_else(|| value.error(format!("`{key}` must be a number of seconds, or a time such as `90s`, `2m` or `1h`")))
+    length.map(Some).ok_or_else(|| {
+        value.error(format!(
+            "`{key}` must be a number of seconds, or a time such as `90s`, `2m` or `1h`"
+        ))
+    })
 }
 
 fn read_custom(node: Node<'_>) -> Result<Option<Custom>, YamlError> {
@@ -346,15 +393,17 @@ struct Images {
 
 impl Images {
     fn of(service: &Service, ecr: Option<&Ecr>) -> Self {
-        let prefixes = ecr.filter(|_| service.image.is_none()).map(Ecr::prefixes).unwrap_or_default();
-        let defaults = prefixes.iter().filter_map(|prefix| format!("{prefix}/{}", service.name).parse().ok());
+        let prefixes =
+            ecr.filter(|_| service.image.is_none()).map(Ecr::prefixes).unwrap_or_default();
+        let defaults =
+            prefixes.iter().filter_map(|prefix| format!("{prefix}/{}", service.name).parse().ok());
         let known = service.image.iter().cloned().chain(defaults).collect();
         Self { known, may_differ: service.image.is_none() && !service.follows_ecr }
     }
 }
 
-/// The old wizard's marks outlast its schema. But dkv writes the image's ID only with a digest that it has
-/// seen.
+/// The old wizard's marks outlast its schema. But dkv writes the image's ID only with a digest that
+/// it has seen.
 fn settle_unverified(recorded: &mut Release, entries: &[Entry]) {
     let has_seen = |entry: &Entry| {
         let seen = entry.release.image_id.is_some() || entry.release.platform_digest.is_some();
@@ -385,7 +434,8 @@ fn read_recorded(
             }
             Some(Written::Bare(digest) | Written::Printed(digest)) => release.digest = Some(digest),
             Some(Written::Elsewhere) => warnings.push(format!(
-                "{0}: image_digest names other repositories only, so the digest of {1} is not known; `dkv pull-latest {0}` or \
+                "{0}: image_digest names other repositories only, so the digest of {1} is not \
+                    known; `dkv pull-latest {0}` or \
                  `dkv version-pull {0} {1}` records it",
                 service.name, release.tag
             )),
@@ -407,15 +457,18 @@ enum Written {
     Elsewhere,
 }
 
-/// Reads a digest field; empty texts and empty slices are none. Of several the one in the service's own
-/// repository counts.
+/// Reads a digest field; empty texts and empty slices are none. Of several the one in the service's
+/// own repository counts.
 fn read_digest(node: Node<'_>, images: &Images) -> Result<Option<Written>, YamlError> {
     let text = node.text()?.trim();
     let slice = text.strip_prefix('[').and_then(|rest| rest.strip_suffix(']'));
     let Some(inner) = slice.or_else(|| text.contains('@').then_some(text)) else {
         return match text {
             "" => Ok(None),
-            text => text.parse().map(|digest| Some(Written::Bare(digest))).map_err(|error| node.error(format!("{error}"))),
+            text => text
+                .parse()
+                .map(|digest| Some(Written::Bare(digest)))
+                .map_err(|error| node.error(format!("{error}"))),
         };
     };
     let mut digests = Vec::new();
@@ -425,9 +478,13 @@ fn read_digest(node: Node<'_>, images: &Images) -> Result<Option<Written>, YamlE
         digests.push((repository.parse::<Repository>().ok(), digest));
     }
     // The daemon lists one digest per repository that it knows the image by; ours is the one meant.
-    let is_ours = |repository: &Option<Repository>| repository.as_ref().is_some_and(|one| images.known.contains(one));
+    let is_ours = |repository: &Option<Repository>| {
+        repository.as_ref().is_some_and(|one| images.known.contains(one))
+    };
     let ours = digests.iter().find(|(repository, _)| is_ours(repository));
-    let only = digests.first().filter(|(_, first)| images.may_differ && digests.iter().all(|(_, digest)| digest == first));
+    let only = digests.first().filter(|(_, first)| {
+        images.may_differ && digests.iter().all(|(_, digest)| digest == first)
+    });
     Ok(match ours.or(only) {
         Some((_, digest)) => Some(Written::Printed(digest.clone())),
         None if digests.is_empty() => None,
@@ -446,11 +503,14 @@ fn read_entries(history: Node<'_>, images: &Images) -> Result<Vec<Entry>, YamlEr
     let mut entries = Vec::with_capacity(items.len());
     for (index, node) in items.enumerate() {
         node.mapping()?;
-        let Some(tag) = node.get("tag") else { return Err(node.error("a history entry needs its `tag`")) };
+        let Some(tag) = node.get("tag") else {
+            return Err(node.error("a history entry needs its `tag`"));
+        };
         let mut release = Release::new(parsed(tag)?, None);
         for key in ["digest", "image_digest"] {
             if let Some(digest) = node.get(key)
-                && let Some(Written::Bare(digest) | Written::Printed(digest)) = read_digest(digest, images)?
+                && let Some(Written::Bare(digest) | Written::Printed(digest)) =
+                    read_digest(digest, images)?
             {
                 release.digest = Some(digest);
             }
@@ -468,10 +528,16 @@ fn read_entries(history: Node<'_>, images: &Images) -> Result<Vec<Entry>, YamlEr
 }
 
 /// Brings together what the service's own fields and its history say about the current release.
-fn settle_history(service: &Service, recorded: Option<Release>, entries: Vec<Entry>, warnings: &mut Vec<String>) -> History {
+fn settle_history(
+    service: &Service,
+    recorded: Option<Release>,
+    entries: Vec<Entry>,
+    warnings: &mut Vec<String>,
+) -> History {
     let name = &service.name;
     if entries.iter().filter(|entry| entry.is_current).count() > 1 {
-        warnings.push(format!("{name}: more than one history entry is `current`; the newest counts"));
+        warnings
+            .push(format!("{name}: more than one history entry is `current`; the newest counts"));
     }
     let marked = entries.iter().position(|entry| entry.is_current);
     let mut releases: Vec<Release> = entries.into_iter().map(|entry| entry.release).collect();
@@ -481,14 +547,17 @@ fn settle_history(service: &Service, recorded: Option<Release>, entries: Vec<Ent
     };
     let names_it = |release: &Release| {
         release.tag == recorded.tag
-            && (recorded.digest.is_none() || release.digest.is_none() || release.digest == recorded.digest)
+            && (recorded.digest.is_none()
+                || release.digest.is_none()
+                || release.digest == recorded.digest)
     };
     let current = match marked.filter(|index| names_it(&releases[*index])) {
         Some(index) => Some(index),
         None => releases.iter().position(names_it).inspect(|_| {
             if marked.is_some() {
                 warnings.push(format!(
-                    "{name}: current_tag says {}, but the history calls another entry current; current_tag counts",
+                    "{name}: current_tag says {}, but the history calls another entry current; \
+                        current_tag counts",
                     recorded.tag
                 ));
             }
@@ -497,13 +566,16 @@ fn settle_history(service: &Service, recorded: Option<Release>, entries: Vec<Ent
     if let Some(index) = current {
         let entry = &mut releases[index];
         entry.digest = entry.digest.take().or(recorded.digest);
-        entry.unverified_digest = if entry.digest.is_none() { recorded.unverified_digest } else { None };
+        entry.unverified_digest =
+            if entry.digest.is_none() { recorded.unverified_digest } else { None };
         entry.deployed_by = entry.deployed_by.take().or(recorded.deployed_by);
         return without_repeats(service, releases, index);
     }
     let mut front = recorded;
     // Somebody changed the tag by hand and left the digest of the version before it.
-    if let Some(stale) = marked.filter(|index| front.digest.is_some() && releases[*index].digest == front.digest) {
+    if let Some(stale) =
+        marked.filter(|index| front.digest.is_some() && releases[*index].digest == front.digest)
+    {
         warnings.push(format!(
             "{name}: current_tag was changed by hand from {} to {}, whose digest is not known; \
              `dkv version-pull {name} {}` records it",
@@ -523,7 +595,9 @@ fn without_repeats(service: &Service, releases: Vec<Release>, current: usize) ->
     let current_release = releases.get(current).cloned();
     for (index, release) in releases.into_iter().enumerate() {
         let moving = |tag: &Tag| service.is_moving(tag);
-        if index != current && current_release.as_ref().is_some_and(|other| release.is_same(other, moving)) {
+        if index != current
+            && current_release.as_ref().is_some_and(|other| release.is_same(other, moving))
+        {
             continue;
         }
         if index == current {

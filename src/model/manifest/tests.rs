@@ -31,12 +31,19 @@ fn reads_what_the_old_tool_wrote() {
     assert!(manifest.is_legacy);
     let router = service(&manifest, "req_router");
     assert_eq!(router.current().unwrap().digest, digit('1'));
-    assert_eq!(router.previous_index(), Some(1), "a fixed tag without a digest can be gone back to");
+    assert_eq!(
+        router.previous_index(),
+        Some(1),
+        "a fixed tag without a digest can be gone back to"
+    );
     let tasks = service(&manifest, "taskservice");
     assert_eq!(tasks.current().unwrap().digest, None);
     assert_eq!(tasks.previous_index(), Some(2), "`latest` without a digest is lost");
     let settings = service(&manifest, "settings");
-    assert_eq!((settings.current().unwrap().tag.as_str(), &settings.current().unwrap().digest), ("1.40", &digit('2')));
+    assert_eq!(
+        (settings.current().unwrap().tag.as_str(), &settings.current().unwrap().digest),
+        ("1.40", &digit('2'))
+    );
     let custom = service(&manifest, "conv_mgr");
     assert!(custom.custom_in_force().is_some());
     assert_eq!(custom.current().unwrap().digest, None);
@@ -57,15 +64,21 @@ fn the_wizards_image_id_is_never_a_digest() {
 fn what_dkv_has_seen_in_the_daemon_is_a_digest_whoever_deployed_it() {
     let digest = digit('3').unwrap();
     let entry = format!(
-        "history:\n  wsfe:\n  - {{tag: latest, digest: '{digest}', image_id: '{}', status: current}}\n",
+        "history:\n  wsfe:\n  - {{tag: latest, digest: '{digest}', image_id: '{}', status: \
+            current}}\n",
         digit('4').unwrap()
     );
     let service_lines = format!(
-        "services:\n  wsfe: {{image: r.example/wsfe, current_tag: latest, image_digest: '{digest}', deployed_by: migration}}\n"
+        "services:\n  wsfe: {{image: r.example/wsfe, current_tag: latest, image_digest: \
+            '{digest}', deployed_by: migration}}\n"
     );
     for (history, expected) in [(entry.as_str(), Some(&digest)), ("", None)] {
         let manifest = read(&format!("schema_version: '1.1'\n{service_lines}{history}"));
-        assert_eq!(service(&manifest, "wsfe").current().unwrap().digest.as_ref(), expected, "{history}");
+        assert_eq!(
+            service(&manifest, "wsfe").current().unwrap().digest.as_ref(),
+            expected,
+            "{history}"
+        );
     }
 }
 
@@ -74,14 +87,22 @@ fn the_digest_of_another_repository_is_never_taken() {
     let (theirs, ours) = (digit('5').unwrap(), digit('6').unwrap());
     let ecr = "ecr: {registry: r.example, repository_alias: acme, use_private: false}";
     let read = |image: &str, digest: &str| {
-        read(&format!("schema_version: '1.0'\n{ecr}\nservices:\n  web: {{{image} current_tag: '1', image_digest: '{digest}'}}\n"))
+        read(&format!(
+            "schema_version: '1.0'\n{ecr}\nservices:\n  web: {{{image} current_tag: '1', \
+                image_digest: '{digest}'}}\n"
+        ))
     };
     let both = format!("[mirror.example/web@{theirs} r.example/acme/web@{ours}]");
     for image in ["", "image: r.example/acme/web,"] {
         let known = read(image, &both);
-        assert_eq!(service(&known, "web").current().unwrap().digest.as_ref(), Some(&ours), "{image}");
+        assert_eq!(
+            service(&known, "web").current().unwrap().digest.as_ref(),
+            Some(&ours),
+            "{image}"
+        );
     }
-    for digest in [format!("[mirror.example/web@{theirs}]"), format!("mirror.example/web@{theirs}")] {
+    for digest in [format!("[mirror.example/web@{theirs}]"), format!("mirror.example/web@{theirs}")]
+    {
         let foreign = read("image: r.example/acme/web,", &digest);
         assert_eq!(service(&foreign, "web").current().unwrap().digest, None, "{digest}");
         assert!(foreign.warnings[0].contains("other repositories"), "{:?}", foreign.warnings);
@@ -93,20 +114,30 @@ fn images_come_from_compose_or_from_the_default() {
     let mut manifest = read(PROXY);
     assert!(manifest.needs_compose());
     let vault: Repository = "hashicorp/vault".parse().unwrap();
-    let hint = |service: &Service| (service.name.as_str() == "vault").then(|| (vault.clone(), Some("1.20.3".parse().unwrap())));
+    let hint = |service: &Service| {
+        (service.name.as_str() == "vault").then(|| (vault.clone(), Some("1.20.3".parse().unwrap())))
+    };
     manifest.settle(hint).unwrap();
     assert_eq!(service(&manifest, "vault").image.as_ref(), Some(&vault));
     assert_eq!(service(&manifest, "vault").track_name(), "1.20.3");
-    assert_eq!(service(&manifest, "outpost").image.as_ref().unwrap().to_string(), "public.ecr.aws/n5k3t9x2/outpost");
+    assert_eq!(
+        service(&manifest, "outpost").image.as_ref().unwrap().to_string(),
+        "public.ecr.aws/n5k3t9x2/outpost"
+    );
     assert_eq!(service(&manifest, "outpost").track_name(), "latest");
-    assert_eq!(tags(service(&manifest, "outpost")), ["1.12", "1.11"], "the same release twice is one");
+    assert_eq!(
+        tags(service(&manifest, "outpost")),
+        ["1.12", "1.11"],
+        "the same release twice is one"
+    );
 }
 
 #[test]
 fn an_image_that_spells_out_the_default_follows_the_switch() {
-    let private = PULLED
-        .replace("use_private: false", "use_private: true")
-        .replace("private_registry: ''", "private_registry: 123456789012.dkr.ecr.us-east-1.amazonaws.com");
+    let private = PULLED.replace("use_private: false", "use_private: true").replace(
+        "private_registry: ''",
+        "private_registry: 123456789012.dkr.ecr.us-east-1.amazonaws.com",
+    );
     let mut manifest = read(&private);
     manifest.settle(|_| None).unwrap();
     assert_eq!(
@@ -129,10 +160,16 @@ fn dangerous_content_is_refused_where_it_stands() {
         ("customer_id: ''", "customer_id: ''\ncustomer_id: x", 4, "duplicate"),
         ("use_private: false", "use_private: perhaps", 7, "true or false"),
         ("  - tag: '1.63'", "  - tag: ''", 40, "empty"),
-        ("  req_router:\n  - tag: '1.64'", "  req_router: oops\n  x:\n  - tag: '1.64'", 36, "expected a list"),
+        (
+            "  req_router:\n  - tag: '1.64'",
+            "  req_router: oops\n  x:\n  - tag: '1.64'",
+            36,
+            "expected a list",
+        ),
     ] {
         assert!(PULLED.contains(from), "{from}");
-        let error = Manifest::read(PULLED.replacen(from, to, 1).as_bytes()).expect_err(to).to_string();
+        let error =
+            Manifest::read(PULLED.replacen(from, to, 1).as_bytes()).expect_err(to).to_string();
         assert!(error.contains(&format!("line {line}")) && error.contains(part), "{to}: {error}");
     }
     assert!(Manifest::read(b"").is_err());
@@ -154,10 +191,14 @@ fn a_tag_changed_by_hand_leaves_its_old_digest_behind() {
     let ours = EXAMPLE_CHANGED.replace("TAG", "9.9");
     let manifest = read(&ours);
     let web = service(&manifest, "web");
-    assert_eq!((web.current().unwrap().tag.as_str(), &web.current().unwrap().digest), ("9.9", &None));
+    assert_eq!(
+        (web.current().unwrap().tag.as_str(), &web.current().unwrap().digest),
+        ("9.9", &None)
+    );
 }
 
-const EXAMPLE_CHANGED: &str = "schema_version: '1.1'\nservices:\n  web:\n    image: r.example/web\n    current_tag: 'TAG'\n    \
+const EXAMPLE_CHANGED: &str = "schema_version: '1.1'\nservices:\n  web:\n    image: \
+    r.example/web\n    current_tag: 'TAG'\n    \
     image_digest: sha256:1111111111111111111111111111111111111111111111111111111111111111\nhistory:\n  web:\n  - {tag: '1', digest: \
     'sha256:1111111111111111111111111111111111111111111111111111111111111111', status: current}\n";
 
@@ -202,21 +243,36 @@ fn recording_a_release_changes_no_line_of_another_service() {
         assert!(!again.is_legacy);
         let router = service(&again, "req_router");
         assert_eq!(tags(router), ["1.65", "1.64", "1.63"]);
-        assert_eq!(router.history.entries()[1].digest, digit('1'), "the digest that only the service had");
-        assert_eq!((router.status(0), router.status(1), router.status(2)), ("current", "previous", "archived"));
+        assert_eq!(
+            router.history.entries()[1].digest,
+            digit('1'),
+            "the digest that only the service had"
+        );
+        assert_eq!(
+            (router.status(0), router.status(1), router.status(2)),
+            ("current", "previous", "archived")
+        );
         assert_eq!(foreign_lines(&text, "req_router"), foreign_lines(&written, "req_router"));
         assert_eq!(text.contains('\r'), written.contains('\r'));
-        assert_eq!(written.matches("\r\n").count(), if text.contains('\r') { written.matches('\n').count() } else { 0 });
+        assert_eq!(
+            written.matches("\r\n").count(),
+            if text.contains('\r') { written.matches('\n').count() } else { 0 }
+        );
         let same = read(&written);
         let unchanged: Vec<Service> = same.services.values().cloned().collect();
-        assert_eq!(same.with_services(&unchanged).unwrap(), written, "nothing new, nothing written");
+        assert_eq!(
+            same.with_services(&unchanged).unwrap(),
+            written,
+            "nothing new, nothing written"
+        );
     }
 }
 
 #[test]
 fn a_service_of_its_own_is_added_with_its_history() {
     let manifest = read(PULLED);
-    let mut added = Service::new("mcp-server".parse().unwrap(), Some("r.example/mcp".parse().unwrap()));
+    let mut added =
+        Service::new("mcp-server".parse().unwrap(), Some("r.example/mcp".parse().unwrap()));
     added.history.advance(Release::new("1.0".parse().unwrap(), digit('7')), |_| false);
     let written = manifest.with_services(&[added]).unwrap();
     let again = read(&written);
@@ -227,8 +283,10 @@ fn a_service_of_its_own_is_added_with_its_history() {
 /// The old tool wrote only beside the service who had deployed what is current.
 #[test]
 fn who_deployed_a_release_is_still_known_when_it_is_left() {
-    let text = "schema_version: '1.0'\nservices:\n  web:\n    image: r.example/web\n    current_tag: '1.0'\n    deployed_by: alice\n\
-                history:\n  web:\n  - {tag: '1.0', deployed_at: '2026-01-05T09:00:00', status: current}\n";
+    let text = "schema_version: '1.0'\nservices:\n  web:\n    image: r.example/web\n    \
+        current_tag: '1.0'\n    deployed_by: alice\n\
+                history:\n  web:\n  - {tag: '1.0', deployed_at: '2026-01-05T09:00:00', status: \
+                current}\n";
     let manifest = read(text);
     let mut web = service(&manifest, "web").clone();
     let mut next = Release::new("1.1".parse().unwrap(), digit('1'));
@@ -236,6 +294,11 @@ fn who_deployed_a_release_is_still_known_when_it_is_left() {
     web.history.advance(next, |_| false);
     web.deployed_by = Some("bob".to_owned());
     let written = read(&manifest.with_services(&[web]).unwrap());
-    let by: Vec<_> = service(&written, "web").history.entries().iter().map(|entry| entry.deployed_by.as_deref()).collect();
+    let by: Vec<_> = service(&written, "web")
+        .history
+        .entries()
+        .iter()
+        .map(|entry| entry.deployed_by.as_deref())
+        .collect();
     assert_eq!(by, [Some("bob"), Some("alice")]);
 }

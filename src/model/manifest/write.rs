@@ -1,5 +1,5 @@
-//! Recording changed services in a manifest: the edits that bring its text to what was intended, and
-//! nothing else.
+//! Recording changed services in a manifest: the edits that bring its text to what was intended,
+//! and nothing else.
 
 use super::{Custom, Manifest, REJECTED_LIMIT, Rejected, Service, Source};
 use crate::model::history::Release;
@@ -28,7 +28,10 @@ impl Manifest {
             history_edits(
                 old,
                 new,
-                self.document.root().get("history").is_some_and(|all| all.get(new.name.as_str()).is_some()),
+                self.document
+                    .root()
+                    .get("history")
+                    .is_some_and(|all| all.get(new.name.as_str()).is_some()),
                 &mut edits,
             );
             custom_edits(old.custom.as_ref(), new.custom.as_ref(), &new.name, &mut edits);
@@ -43,7 +46,8 @@ impl Manifest {
     fn service_edits(&self, old: &Service, new: &Service, edits: &mut Vec<Edit>) {
         let at = |key: &str| path(&["services", new.name.as_str(), key]);
         let has = |key: &str| {
-            let service = self.document.root().get("services").and_then(|all| all.get(new.name.as_str()));
+            let service =
+                self.document.root().get("services").and_then(|all| all.get(new.name.as_str()));
             service.is_some_and(|service| service.get(key).is_some())
         };
         let mut put = |key: &str, old: Option<Value>, new: Option<Value>| {
@@ -56,7 +60,8 @@ impl Manifest {
                 None => {}
             }
         };
-        let image = |service: &Service| service.image.as_ref().map(|image| text(image.as_written()));
+        let image =
+            |service: &Service| service.image.as_ref().map(|image| text(image.as_written()));
         put("image", image(old), image(new));
         let track = |service: &Service| service.track.as_ref().map(|track| text(track.as_str()));
         put("track", track(old), track(new));
@@ -65,7 +70,8 @@ impl Manifest {
         let held = |service: &Service| service.held.then_some(Value::Bool(true));
         put("held", held(old), held(new));
         let compose = |service: &Service| {
-            let names: Vec<Value> = service.compose_services.iter().map(|name| text(name)).collect();
+            let names: Vec<Value> =
+                service.compose_services.iter().map(|name| text(name)).collect();
             (!names.is_empty()).then_some(Value::Sequence(names))
         };
         put("compose_services", compose(old), compose(new));
@@ -75,12 +81,23 @@ impl Manifest {
         // A tag that was only implied is written out with the first record of the service.
         let written_tag = if has("current_tag") { tag(old) } else { None };
         put("current_tag", written_tag, tag(new));
-        let digest =
-            |service: &Service| service.current().map(|release| text(release.digest.as_ref().map_or("", Digest::as_str)));
+        let digest = |service: &Service| {
+            service
+                .current()
+                .map(|release| text(release.digest.as_ref().map_or("", Digest::as_str)))
+        };
         // The old tool's spellings of a digest are replaced as soon as the service is written.
         put("image_digest", None, digest(new));
-        put("deployed_at", old.deployed_at.as_deref().map(text), new.deployed_at.as_deref().map(text));
-        put("deployed_by", old.deployed_by.as_deref().map(text), new.deployed_by.as_deref().map(text));
+        put(
+            "deployed_at",
+            old.deployed_at.as_deref().map(text),
+            new.deployed_at.as_deref().map(text),
+        );
+        put(
+            "deployed_by",
+            old.deployed_by.as_deref().map(text),
+            new.deployed_by.as_deref().map(text),
+        );
     }
 }
 
@@ -88,7 +105,8 @@ fn history_edits(old: &Service, new: &Service, is_listed: bool, edits: &mut Vec<
     let at = path(&["history", new.name.as_str()]);
     let entries = new.history.entries();
     if !is_listed || !entries.iter().any(|entry| entry.origin.is_some()) {
-        let values = entries.iter().enumerate().map(|(index, entry)| entry_value(entry, new.status(index)));
+        let values =
+            entries.iter().enumerate().map(|(index, entry)| entry_value(entry, new.status(index)));
         edits.push(Edit::set(at, Value::Sequence(values.collect())));
         return;
     }
@@ -119,7 +137,11 @@ fn kept_entry_edits(old: &Service, entry: &Release, origin: usize, status: &str)
         before.and_then(|b| b.platform_digest.as_ref()).map(Digest::as_str),
         entry.platform_digest.as_ref().map(Digest::as_str),
     );
-    put("image_id", before.and_then(|b| b.image_id.as_ref()).map(Digest::as_str), entry.image_id.as_ref().map(Digest::as_str));
+    put(
+        "image_id",
+        before.and_then(|b| b.image_id.as_ref()).map(Digest::as_str),
+        entry.image_id.as_ref().map(Digest::as_str),
+    );
     put("deployed_at", before.and_then(|b| b.deployed_at.as_deref()), entry.deployed_at.as_deref());
     // The old tool said of the current release only in `services` who had deployed it.
     put("deployed_by", None, entry.deployed_by.as_deref());
@@ -127,7 +149,12 @@ fn kept_entry_edits(old: &Service, entry: &Release, origin: usize, status: &str)
     edits
 }
 
-fn custom_edits(old: Option<&Custom>, new: Option<&Custom>, name: &ServiceName, edits: &mut Vec<Edit>) {
+fn custom_edits(
+    old: Option<&Custom>,
+    new: Option<&Custom>,
+    name: &ServiceName,
+    edits: &mut Vec<Edit>,
+) {
     let at = path(&["custom_overrides", name.as_str()]);
     match (old, new) {
         (before, Some(custom)) if before != Some(custom) => {
@@ -153,7 +180,11 @@ fn rejected_edits(old: &[Rejected], new: &[Rejected], name: &ServiceName, edits:
     }
     let values = new.iter().take(REJECTED_LIMIT).map(|rejected| {
         let mut fields = vec![("digest".to_owned(), text(rejected.digest.as_str()))];
-        push_text(&mut fields, "tag", rejected.tag.as_ref().map(crate::model::reference::Tag::as_str));
+        push_text(
+            &mut fields,
+            "tag",
+            rejected.tag.as_ref().map(crate::model::reference::Tag::as_str),
+        );
         push_text(&mut fields, "reason", rejected.reason.as_deref());
         push_text(&mut fields, "at", rejected.at.as_deref());
         Value::Mapping(fields)

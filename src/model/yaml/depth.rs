@@ -1,14 +1,14 @@
 //! A look at the nesting of brackets before parsing.
 //!
-//! The parser reads ahead over a whole flow collection, in time that grows with its length times its
-//! depth: 100,000 nested brackets keep it busy for half a minute. This scan follows just enough of the
-//! grammar to know which brackets nest; block collections are counted while parsing.
+//! The parser reads ahead over a whole flow collection, in time that grows with its length times
+//! its depth: 100,000 nested brackets keep it busy for half a minute. This scan follows just enough
+//! of the grammar to know which brackets nest; block collections are counted while parsing.
 
 use super::document::MAX_DEPTH;
 use super::parse::line_end;
 
-/// Where the lines begin that go on with a flow collection. The error is where brackets first nest deeper
-/// than [`MAX_DEPTH`].
+/// Where the lines begin that go on with a flow collection. The error is where brackets first nest
+/// deeper than [`MAX_DEPTH`].
 pub fn flow_lines(text: &str) -> Result<Vec<usize>, usize> {
     let at = text.len() - text.trim_start_matches('\u{feff}').len();
     let mut scan = Scan { text, bytes: text.as_bytes(), at, flow_lines: Vec::new() };
@@ -20,7 +20,11 @@ pub fn flow_lines(text: &str) -> Result<Vec<usize>, usize> {
         let blank = matches!(scan.peek(), None | Some(b'\r' | b'\n'));
         let marker = text[line..].starts_with("---");
         open = match open {
-            Open::BlockScalar(parent) | Open::Plain(parent) if blank || (indent as isize > parent && !marker) => open,
+            Open::BlockScalar(parent) | Open::Plain(parent)
+                if blank || (indent as isize > parent && !marker) =>
+            {
+                open
+            }
             _ if blank => Open::Nothing,
             _ => scan.line(line, indent, marker)?,
         };
@@ -84,7 +88,9 @@ impl Scan<'_> {
                     let start = self.at;
                     let end = line_end(self.text, start);
                     let plain = &self.bytes[start..end];
-                    let colon = (0..plain.len()).find(|&at| plain[at] == b':' && Self::is_break_or_space(plain.get(at + 1)));
+                    let colon = (0..plain.len()).find(|&at| {
+                        plain[at] == b':' && Self::is_break_or_space(plain.get(at + 1))
+                    });
                     match colon {
                         Some(colon) => {
                             parent = parent.max((start - line) as isize);
@@ -121,7 +127,9 @@ impl Scan<'_> {
                     token_begins = false;
                 }
                 b',' => token_begins = true,
-                b':' if after_quotes || Self::is_break_or_space(self.bytes.get(self.at + 1)) => token_begins = true,
+                b':' if after_quotes || Self::is_break_or_space(self.bytes.get(self.at + 1)) => {
+                    token_begins = true
+                }
                 b'"' | b'\'' if token_begins => {
                     self.quotes(byte);
                     (token_begins, after_quotes) = (false, true);
@@ -132,7 +140,9 @@ impl Scan<'_> {
                     continue;
                 }
                 b'&' | b'!' if token_begins => {
-                    self.skip(|byte| !matches!(byte, b' ' | b'\r' | b'\n' | b',' | b'[' | b']' | b'{' | b'}'));
+                    self.skip(|byte| {
+                        !matches!(byte, b' ' | b'\r' | b'\n' | b',' | b'[' | b']' | b'{' | b'}')
+                    });
                     continue;
                 }
                 b'\n' => self.flow_lines.push(self.at + 1),

@@ -151,8 +151,8 @@ impl Document {
     /// Reads one document.
     ///
     /// # Errors
-    /// Text that is not YAML, is larger than [`MAX_BYTES`], nests deeper than [`MAX_DEPTH`], holds a
-    /// NUL, a duplicate key, or more than one document.
+    /// Text that is not YAML, is larger than [`MAX_BYTES`], nests deeper than [`MAX_DEPTH`], holds
+    /// a NUL, a duplicate key, or more than one document.
     pub fn parse(text: &str) -> Result<Self, YamlError> {
         parse::parse(text)
     }
@@ -166,7 +166,10 @@ impl Document {
             Ok(text) => Self::parse(text),
             Err(error) => {
                 let valid = String::from_utf8_lossy(&bytes[..error.valid_up_to()]);
-                Err(YamlError::new(position(&valid, valid.len()), "the file is not valid UTF-8 here"))
+                Err(YamlError::new(
+                    position(&valid, valid.len()),
+                    "the file is not valid UTF-8 here",
+                ))
             }
         }
     }
@@ -238,7 +241,9 @@ impl Document {
         let children = self.children(id);
         if let Ok(index) = self.indexes.binary_search_by_key(&id, |(node, _)| *node) {
             let order = &self.indexes[index].1;
-            let found = order.binary_search_by(|entry| self.key_text(children[*entry as usize * 2]).cmp(&Some(key)));
+            let found = order.binary_search_by(|entry| {
+                self.key_text(children[*entry as usize * 2]).cmp(&Some(key))
+            });
             return found.ok().map(|at| order[at] as usize);
         }
         children.chunks_exact(2).position(|entry| self.key_text(entry[0]) == Some(key))
@@ -255,12 +260,14 @@ impl Document {
     }
 }
 
-/// Line and column of a byte offset; `\n`, `\r\n` and a lone `\r` end lines, a byte order mark has no width.
+/// Line and column of a byte offset; `\n`, `\r\n` and a lone `\r` end lines, a byte order mark has
+/// no width.
 pub(super) fn position(source: &str, offset: usize) -> Position {
     let before = &source[..offset];
     let line_start = before.rfind(['\n', '\r']).map_or(0, |at| at + 1);
     let breaks = before.bytes().filter(|&byte| byte == b'\n').count();
-    let lone = before.as_bytes().windows(2).filter(|pair| pair[0] == b'\r' && pair[1] != b'\n').count();
+    let lone =
+        before.as_bytes().windows(2).filter(|pair| pair[0] == b'\r' && pair[1] != b'\n').count();
     let last = usize::from(before.ends_with('\r') && !source[offset..].starts_with('\n'));
     let columns = before[line_start..].chars().filter(|&character| character != '\u{feff}').count();
     Position { line: breaks + lone + last + 1, column: columns + 1 }
@@ -369,7 +376,10 @@ impl<'a> Node<'a> {
     /// Whether the node is a collection in brackets.
     #[must_use]
     pub fn is_flow(self) -> bool {
-        matches!(self.resolved().shape, Shape::Mapping { flow: true } | Shape::Sequence { flow: true })
+        matches!(
+            self.resolved().shape,
+            Shape::Mapping { flow: true } | Shape::Sequence { flow: true }
+        )
     }
 
     /// The bytes of the node as written, without anchor and tag.
@@ -415,7 +425,13 @@ impl<'a> Node<'a> {
                 let merged = self.document.resolve(self.document.children(id)[merged * 2 + 1]);
                 match self.document.data(merged).shape {
                     Shape::Sequence { .. } => {
-                        pending.extend(self.document.children(merged).iter().rev().map(|&id| self.document.resolve(id)));
+                        pending.extend(
+                            self.document
+                                .children(merged)
+                                .iter()
+                                .rev()
+                                .map(|&id| self.document.resolve(id)),
+                        );
                     }
                     _ => pending.push(merged),
                 }
@@ -427,7 +443,10 @@ impl<'a> Node<'a> {
     /// The entries of a mapping; of anything else none.
     #[must_use]
     pub fn entries(self) -> Entries<'a> {
-        Entries { document: self.document, children: self.children_if(Kind::Mapping).chunks_exact(2) }
+        Entries {
+            document: self.document,
+            children: self.children_if(Kind::Mapping).chunks_exact(2),
+        }
     }
 
     /// The items of a list; of anything else none.
@@ -437,7 +456,11 @@ impl<'a> Node<'a> {
     }
 
     fn children_if(self, kind: Kind) -> &'a [u32] {
-        if self.kind() == kind { self.document.children(self.document.resolve(self.id)) } else { &[] }
+        if self.kind() == kind {
+            self.document.children(self.document.resolve(self.id))
+        } else {
+            &[]
+        }
     }
 
     /// A scalar's text; a plain scalar's is what the source says, `1.40` stays `1.40`.
@@ -480,7 +503,11 @@ impl<'a> Node<'a> {
     /// # Errors
     /// Anything but a mapping, at its position.
     pub fn mapping(self) -> Result<Entries<'a>, YamlError> {
-        if self.kind() == Kind::Mapping { Ok(self.entries()) } else { Err(self.expected("a mapping")) }
+        if self.kind() == Kind::Mapping {
+            Ok(self.entries())
+        } else {
+            Err(self.expected("a mapping"))
+        }
     }
 
     /// The entries of a mapping, none for null.
@@ -535,7 +562,12 @@ impl<'a> Node<'a> {
 
 impl fmt::Debug for Node<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{:?} {:?}", self.document.data(self.id).shape, &self.document.source[self.span()])
+        write!(
+            f,
+            "{:?} {:?}",
+            self.document.data(self.id).shape,
+            &self.document.source[self.span()]
+        )
     }
 }
 

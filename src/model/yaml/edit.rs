@@ -56,9 +56,12 @@ pub(super) enum Action {
 }
 
 impl Edit {
-    /// Replaces the node at `path`, or adds it: a new key goes behind its mapping's last entry, missing
-    /// mappings on the way are created. A scalar keeps its quotes and its comment.
-    pub fn set<Step: Into<Segment>>(path: impl IntoIterator<Item = Step>, value: impl Into<Value>) -> Self {
+    /// Replaces the node at `path`, or adds it: a new key goes behind its mapping's last entry,
+    /// missing mappings on the way are created. A scalar keeps its quotes and its comment.
+    pub fn set<Step: Into<Segment>>(
+        path: impl IntoIterator<Item = Step>,
+        value: impl Into<Value>,
+    ) -> Self {
         Self { path: steps(path), action: Action::Set { value: value.into(), after: None } }
     }
 
@@ -68,7 +71,10 @@ impl Edit {
         value: impl Into<Value>,
         after: impl Into<String>,
     ) -> Self {
-        Self { path: steps(path), action: Action::Set { value: value.into(), after: Some(after.into()) } }
+        Self {
+            path: steps(path),
+            action: Action::Set { value: value.into(), after: Some(after.into()) },
+        }
     }
 
     /// Removes the key or item at `path`, if there is one, with its comments.
@@ -78,7 +84,10 @@ impl Edit {
 
     /// Gives the list at `path` these items in this order; a missing or null list is created. Kept
     /// items keep their text and their comments.
-    pub fn rearrange<Step: Into<Segment>>(path: impl IntoIterator<Item = Step>, items: Vec<Item>) -> Self {
+    pub fn rearrange<Step: Into<Segment>>(
+        path: impl IntoIterator<Item = Step>,
+        items: Vec<Item>,
+    ) -> Self {
         Self { path: steps(path), action: Action::Rearrange(items) }
     }
 }
@@ -92,8 +101,8 @@ impl Document {
     /// outside the edits has its value and style.
     ///
     /// # Errors
-    /// Edits that contradict each other, that lead through an alias, a shared anchor or a merge key, or
-    /// whose result is not what was intended.
+    /// Edits that contradict each other, that lead through an alias, a shared anchor or a merge
+    /// key, or whose result is not what was intended.
     pub fn apply(&self, edits: &[Edit]) -> Result<String, YamlError> {
         let plan = plan(self, edits)?;
         if plan == Plan::Same {

@@ -12,14 +12,17 @@ use std::ops::Range;
 use saphyr_parser::{Event, Parser, ScalarStyle, Span};
 
 use super::depth::{self, quoted_end};
-use super::document::{Document, MAX_BYTES, MAX_DEPTH, NONE, NodeData, Position, Shape, Style, YamlError, position, to_u32};
+use super::document::{
+    Document, MAX_BYTES, MAX_DEPTH, NONE, NodeData, Position, Shape, Style, YamlError, position,
+    to_u32,
+};
 use super::usual;
 
 /// Mappings with more entries than this are searched by a sorted index.
 const LINEAR_SEARCH: usize = 12;
 
-/// By how many columns the lines of flow collections are indented where the parser asks for it: more than
-/// any key's.
+/// By how many columns the lines of flow collections are indented where the parser asks for it:
+/// more than any key's.
 const INDENTATION: usize = 256;
 
 /// The most lines for which that is done.
@@ -28,7 +31,11 @@ const MOST_INDENTED: usize = 50_000;
 /// Reads one document; see [`Document::parse`].
 pub fn parse(text: &str) -> Result<Document, YamlError> {
     if text.len() > MAX_BYTES {
-        let message = format!("the file is {} bytes long, more than the {} MiB that are read", text.len(), MAX_BYTES >> 20);
+        let message = format!(
+            "the file is {} bytes long, more than the {} MiB that are read",
+            text.len(),
+            MAX_BYTES >> 20
+        );
         return Err(YamlError::new(Position { line: 1, column: 1 }, message));
     }
     parse_usual(text).map_or_else(|| parse_whole_grammar(text), Ok)
@@ -51,8 +58,8 @@ pub(super) fn parse_whole_grammar(text: &str) -> Result<Document, YamlError> {
     if parsed.is_ok() || lines.is_empty() || lines.len() > MOST_INDENTED {
         return parsed;
     }
-    // Composes and the old tool take a flow collection that is not indented beyond its key, which the
-    // specification and the parser do not.
+    // Composes and the old tool take a flow collection that is not indented beyond its key, which
+    // the specification and the parser do not.
     Builder::indenting(text, &lines).build().or(parsed)
 }
 
@@ -82,7 +89,8 @@ impl CharacterIndex {
         }
         let Some(&step) = self.steps.get(character / STRIDE) else { return text.len() };
         let rest = &text[step as usize..];
-        step as usize + rest.char_indices().nth(character % STRIDE).map_or(rest.len(), |(offset, _)| offset)
+        step as usize
+            + rest.char_indices().nth(character % STRIDE).map_or(rest.len(), |(offset, _)| offset)
     }
 }
 
@@ -98,8 +106,8 @@ struct Open {
 pub(super) struct Builder<'a> {
     text: &'a str,
     characters: CharacterIndex,
-    /// Which characters of the text that the parser gets have [`INDENTATION`] before them that is not in
-    /// the source.
+    /// Which characters of the text that the parser gets have [`INDENTATION`] before them that is
+    /// not in the source.
     indented: Vec<usize>,
     nodes: Vec<NodeData>,
     children: Vec<u32>,
@@ -169,7 +177,8 @@ impl<'a> Builder<'a> {
         let source = self.source();
         for event in Parser::new_from_str(&source) {
             let (event, span) = event.map_err(|error| {
-                let position = Position { line: error.marker().line(), column: error.marker().col() + 1 };
+                let position =
+                    Position { line: error.marker().line(), column: error.marker().col() + 1 };
                 YamlError::new(position, error.info())
             })?;
             self.event(event, span)?;
@@ -203,7 +212,8 @@ impl<'a> Builder<'a> {
             Event::Nothing | Event::StreamStart | Event::StreamEnd | Event::DocumentEnd => Ok(()),
             Event::DocumentStart(explicit) => {
                 if self.root.is_some() {
-                    return Err(self.error(span.start, "a second document begins here, only one is expected"));
+                    return Err(self
+                        .error(span.start, "a second document begins here, only one is expected"));
                 }
                 if explicit {
                     self.cursor = span.end;
@@ -212,10 +222,13 @@ impl<'a> Builder<'a> {
             }
             Event::Alias(anchor) => self.alias(anchor, &span),
             Event::Scalar(text, style, anchor, tag) => {
-                let tag = tag.as_deref().map(|tag| tag.is_yaml_core_schema() && tag.suffix == "str");
+                let tag =
+                    tag.as_deref().map(|tag| tag.is_yaml_core_schema() && tag.suffix == "str");
                 self.scalar(&text, style, anchor, tag, &span)
             }
-            Event::SequenceStart(anchor, tag) => self.collection(false, anchor, tag.is_some(), &span),
+            Event::SequenceStart(anchor, tag) => {
+                self.collection(false, anchor, tag.is_some(), &span)
+            }
             Event::MappingStart(anchor, tag) => self.collection(true, anchor, tag.is_some(), &span),
             Event::SequenceEnd | Event::MappingEnd => self.close(),
         }
@@ -252,8 +265,12 @@ impl<'a> Builder<'a> {
         let start = if bare { outer } else { self.skip_properties(outer, !empty) };
         let (style, end) = match style {
             ScalarStyle::Plain => (Style::Plain, if empty { start } else { span.end }),
-            ScalarStyle::SingleQuoted => (Style::Single, quoted_end(self.text.as_bytes(), start, b'\'')),
-            ScalarStyle::DoubleQuoted => (Style::Double, quoted_end(self.text.as_bytes(), start, b'"')),
+            ScalarStyle::SingleQuoted => {
+                (Style::Single, quoted_end(self.text.as_bytes(), start, b'\''))
+            }
+            ScalarStyle::DoubleQuoted => {
+                (Style::Double, quoted_end(self.text.as_bytes(), start, b'"'))
+            }
             ScalarStyle::Literal => (Style::Literal, self.block_scalar_end(start, b'|', span)?),
             ScalarStyle::Folded => (Style::Folded, self.block_scalar_end(start, b'>', span)?),
         };
@@ -263,7 +280,13 @@ impl<'a> Builder<'a> {
         let null_word = matches!(text, "" | "~" | "null" | "Null" | "NULL");
         let null = style == Style::Plain && null_word && string_tag != Some(true);
         let quote = usize::from(matches!(style, Style::Single | Style::Double));
-        let id = self.push(if null { Shape::Null } else { Shape::Scalar(style) }, outer, start, end, indicator);
+        let id = self.push(
+            if null { Shape::Null } else { Shape::Scalar(style) },
+            outer,
+            start,
+            end,
+            indicator,
+        );
         let written = if matches!(style, Style::Literal | Style::Folded) {
             None
         } else {
@@ -291,7 +314,8 @@ impl<'a> Builder<'a> {
             return Err(too_deep(position(self.text, outer)));
         }
         let start = if anchor != 0 || tagged { self.skip_properties(outer, true) } else { outer };
-        // A block collection's span ends before its first entry, which may begin with a bracket itself.
+        // A block collection's span ends before its first entry, which may begin with a bracket
+        // itself.
         let bracket = span.end > start && (self.at(start, b'[') || self.at(start, b'{'));
         // A pair inside a flow sequence, `[a: b]`, is flow without brackets of its own.
         let flow = bracket || self.open.last().is_some_and(|open| self.is_flow(open.id));
@@ -326,8 +350,9 @@ impl<'a> Builder<'a> {
         if mapping { self.check_keys(id) } else { Ok(()) }
     }
 
-    /// Finds where the next node begins, its anchor and tag included: offset, its `-` or `:`, whether
-    /// it is a key written with `?`. A node without `content` is empty and ends where it begins.
+    /// Finds where the next node begins, its anchor and tag included: offset, its `-` or `:`,
+    /// whether it is a key written with `?`. A node without `content` is empty and ends where it
+    /// begins.
     fn node_start(&mut self, content: bool) -> Result<(usize, u32, bool), YamlError> {
         let Some(open) = self.open.last() else {
             let start = if content { self.trivia_end(self.cursor) } else { self.cursor };
@@ -351,7 +376,8 @@ impl<'a> Builder<'a> {
             at = self.trivia_end(at + 1);
         }
         if mapping {
-            let explicit = self.at(at, b'?') && self.text[at + 1..].starts_with([' ', '\t', '\n', '\r']);
+            let explicit =
+                self.at(at, b'?') && self.text[at + 1..].starts_with([' ', '\t', '\n', '\r']);
             if explicit {
                 at = if content { self.trivia_end(at + 1) } else { at + 1 };
             }
@@ -366,7 +392,14 @@ impl<'a> Builder<'a> {
         Ok((if content { self.trivia_end(at + 1) } else { at + 1 }, to_u32(at), false))
     }
 
-    fn push(&mut self, shape: Shape, outer: usize, start: usize, end: usize, indicator: u32) -> u32 {
+    fn push(
+        &mut self,
+        shape: Shape,
+        outer: usize,
+        start: usize,
+        end: usize,
+        indicator: u32,
+    ) -> u32 {
         let id = to_u32(self.nodes.len());
         self.nodes.push(NodeData {
             shape,
@@ -413,7 +446,8 @@ impl<'a> Builder<'a> {
             self.indexes.push((id, order));
             duplicate
         } else {
-            (1..keys.len()).find(|&entry| keys[entry].is_some() && keys[..entry].contains(&keys[entry]))
+            (1..keys.len())
+                .find(|&entry| keys[entry].is_some() && keys[..entry].contains(&keys[entry]))
         };
         let Some(entry) = duplicate else { return Ok(()) };
         let key = self.nodes[self.children[data.payload as usize + entry * 2] as usize];
@@ -436,13 +470,19 @@ impl<'a> Builder<'a> {
     }
 
     fn is_flow(&self, id: u32) -> bool {
-        matches!(self.nodes[id as usize].shape, Shape::Mapping { flow: true } | Shape::Sequence { flow: true })
+        matches!(
+            self.nodes[id as usize].shape,
+            Shape::Mapping { flow: true } | Shape::Sequence { flow: true }
+        )
     }
 
     /// The byte of a character that the parser counts.
     fn byte(&self, character: usize) -> usize {
         let lines = self.indented.partition_point(|&start| start < character);
-        let within = lines.checked_sub(1).map(|last| self.indented[last]).filter(|start| character < start + INDENTATION);
+        let within = lines
+            .checked_sub(1)
+            .map(|last| self.indented[last])
+            .filter(|start| character < start + INDENTATION);
         let own = match within {
             Some(start) => start - (lines - 1) * INDENTATION,
             None => character - lines * INDENTATION,
@@ -459,7 +499,8 @@ impl<'a> Builder<'a> {
         trivia_end(self.text, from)
     }
 
-    /// The end of the anchor and tag that begin at `from`, and of the trivia behind them when content follows.
+    /// The end of the anchor and tag that begin at `from`, and of the trivia behind them when
+    /// content follows.
     fn skip_properties(&self, from: usize, content: bool) -> usize {
         let bytes = self.text.as_bytes();
         let (mut at, mut end) = (from, from);
@@ -476,9 +517,14 @@ impl<'a> Builder<'a> {
         if content { at } else { end }
     }
 
-    /// The end of the block scalar whose `|` or `>` stands at `start`; with `+` the blank lines after
-    /// it are content and belong to it.
-    fn block_scalar_end(&self, start: usize, indicator: u8, span: &Range<usize>) -> Result<usize, YamlError> {
+    /// The end of the block scalar whose `|` or `>` stands at `start`; with `+` the blank lines
+    /// after it are content and belong to it.
+    fn block_scalar_end(
+        &self,
+        start: usize,
+        indicator: u8,
+        span: &Range<usize>,
+    ) -> Result<usize, YamlError> {
         if !self.at(start, indicator) {
             return Err(self.lost(start));
         }
@@ -487,9 +533,16 @@ impl<'a> Builder<'a> {
         if self.text[start..header].split('#').next().is_some_and(|header| header.contains('+')) {
             // The parser's end may be behind the indentation of what follows.
             let line = line_start(self.text, end);
-            return Ok(if line > header && self.text[line..end].trim_start_matches(' ').is_empty() { line } else { end });
+            return Ok(
+                if line > header && self.text[line..end].trim_start_matches(' ').is_empty() {
+                    line
+                } else {
+                    end
+                },
+            );
         }
-        let trimmed = header + self.text[header..end].trim_end_matches([' ', '\t', '\r', '\n']).len();
+        let trimmed =
+            header + self.text[header..end].trim_end_matches([' ', '\t', '\r', '\n']).len();
         Ok(line_end(self.text, trimmed))
     }
 
@@ -529,6 +582,13 @@ pub(super) fn line_end(text: &str, offset: usize) -> usize {
 
 /// Where the line of `offset` begins, a byte order mark left out.
 pub(super) fn line_start(text: &str, offset: usize) -> usize {
-    let start = text.as_bytes()[..offset].iter().rposition(|byte| matches!(byte, b'\n' | b'\r')).map_or(0, |at| at + 1);
-    if start == 0 && text.starts_with('\u{feff}') { '\u{feff}'.len_utf8().min(offset) } else { start }
+    let start = text.as_bytes()[..offset]
+        .iter()
+        .rposition(|byte| matches!(byte, b'\n' | b'\r'))
+        .map_or(0, |at| at + 1);
+    if start == 0 && text.starts_with('\u{feff}') {
+        '\u{feff}'.len_utf8().min(offset)
+    } else {
+        start
+    }
 }

@@ -76,11 +76,15 @@ impl<'e> Change<'e> {
         match self.action {
             Some(Action::Set { value, .. }) => Ok(Some(value.clone())),
             Some(Action::Remove) => Ok(None),
-            Some(Action::Rearrange(items)) => new_items(items, near).map(|items| Some(Value::Sequence(items))),
+            Some(Action::Rearrange(items)) => {
+                new_items(items, near).map(|items| Some(Value::Sequence(items)))
+            }
             None => {
                 let mut entries = Vec::new();
                 for (segment, change) in &self.inside {
-                    let Segment::Key(key) = segment else { return Err(near.error("there is no list to edit here")) };
+                    let Segment::Key(key) = segment else {
+                        return Err(near.error("there is no list to edit here"));
+                    };
                     if let Some(value) = change.value(near)? {
                         entries.push((key.clone(), value));
                     }
@@ -146,7 +150,9 @@ impl<'d> Planner<'d> {
             Shape::Null => Ok(change.value(node)?.map_or(Plan::Same, Plan::Replace)),
             Shape::Mapping { .. } => self.mapping(node, change),
             Shape::Sequence { .. } => self.sequence(node, change),
-            Shape::Scalar(_) | Shape::Alias => Err(node.error("text stands where a mapping or a list was to be edited")),
+            Shape::Scalar(_) | Shape::Alias => {
+                Err(node.error("text stands where a mapping or a list was to be edited"))
+            }
         }
     }
 
@@ -155,11 +161,18 @@ impl<'d> Planner<'d> {
         let mut plan = MappingPlan::default();
         let mut fresh: Vec<(Option<&String>, &String, Value)> = Vec::new();
         for (segment, inside) in &change.inside {
-            let Segment::Key(key) = segment else { return Err(node.error("expected a list, found a mapping")) };
+            let Segment::Key(key) = segment else {
+                return Err(node.error("expected a list, found a mapping"));
+            };
             if let Some(entry) = self.document.own_entry(node.id, key) {
-                let (name, value) = (self.document.node(children[entry * 2]), self.document.node(children[entry * 2 + 1]));
+                let (name, value) = (
+                    self.document.node(children[entry * 2]),
+                    self.document.node(children[entry * 2 + 1]),
+                );
                 if self.document.data(name.id).explicit || name.is_alias() {
-                    return Err(name.error("an entry whose key is written with `?` or `*` is not edited"));
+                    return Err(
+                        name.error("an entry whose key is written with `?` or `*` is not edited")
+                    );
                 }
                 if inside.removes() {
                     self.refuse_shared_inside(name)?;
@@ -174,7 +187,9 @@ impl<'d> Planner<'d> {
             } else {
                 let value = inside.value(node)?;
                 if (value.is_some() || inside.removes()) && node.get(key).is_some() {
-                    return Err(node.error(format!("`{key}` comes from a merge key (`<<`) here: edit it where it is written")));
+                    return Err(node.error(format!(
+                        "`{key}` comes from a merge key (`<<`) here: edit it where it is written"
+                    )));
                 }
                 let Some(value) = value else { continue };
                 let after = match inside.action {
@@ -187,11 +202,14 @@ impl<'d> Planner<'d> {
         plan.changed.sort_by_key(|(entry, _)| *entry);
         plan.removed.sort_unstable();
         let count = children.len() / 2;
-        let Some(last) = (0..count).rev().find(|entry| plan.removed.binary_search(entry).is_err()) else {
+        let Some(last) = (0..count).rev().find(|entry| plan.removed.binary_search(entry).is_err())
+        else {
             if plan.removed.is_empty() && fresh.is_empty() {
                 return Ok(Plan::Same);
             }
-            return Ok(Plan::Replace(Value::Mapping(fresh.into_iter().map(|(_, key, value)| (key.clone(), value)).collect())));
+            return Ok(Plan::Replace(Value::Mapping(
+                fresh.into_iter().map(|(_, key, value)| (key.clone(), value)).collect(),
+            )));
         };
         for (after, key, value) in fresh {
             let earlier = plan.added.iter().position(|(_, name, _)| Some(name) == after);
@@ -209,7 +227,9 @@ impl<'d> Planner<'d> {
         let items = self.document.children(node.id);
         let mut plans: Vec<Option<Plan>> = items.iter().map(|_| Some(Plan::Same)).collect();
         for (segment, inside) in &change.inside {
-            let Segment::Index(index) = segment else { return Err(node.error("expected a mapping, found a list")) };
+            let Segment::Index(index) = segment else {
+                return Err(node.error("expected a mapping, found a list"));
+            };
             match plans.get_mut(*index) {
                 Some(plan) if inside.removes() => {
                     self.refuse_shared_inside(self.document.node(items[*index]))?;
@@ -221,7 +241,10 @@ impl<'d> Planner<'d> {
             }
         }
         let kept = plans.into_iter().enumerate();
-        self.slots(node, kept.filter_map(|(index, plan)| plan.map(|plan| Slot::Keep(index, plan))).collect())
+        self.slots(
+            node,
+            kept.filter_map(|(index, plan)| plan.map(|plan| Slot::Keep(index, plan))).collect(),
+        )
     }
 
     fn rearrange(&self, node: Node<'d>, items: &[Item]) -> Result<Plan, YamlError> {
@@ -237,7 +260,9 @@ impl<'d> Planner<'d> {
                 Item::New(value) => Slot::New(value.clone()),
                 Item::Keep(index, edits) => {
                     if kept.get(*index) != Some(&false) {
-                        return Err(node.error(format!("there is no item {index} to keep, or it is kept twice")));
+                        return Err(node.error(format!(
+                            "there is no item {index} to keep, or it is kept twice"
+                        )));
                     }
                     kept[*index] = true;
                     let item = self.document.node(old[*index]);
@@ -250,14 +275,21 @@ impl<'d> Planner<'d> {
 
     fn slots(&self, node: Node<'d>, slots: Vec<Slot>) -> Result<Plan, YamlError> {
         let in_place = slots.len() == self.document.children(node.id).len()
-            && slots.iter().enumerate().all(|(index, slot)| matches!(slot, Slot::Keep(old, _) if *old == index));
+            && slots
+                .iter()
+                .enumerate()
+                .all(|(index, slot)| matches!(slot, Slot::Keep(old, _) if *old == index));
         if in_place && slots.iter().all(|slot| matches!(slot, Slot::Keep(_, Plan::Same))) {
             return Ok(Plan::Same);
         }
         if !in_place {
             self.refuse_shared_inside(node)?;
         }
-        Ok(if slots.is_empty() { Plan::Replace(Value::Sequence(Vec::new())) } else { Plan::Sequence(slots) })
+        Ok(if slots.is_empty() {
+            Plan::Replace(Value::Sequence(Vec::new()))
+        } else {
+            Plan::Sequence(slots)
+        })
     }
 
     /// Refuses to change through an alias, or what other places of the document repeat with one.
@@ -267,7 +299,9 @@ impl<'d> Planner<'d> {
             return Err(node.error("this is an alias: edit what it names instead"));
         }
         if data.shared {
-            return Err(node.error("this is repeated elsewhere by an alias of its anchor: edit it by hand"));
+            return Err(
+                node.error("this is repeated elsewhere by an alias of its anchor: edit it by hand")
+            );
         }
         Ok(())
     }
@@ -279,7 +313,10 @@ impl<'d> Planner<'d> {
         match self.document.shared.get(first) {
             Some(&anchor) if anchor < data.end => {
                 let position = self.document.position(anchor as usize);
-                Err(YamlError::new(position, "an alias elsewhere names this anchor: edit it by hand"))
+                Err(YamlError::new(
+                    position,
+                    "an alias elsewhere names this anchor: edit it by hand",
+                ))
             }
             _ => Ok(()),
         }
@@ -298,11 +335,15 @@ fn is_already(node: Node<'_>, value: &Value) -> bool {
             let old = node.entries();
             node.mapping().is_ok()
                 && old.len() == entries.len()
-                && old.zip(entries).all(|((name, old), (key, value))| name.as_text() == Some(key) && is_already(old, value))
+                && old.zip(entries).all(|((name, old), (key, value))| {
+                    name.as_text() == Some(key) && is_already(old, value)
+                })
         }
         Value::Sequence(items) => {
             let old = node.items();
-            node.sequence().is_ok() && old.len() == items.len() && old.zip(items).all(|(old, value)| is_already(old, value))
+            node.sequence().is_ok()
+                && old.len() == items.len()
+                && old.zip(items).all(|(old, value)| is_already(old, value))
         }
     }
 }

@@ -2,8 +2,8 @@
 
 use super::document::Style;
 
-/// Writes `text` so that every reader takes it for this text: in the style `wanted` where that can carry
-/// it, else plain, else in `quote` style, else with escapes in double quotes.
+/// Writes `text` so that every reader takes it for this text: in the style `wanted` where that can
+/// carry it, else plain, else in `quote` style, else with escapes in double quotes.
 pub fn write_text(out: &mut String, text: &str, wanted: Option<Style>, quote: Style, flow: bool) {
     let style = match wanted {
         Some(Style::Single | Style::Double) => wanted,
@@ -34,8 +34,10 @@ fn is_plain_syntax(text: &str, flow: bool) -> bool {
         b'-' | b'?' | b':' => flow || matches!(bytes.get(1), None | Some(b' ')),
         _ => b",[]{}#&*!|>'\"%@`".contains(&first),
     };
-    // Older readers take a colon or question mark inside brackets for an indicator wherever it stands.
-    let flow_indicator = flow && (last == b'-' || bytes.iter().any(|byte| b",[]{}:?".contains(byte)));
+    // Older readers take a colon or question mark inside brackets for an indicator wherever it
+    // stands.
+    let flow_indicator =
+        flow && (last == b'-' || bytes.iter().any(|byte| b",[]{}:?".contains(byte)));
     !(indicator
         || flow_indicator
         || first == b' '
@@ -47,11 +49,13 @@ fn is_plain_syntax(text: &str, flow: bool) -> bool {
         || text.chars().any(needs_escape))
 }
 
-/// Whether plain `text` is null, a boolean, a number, a timestamp, a merge or a default key to a reader
-/// of YAML 1.1 (<https://yaml.org/type/>) or of the 1.2 core schema.
+/// Whether plain `text` is null, a boolean, a number, a timestamp, a merge or a default key to a
+/// reader of YAML 1.1 (<https://yaml.org/type/>) or of the 1.2 core schema.
 fn is_other_type(text: &str) -> bool {
-    const WORDS: [&str; 15] =
-        ["~", "null", "true", "false", "yes", "no", "on", "off", "y", "n", "<<", "=", ".nan", "nan", ".inf"];
+    const WORDS: [&str; 15] = [
+        "~", "null", "true", "false", "yes", "no", "on", "off", "y", "n", "<<", "=", ".nan", "nan",
+        ".inf",
+    ];
     if WORDS.iter().any(|word| text.eq_ignore_ascii_case(word)) {
         return true;
     }
@@ -61,35 +65,49 @@ fn is_other_type(text: &str) -> bool {
 
 /// Integers of any base, with underscores and in base 60, and floating point numbers.
 fn is_number(unsigned: &str) -> bool {
-    let digits = |text: &str, accepted: fn(u8) -> bool| !text.is_empty() && text.bytes().all(accepted);
+    let digits =
+        |text: &str, accepted: fn(u8) -> bool| !text.is_empty() && text.bytes().all(accepted);
     let prefixed = unsigned.get(..2).map(str::to_ascii_lowercase);
     match prefixed.as_deref() {
-        Some("0x") => return digits(&unsigned[2..], |byte| byte.is_ascii_hexdigit() || byte == b'_'),
-        Some("0o" | "0b") => return digits(&unsigned[2..], |byte| byte.is_ascii_digit() || byte == b'_'),
+        Some("0x") => {
+            return digits(&unsigned[2..], |byte| byte.is_ascii_hexdigit() || byte == b'_');
+        }
+        Some("0o" | "0b") => {
+            return digits(&unsigned[2..], |byte| byte.is_ascii_digit() || byte == b'_');
+        }
         _ => {}
     }
     let (mantissa, exponent) = unsigned.split_once(['e', 'E']).unwrap_or((unsigned, "0"));
     let exponent = exponent.strip_prefix(['-', '+']).unwrap_or(exponent);
     let dots = mantissa.bytes().filter(|&byte| byte == b'.').count();
-    let colons = mantissa.split(':').count() > 1 && mantissa.split(':').all(|part| !part.is_empty());
+    let colons =
+        mantissa.split(':').count() > 1 && mantissa.split(':').all(|part| !part.is_empty());
     digits(exponent, |byte| byte.is_ascii_digit())
         && dots <= 1
         && mantissa.bytes().any(|byte| byte.is_ascii_digit())
-        && mantissa.bytes().all(|byte| byte.is_ascii_digit() || matches!(byte, b'_' | b'.') || (colons && byte == b':'))
+        && mantissa.bytes().all(|byte| {
+            byte.is_ascii_digit() || matches!(byte, b'_' | b'.') || (colons && byte == b':')
+        })
 }
 
 /// A date, alone or with a time behind it.
 fn is_timestamp(text: &str) -> bool {
     let mut parts = text.splitn(3, '-');
-    let (Some(year), Some(month), Some(rest)) = (parts.next(), parts.next(), parts.next()) else { return false };
-    let number = |text: &str, most: usize| (1..=most).contains(&text.len()) && text.bytes().all(|byte| byte.is_ascii_digit());
+    let (Some(year), Some(month), Some(rest)) = (parts.next(), parts.next(), parts.next()) else {
+        return false;
+    };
+    let number = |text: &str, most: usize| {
+        (1..=most).contains(&text.len()) && text.bytes().all(|byte| byte.is_ascii_digit())
+    };
     let day = rest.split(['T', 't', ' ', '\t']).next().unwrap_or(rest);
     year.len() == 4 && number(year, 4) && number(month, 2) && number(day, 2)
 }
 
-/// What only an escape in double quotes carries safely: controls, line breaks of any kind, byte order marks.
+/// What only an escape in double quotes carries safely: controls, line breaks of any kind, byte
+/// order marks.
 fn needs_escape(character: char) -> bool {
-    character.is_control() || matches!(character, '\u{2028}' | '\u{2029}' | '\u{feff}' | '\u{fffe}' | '\u{ffff}')
+    character.is_control()
+        || matches!(character, '\u{2028}' | '\u{2029}' | '\u{feff}' | '\u{fffe}' | '\u{ffff}')
 }
 
 fn write_escaped(out: &mut String, text: &str) {
@@ -103,7 +121,11 @@ fn write_escaped(out: &mut String, text: &str) {
             '\t' => out.push_str("\\t"),
             _ if needs_escape(character) => {
                 let code = u32::from(character);
-                out.push_str(&if code <= 0xff { format!("\\x{code:02X}") } else { format!("\\u{code:04X}") });
+                out.push_str(&if code <= 0xff {
+                    format!("\\x{code:02X}")
+                } else {
+                    format!("\\u{code:04X}")
+                });
             }
             _ => out.push(character),
         }

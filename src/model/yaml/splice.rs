@@ -2,9 +2,9 @@
 //! byte ranges, one pass over the source applies them.
 //!
 //! What belongs to whom: a comment behind a node on its line is the node's; comment lines directly
-//! above an entry or item, in its column, are its own, except above the first entry of a mapping, where
-//! they may speak of the whole; comment lines indented deeper than an entry, directly behind it, are
-//! its own too.
+//! above an entry or item, in its column, are its own, except above the first entry of a mapping,
+//! where they may speak of the whole; comment lines indented deeper than an entry, directly behind
+//! it, are its own too.
 
 use std::ops::Range;
 
@@ -15,11 +15,17 @@ use super::value::{Layout, Value};
 
 /// The text of `document` with `plan` carried out.
 pub fn splice(document: &Document, plan: &Plan) -> Result<String, YamlError> {
-    let mut splicer = Splicer { document, text: document.source(), layout: layout(document), splices: Vec::new() };
+    let mut splicer = Splicer {
+        document,
+        text: document.source(),
+        layout: layout(document),
+        splices: Vec::new(),
+    };
     splicer.node(document.root(), plan, Place { flow: false, column: None })?;
     let end = document.source().len();
-    let last_lines_change =
-        splicer.splices.iter().any(|splice| splice.range.end == end && (splice.text.is_empty() || splice.text.contains('\n')));
+    let last_lines_change = splicer.splices.iter().any(|splice| {
+        splice.range.end == end && (splice.text.is_empty() || splice.text.contains('\n'))
+    });
     let mut text = splicer.render(0..end, 0);
     if last_lines_change && !text.ends_with('\n') {
         // Readers disagree about a block scalar at the very end without a line break.
@@ -46,10 +52,14 @@ fn layout(document: &Document) -> Layout {
             Shape::Mapping { flow: false } => {
                 for pair in document.children(id).chunks_exact(2) {
                     let value = document.data(pair[1]);
-                    let step = || column(text, value.start as usize).checked_sub(column(text, data.start as usize));
+                    let step = || {
+                        column(text, value.start as usize)
+                            .checked_sub(column(text, data.start as usize))
+                    };
                     match value.shape {
                         Shape::Mapping { flow: false } if !mapping => {
-                            layout.mapping_step = step().filter(|&step| step > 0).unwrap_or(layout.mapping_step);
+                            layout.mapping_step =
+                                step().filter(|&step| step > 0).unwrap_or(layout.mapping_step);
                             mapping = true;
                         }
                         Shape::Sequence { flow: false } if !sequence => {
@@ -65,7 +75,9 @@ fn layout(document: &Document) -> Layout {
             }
             Shape::Sequence { flow: false } if !item => {
                 let first = document.children(id).first().map(|&item| document.data(item));
-                if let Some(first) = first.filter(|first| matches!(first.shape, Shape::Mapping { flow: false })) {
+                if let Some(first) =
+                    first.filter(|first| matches!(first.shape, Shape::Mapping { flow: false }))
+                {
                     let gap = &text[first.indicator as usize + 1..first.outer as usize];
                     if gap.bytes().all(|byte| byte == b' ') {
                         layout.dash_step = gap.len() + 1;
@@ -93,7 +105,8 @@ struct Splice {
 struct Place {
     /// Inside brackets.
     flow: bool,
-    /// The column of the keys of the block mapping whose value it is; `None` for the root and for items.
+    /// The column of the keys of the block mapping whose value it is; `None` for the root and for
+    /// items.
     column: Option<usize>,
 }
 
@@ -133,7 +146,9 @@ impl<'d> Splicer<'d> {
     fn render(&mut self, range: Range<usize>, first: usize) -> String {
         let mut splices = self.splices.split_off(first);
         splices.sort_by_key(|splice| splice.range.start);
-        let mut out = String::with_capacity(range.len() + splices.iter().map(|splice| splice.text.len()).sum::<usize>());
+        let mut out = String::with_capacity(
+            range.len() + splices.iter().map(|splice| splice.text.len()).sum::<usize>(),
+        );
         let mut at = range.start;
         for splice in splices {
             // Ranges that overlap would show in the verification; slicing must not fail before it.
@@ -165,7 +180,8 @@ impl<'d> Splicer<'d> {
     fn replace(&mut self, node: Node<'d>, value: &Value, place: Place) -> Result<(), YamlError> {
         let data = *self.data(node);
         let tagged = data.outer != data.start;
-        let in_lines = matches!(data.shape, Shape::Mapping { flow: false } | Shape::Sequence { flow: false });
+        let in_lines =
+            matches!(data.shape, Shape::Mapping { flow: false } | Shape::Sequence { flow: false });
         let becomes_lines = !place.flow && self.layout.is_block(value, Some(node));
         if tagged && (in_lines || becomes_lines) {
             return Err(node.error("a list or mapping with an anchor or tag is not replaced"));
@@ -207,7 +223,14 @@ impl<'d> Splicer<'d> {
     }
 
     /// A value is replaced, and it stood, or will stand, on lines below its key.
-    fn replace_lines(&mut self, node: Node<'d>, value: &Value, column: usize, in_lines: bool, becomes_lines: bool) {
+    fn replace_lines(
+        &mut self,
+        node: Node<'d>,
+        value: &Value,
+        column: usize,
+        in_lines: bool,
+        becomes_lines: bool,
+    ) {
         let data = *self.data(node);
         let colon = data.indicator as usize;
         let mut below = String::new();
@@ -276,13 +299,19 @@ impl<'d> Splicer<'d> {
         Ok(())
     }
 
-    fn remove_entries(&mut self, node: Node<'d>, removed: &[usize], column: usize) -> Result<(), YamlError> {
+    fn remove_entries(
+        &mut self,
+        node: Node<'d>,
+        removed: &[usize],
+        column: usize,
+    ) -> Result<(), YamlError> {
         let children = self.document.children(node.id);
         let start = |entry: usize| self.document.data(children[entry * 2]).outer as usize;
         let end = |entry: usize| self.document.data(children[entry * 2 + 1]).end as usize;
-        // The first entry may share its line with a dash, or begin the file: the entries that go from
-        // the first on make room for the one that stays.
-        let gone = removed.iter().enumerate().take_while(|(number, entry)| number == *entry).count();
+        // The first entry may share its line with a dash, or begin the file: the entries that go
+        // from the first on make room for the one that stays.
+        let gone =
+            removed.iter().enumerate().take_while(|(number, entry)| number == *entry).count();
         let first_line = self.line_start(start(0));
         let shares_line = !self.text[first_line..start(0)].trim().is_empty();
         let begins_file = self.line_break_before(first_line) == first_line;
@@ -290,13 +319,20 @@ impl<'d> Splicer<'d> {
         if gone > 0 && (shares_line || begins_file) {
             let tail = self.tail(end(gone - 1), column);
             if shares_line && self.text[tail..start(gone)].contains('#') {
-                return Err(self.document.node(children[0]).error("the comment below this entry leaves no room to remove it"));
+                return Err(self
+                    .document
+                    .node(children[0])
+                    .error("the comment below this entry leaves no room to remove it"));
             }
             self.put(start(0)..if shares_line { start(gone) } else { self.next_line(tail) }, "");
             rest = &removed[gone..];
         }
         for &entry in rest {
-            let floor = if entry == 0 { start(0) } else { self.next_line(self.tail(end(entry - 1), column)) };
+            let floor = if entry == 0 {
+                start(0)
+            } else {
+                self.next_line(self.tail(end(entry - 1), column))
+            };
             let from = self.line_break_before(self.lead(start(entry), column, floor));
             self.put(from..self.tail(end(entry), column), "");
         }
@@ -312,15 +348,23 @@ impl<'d> Splicer<'d> {
             }
             return Ok(());
         }
-        if let Some(&key) = children.iter().step_by(2).find(|&&key| self.document.data(key).explicit) {
-            return Err(self.document.node(key).error("a mapping with a key written with `?` is not edited"));
+        if let Some(&key) =
+            children.iter().step_by(2).find(|&&key| self.document.data(key).explicit)
+        {
+            return Err(self
+                .document
+                .node(key)
+                .error("a mapping with a key written with `?` is not edited"));
         }
         let members: Vec<_> = children
             .chunks_exact(2)
-            .map(|pair| self.document.data(pair[0]).outer as usize..self.document.data(pair[1]).end as usize)
+            .map(|pair| {
+                self.document.data(pair[0]).outer as usize..self.document.data(pair[1]).end as usize
+            })
             .collect();
         let mut slots = Vec::with_capacity(members.len() + plan.added.len());
-        let (mut changed, mut added) = (plan.changed.iter().peekable(), plan.added.iter().peekable());
+        let (mut changed, mut added) =
+            (plan.changed.iter().peekable(), plan.added.iter().peekable());
         for (entry, pair) in children.chunks_exact(2).enumerate() {
             if plan.removed.binary_search(&entry).is_err() {
                 let first = self.splices.len();
@@ -346,7 +390,8 @@ impl<'d> Splicer<'d> {
         if self.change_in_place(items, slots, place)? {
             return Ok(());
         }
-        let span = |id: u32| self.document.data(id).outer as usize..self.document.data(id).end as usize;
+        let span =
+            |id: u32| self.document.data(id).outer as usize..self.document.data(id).end as usize;
         let members: Vec<_> = items.iter().map(|&id| span(id)).collect();
         let mut texts = Vec::with_capacity(slots.len());
         for slot in slots {
@@ -357,7 +402,10 @@ impl<'d> Splicer<'d> {
                     (Some(*index), self.render(members[*index].clone(), first))
                 }
                 Slot::New(value) => {
-                    let model = items.iter().map(|&id| self.document.node(id)).find(|&item| value.is_like(item));
+                    let model = items
+                        .iter()
+                        .map(|&id| self.document.node(id))
+                        .find(|&item| value.is_like(item));
                     let mut text = String::new();
                     self.layout.inline(&mut text, value, model, true);
                     (None, text)
@@ -367,8 +415,8 @@ impl<'d> Splicer<'d> {
         self.flow_members(node, &members, texts)
     }
 
-    /// Writes the inside of a flow collection anew from its members' texts. Each old member brings the
-    /// comments before it and behind its comma.
+    /// Writes the inside of a flow collection anew from its members' texts. Each old member brings
+    /// the comments before it and behind its comma.
     fn flow_members(
         &mut self,
         node: Node<'d>,
@@ -392,7 +440,8 @@ impl<'d> Splicer<'d> {
             around.push((before, inner, behind..at));
         }
         let closing = &self.text[at..close];
-        let first = around.first().map_or("", |(before, ..)| whitespace(&self.text[before.clone()]));
+        let first =
+            around.first().map_or("", |(before, ..)| whitespace(&self.text[before.clone()]));
         let separator = match around.get(1) {
             Some((before, ..)) => whitespace(&self.text[before.clone()]),
             None if first.contains('\n') => first,
@@ -489,9 +538,13 @@ impl<'d> Splicer<'d> {
 
     fn item_lines(&self, node: Node<'d>) -> ItemLines<'d> {
         let items = self.document.children(node.id);
-        let dashes: Vec<_> = items.iter().map(|&id| self.document.data(id).indicator as usize).collect();
+        let dashes: Vec<_> =
+            items.iter().map(|&id| self.document.data(id).indicator as usize).collect();
         let column = column(self.text, dashes[0]);
-        let tails: Vec<_> = items.iter().map(|&id| self.tail(self.document.data(id).end as usize, column)).collect();
+        let tails: Vec<_> = items
+            .iter()
+            .map(|&id| self.tail(self.document.data(id).end as usize, column))
+            .collect();
         let first_line = self.line_start(dashes[0]);
         let shares_line = !self.text[first_line..dashes[0]].trim().is_empty();
         let start = if shares_line {
@@ -502,14 +555,24 @@ impl<'d> Splicer<'d> {
             self.lead(dashes[0], column, floor)
         };
         let mut leads = vec![if shares_line { "" } else { &self.text[start..first_line] }];
-        leads.extend((1..items.len()).map(|index| &self.text[self.next_line(tails[index - 1])..self.line_start(dashes[index])]));
+        leads.extend((1..items.len()).map(|index| {
+            &self.text[self.next_line(tails[index - 1])..self.line_start(dashes[index])]
+        }));
         ItemLines { start, column, shares_line, dashes, leads, tails }
     }
 
-    /// Changes items where they are, if all of them stay and none needs new lines; says whether it did.
-    fn change_in_place(&mut self, items: &[u32], slots: &[Slot], place: Place) -> Result<bool, YamlError> {
+    /// Changes items where they are, if all of them stay and none needs new lines; says whether it
+    /// did.
+    fn change_in_place(
+        &mut self,
+        items: &[u32],
+        slots: &[Slot],
+        place: Place,
+    ) -> Result<bool, YamlError> {
         let in_place = slots.iter().enumerate().all(|(number, slot)| match slot {
-            Slot::Keep(index, plan) => *index == number && (place.flow || !self.needs_new_lines(items[*index], plan)),
+            Slot::Keep(index, plan) => {
+                *index == number && (place.flow || !self.needs_new_lines(items[*index], plan))
+            }
             Slot::New(_) => false,
         });
         if !in_place || slots.len() != items.len() {
@@ -525,17 +588,29 @@ impl<'d> Splicer<'d> {
 
     /// Whether an item is replaced by, or was, a block collection: its lines are written anew.
     fn needs_new_lines(&self, item: u32, plan: &Plan) -> bool {
-        let block = matches!(self.document.data(item).shape, Shape::Mapping { flow: false } | Shape::Sequence { flow: false });
+        let block = matches!(
+            self.document.data(item).shape,
+            Shape::Mapping { flow: false } | Shape::Sequence { flow: false }
+        );
         matches!(plan, Plan::Replace(value) if block || self.layout.is_block(value, Some(self.document.node(item))))
     }
 
     /// The text of a kept item from its dash on.
-    fn block_item(&mut self, item: u32, plan: &Plan, lines: &ItemLines<'d>, index: usize) -> Result<String, YamlError> {
+    fn block_item(
+        &mut self,
+        item: u32,
+        plan: &Plan,
+        lines: &ItemLines<'d>,
+        index: usize,
+    ) -> Result<String, YamlError> {
         match plan {
             Plan::Replace(value) if self.needs_new_lines(item, plan) => {
                 let mut text = self.new_item(&[item], value, lines.column);
                 let data = self.document.data(item);
-                if !matches!(data.shape, Shape::Mapping { flow: false } | Shape::Sequence { flow: false }) {
+                if !matches!(
+                    data.shape,
+                    Shape::Mapping { flow: false } | Shape::Sequence { flow: false }
+                ) {
                     let end = self.content_end(data);
                     text.insert_str(line_end(&text, 0), &self.text[end..line_end(self.text, end)]);
                 }
@@ -551,7 +626,9 @@ impl<'d> Splicer<'d> {
 
     fn new_item(&self, siblings: &[u32], value: &Value, column: usize) -> String {
         let siblings = || siblings.iter().map(|&id| self.document.node(id));
-        let model = siblings().find(|&item| value.is_like(item)).or_else(|| siblings().find(|item| item.style().is_some()));
+        let model = siblings()
+            .find(|&item| value.is_like(item))
+            .or_else(|| siblings().find(|item| item.style().is_some()));
         let mut text = String::new();
         self.layout.item(&mut text, value, model, column);
         text
@@ -567,8 +644,14 @@ impl<'d> Splicer<'d> {
     /// Where the line break stands that ends before `line_start`; `line_start` when there is none.
     fn line_break_before(&self, line_start: usize) -> usize {
         let before = &self.text[..line_start];
-        let line = before.strip_suffix('\n').map_or(before, |rest| rest.strip_suffix('\r').unwrap_or(rest));
-        if line.len() == before.len() { before.strip_suffix('\r').map_or(line_start, str::len) } else { line.len() }
+        let line = before
+            .strip_suffix('\n')
+            .map_or(before, |rest| rest.strip_suffix('\r').unwrap_or(rest));
+        if line.len() == before.len() {
+            before.strip_suffix('\r').map_or(line_start, str::len)
+        } else {
+            line.len()
+        }
     }
 
     /// The first byte of the line after the one whose end is `line_end`.
@@ -578,11 +661,13 @@ impl<'d> Splicer<'d> {
         end + if rest.starts_with("\r\n") { 2 } else { usize::from(!rest.is_empty()) }
     }
 
-    /// The end of the last line of a node that ends at `end`: a block scalar that keeps its blank lines
-    /// ends behind a line break.
+    /// The end of the last line of a node that ends at `end`: a block scalar that keeps its blank
+    /// lines ends behind a line break.
     fn last_line_end(&self, end: usize) -> usize {
         let before = &self.text[..end];
-        let content = before.strip_suffix('\n').map_or(before, |rest| rest.strip_suffix('\r').unwrap_or(rest));
+        let content = before
+            .strip_suffix('\n')
+            .map_or(before, |rest| rest.strip_suffix('\r').unwrap_or(rest));
         if content.len() < end { content.len() } else { line_end(self.text, end) }
     }
 
@@ -607,7 +692,8 @@ impl<'d> Splicer<'d> {
         }
     }
 
-    /// Where the comment lines begin that stand directly above `start`, in its `column`, not above `floor`.
+    /// Where the comment lines begin that stand directly above `start`, in its `column`, not above
+    /// `floor`.
     fn lead(&self, start: usize, column: usize, floor: usize) -> usize {
         let mut lead = self.line_start(start);
         while lead > floor {

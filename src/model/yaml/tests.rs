@@ -14,7 +14,10 @@ fn show(node: Node<'_>) -> String {
         Kind::Null => "null".into(),
         Kind::Scalar => format!("{:?}", node.as_text().unwrap()),
         Kind::Mapping => {
-            let entries: Vec<_> = node.entries().map(|(key, value)| format!("{}: {}", show(key), show(value))).collect();
+            let entries: Vec<_> = node
+                .entries()
+                .map(|(key, value)| format!("{}: {}", show(key), show(value)))
+                .collect();
             format!("{{{}}}", entries.join(", "))
         }
         Kind::Sequence => format!("[{}]", node.items().map(show).collect::<Vec<_>>().join(", ")),
@@ -23,19 +26,28 @@ fn show(node: Node<'_>) -> String {
 
 #[test]
 fn flow_collections_need_no_indentation_of_their_own() {
-    for text in ["a:\n  b: [\n  x,\n  y  # é\n  ]\n  c: 1\n", "a:\r\n  b: [\r\n  x\r\n  ]\r\n  c: 1\r\n"] {
+    for text in
+        ["a:\n  b: [\n  x,\n  y  # é\n  ]\n  c: 1\n", "a:\r\n  b: [\r\n  x\r\n  ]\r\n  c: 1\r\n"]
+    {
         let parsed = parse(text);
         let reference: serde_yaml::Value = serde_yaml::from_str(text).unwrap();
         let items = parsed.root().get("a").unwrap().get("b").unwrap().items();
         assert_eq!(items.len(), reference["a"]["b"].as_sequence().unwrap().len());
         let after = parsed.apply(&[Edit::set(["a", "c"], "2")]).unwrap();
         assert_eq!(after, text.replace("c: 1", "c: '2'"));
-        let inside = parsed.apply(&[Edit::set(vec!["a".into(), "b".into(), Segment::Index(0)], "z")]).unwrap();
+        let inside = parsed
+            .apply(&[Edit::set(vec!["a".into(), "b".into(), Segment::Index(0)], "z")])
+            .unwrap();
         assert_eq!(inside, text.replacen('x', "z", 1));
     }
     let strange = "a: {\n}\nc: [é,\n'd\n  e', {f: 1\n}]\na2: 1\n";
-    let texts: Vec<_> =
-        parse(strange).root().get("c").unwrap().items().filter_map(|item| item.text().ok().map(str::to_owned)).collect();
+    let texts: Vec<_> = parse(strange)
+        .root()
+        .get("c")
+        .unwrap()
+        .items()
+        .filter_map(|item| item.text().ok().map(str::to_owned))
+        .collect();
     assert_eq!(texts, ["é", "d e"]);
     // What is wrong for other reasons is told where it is.
     let error = Document::parse("a:\n  b: [\n  x\n  ]\n c: 1\n").unwrap_err().to_string();
@@ -49,7 +61,10 @@ fn trees_and_spans_of_every_shape() {
             "a: 1  # c\nb:\n- x\n-   y: 1\n    z: 'q'  \n# tail\nc:\n  - d\n",
             r#"{"a": "1", "b": ["x", {"y": "1", "z": "q"}], "c": ["d"]}"#,
         ),
-        ("e: |\n  lit\n  eral\n\n# x\nf: >-\n  fold\ng:\nh: ~\n", r#"{"e": "lit\neral\n", "f": "fold", "g": null, "h": null}"#),
+        (
+            "e: |\n  lit\n  eral\n\n# x\nf: >-\n  fold\ng:\nh: ~\n",
+            r#"{"e": "lit\neral\n", "f": "fold", "g": null, "h": null}"#,
+        ),
         (
             "a: &x {b: 1, c: [1, 2,], d}\ne: *x\n",
             r#"{"a": {"b": "1", "c": ["1", "2"], "d": null}, "e": {"b": "1", "c": ["1", "2"], "d": null}}"#,
@@ -58,9 +73,18 @@ fn trees_and_spans_of_every_shape() {
             "f: &y\n  g: 1\nh: !!str 5\ni: &z\nj:\n- &k l\n- !t\n  m: 1\nk: !t &u 5\n",
             r#"{"f": {"g": "1"}, "h": "5", "i": null, "j": ["l", {"m": "1"}], "k": "5"}"#,
         ),
-        ("é: \"ü\\n\"  # ö\r\n'b': 1 # ü\r\n? c\r\n: d\r\n? e\r\n", r#"{"é": "ü\n", "b": "1", "c": "d", "e": null}"#),
-        ("- - a\n  - b\n-\n  # note\n  - c\n- d:\n  e: 1\n-\n- \n", r#"[["a", "b"], ["c"], {"d": null, "e": "1"}, null, null]"#),
-        ("{a: 1,\n b: ,c: 'x' , ? y : z, \"q\":r, e: }", r#"{"a": "1", "b": null, "c": "x", "y": "z", "q": "r", "e": null}"#),
+        (
+            "é: \"ü\\n\"  # ö\r\n'b': 1 # ü\r\n? c\r\n: d\r\n? e\r\n",
+            r#"{"é": "ü\n", "b": "1", "c": "d", "e": null}"#,
+        ),
+        (
+            "- - a\n  - b\n-\n  # note\n  - c\n- d:\n  e: 1\n-\n- \n",
+            r#"[["a", "b"], ["c"], {"d": null, "e": "1"}, null, null]"#,
+        ),
+        (
+            "{a: 1,\n b: ,c: 'x' , ? y : z, \"q\":r, e: }",
+            r#"{"a": "1", "b": null, "c": "x", "y": "z", "q": "r", "e": null}"#,
+        ),
         (
             "a: multi\n  line\n\n  plain  # c\nb: \"dq\n  more\"\nc: [a: b, {c: d}, e: ]\n",
             r#"{"a": "multi line\nplain", "b": "dq more", "c": [{"a": "b"}, {"c": "d"}, {"e": null}]}"#,
@@ -73,7 +97,10 @@ fn trees_and_spans_of_every_shape() {
         ("---\n", "null"),
         ("a: |\nb: |+\n  y\n\n\nc: |2\n   z", r#"{"a": "", "b": "y\n\n\n", "c": " z\n"}"#),
         ("'a''b': 'c''d'\n\"e\\\"\": \"f\\\\\"\n", r#"{"a'b": "c'd", "e\"": "f\\"}"#),
-        ("v: 1.40\nw: '~'\nx: yes\ny: \"\"\nz: NULL\n", r#"{"v": "1.40", "w": "~", "x": "yes", "y": "", "z": null}"#),
+        (
+            "v: 1.40\nw: '~'\nx: yes\ny: \"\"\nz: NULL\n",
+            r#"{"v": "1.40", "w": "~", "x": "yes", "y": "", "z": null}"#,
+        ),
         ("a: !reset null\nb: !override\n- x\nc: ! y\n", r#"{"a": null, "b": ["x"], "c": "y"}"#),
         ("[]", "[]"),
         ("? [a, b]\n: c\n? {d: e}\n: f\n", r#"{["a", "b"]: "c", {"d": "e"}: "f"}"#),
@@ -101,8 +128,8 @@ fn edited(text: &str, edits: &[Edit]) -> String {
 
 fn second_reader_agrees(text: &str) {
     // The second reader counts a byte order mark as a column.
-    let seen: serde_yaml::Value =
-        serde_yaml::from_str(text.trim_start_matches('\u{feff}')).unwrap_or_else(|error| panic!("{text:?}: {error}"));
+    let seen: serde_yaml::Value = serde_yaml::from_str(text.trim_start_matches('\u{feff}'))
+        .unwrap_or_else(|error| panic!("{text:?}: {error}"));
     assert!(agree(parse(text).root(), &seen), "{text:?}: {seen:?}");
 }
 
@@ -114,11 +141,15 @@ fn agree(node: Node<'_>, seen: &serde_yaml::Value) -> bool {
         Value::Number(_) => node.is_plain(),
         Value::String(text) => node.as_text() == Some(text),
         Value::Sequence(items) => {
-            node.items().len() == items.len() && node.items().zip(items).all(|(node, seen)| agree(node, seen))
+            node.items().len() == items.len()
+                && node.items().zip(items).all(|(node, seen)| agree(node, seen))
         }
         Value::Mapping(entries) => {
             node.entries().len() == entries.len()
-                && node.entries().zip(entries).all(|((key, node), (name, seen))| agree(key, name) && agree(node, seen))
+                && node
+                    .entries()
+                    .zip(entries)
+                    .all(|((key, node), (name, seen))| agree(key, name) && agree(node, seen))
         }
         Value::Tagged(tagged) => agree(node, &tagged.value),
     }
@@ -129,7 +160,8 @@ fn compare(text: &str, edits: &[Edit], expected: &str) {
 }
 
 fn steps(path: &str) -> Vec<Segment> {
-    let step = |step: &str| step.parse::<usize>().map_or_else(|_| Segment::from(step), Segment::from);
+    let step =
+        |step: &str| step.parse::<usize>().map_or_else(|_| Segment::from(step), Segment::from);
     path.split('.').filter(|step| !step.is_empty()).map(step).collect()
 }
 
@@ -208,37 +240,53 @@ fn a_release_is_put_in_front_of_every_layout() {
     let cases = [
         (
             // PyYAML's own
-            "h:\n  svc:\n  - tag: '1'\n    status: current\n  - tag: '0'\n    status: previous # c\n  other:\n  - tag: x\n",
-            "h:\n  svc:\n  - tag: '2'\n    status: current\n  - tag: '1'\n    status: previous\n  - tag: '0'\n    status: previous # c\n  other:\n  - tag: x\n",
+            "h:\n  svc:\n  - tag: '1'\n    status: current\n  - tag: '0'\n    status: previous # \
+                c\n  other:\n  - tag: x\n",
+            "h:\n  svc:\n  - tag: '2'\n    status: current\n  - tag: '1'\n    status: previous\n  \
+                - tag: '0'\n    status: previous # c\n  other:\n  - tag: x\n",
         ),
         (
             // indented, comments, blank lines
-            "h:\n  svc: # newest first\n\n    # known good\n    - tag: '1'\n      status: current # now\n      # inner\n\n    # older\n    - tag: '0'\n      status: previous\n    # for other\n  other: []\n",
-            "h:\n  svc: # newest first\n\n    - tag: '2'\n      status: current\n\n    # known good\n    - tag: '1'\n      status: previous # now\n      # inner\n\n    # older\n    - tag: '0'\n      status: previous\n    # for other\n  other: []\n",
+            "h:\n  svc: # newest first\n\n    # known good\n    - tag: '1'\n      status: current \
+                # now\n      # inner\n\n    # older\n    - tag: '0'\n      status: previous\n    \
+                # for other\n  other: []\n",
+            "h:\n  svc: # newest first\n\n    - tag: '2'\n      status: current\n\n    # known \
+                good\n    - tag: '1'\n      status: previous # now\n      # inner\n\n    # \
+                older\n    - tag: '0'\n      status: previous\n    # for other\n  other: []\n",
         ),
         (
             // flow items
-            "h:\n  svc:\n  - {tag: '1', status: current}  # c\n  - { tag: '0', status: previous }\n",
-            "h:\n  svc:\n  - {tag: '2', status: current}\n  - {tag: '1', status: previous}  # c\n  - { tag: '0', status: previous }\n",
+            "h:\n  svc:\n  - {tag: '1', status: current}  # c\n  - { tag: '0', status: previous \
+                }\n",
+            "h:\n  svc:\n  - {tag: '2', status: current}\n  - {tag: '1', status: previous}  # \
+                c\n  - { tag: '0', status: previous }\n",
         ),
         (
             // one line
             "h: {svc: [{tag: 1, status: current}, {tag: 0, status: x}], b: []}\n",
-            "h: {svc: [{tag: '2', status: current}, {tag: 1, status: previous}, {tag: 0, status: x}], b: []}\n",
+            "h: {svc: [{tag: '2', status: current}, {tag: 1, status: previous}, {tag: 0, status: \
+                x}], b: []}\n",
         ),
         (
             // JSON over lines
-            "{\n  \"h\": {\n    \"svc\": [\n      {\"tag\": \"1\", \"status\": \"current\"}, // \n      {\"tag\": \"0\", \"status\": \"x\"}\n    ]\n  }\n}\n",
+            "{\n  \"h\": {\n    \"svc\": [\n      {\"tag\": \"1\", \"status\": \"current\"}, \
+                // \n      {\"tag\": \"0\", \"status\": \"x\"}\n    ]\n  }\n}\n",
             "",
         ),
         (
-            "{\n  \"h\": {\n    \"svc\": [\n      {\"tag\": \"1\", \"status\": \"current\"}, # c\n      {\"tag\": \"0\", \"status\": \"x\"}  # d\n    ]\n  }\n}\n",
-            "{\n  \"h\": {\n    \"svc\": [\n      {\"tag\": \"2\", \"status\": \"current\"},\n      {\"tag\": \"1\", \"status\": \"previous\"}, # c\n      {\"tag\": \"0\", \"status\": \"x\"}  # d\n    ]\n  }\n}\n",
+            "{\n  \"h\": {\n    \"svc\": [\n      {\"tag\": \"1\", \"status\": \"current\"}, # \
+                c\n      {\"tag\": \"0\", \"status\": \"x\"}  # d\n    ]\n  }\n}\n",
+            "{\n  \"h\": {\n    \"svc\": [\n      \
+                {\"tag\": \"2\", \"status\": \"current\"},\n      \
+                {\"tag\": \"1\", \"status\": \"previous\"}, # c\n      \
+                {\"tag\": \"0\", \"status\": \"x\"}  # d\n    ]\n  }\n}\n",
         ),
         (
             // CRLF, no final line break
-            "h:\r\n  svc:\r\n  -   tag: \"1\"\r\n      status: current\r\n  -   tag: \"0\"\r\n      status: x",
-            "h:\r\n  svc:\r\n  -   tag: \"2\"\r\n      status: current\r\n  -   tag: \"1\"\r\n      status: previous\r\n  -   tag: \"0\"\r\n      status: x\r\n",
+            "h:\r\n  svc:\r\n  -   tag: \"1\"\r\n      status: current\r\n  -   \
+                tag: \"0\"\r\n      status: x",
+            "h:\r\n  svc:\r\n  -   tag: \"2\"\r\n      status: current\r\n  -   \
+                tag: \"1\"\r\n      status: previous\r\n  -   tag: \"0\"\r\n      status: x\r\n",
         ),
     ];
     for (text, expected) in cases {
@@ -247,7 +295,11 @@ fn a_release_is_put_in_front_of_every_layout() {
             continue;
         }
         let kept = Item::Keep(0, vec![set("status", "previous")]);
-        compare(text, &[Edit::rearrange(["h", "svc"], vec![Item::New(entry("2")), kept, keep(1)])], expected);
+        compare(
+            text,
+            &[Edit::rearrange(["h", "svc"], vec![Item::New(entry("2")), kept, keep(1)])],
+            expected,
+        );
     }
 }
 
@@ -258,26 +310,50 @@ fn lists_are_created_where_nothing_is() {
         ("h:\na: 1\n", "h:\n  svc:\n  - tag: '2'\n    status: current\na: 1\n"),
         ("h: {} # c\na: 1\n", "h: # c\n  svc:\n  - tag: '2'\n    status: current\na: 1\n"),
         ("h:\n  b: 1\na: 1\n", "h:\n  b: 1\n  svc:\n  - tag: '2'\n    status: current\na: 1\n"),
-        ("h:\n  b: [{x: y}]\na: 1\n", "h:\n  b: [{x: y}]\n  svc: [{tag: '2', status: current}]\na: 1\n"),
-        ("h:\n  b:\n  - {x: y}\na: 1\n", "h:\n  b:\n  - {x: y}\n  svc:\n  - {tag: '2', status: current}\na: 1\n"),
+        (
+            "h:\n  b: [{x: y}]\na: 1\n",
+            "h:\n  b: [{x: y}]\n  svc: [{tag: '2', status: current}]\na: 1\n",
+        ),
+        (
+            "h:\n  b:\n  - {x: y}\na: 1\n",
+            "h:\n  b:\n  - {x: y}\n  svc:\n  - {tag: '2', status: current}\na: 1\n",
+        ),
         (
             "h:\n    b:\n        - x: y\na: 1\n",
-            "h:\n    b:\n        - x: y\n    svc:\n        - tag: '2'\n          status: current\na: 1\n",
+            "h:\n    b:\n        - x: y\n    svc:\n        - tag: '2'\n          status: \
+                current\na: 1\n",
         ),
         ("h: {b: 1}\n", "h: {b: 1, svc: [{tag: '2', status: current}]}\n"),
         ("h:\n  svc:\n  b: 1\n", "h:\n  svc:\n  - tag: '2'\n    status: current\n  b: 1\n"),
-        ("h:\n  svc: ~ # c\n  b: 1\n", "h:\n  svc: # c\n  - tag: '2'\n    status: current\n  b: 1\n"),
-        ("h:\n  svc: [] # c\n  b: 1\n", "h:\n  svc: # c\n  - tag: '2'\n    status: current\n  b: 1\n"),
+        (
+            "h:\n  svc: ~ # c\n  b: 1\n",
+            "h:\n  svc: # c\n  - tag: '2'\n    status: current\n  b: 1\n",
+        ),
+        (
+            "h:\n  svc: [] # c\n  b: 1\n",
+            "h:\n  svc: # c\n  - tag: '2'\n    status: current\n  b: 1\n",
+        ),
         ("h: {svc: []}\n", "h: {svc: [{tag: '2', status: current}]}\n"),
-        ("h:\n  svc:\n    old: x\n    # in\n  b: 1\n", "h:\n  svc:\n  - tag: '2'\n    status: current\n  b: 1\n"),
+        (
+            "h:\n  svc:\n    old: x\n    # in\n  b: 1\n",
+            "h:\n  svc:\n  - tag: '2'\n    status: current\n  b: 1\n",
+        ),
     ];
     for (text, expected) in cases {
         compare(text, &[set("h.svc", Value::Sequence(vec![entry("2")]))], expected);
     }
-    compare("h:\n  svc:\n", &[Edit::rearrange(["h", "svc"], vec![Item::New("x".into())])], "h:\n  svc:\n  - x\n");
+    compare(
+        "h:\n  svc:\n",
+        &[Edit::rearrange(["h", "svc"], vec![Item::New("x".into())])],
+        "h:\n  svc:\n  - x\n",
+    );
     compare(
         "h:\n",
-        &[set("h", Value::mapping([("a", Value::Sequence(vec![entry("1").flow()])), ("b", Value::Null)]).flow())],
+        &[set(
+            "h",
+            Value::mapping([("a", Value::Sequence(vec![entry("1").flow()])), ("b", Value::Null)])
+                .flow(),
+        )],
         "h: {a: [{tag: '1', status: current}], b: null}\n",
     );
 }
@@ -288,7 +364,11 @@ fn keys_and_items_go_with_their_own_comments_only() {
     let cases = [
         ("# head\na: 1\n# of b\nb: 2\n# of c\nc: 3\n", "a", "# head\n# of b\nb: 2\n# of c\nc: 3\n"),
         ("# head\na: 1\n# of b\nb: 2 # x\n# of c\nc: 3\n", "b", "# head\na: 1\n# of c\nc: 3\n"),
-        ("a: 1\n# apart\n\n# of b\nb:\n  c: 2\n  # in b\n\n# of c\nc: 3\n", "b", "a: 1\n# apart\n\n\n# of c\nc: 3\n"),
+        (
+            "a: 1\n# apart\n\n# of b\nb:\n  c: 2\n  # in b\n\n# of c\nc: 3\n",
+            "b",
+            "a: 1\n# apart\n\n\n# of c\nc: 3\n",
+        ),
         ("a: 1\nb: 2", "b", "a: 1\n"),
         ("a: 1\n", "a", "{}\n"),
         ("x:\n  a: 1\ny: 2\n", "x.a", "x: {}\ny: 2\n"),
@@ -299,11 +379,23 @@ fn keys_and_items_go_with_their_own_comments_only() {
         ("x: {a: 1, b: 2, c: 3}\n", "x.b", "x: {a: 1, c: 3}\n"),
         ("x: {a: 1, b: 2, c: 3}\n", "x.c", "x: {a: 1, b: 2}\n"),
         ("x: {a: 1}\n", "x.a", "x: {}\n"),
-        ("x: {\n  a: 1, # a\n  # of b\n  b: 2, # b\n  c: 3 # c\n}\n", "x.b", "x: {\n  a: 1, # a\n  c: 3 # c\n}\n"),
+        (
+            "x: {\n  a: 1, # a\n  # of b\n  b: 2, # b\n  c: 3 # c\n}\n",
+            "x.b",
+            "x: {\n  a: 1, # a\n  c: 3 # c\n}\n",
+        ),
         ("x: {\n  a: 1, # a\n  c: 3 # c\n}\n", "x.c", "x: {\n  a: 1 # a\n}\n"),
         ("x:\n- a\n# of b\n- b # b\n- c\n", "x.1", "x:\n- a\n- c\n"),
-        ("x:\n  - a\n\n  # apart\n\n  # of b\n  - b\n    # in b\n  - c\n", "x.1", "x:\n  - a\n\n  # apart\n\n  - c\n"),
-        ("x:\n  - a\n\n  # apart\n\n  # of b\n  - b\ny: 1\n", "x.1", "x:\n  - a\n\n  # apart\ny: 1\n"),
+        (
+            "x:\n  - a\n\n  # apart\n\n  # of b\n  - b\n    # in b\n  - c\n",
+            "x.1",
+            "x:\n  - a\n\n  # apart\n\n  - c\n",
+        ),
+        (
+            "x:\n  - a\n\n  # apart\n\n  # of b\n  - b\ny: 1\n",
+            "x.1",
+            "x:\n  - a\n\n  # apart\ny: 1\n",
+        ),
         ("x:\n- a\n", "x.0", "x: []\n"),
         ("x: [a, b, c]\n", "x.0", "x: [b, c]\n"),
         ("- - a\n  - b\n- c\n", "0.0", "- - b\n- c\n"),
@@ -317,26 +409,41 @@ fn keys_and_items_go_with_their_own_comments_only() {
 
 #[test]
 fn new_keys_follow_their_siblings() {
-    let service = "s:\n  # the router\n  a: # c\n    image: x # i\n    held: true\n\n  b:\n    image: y\n";
+    let service =
+        "s:\n  # the router\n  a: # c\n    image: x # i\n    held: true\n\n  b:\n    image: y\n";
     compare(
         service,
         &[Edit::set_after(["s", "a", "track"], "latest", "image")],
-        "s:\n  # the router\n  a: # c\n    image: x # i\n    track: latest\n    held: true\n\n  b:\n    image: y\n",
+        "s:\n  # the router\n  a: # c\n    image: x # i\n    track: latest\n    held: true\n\n  \
+            b:\n    image: y\n",
     );
     compare(
         service,
         &[set("s.a.note", "hi"), set("s.c.image", "z"), set("t", true)],
-        "s:\n  # the router\n  a: # c\n    image: x # i\n    held: true\n    note: hi\n\n  b:\n    image: y\n  c:\n    image: z\nt: true\n",
+        "s:\n  # the router\n  a: # c\n    image: x # i\n    held: true\n    note: hi\n\n  \
+            b:\n    image: y\n  c:\n    image: z\nt: true\n",
     );
-    compare("s: {a: 1, b: 2}\n", &[Edit::set_after(["s", "x"], "latest", "a")], "s: {a: 1, x: latest, b: 2}\n");
+    compare(
+        "s: {a: 1, b: 2}\n",
+        &[Edit::set_after(["s", "x"], "latest", "a")],
+        "s: {a: 1, x: latest, b: 2}\n",
+    );
     compare(
         "s:\n- a: 1\n- b: 2\n",
         &[set("s.0.c", Value::Integer(7)), set("s.1.b", Value::Null)],
         "s:\n- a: 1\n  c: 7\n- b: null\n",
     );
-    compare("\"s\":\n  \"a\": \"1\"\n", &[set("s.b", "2")], "\"s\":\n  \"a\": \"1\"\n  \"b\": \"2\"\n");
+    compare(
+        "\"s\":\n  \"a\": \"1\"\n",
+        &[set("s.b", "2")],
+        "\"s\":\n  \"a\": \"1\"\n  \"b\": \"2\"\n",
+    );
     compare("s:\n- a: 1\n", &[set("s.0", "x")], "s:\n- x\n");
-    compare("s:\n- x # c\n- y\n", &[set("s.0", "z"), set("s.1", entry("1"))], "s:\n- z # c\n- tag: '1'\n  status: current\n");
+    compare(
+        "s:\n- x # c\n- y\n",
+        &[set("s.0", "z"), set("s.1", entry("1"))],
+        "s:\n- z # c\n- tag: '1'\n  status: current\n",
+    );
     compare("a: 1\nb: 2\n", &[Edit::remove(["a"]), Edit::remove(["b"]), set("c", "3")], "c: '3'\n");
     compare("a: 1\nb: 2\n", &[Edit::remove(["b"]), set("c", "3")], "a: 1\nc: '3'\n");
     compare("a: 1\nb: 2\n", &[Edit::remove(["a"]), set("c", "3")], "b: 2\nc: '3'\n");
@@ -344,7 +451,8 @@ fn new_keys_follow_their_siblings() {
 
 #[test]
 fn edits_through_aliases_anchors_and_merges_are_refused() {
-    let text = "base: &base\n  image: x\n  env: &env [a]\na: *base\nb:\n  <<: *base\n  tag: 1\nc: {env: *env}\n? d\n: e\nf: 1\ng: !t\n  x: 1\n";
+    let text = "base: &base\n  image: x\n  env: &env [a]\na: *base\nb:\n  <<: *base\n  tag: 1\nc: \
+        {env: *env}\n? d\n: e\nf: 1\ng: !t\n  x: 1\n";
     let cases = [
         (vec![set("base.image", "y")], "line 2, column 3: this is repeated elsewhere"),
         (vec![set("a", "y")], "line 4, column 4: this is an alias"),
@@ -355,17 +463,26 @@ fn edits_through_aliases_anchors_and_merges_are_refused() {
         (vec![Edit::remove(["base"])], "line 1, column 7: an alias elsewhere names this anchor"),
         (vec![set("d", "y")], "line 9, column 3: an entry whose key is written with `?`"),
         (vec![set("f.x", "y")], "line 11, column 4: text stands where"),
-        (vec![set("f", "x"), set("f.x", "y")], "line 1, column 1: two edits contradict each other at `f.x`"),
+        (
+            vec![set("f", "x"), set("f.x", "y")],
+            "line 1, column 1: two edits contradict each other at `f.x`",
+        ),
         (vec![set("g", "x")], "line 13, column 3: a list or mapping with an anchor or tag"),
         (vec![Edit::rearrange(["f"], vec![])], "line 11, column 4: expected a list, found text"),
-        (vec![Edit::rearrange(["c", "new"], vec![keep(0)])], "line 8, column 4: there is no item 0 to keep"),
+        (
+            vec![Edit::rearrange(["c", "new"], vec![keep(0)])],
+            "line 8, column 4: there is no item 0 to keep",
+        ),
     ];
     for (edits, expected) in cases {
         let error = parse(text).apply(&edits).unwrap_err().to_string();
         assert!(error.starts_with(expected), "{edits:?}: {error}");
     }
     assert_eq!(parse(text).root().get("b").unwrap().get("image").unwrap().text(), Ok("x"));
-    assert!(edited(text, &[set("b.tag", "2"), set("c.x", "hi")]).contains("  <<: *base\n  tag: '2'\nc: {env: *env, x: hi}\n"));
+    assert!(
+        edited(text, &[set("b.tag", "2"), set("c.x", "hi")])
+            .contains("  <<: *base\n  tag: '2'\nc: {env: *env, x: hi}\n")
+    );
 }
 
 #[test]
@@ -375,7 +492,10 @@ fn hostile_documents_are_refused_quickly() {
         "[".repeat(100_000),
         "{a: ".repeat(100_000),
         format!("a:\n  b: {}", "[".repeat(100_000)),
-        format!("# it's\n'a''b': \"c\\\" [\" # [\nd: it's\nx: |\n  [ ' \"\n\ny:\n- {}", "[".repeat(100_000)),
+        format!(
+            "# it's\n'a''b': \"c\\\" [\" # [\nd: it's\nx: |\n  [ ' \"\n\ny:\n- {}",
+            "[".repeat(100_000)
+        ),
         format!("x: plain\n  [ ' \"\n--- {}", "[{".repeat(100_000)),
         "- ".repeat(100_000),
         "? ".repeat(100_000),
@@ -386,16 +506,34 @@ fn hostile_documents_are_refused_quickly() {
     ];
     for text in &nested {
         let message = refusal(text);
-        assert!(message.contains("nested deeper than 64 levels") || message.contains("second document"), "{message}");
+        assert!(
+            message.contains("nested deeper than 64 levels") || message.contains("second document"),
+            "{message}"
+        );
     }
-    let bomb: String =
-        (1..60).map(|level| format!("a{level}: &a{level} [{}]\n", vec![format!("*a{}", level - 1); 9].join(","))).collect();
+    let bomb: String = (1..60)
+        .map(|level| {
+            format!("a{level}: &a{level} [{}]\n", vec![format!("*a{}", level - 1); 9].join(","))
+        })
+        .collect();
     assert_eq!(parse(&format!("a0: &a0 x\n{bomb}")).root().entries().len(), 60);
-    let merges: String = (1..60).map(|level| format!("a{level}: &a{level}\n  <<: [*a{0}, *a{0}]\n", level - 1)).collect();
-    assert!(parse(&format!("a0: &a0 {{x: 1}}\n{merges}")).root().get("a59").unwrap().get("nowhere").is_none());
+    let merges: String = (1..60)
+        .map(|level| format!("a{level}: &a{level}\n  <<: [*a{0}, *a{0}]\n", level - 1))
+        .collect();
+    assert!(
+        parse(&format!("a0: &a0 {{x: 1}}\n{merges}"))
+            .root()
+            .get("a59")
+            .unwrap()
+            .get("nowhere")
+            .is_none()
+    );
     let cyclic = parse("a: &a\n  <<: *a\n  b: *a\n");
     assert!(cyclic.root().get("a").unwrap().get("b").unwrap().get("b").unwrap().get("c").is_none());
-    assert!(refusal(&"#".repeat(MAX_BYTES + 1)).starts_with("line 1, column 1: the file is 16777217 bytes long"));
+    assert!(
+        refusal(&"#".repeat(MAX_BYTES + 1))
+            .starts_with("line 1, column 1: the file is 16777217 bytes long")
+    );
     assert!(started.elapsed().as_secs() < 20, "{:?}", started.elapsed());
 }
 
@@ -412,7 +550,8 @@ fn what_is_nested_deep_enough_is_accepted() {
     parse(&format!("a: [it's, {}b]\n", "a[0, ".replace('[', "").repeat(100)));
 }
 
-/// Whether the quick reader knows the layout of `text`; what it reads, the whole grammar must read alike.
+/// Whether the quick reader knows the layout of `text`; what it reads, the whole grammar must read
+/// alike.
 fn is_usual(text: &str) -> bool {
     let Some(usual) = parse::parse_usual(text) else { return false };
     let whole = parse::parse_whole_grammar(text).map(|document| format!("{document:?}"));
@@ -424,8 +563,12 @@ fn is_usual(text: &str) -> bool {
 fn what_manifests_look_like_is_read_without_the_whole_grammar() {
     for text in [
         include_str!("../../../version-manifest.example.yaml"),
-        "a: 1\nb:\n  c: 'd' # e\n\n# f\n  g:\n  - {h: i, j: [k, \"l\"], m: {}}\n  - n: o:p\n    q:\n  -   r\ns: ü\nt:",
-        &emit(&Value::mapping([("services", entry("1.0")), ("history", Value::Sequence(vec![entry("1").flow(), "x".into()]))])),
+        "a: 1\nb:\n  c: 'd' # e\n\n# f\n  g:\n  - {h: i, j: [k, \"l\"], m: {}}\n  - n: o:p\n    \
+            q:\n  -   r\ns: ü\nt:",
+        &emit(&Value::mapping([
+            ("services", entry("1.0")),
+            ("history", Value::Sequence(vec![entry("1").flow(), "x".into()])),
+        ])),
     ] {
         assert!(is_usual(text), "{text}");
     }
@@ -482,7 +625,10 @@ fn errors_have_line_and_column() {
         ("a: 1\nb:\n  c: 1\n  d: 2\n  c: 3\n", "line 5, column 3: duplicate key `c`"),
         ("a: {x: 1, 'x': 2}\n", "line 1, column 11: duplicate key `'x'`"),
         ("é: 'ü' # ö\r\ni: 1\r\né: 2\r\n", "line 3, column 1: duplicate key `é`"),
-        ("a: b\n---\nc: d\n", "line 2, column 1: a second document begins here, only one is expected"),
+        (
+            "a: b\n---\nc: d\n",
+            "line 2, column 1: a second document begins here, only one is expected",
+        ),
         ("a: b\nü: \"x\0y\"\n", "line 2, column 6: a NUL character"),
         ("a: [b\nc: d\n", "line 2, column"),
         ("a: b: c\n", "line 1, column 5: mapping values are not allowed"),
@@ -499,7 +645,10 @@ fn errors_have_line_and_column() {
     );
     let document = parse("a: 1\nb: {c: [x], d: , e: 1.40, f: 'yes', g: yes}\n");
     let node = |key| document.root().get("b").unwrap().get(key).unwrap();
-    assert_eq!(node("c").text().unwrap_err().to_string(), "line 2, column 8: expected text, found a list");
+    assert_eq!(
+        node("c").text().unwrap_err().to_string(),
+        "line 2, column 8: expected text, found a list"
+    );
     assert_eq!(node("d").text().unwrap_err().message, "expected text, found null");
     assert_eq!((node("d").optional_text(), node("e").text()), (Ok(None), Ok("1.40")));
     assert_eq!((node("g").boolean(), node("f").boolean().is_err()), (Ok(true), true));
@@ -613,14 +762,23 @@ fn quotes_only_where_a_reader_needs_them() {
         assert!(line.starts_with("k: '") || line.starts_with("k: \""), "{line}");
         second_reader_agrees(&line);
         assert_eq!(parse(&line).root().get("k").unwrap().text(), Ok(text));
-        assert!(serde_yaml::from_str::<serde_yaml::Value>(&line).unwrap()["k"].is_string(), "{line}");
+        assert!(
+            serde_yaml::from_str::<serde_yaml::Value>(&line).unwrap()["k"].is_string(),
+            "{line}"
+        );
     }
     for text in plain {
         let line = emit(&Value::mapping([("k", Value::text(text))]));
         assert_eq!(line, format!("k: {text}\n"));
-        assert_eq!(serde_yaml::from_str::<serde_yaml::Value>(&line).unwrap()["k"].as_str(), Some(text));
+        assert_eq!(
+            serde_yaml::from_str::<serde_yaml::Value>(&line).unwrap()["k"].as_str(),
+            Some(text)
+        );
     }
-    assert_eq!(emit(&Value::mapping([("a", "x:1".into()), ("b", "x, y".into())]).flow()), "{a: 'x:1', b: 'x, y'}\n");
+    assert_eq!(
+        emit(&Value::mapping([("a", "x:1".into()), ("b", "x, y".into())]).flow()),
+        "{a: 'x:1', b: 'x, y'}\n"
+    );
 }
 
 #[test]
@@ -634,8 +792,10 @@ fn a_new_document_looks_like_pyyaml_wrote_it() {
         ("custom_overrides", Value::mapping::<&str>([])),
         ("nothing", Value::Null),
     ]);
-    let expected = "schema_version: '1.1'\ncustomer_id: ''\necr:\n  use_private: false\n  port: 5000\nhistory:\n  req_router:\n  \
-                    - tag: '1.64'\n    status: current\n  - {tag: '1.63', status: current}\n  none: []\ncustom_overrides: {}\nnothing: null\n";
+    let expected = "schema_version: '1.1'\ncustomer_id: ''\necr:\n  use_private: false\n  port: \
+        5000\nhistory:\n  req_router:\n  \
+                    - tag: '1.64'\n    status: current\n  - {tag: '1.63', status: current}\n  \
+                    none: []\ncustom_overrides: {}\nnothing: null\n";
     assert_eq!(emit(&document), expected);
     second_reader_agrees(expected);
 }
@@ -695,9 +855,9 @@ mod random {
     ];
 
     const TOKENS: [&str; 39] = [
-        "a: ", "b:", "c: ", "\n", "\n", "\n", "\n  ", "\n  ", "\n    ", "\n- ", "\n  - ", "- ", "[", "]", "{", "}", ", ", ",",
-        "x", "'q'", "\"d\"", " # c", "|", ">", "|+", "&a ", "*a", "!t ", "? ", ": ", "~", "é", "\r\n", "<<: ", "---", "...", " ",
-        "1.40", "\u{feff}",
+        "a: ", "b:", "c: ", "\n", "\n", "\n", "\n  ", "\n  ", "\n    ", "\n- ", "\n  - ", "- ",
+        "[", "]", "{", "}", ", ", ",", "x", "'q'", "\"d\"", " # c", "|", ">", "|+", "&a ", "*a",
+        "!t ", "? ", ": ", "~", "é", "\r\n", "<<: ", "---", "...", " ", "1.40", "\u{feff}",
     ];
 
     /// Lines of block collections, with `K` for a key.
@@ -741,8 +901,8 @@ mod random {
     ];
 
     const CHARACTERS: [char; 26] = [
-        ' ', ' ', ' ', '\n', '\n', ':', ':', '-', '{', '}', '[', ']', ',', ',', '#', '\'', '"', 'a', 'b', '0', '~', 'é', '/',
-        '?', '\\', '$',
+        ' ', ' ', ' ', '\n', '\n', ':', ':', '-', '{', '}', '[', ']', ',', ',', '#', '\'', '"',
+        'a', 'b', '0', '~', 'é', '/', '?', '\\', '$',
     ];
 
     fn tree() -> impl Strategy<Value = Tree> {
@@ -805,7 +965,11 @@ mod random {
                 if mapping {
                     self.out.push_str(&format!("k{number}: "));
                 }
-                self.flow(if !mapping && matches!(item, Tree::Scalar("" | "~")) { &Tree::Scalar("x") } else { item });
+                self.flow(if !mapping && matches!(item, Tree::Scalar("" | "~")) {
+                    &Tree::Scalar("x")
+                } else {
+                    item
+                });
                 let last = number + 1 == items.len();
                 if !last || self.choose(4) == 0 {
                     self.push_one_of(&[",", " ,", ","]);
@@ -845,7 +1009,8 @@ mod random {
                     self.mapping(items, inner, shared);
                 }
                 Tree::Sequence(items, false) => {
-                    let inner = if behind_dash || self.choose(2) == 0 { column + 2 } else { column };
+                    let inner =
+                        if behind_dash || self.choose(2) == 0 { column + 2 } else { column };
                     let shared = behind_dash && self.choose(4) > 0;
                     if shared {
                         self.out.push(' ');
@@ -871,7 +1036,8 @@ mod random {
                     self.lines(column);
                     self.out.push_str(&" ".repeat(column));
                 }
-                let key = [format!("k{number}:"), format!("'k{number}':"), format!("\"k{number}\" :")];
+                let key =
+                    [format!("k{number}:"), format!("'k{number}':"), format!("\"k{number}\" :")];
                 self.push_one_of(&key.each_ref().map(String::as_str));
                 self.value(item, column, false);
             }
@@ -879,8 +1045,8 @@ mod random {
     }
 
     fn document() -> impl Strategy<Value = String> {
-        (prop::collection::vec(tree(), 1..5), prop::collection::vec(any::<u8>(), 30..60), 0u8..4).prop_map(
-            |(items, choices, form)| {
+        (prop::collection::vec(tree(), 1..5), prop::collection::vec(any::<u8>(), 30..60), 0u8..4)
+            .prop_map(|(items, choices, form)| {
                 let mut writer = Writer { out: String::new(), choices: &choices, next: 0 };
                 writer.lines(0);
                 writer.mapping(&items, 0, false);
@@ -888,20 +1054,27 @@ mod random {
                 match form {
                     0 => text.replace('\n', "\r\n"),
                     1 => format!("\u{feff}{text}"),
-                    // Readers disagree about the last line of a block scalar that has no line break.
-                    2 if !text.ends_with("eral\n") && !text.ends_with("ed\n") => text.trim_end_matches('\n').to_owned(),
+                    // Readers disagree about the last line of a block scalar that has no line
+                    // break.
+                    2 if !text.ends_with("eral\n") && !text.ends_with("ed\n") => {
+                        text.trim_end_matches('\n').to_owned()
+                    }
                     _ => text,
                 }
-            },
-        )
+            })
     }
 
     /// All paths of a document that lead through no alias and no key but text.
     fn paths(node: Node<'_>, prefix: &[Segment], all: &mut Vec<Vec<Segment>>) {
         let children = match node.kind() {
             _ if node.is_alias() => Vec::new(),
-            Kind::Mapping => node.entries().filter_map(|(key, value)| Some((Segment::from(key.as_text()?), value))).collect(),
-            _ => node.items().enumerate().map(|(index, item)| (Segment::from(index), item)).collect(),
+            Kind::Mapping => node
+                .entries()
+                .filter_map(|(key, value)| Some((Segment::from(key.as_text()?), value)))
+                .collect(),
+            _ => {
+                node.items().enumerate().map(|(index, item)| (Segment::from(index), item)).collect()
+            }
         };
         for (segment, child) in children {
             let path = [prefix, &[segment]].concat();
@@ -926,10 +1099,12 @@ mod random {
     }
 
     fn reads_alike(text: &str) -> bool {
-        serde_yaml::from_str(text.trim_start_matches('\u{feff}')).is_ok_and(|seen| agree(parse(text).root(), &seen))
+        serde_yaml::from_str(text.trim_start_matches('\u{feff}'))
+            .is_ok_and(|seen| agree(parse(text).root(), &seen))
     }
 
-    /// Whatever is read can be edited or is refused, and what both readers read alike they still do.
+    /// Whatever is read can be edited or is refused, and what both readers read alike they still
+    /// do.
     fn edit_everywhere(text: &str) {
         let Ok(parsed) = Document::parse(text) else { return };
         let mut all = Vec::new();
@@ -997,8 +1172,8 @@ mod random {
             is_usual(&format!("a: [b, {{c: {characters}}}]"));
         }
 
-        /// Setting, adding, removing and rearranging one thing: the editor proves the content itself, so
-        /// it must not refuse, and comments elsewhere must survive.
+        /// Setting, adding, removing and rearranging one thing: the editor proves the content
+        /// itself, so it must not refuse, and comments elsewhere must survive.
         #[test]
         fn one_edit_changes_one_thing(text in document(), pick in any::<prop::sample::Index>(), what in 0u8..5, value in value()) {
             let parsed = parse(&text);
@@ -1066,7 +1241,8 @@ mod random {
             let together = match parsed.apply(&edits) {
                 Ok(together) => together,
                 Err(error) => {
-                    let allowed = ["contradict", "no room", "expected a mapping, found a list", "expected a list"];
+                    let allowed = ["contradict", "no room", "expected a mapping, found a \
+                        list", "expected a list"];
                     prop_assert!(allowed.iter().any(|reason| error.message.contains(reason)), "{:?} of {}: {}", edits, text, error);
                     return Ok(());
                 }

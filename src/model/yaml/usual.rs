@@ -1,10 +1,10 @@
 //! The layout that manifests are mostly written in, read in one pass.
 //!
-//! The whole grammar takes saphyr-parser some 16 ms a megabyte, most of a short command's time. This
-//! reader knows a small part of it, in which nothing needs looking ahead: block mappings and lists,
-//! scalars and flow collections that end on their line, comments. Where anything else comes up it gives
-//! up without saying why, and the whole grammar decides, errors included. So it may refuse what it
-//! likes, but what it reads must be read alike; a property test compares the two.
+//! The whole grammar takes saphyr-parser some 16 ms a megabyte, most of a short command's time.
+//! This reader knows a small part of it, in which nothing needs looking ahead: block mappings and
+//! lists, scalars and flow collections that end on their line, comments. Where anything else comes
+//! up it gives up without saying why, and the whole grammar decides, errors included. So it may
+//! refuse what it likes, but what it reads must be read alike; a property test compares the two.
 
 use super::document::YamlError;
 use super::parse::{Builder, line_end};
@@ -15,7 +15,8 @@ const LONGEST_KEY: usize = 1_000;
 
 /// Reads `text` into `builder`; `None` if it is laid out in another way, or wrong.
 pub fn read<'t>(builder: &mut Builder<'t>, text: &'t str) -> Option<()> {
-    // Tabs, carriage returns and control characters have rules of their own; EF begins a byte order mark.
+    // Tabs, carriage returns and control characters have rules of their own; EF begins a byte order
+    // mark.
     let is_usual = |byte: u8| byte == b'\n' || (byte >= b' ' && byte != 0x7f && byte != 0xef);
     if !text.bytes().all(is_usual) {
         return None;
@@ -80,7 +81,8 @@ impl Reader<'_, '_> {
         }
     }
 
-    /// What follows behind the indicator that ends at `self.at`; its line is left if that is nothing.
+    /// What follows behind the indicator that ends at `self.at`; its line is left if that is
+    /// nothing.
     fn behind(&mut self) -> Option<Behind> {
         let indicator = self.at;
         self.skip_spaces();
@@ -96,7 +98,9 @@ impl Reader<'_, '_> {
         match self.byte(self.at) {
             None => {}
             Some(b'\n') => self.at += 1,
-            Some(b'#') if self.at > content => self.at = (line_end(self.text, self.at) + 1).min(self.bytes.len()),
+            Some(b'#') if self.at > content => {
+                self.at = (line_end(self.text, self.at) + 1).min(self.bytes.len())
+            }
             Some(_) => return None,
         }
         self.next_content();
@@ -113,7 +117,10 @@ impl Reader<'_, '_> {
         done(self.builder.collection(true, 0, false, &(self.at..self.at)))?;
         loop {
             let key = self.scalar(false)?;
-            if self.at - key > LONGEST_KEY || self.byte(self.at) != Some(b':') || !self.is_space(self.at + 1) {
+            if self.at - key > LONGEST_KEY
+                || self.byte(self.at) != Some(b':')
+                || !self.is_space(self.at + 1)
+            {
                 return None;
             }
             self.at += 1;
@@ -136,7 +143,9 @@ impl Reader<'_, '_> {
             Some(next) if next > column && self.is_at_dash() => self.block_sequence(next),
             Some(next) if next > column => self.block_mapping(next),
             Some(next) if next == column && self.is_at_dash() => self.block_sequence(next),
-            _ => done(self.builder.scalar("", ScalarStyle::Plain, 0, None, &(indicator..indicator))),
+            _ => {
+                done(self.builder.scalar("", ScalarStyle::Plain, 0, None, &(indicator..indicator)))
+            }
         }
     }
 
@@ -220,7 +229,13 @@ impl Reader<'_, '_> {
         let start = self.at;
         let (style, end) = self.scalar_end(flow)?;
         let quote = usize::from(style != ScalarStyle::Plain);
-        done(self.builder.scalar(&self.text[start + quote..end - quote], style, 0, None, &(start..end)))?;
+        done(self.builder.scalar(
+            &self.text[start + quote..end - quote],
+            style,
+            0,
+            None,
+            &(start..end),
+        ))?;
         self.at = end;
         Some(start)
     }
@@ -230,9 +245,17 @@ impl Reader<'_, '_> {
         let rest = &self.bytes[self.at..];
         match *rest.first()? {
             quote @ (b'\'' | b'"') => {
-                let length = rest[1..].iter().position(|&byte| byte == quote || byte == b'\\' || byte == b'\n')? + 2;
-                let is_closed = rest[length - 1] == quote && (quote == b'"' || rest.get(length) != Some(&quote));
-                let style = if quote == b'"' { ScalarStyle::DoubleQuoted } else { ScalarStyle::SingleQuoted };
+                let length = rest[1..]
+                    .iter()
+                    .position(|&byte| byte == quote || byte == b'\\' || byte == b'\n')?
+                    + 2;
+                let is_closed = rest[length - 1] == quote
+                    && (quote == b'"' || rest.get(length) != Some(&quote));
+                let style = if quote == b'"' {
+                    ScalarStyle::DoubleQuoted
+                } else {
+                    ScalarStyle::SingleQuoted
+                };
                 is_closed.then_some((style, self.at + length))
             }
             b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'_' | b'/' | b'$' | b'(' | b'~' | 0x80.. => {
@@ -253,7 +276,9 @@ impl Reader<'_, '_> {
                 b'#' if end < at => break,
                 b':' if self.is_space(at + 1) => break,
                 // Readers disagree about these.
-                b':' | b'-' if flow && self.byte(at + 1).is_some_and(is_bracket_or_comma) => return None,
+                b':' | b'-' if flow && self.byte(at + 1).is_some_and(is_bracket_or_comma) => {
+                    return None;
+                }
                 _ if flow && is_bracket_or_comma(byte) => break,
                 _ => end = at + 1,
             }

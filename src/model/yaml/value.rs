@@ -79,7 +79,8 @@ impl Value {
         matches!(self.content(), Self::Mapping(_) | Self::Sequence(_))
     }
 
-    /// Whether `node` is a non-empty collection of the same kind, so that it shows the layout to follow.
+    /// Whether `node` is a non-empty collection of the same kind, so that it shows the layout to
+    /// follow.
     pub(super) fn is_like(&self, node: Node<'_>) -> bool {
         let kind = match self.content() {
             Self::Mapping(_) => Kind::Mapping,
@@ -107,7 +108,13 @@ pub(super) struct Layout {
 
 impl Layout {
     /// PyYAML's.
-    pub const DEFAULT: Self = Self { newline: "\n", mapping_step: 2, sequence_step: 0, dash_step: 2, quote: Style::Single };
+    pub const DEFAULT: Self = Self {
+        newline: "\n",
+        mapping_step: 2,
+        sequence_step: 0,
+        dash_step: 2,
+        quote: Style::Single,
+    };
 
     /// Whether `value` goes on lines of its own, as its `model` does, or as it wishes.
     pub fn is_block(&self, value: &Value, model: Option<Node<'_>>) -> bool {
@@ -121,7 +128,14 @@ impl Layout {
         self.inline_as(out, value, model, model.and_then(Node::style), flow);
     }
 
-    fn inline_as(&self, out: &mut String, value: &Value, model: Option<Node<'_>>, style: Option<Style>, flow: bool) {
+    fn inline_as(
+        &self,
+        out: &mut String,
+        value: &Value,
+        model: Option<Node<'_>>,
+        style: Option<Style>,
+        flow: bool,
+    ) {
         match value {
             Value::Text(text) => write_text(out, text, style, self.quote, flow),
             Value::Bool(value) => out.push_str(if *value { "true" } else { "false" }),
@@ -140,7 +154,9 @@ impl Layout {
                 out.push('}');
             }
             Value::Sequence(items) => {
-                let model = model.filter(|&model| value.is_like(model)).and_then(|model| model.items().next());
+                let model = model
+                    .filter(|&model| value.is_like(model))
+                    .and_then(|model| model.items().next());
                 out.push('[');
                 for (number, item) in items.iter().enumerate() {
                     out.push_str(if number > 0 { ", " } else { "" });
@@ -152,10 +168,23 @@ impl Layout {
     }
 
     /// Writes `key: value`, as a sibling of the entries of `mapping`, whose keys stand at `column`.
-    pub fn entry(&self, out: &mut String, key: &str, value: &Value, mapping: Option<Node<'_>>, column: usize, flow: bool) {
+    pub fn entry(
+        &self,
+        out: &mut String,
+        key: &str,
+        value: &Value,
+        mapping: Option<Node<'_>>,
+        column: usize,
+        flow: bool,
+    ) {
         let namesake = mapping.and_then(|mapping| mapping.own(key)).filter(|node| !node.is_alias());
-        let sibling = if value.is_collection() { mapping.and_then(|mapping| mapping.last_like(value)) } else { None };
-        let model = namesake.filter(|&node| !value.is_collection() || value.is_like(node)).or(sibling);
+        let sibling = if value.is_collection() {
+            mapping.and_then(|mapping| mapping.last_like(value))
+        } else {
+            None
+        };
+        let model =
+            namesake.filter(|&node| !value.is_collection() || value.is_like(node)).or(sibling);
         self.entry_like(out, (key, value), mapping, model, column, flow);
     }
 
@@ -169,7 +198,8 @@ impl Layout {
         column: usize,
         flow: bool,
     ) {
-        let key_style = mapping.and_then(|mapping| mapping.entries().next()).and_then(|(key, _)| key.style());
+        let key_style =
+            mapping.and_then(|mapping| mapping.entries().next()).and_then(|(key, _)| key.style());
         write_text(out, key, key_style, self.quote, flow);
         out.push(':');
         if !flow && self.is_block(value, model) {
@@ -182,13 +212,14 @@ impl Layout {
         } else {
             out.push(' ');
             // Where even keys are in double quotes, as in JSON, so is every text.
-            let style = model.and_then(Node::style).or(key_style.filter(|&style| style == Style::Double));
+            let style =
+                model.and_then(Node::style).or(key_style.filter(|&style| style == Style::Double));
             self.inline_as(out, value, model, style, flow);
         }
     }
 
-    /// Writes a collection that is not empty in block style; its first line begins where `out` ends, at
-    /// `column`.
+    /// Writes a collection that is not empty in block style; its first line begins where `out`
+    /// ends, at `column`.
     pub fn block(&self, out: &mut String, value: &Value, model: Option<Node<'_>>, column: usize) {
         let model = model.filter(|&model| value.is_like(model));
         match value.content() {
@@ -232,7 +263,8 @@ impl Layout {
     }
 }
 
-/// A new document in block style, as PyYAML would lay it out; [`Value::flow`] collections are on one line.
+/// A new document in block style, as PyYAML would lay it out; [`Value::flow`] collections are on
+/// one line.
 #[must_use]
 pub fn emit(value: &Value) -> String {
     let mut out = String::new();

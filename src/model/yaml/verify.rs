@@ -5,15 +5,20 @@ use super::plan::{MappingPlan, Plan, Slot};
 use super::quote::is_plain_text;
 use super::value::Value;
 
-/// Parses `text` and compares it with `old` as changed by `plan`: what was planned must be there, and
-/// everything else must have its value and its style.
+/// Parses `text` and compares it with `old` as changed by `plan`: what was planned must be there,
+/// and everything else must have its value and its style.
 pub fn verify(old: &Document, plan: &Plan, text: &str) -> Result<(), YamlError> {
     let refusal = |at: u32, reason: &str| {
-        old.node(at).error(format!("refusing to write: the result would not hold what was intended ({reason}); edit it by hand"))
+        old.node(at).error(format!(
+            "refusing to write: the result would not hold what was \
+            intended ({reason}); edit it by hand"
+        ))
     };
     let new = Document::parse(text).map_err(|error| refusal(old.root().id, &error.to_string()))?;
     let comparison = Comparison { old, new: &new };
-    comparison.planned(old.root().id, new.root().id, plan).map_err(|at| refusal(at, "it reads differently"))
+    comparison
+        .planned(old.root().id, new.root().id, plan)
+        .map_err(|at| refusal(at, "it reads differently"))
 }
 
 /// Compares node by node; the error is the old node near which they differ.
@@ -53,11 +58,15 @@ impl Comparison<'_> {
 
     fn mapping<'p>(&self, old: u32, plan: &'p MappingPlan) -> Vec<Expected<'p>> {
         let mut expected = Vec::new();
-        let (mut changed, mut added) = (plan.changed.iter().peekable(), plan.added.iter().peekable());
+        let (mut changed, mut added) =
+            (plan.changed.iter().peekable(), plan.added.iter().peekable());
         for (entry, pair) in self.old.children(old).chunks_exact(2).enumerate() {
             if plan.removed.binary_search(&entry).is_err() {
-                let plan = changed.next_if(|(number, _)| *number == entry).map_or(&Plan::Same, |(_, plan)| plan);
-                expected.extend([Expected::Old(pair[0], &Plan::Same), Expected::Old(pair[1], plan)]);
+                let plan = changed
+                    .next_if(|(number, _)| *number == entry)
+                    .map_or(&Plan::Same, |(_, plan)| plan);
+                expected
+                    .extend([Expected::Old(pair[0], &Plan::Same), Expected::Old(pair[1], plan)]);
             }
             while let Some((_, key, value)) = added.next_if(|(number, ..)| *number == entry) {
                 expected.extend([Expected::Key(key), Expected::New(value)]);
@@ -86,11 +95,14 @@ impl Comparison<'_> {
         self.shape(old, new)?;
         let (before, after) = (self.old.data(old), self.new.data(new));
         if before.shape == Shape::Alias
-            && self.old.source()[self.old.node(old).span()] != self.new.source()[self.new.node(new).span()]
+            && self.old.source()[self.old.node(old).span()]
+                != self.new.source()[self.new.node(new).span()]
         {
             return Err(old);
         }
-        if before.explicit != after.explicit || self.old.scalar_text(old) != self.new.scalar_text(new) {
+        if before.explicit != after.explicit
+            || self.old.scalar_text(old) != self.new.scalar_text(new)
+        {
             return Err(old);
         }
         let (children, found) = (self.old.children(old), self.new.children(new));
@@ -106,13 +118,15 @@ impl Comparison<'_> {
             let data = document.data(id);
             document.source()[data.outer as usize..data.start as usize].trim_end().to_owned()
         };
-        let same = self.old.data(old).shape == self.new.data(new).shape && properties(self.old, old) == properties(self.new, new);
+        let same = self.old.data(old).shape == self.new.data(new).shape
+            && properties(self.old, old) == properties(self.new, new);
         if same { Ok(()) } else { Err(old) }
     }
 
     fn text(&self, near: u32, new: u32, text: &str) -> Result<(), u32> {
         let plain = self.new.data(new).shape == Shape::Scalar(Style::Plain);
-        let same = self.new.scalar_text(new) == Some(text) && (!plain || is_plain_text(text, false));
+        let same =
+            self.new.scalar_text(new) == Some(text) && (!plain || is_plain_text(text, false));
         if same { Ok(()) } else { Err(near) }
     }
 
@@ -133,7 +147,10 @@ impl Comparison<'_> {
                 matches!(shape, Shape::Mapping { .. }) && found.len() == entries.len() * 2
             }
             Value::Sequence(items) => {
-                found.iter().zip(items).try_for_each(|(&new, value)| self.value(near, new, value))?;
+                found
+                    .iter()
+                    .zip(items)
+                    .try_for_each(|(&new, value)| self.value(near, new, value))?;
                 matches!(shape, Shape::Sequence { .. }) && found.len() == items.len()
             }
         };
@@ -141,6 +158,7 @@ impl Comparison<'_> {
     }
 
     fn plain(&self, new: u32, word: &str) -> bool {
-        self.new.data(new).shape == Shape::Scalar(Style::Plain) && self.new.scalar_text(new) == Some(word)
+        self.new.data(new).shape == Shape::Scalar(Style::Plain)
+            && self.new.scalar_text(new) == Some(word)
     }
 }

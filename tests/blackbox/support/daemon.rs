@@ -14,8 +14,9 @@ use super::{Engine, program, wait_for};
 
 const READY: Duration = Duration::from_secs(120);
 
-/// A daemon with its own data, socket, containerd and bridge. Pulling works, it uses the host's network
-/// itself; its containers reach one another but, without rules in the firewall, nothing else.
+/// A daemon with its own data, socket, containerd and bridge. Pulling works, it uses the host's
+/// network itself; its containers reach one another but, without rules in the firewall, nothing
+/// else.
 pub struct Daemon {
     directory: TempDir,
     bridge: String,
@@ -30,7 +31,13 @@ impl Daemon {
         let bridge = format!("dkvt{number}");
         let mut daemon = Self { directory, bridge, child: None };
         ip(&["link", "add", &daemon.bridge, "type", "bridge"]);
-        ip(&["address", "add", &format!("198.{}.{}.1/24", 18 + number % 2, number / 2 % 256), "dev", &daemon.bridge]);
+        ip(&[
+            "address",
+            "add",
+            &format!("198.{}.{}.1/24", 18 + number % 2, number / 2 % 256),
+            "dev",
+            &daemon.bridge,
+        ]);
         ip(&["link", "set", &daemon.bridge, "up"]);
         daemon.start();
         daemon
@@ -39,7 +46,8 @@ impl Daemon {
     /// Starts the daemon (again, with the data it had) and waits until it answers.
     pub fn start(&mut self) {
         let directory = self.directory.path();
-        let log = File::options().create(true).append(true).open(self.log()).expect("a temporary file");
+        let log =
+            File::options().create(true).append(true).open(self.log()).expect("a temporary file");
         let _ = fs::remove_file(directory.join("docker.pid"));
         // The machine's own configuration does not apply.
         fs::write(directory.join("daemon.json"), "{}").expect("a temporary file");
@@ -54,7 +62,12 @@ impl Daemon {
             .arg(directory.join("docker.pid"))
             .arg(format!("--host=unix://{}", self.socket().display()))
             .arg(format!("--bridge={}", self.bridge))
-            .args(["--iptables=false", "--ip-forward=false", "--ip-masq=false", "--storage-driver=vfs"])
+            .args([
+                "--iptables=false",
+                "--ip-forward=false",
+                "--ip-masq=false",
+                "--storage-driver=vfs",
+            ])
             .stdin(Stdio::null())
             .stdout(log.try_clone().expect("a second handle"))
             .stderr(log)
@@ -63,7 +76,11 @@ impl Daemon {
         let engine = self.engine();
         wait_for("the private daemon answers", READY, || {
             let log = || fs::read_to_string(self.log()).unwrap_or_default();
-            assert!(child.try_wait().expect("the state of a child").is_none(), "dockerd ended:\n{}", log());
+            assert!(
+                child.try_wait().expect("the state of a child").is_none(),
+                "dockerd ended:\n{}",
+                log()
+            );
             engine.try_docker(&["version"]).status.success().then_some(())
         });
         self.child = Some(child);
@@ -107,7 +124,10 @@ impl Daemon {
         for shim in processes_with(directory) {
             let children = format!("/proc/{0}/task/{0}/children", shim.as_raw_nonzero());
             let children = fs::read_to_string(children).unwrap_or_default();
-            children.split_whitespace().filter_map(|pid| Pid::from_raw(pid.parse().ok()?)).for_each(end);
+            children
+                .split_whitespace()
+                .filter_map(|pid| Pid::from_raw(pid.parse().ok()?))
+                .for_each(end);
             end(shim);
         }
         let mounts = fs::read_to_string("/proc/self/mounts").unwrap_or_default();
@@ -122,7 +142,8 @@ impl Drop for Daemon {
     fn drop(&mut self) {
         if let Some(child) = self.child.as_mut() {
             let _ = kill_process(Pid::from_child(child), Signal::CONT);
-            // Asked politely it ends its containers and unmounts what it mounted; it gives them a while.
+            // Asked politely it ends its containers and unmounts what it mounted; it gives them a
+            // while.
             let _ = kill_process(Pid::from_child(child), Signal::TERM);
             let deadline = Instant::now() + Duration::from_secs(20);
             while matches!(child.try_wait(), Ok(None)) && Instant::now() < deadline {
@@ -140,13 +161,17 @@ fn ip(args: &[&str]) {
     assert!(output.status.success(), "ip {args:?}: {}", String::from_utf8_lossy(&output.stderr));
 }
 
-/// Processes with this path among their arguments: in a directory of the test's own they can only be ours.
+/// Processes with this path among their arguments: in a directory of the test's own they can only
+/// be ours.
 fn processes_with(path: &Path) -> Vec<Pid> {
     let path = path.display().to_string();
-    let processes = fs::read_dir("/proc").expect("/proc").filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok());
+    let processes = fs::read_dir("/proc")
+        .expect("/proc")
+        .filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok());
     processes
         .filter(|pid: &i32| {
-            fs::read(format!("/proc/{pid}/cmdline")).is_ok_and(|line| String::from_utf8_lossy(&line).contains(&path))
+            fs::read(format!("/proc/{pid}/cmdline"))
+                .is_ok_and(|line| String::from_utf8_lossy(&line).contains(&path))
         })
         .filter_map(Pid::from_raw)
         .collect()

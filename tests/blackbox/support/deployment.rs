@@ -1,5 +1,5 @@
-//! A deployment directory and the programs that run in it: the built dkv above all, in an environment that
-//! holds nothing of the developer's.
+//! A deployment directory and the programs that run in it: the built dkv above all, in an
+//! environment that holds nothing of the developer's.
 
 use std::fs;
 use std::io::{Read, Write};
@@ -17,8 +17,20 @@ use tempfile::TempDir;
 use super::{Engine, Image, TEST_LABEL, image, program, tools, unique, wait_for};
 
 /// What dkv finds on its `PATH`, besides Docker and Compose.
-const PROGRAMS: [&str; 12] =
-    ["sh", "bash", "cat", "env", "sleep", "true", "false", "tar", "gpg", "gpg-agent", "gpgconf", "gpg-connect-agent"];
+const PROGRAMS: [&str; 12] = [
+    "sh",
+    "bash",
+    "cat",
+    "env",
+    "sleep",
+    "true",
+    "false",
+    "tar",
+    "gpg",
+    "gpg-agent",
+    "gpgconf",
+    "gpg-connect-agent",
+];
 
 /// Which Compose there is for dkv.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -31,8 +43,8 @@ pub enum Compose {
     Neither,
 }
 
-/// A directory with Compose files and manifest, named as its Compose project; dropping it removes the
-/// project's containers, networks and volumes from the daemon.
+/// A directory with Compose files and manifest, named as its Compose project; dropping it removes
+/// the project's containers, networks and volumes from the daemon.
 pub struct Deployment {
     root: TempDir,
     project: String,
@@ -53,8 +65,10 @@ impl Deployment {
             fs::create_dir(root.path().join(directory)).expect("a temporary directory");
         }
         for name in PROGRAMS {
-            if let Some(path) =
-                ["/usr/bin", "/bin"].map(|place| Path::new(place).join(name)).into_iter().find(|path| path.exists())
+            if let Some(path) = ["/usr/bin", "/bin"]
+                .map(|place| Path::new(place).join(name))
+                .into_iter()
+                .find(|path| path.exists())
             {
                 symlink(path, root.path().join("bin").join(name)).expect("a temporary directory");
             }
@@ -91,7 +105,8 @@ impl Deployment {
     }
 
     pub fn read(&self, name: &str) -> String {
-        fs::read_to_string(self.path(name)).unwrap_or_else(|error| panic!("cannot read {name}: {error}"))
+        fs::read_to_string(self.path(name))
+            .unwrap_or_else(|error| panic!("cannot read {name}: {error}"))
     }
 
     pub fn exists(&self, name: &str) -> bool {
@@ -105,7 +120,8 @@ impl Deployment {
 
     /// The manifest as data.
     pub fn manifest_data(&self) -> serde_json::Value {
-        serde_yaml::from_str(&self.manifest()).unwrap_or_else(|error| panic!("{error} in\n{}", self.manifest()))
+        serde_yaml::from_str(&self.manifest())
+            .unwrap_or_else(|error| panic!("{error} in\n{}", self.manifest()))
     }
 
     /// The text of `versions.env`.
@@ -116,32 +132,41 @@ impl Deployment {
     /// Sorted names of the files in a directory of the deployment; none when it does not exist.
     pub fn list(&self, directory: &str) -> Vec<String> {
         let Ok(entries) = fs::read_dir(self.path(directory)) else { return Vec::new() };
-        let mut names: Vec<String> =
-            entries.map(|entry| entry.expect("an entry").file_name().to_string_lossy().into_owned()).collect();
+        let mut names: Vec<String> = entries
+            .map(|entry| entry.expect("an entry").file_name().to_string_lossy().into_owned())
+            .collect();
         names.sort();
         names
     }
 
-    /// A manifest of schema 1.1 and a Compose file in the field's style (`${DK_WEB_IMAGE:-…}:${DK_WEB_TAG:-latest}`)
-    /// for services given as name and repository; nothing is recorded yet.
+    /// A manifest of schema 1.1 and a Compose file in the field's style
+    /// (`${DK_WEB_IMAGE:-…}:${DK_WEB_TAG:-latest}`) for services given as name and repository;
+    /// nothing is recorded yet.
     pub fn write_product(&self, services: &[(&str, String)]) {
         self.write("docker-compose.yml", &compose_file(services));
-        let mut manifest = format!("schema_version: '1.1'\ndeployment_id: {}\nservices:\n", self.project);
+        let mut manifest =
+            format!("schema_version: '1.1'\ndeployment_id: {}\nservices:\n", self.project);
         for (name, repository) in services {
-            manifest += &format!("  {name}:\n    image: {repository}\n    current_tag: latest\n    image_digest: ''\n");
+            manifest += &format!(
+                "  {name}:\n    image: {repository}\n    current_tag: latest\n    image_digest: \
+                    ''\n"
+            );
         }
         self.write("version-manifest.yaml", &manifest);
     }
 
-    /// Gives the daemon an image that no registry has, as `repository` with the image's tags, and returns its
-    /// ID. The name should contain [`Deployment::project`]; the image goes with the deployment.
+    /// Gives the daemon an image that no registry has, as `repository` with the image's tags, and
+    /// returns its ID. The name should contain [`Deployment::project`]; the image goes with the
+    /// deployment.
     pub fn load(&self, repository: &str, image: Image) -> String {
         self.engine.load(&image.archive(&self.project, repository));
-        self.engine.image_id(&format!("{repository}:{}", image.tags[0])).expect("the image just loaded")
+        self.engine
+            .image_id(&format!("{repository}:{}", image.tags[0]))
+            .expect("the image just loaded")
     }
 
-    /// Writes a build context with a Dockerfile for an image whose `/version` says this; it serves as the
-    /// pushed images do, and goes with the deployment.
+    /// Writes a build context with a Dockerfile for an image whose `/version` says this; it serves
+    /// as the pushed images do, and goes with the deployment.
     pub fn write_build_context(&self, directory: &str, version: &str) {
         self.write(&format!("{directory}/rootfs/version"), &format!("{version}\n"));
         let bin = self.path(directory).join("rootfs/bin");
@@ -149,17 +174,23 @@ impl Deployment {
         let busybox = bin.join("busybox");
         fs::write(&busybox, image::busybox_binary()).expect("a temporary file");
         fs::set_permissions(&busybox, fs::Permissions::from_mode(0o755)).expect("a temporary file");
-        for applet in ["sh", "cat", "sleep"].map(|applet| bin.join(applet)).iter().filter(|applet| !applet.is_symlink()) {
+        for applet in ["sh", "cat", "sleep"]
+            .map(|applet| bin.join(applet))
+            .iter()
+            .filter(|applet| !applet.is_symlink())
+        {
             symlink("busybox", applet).expect("a temporary link");
         }
         let command = serde_json::json!(["/bin/sh", "-c", image::SERVE]);
-        let dockerfile =
-            format!("FROM scratch\nCOPY rootfs /\nENV PATH=/bin\nLABEL {TEST_LABEL}={}\nCMD {command}\n", self.project);
+        let dockerfile = format!(
+            "FROM scratch\nCOPY rootfs /\nENV PATH=/bin\nLABEL {TEST_LABEL}={}\nCMD {command}\n",
+            self.project
+        );
         self.write(&format!("{directory}/Dockerfile"), &dockerfile);
     }
 
-    /// Mounts a tmpfs of this size (`64k`) in place of the deployment's directory, which is then empty.
-    /// Hold the guard in a variable declared after the deployment.
+    /// Mounts a tmpfs of this size (`64k`) in place of the deployment's directory, which is then
+    /// empty. Hold the guard in a variable declared after the deployment.
     pub fn mount_tmpfs(&self, size: &str) -> Mounted {
         let directory = self.directory();
         mount(&["-t", "tmpfs", "-o", &format!("size={size}"), "dkv-tests"], &directory);
@@ -203,7 +234,10 @@ impl Deployment {
         let mut environment = vec![
             ("PATH".to_owned(), self.root.path().join("bin").display().to_string()),
             ("HOME".to_owned(), self.home().display().to_string()),
-            ("DOCKER_CONFIG".to_owned(), self.root.path().join("docker-config").display().to_string()),
+            (
+                "DOCKER_CONFIG".to_owned(),
+                self.root.path().join("docker-config").display().to_string(),
+            ),
             ("USER".to_owned(), "tester".to_owned()),
             ("LANG".to_owned(), "C.UTF-8".to_owned()),
             ("NO_COLOR".to_owned(), "1".to_owned()),
@@ -263,7 +297,10 @@ pub fn compose_file(services: &[(&str, String)]) -> String {
     let mut text = "services:\n".to_owned();
     for (name, repository) in services {
         let variable = name.to_uppercase().replace('-', "_");
-        text += &format!("  {name}:\n    image: ${{DK_{variable}_IMAGE:-{repository}}}:${{DK_{variable}_TAG:-latest}}\n");
+        text += &format!(
+            "  {name}:\n    image: \
+                ${{DK_{variable}_IMAGE:-{repository}}}:${{DK_{variable}_TAG:-latest}}\n"
+        );
     }
     text
 }
@@ -362,18 +399,32 @@ impl Run {
         let mut words = vec![self.program.display().to_string()];
         words.extend(self.args.iter().cloned());
         if let (Some(args), Some(file)) = (&self.strace, &strace) {
-            let tracer = [program("strace").display().to_string(), "-o".into(), file.display().to_string()];
+            let tracer =
+                [program("strace").display().to_string(), "-o".into(), file.display().to_string()];
             words = tracer.into_iter().chain(args.iter().cloned()).chain(words).collect();
         }
         if self.tty {
-            let quoted: Vec<String> = words.iter().map(|word| format!("'{}'", word.replace('\'', r"'\''"))).collect();
-            let command =
-                format!("/usr/bin/stty cols 120 rows 40 2>/dev/null || /bin/stty cols 120 rows 40; exec {}", quoted.join(" "));
-            words =
-                vec![program("script").display().to_string(), "-q".into(), "-e".into(), "-c".into(), command, "/dev/null".into()];
+            let quoted: Vec<String> =
+                words.iter().map(|word| format!("'{}'", word.replace('\'', r"'\''"))).collect();
+            let command = format!(
+                "/usr/bin/stty cols 120 rows 40 2>/dev/null || /bin/stty cols 120 rows 40; exec {}",
+                quoted.join(" ")
+            );
+            words = vec![
+                program("script").display().to_string(),
+                "-q".into(),
+                "-e".into(),
+                "-c".into(),
+                command,
+                "/dev/null".into(),
+            ];
         }
         let mut command = Command::new(&words[0]);
-        command.args(&words[1..]).current_dir(&self.directory).env_clear().envs(self.environment.iter().cloned());
+        command
+            .args(&words[1..])
+            .current_dir(&self.directory)
+            .env_clear()
+            .envs(self.environment.iter().cloned());
         if self.tty {
             command.env("TERM", "xterm-256color").env("SHELL", "/bin/sh");
         }
@@ -393,7 +444,15 @@ impl Run {
         let stderr = Capture::start(child.stderr.take().expect("a pipe"));
         let started = Instant::now();
         let line = format!("{} {}", self.program.display(), self.args.join(" "));
-        Running { child: Some(child), stdout, stderr, started, deadline: started + self.timeout, strace, line }
+        Running {
+            child: Some(child),
+            stdout,
+            stderr,
+            started,
+            deadline: started + self.timeout,
+            strace,
+            line,
+        }
     }
 
     /// Puts exactly the Compose that is wanted within dkv's reach.
@@ -417,7 +476,9 @@ impl Run {
         }
         // A plugin installed for the whole machine is found by any `docker`, so there must be none.
         let machine_wide = ["/usr/local/lib", "/usr/local/libexec", "/usr/lib", "/usr/libexec"];
-        let everywhere = machine_wide.iter().any(|place| Path::new(place).join("docker/cli-plugins/docker-compose").exists());
+        let everywhere = machine_wide
+            .iter()
+            .any(|place| Path::new(place).join("docker/cli-plugins/docker-compose").exists());
         if (has_v2 || !everywhere) && !bin.join("docker").exists() {
             symlink(program("docker"), bin.join("docker")).expect("a temporary link");
         }
@@ -454,7 +515,9 @@ impl Capture {
 
     /// Waits for the end of the pipe, which a child left behind would keep open.
     fn finish(&mut self, what: &str) -> String {
-        wait_for(&format!("{what} is closed"), Duration::from_secs(30), || self.is_closed().then_some(()));
+        wait_for(&format!("{what} is closed"), Duration::from_secs(30), || {
+            self.is_closed().then_some(())
+        });
         self.reader = None;
         self.text()
     }
@@ -478,12 +541,14 @@ impl Running {
 
     /// Sends a signal to the process itself.
     pub fn signal(&self, signal: Signal) {
-        kill_process(Pid::from_child(self.child.as_ref().expect("a running child")), signal).expect("a running child");
+        kill_process(Pid::from_child(self.child.as_ref().expect("a running child")), signal)
+            .expect("a running child");
     }
 
     /// Sends a signal to its process group, as Ctrl-C on a terminal does.
     pub fn signal_group(&self, signal: Signal) {
-        kill_process_group(Pid::from_child(self.child.as_ref().expect("a running child")), signal).expect("a running child");
+        kill_process_group(Pid::from_child(self.child.as_ref().expect("a running child")), signal)
+            .expect("a running child");
     }
 
     pub fn is_running(&mut self) -> bool {
@@ -500,11 +565,16 @@ impl Running {
     pub fn wait_for_output(&mut self, text: &str) {
         loop {
             // Looked at first: what it says at its end comes before it has ended.
-            let may_say_more = self.is_running() || !self.stdout.is_closed() || !self.stderr.is_closed();
+            let may_say_more =
+                self.is_running() || !self.stdout.is_closed() || !self.stderr.is_closed();
             if self.output().contains(text) {
                 return;
             }
-            assert!(may_say_more && Instant::now() < self.deadline, "no {text:?} in the output:\n{}", self.output());
+            assert!(
+                may_say_more && Instant::now() < self.deadline,
+                "no {text:?} in the output:\n{}",
+                self.output()
+            );
             thread::sleep(Duration::from_millis(5));
         }
     }
@@ -527,14 +597,24 @@ impl Running {
             }
             if Instant::now() >= self.deadline {
                 self.kill();
-                panic!("still running after {:?}, killed: {}\n{}", self.started.elapsed(), self.line, self.output());
+                panic!(
+                    "still running after {:?}, killed: {}\n{}",
+                    self.started.elapsed(),
+                    self.line,
+                    self.output()
+                );
             }
             thread::sleep(Duration::from_millis(1));
         };
         let elapsed = self.started.elapsed();
         self.child = None;
-        let strace = self.strace.as_ref().map(|file| fs::read_to_string(file).unwrap_or_default()).unwrap_or_default();
-        let (stdout, stderr) = (self.stdout.finish("standard output"), self.stderr.finish("standard error"));
+        let strace = self
+            .strace
+            .as_ref()
+            .map(|file| fs::read_to_string(file).unwrap_or_default())
+            .unwrap_or_default();
+        let (stdout, stderr) =
+            (self.stdout.finish("standard output"), self.stderr.finish("standard error"));
         Outcome { status, stdout, stderr, strace, elapsed, line: std::mem::take(&mut self.line) }
     }
 
@@ -595,7 +675,8 @@ impl Outcome {
     /// Standard output as one JSON document.
     #[track_caller]
     pub fn json(&self) -> serde_json::Value {
-        serde_json::from_str(&self.stdout).unwrap_or_else(|error| panic!("standard output is not JSON: {error}\n{self}"))
+        serde_json::from_str(&self.stdout)
+            .unwrap_or_else(|error| panic!("standard output is not JSON: {error}\n{self}"))
     }
 }
 
@@ -606,6 +687,9 @@ impl std::fmt::Display for Outcome {
             (Some(code), _) => format!("exit code {code}"),
             (None, signal) => format!("signal {signal:?}"),
         };
-        write!(f, "$ {line}\n{end} after {elapsed:?}\n--- stdout\n{stdout}\n--- stderr\n{stderr}\n---")
+        write!(
+            f,
+            "$ {line}\n{end} after {elapsed:?}\n--- stdout\n{stdout}\n--- stderr\n{stderr}\n---"
+        )
     }
 }

@@ -1,6 +1,6 @@
-//! The APIs of the two AWS container registries: a stub of ECR Public's in the SDK's wire format (JSON 1.1),
-//! and moto's fake of private ECR. Both serve as the SDK's endpoint (`AWS_ENDPOINT_URL_ECR_PUBLIC`,
-//! `AWS_ENDPOINT_URL_ECR`).
+//! The APIs of the two AWS container registries: a stub of ECR Public's in the SDK's wire format
+//! (JSON 1.1), and moto's fake of private ECR. Both serve as the SDK's endpoint
+//! (`AWS_ENDPOINT_URL_ECR_PUBLIC`, `AWS_ENDPOINT_URL_ECR`).
 
 use std::net::{SocketAddr, TcpStream};
 use std::process::{Child, Command, Stdio};
@@ -63,11 +63,16 @@ impl EcrPublicStub {
     /// Lists an image. `repository` is the name without registry and alias.
     pub fn image(&self, repository: &str, digest: &str, tags: &[&str]) -> &Self {
         let tags = tags.iter().map(|tag| (*tag).into()).collect();
-        self.lock().images.push(Listed { repository: repository.into(), digest: digest.into(), tags });
+        self.lock().images.push(Listed {
+            repository: repository.into(),
+            digest: digest.into(),
+            tags,
+        });
         self
     }
 
-    /// Refuses the next `count` requests with this error, `ThrottlingException` or `AccessDeniedException` for example.
+    /// Refuses the next `count` requests with this error, `ThrottlingException` or
+    /// `AccessDeniedException` for example.
     pub fn refuse(&self, error: &str, message: &str, count: usize) -> &Self {
         let mut content = self.lock();
         content.refusal = Some((error.into(), message.into()));
@@ -101,15 +106,22 @@ impl Content {
             self.refusals_left -= 1;
             return failure(error, message);
         }
-        if !request.header("Authorization").is_some_and(|value| value.starts_with("AWS4-HMAC-SHA256 ")) {
+        if !request
+            .header("Authorization")
+            .is_some_and(|value| value.starts_with("AWS4-HMAC-SHA256 "))
+        {
             return failure("MissingAuthenticationTokenException", "Missing Authentication Token");
         }
         let input: Value = serde_json::from_slice(&request.body).unwrap_or_default();
         match request.header("X-Amz-Target") {
-            Some("SpencerFrontendService.DescribeImages") => self.describe_images(&input, page_size),
+            Some("SpencerFrontendService.DescribeImages") => {
+                self.describe_images(&input, page_size)
+            }
             Some("SpencerFrontendService.GetAuthorizationToken") => {
                 let token = STANDARD.encode("AWS:public-password");
-                success(&json!({"authorizationData": {"authorizationToken": token, "expiresAt": 4_102_444_800.0}}))
+                success(
+                    &json!({"authorizationData": {"authorizationToken": token, "expiresAt": 4_102_444_800.0}}),
+                )
             }
             other => failure("UnknownOperationException", &format!("{other:?}")),
         }
@@ -118,13 +130,18 @@ impl Content {
     fn describe_images(&self, input: &Value, page_size: usize) -> Response {
         let repository = input["repositoryName"].as_str().unwrap_or_default();
         if !self.images.iter().any(|image| image.repository == repository) {
-            return failure("RepositoryNotFoundException", &format!("The repository with name '{repository}' does not exist"));
+            return failure(
+                "RepositoryNotFoundException",
+                &format!("The repository with name '{repository}' does not exist"),
+            );
         }
         let wanted = input["imageIds"].as_array().cloned().unwrap_or_default();
         let is_wanted = |image: &&Listed| {
             let names = |id: &Value| {
                 id["imageDigest"].as_str().is_none_or(|digest| digest == image.digest)
-                    && id["imageTag"].as_str().is_none_or(|tag| image.tags.iter().any(|known| known == tag))
+                    && id["imageTag"]
+                        .as_str()
+                        .is_none_or(|tag| image.tags.iter().any(|known| known == tag))
             };
             image.repository == repository && (wanted.is_empty() || wanted.iter().any(names))
         };
@@ -133,8 +150,9 @@ impl Content {
             return failure("ImageNotFoundException", "The image requested does not exist");
         }
         let start = input["nextToken"].as_str().map_or(0, |token| token.parse().unwrap_or(0));
-        let size =
-            input["maxResults"].as_u64().map_or(page_size, |most| page_size.min(usize::try_from(most).unwrap_or(page_size)));
+        let size = input["maxResults"]
+            .as_u64()
+            .map_or(page_size, |most| page_size.min(usize::try_from(most).unwrap_or(page_size)));
         let page = images.iter().skip(start).take(size).map(|image| {
             json!({
                 "registryId": "123456789012", "repositoryName": repository, "imageDigest": image.digest,
@@ -194,7 +212,8 @@ impl Moto {
 
     /// Stores a manifest under a tag and returns the digest that ECR gives it.
     pub fn put_image(&self, repository: &str, tag: &str, manifest: &str) -> String {
-        let input = json!({"repositoryName": repository, "imageTag": tag, "imageManifest": manifest});
+        let input =
+            json!({"repositoryName": repository, "imageTag": tag, "imageManifest": manifest});
         let output = self.call("PutImage", &input);
         output["image"]["imageId"]["imageDigest"].as_str().expect("a digest").to_owned()
     }
@@ -202,10 +221,17 @@ impl Moto {
     /// Calls an operation of the ECR API.
     pub fn call(&self, operation: &str, input: &Value) -> Value {
         let target = format!("AmazonEC2ContainerRegistry_V20150921.{operation}");
-        let authorization =
-            "AWS4-HMAC-SHA256 Credential=AKIDTEST/20260101/us-east-1/ecr/aws4_request, SignedHeaders=host, Signature=0";
-        let headers = [("X-Amz-Target", target.as_str()), ("Content-Type", JSON), ("Authorization", authorization)];
-        let response = http::request(self.address, "POST", "/", &headers, input.to_string().as_bytes()).expect("moto's answer");
+        let authorization = "AWS4-HMAC-SHA256 \
+            Credential=AKIDTEST/20260101/us-east-1/ecr/aws4_request, SignedHeaders=host, \
+            Signature=0";
+        let headers = [
+            ("X-Amz-Target", target.as_str()),
+            ("Content-Type", JSON),
+            ("Authorization", authorization),
+        ];
+        let response =
+            http::request(self.address, "POST", "/", &headers, input.to_string().as_bytes())
+                .expect("moto's answer");
         assert_eq!(response.status, 200, "{operation}: {}", response.text());
         serde_json::from_slice(&response.body).expect("JSON from moto")
     }

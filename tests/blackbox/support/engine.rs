@@ -1,4 +1,5 @@
-//! A Docker daemon, asked through the `docker` command: what a test asserts about containers and images.
+//! A Docker daemon, asked through the `docker` command: what a test asserts about containers and
+//! images.
 
 use std::io::Write;
 use std::path::PathBuf;
@@ -45,22 +46,44 @@ impl Engine {
     /// Standard output of a `docker` command that must succeed, without the last line break.
     pub fn docker(&self, args: &[&str]) -> String {
         let output = self.try_docker(args);
-        assert!(output.status.success(), "docker {args:?}: {}", String::from_utf8_lossy(&output.stderr));
+        assert!(
+            output.status.success(),
+            "docker {args:?}: {}",
+            String::from_utf8_lossy(&output.stderr)
+        );
         String::from_utf8_lossy(&output.stdout).trim_end().to_owned()
     }
 
     /// Events since a moment, as `docker events` prints them in JSON; other tests' are among them.
     pub fn events_since(&self, since: SystemTime) -> Vec<Value> {
-        let seconds = |time: SystemTime| time.duration_since(UNIX_EPOCH).expect("a clock past 1970").as_secs_f64().to_string();
+        let seconds = |time: SystemTime| {
+            time.duration_since(UNIX_EPOCH).expect("a clock past 1970").as_secs_f64().to_string()
+        };
         let (since, until) = (seconds(since), seconds(SystemTime::now()));
-        let lines = self.docker(&["events", "--since", &since, "--until", &until, "--format", "{{json .}}"]);
-        lines.lines().map(|line| serde_json::from_str(line).expect("JSON from docker events")).collect()
+        let lines = self.docker(&[
+            "events",
+            "--since",
+            &since,
+            "--until",
+            &until,
+            "--format",
+            "{{json .}}",
+        ]);
+        lines
+            .lines()
+            .map(|line| serde_json::from_str(line).expect("JSON from docker events"))
+            .collect()
     }
 
     /// Loads an image archive into the daemon.
     pub(super) fn load(&self, archive: &[u8]) {
-        let mut child =
-            self.command().args(["load", "-q"]).stdin(Stdio::piped()).stdout(Stdio::null()).spawn().expect("docker runs");
+        let mut child = self
+            .command()
+            .args(["load", "-q"])
+            .stdin(Stdio::piped())
+            .stdout(Stdio::null())
+            .spawn()
+            .expect("docker runs");
         child.stdin.take().expect("a pipe").write_all(archive).expect("docker reads");
         assert!(child.wait().expect("docker ends").success(), "docker cannot load the image");
     }
@@ -84,7 +107,16 @@ impl Engine {
     pub fn containers(&self, project: &str, service: &str) -> Vec<String> {
         let project = format!("label=com.docker.compose.project={project}");
         let service = format!("label=com.docker.compose.service={service}");
-        let names = self.docker(&["ps", "-a", "--format", "{{.Names}}", "--filter", &project, "--filter", &service]);
+        let names = self.docker(&[
+            "ps",
+            "-a",
+            "--format",
+            "{{.Names}}",
+            "--filter",
+            &project,
+            "--filter",
+            &service,
+        ]);
         names.lines().map(str::to_owned).collect()
     }
 
@@ -134,7 +166,8 @@ impl Engine {
             assert!(error.to_lowercase().contains("no such"), "docker {args:?}: {error}");
             return None;
         }
-        let found: Value = serde_json::from_slice(&output.stdout).expect("JSON from docker inspect");
+        let found: Value =
+            serde_json::from_slice(&output.stdout).expect("JSON from docker inspect");
         found.get(0).cloned()
     }
 }

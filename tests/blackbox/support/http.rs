@@ -1,4 +1,5 @@
-//! Just enough HTTP/1.1 over plain TCP to push images, to stub services and to stand between dkv and a registry.
+//! Just enough HTTP/1.1 over plain TCP to push images, to stub services and to stand between dkv
+//! and a registry.
 
 use std::io::{self, BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
@@ -38,13 +39,21 @@ pub struct Response {
 impl std::fmt::Debug for Response {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         let text: String = self.text().chars().take(500).collect();
-        f.debug_struct("Response").field("status", &self.status).field("headers", &self.headers).field("body", &text).finish()
+        f.debug_struct("Response")
+            .field("status", &self.status)
+            .field("headers", &self.headers)
+            .field("body", &text)
+            .finish()
     }
 }
 
 impl Response {
     pub fn new(status: u16, content_type: &str, body: impl Into<Vec<u8>>) -> Self {
-        Self { status, headers: vec![("Content-Type".into(), content_type.into())], body: body.into() }
+        Self {
+            status,
+            headers: vec![("Content-Type".into(), content_type.into())],
+            body: body.into(),
+        }
     }
 
     pub fn json(status: u16, body: &serde_json::Value) -> Self {
@@ -71,7 +80,13 @@ fn find<'a>(headers: &'a [(String, String)], name: &str) -> Option<&'a str> {
 }
 
 /// Sends one request on a connection of its own and reads the whole answer.
-pub fn request(address: SocketAddr, method: &str, target: &str, headers: &[(&str, &str)], body: &[u8]) -> io::Result<Response> {
+pub fn request(
+    address: SocketAddr,
+    method: &str,
+    target: &str,
+    headers: &[(&str, &str)],
+    body: &[u8],
+) -> io::Result<Response> {
     let mut stream = TcpStream::connect_timeout(&address, IDLE)?;
     stream.set_read_timeout(Some(IDLE))?;
     stream.set_nodelay(true)?;
@@ -128,7 +143,9 @@ pub fn response_head(response: &Response, head_only: bool) -> String {
 /// All headers but those that describe the body's framing.
 fn push_headers(head: &mut String, headers: &[(String, String)]) {
     for (name, value) in headers {
-        if !name.eq_ignore_ascii_case("content-length") && !name.eq_ignore_ascii_case("transfer-encoding") {
+        if !name.eq_ignore_ascii_case("content-length")
+            && !name.eq_ignore_ascii_case("transfer-encoding")
+        {
             head.push_str(&format!("{name}: {value}\r\n"));
         }
     }
@@ -160,7 +177,8 @@ pub fn read_request(from: &mut impl BufRead) -> io::Result<Option<Request>> {
     else {
         return Err(invalid("not an HTTP request"));
     };
-    let mut request = Request { method: method.into(), target: target.into(), headers, body: Vec::new() };
+    let mut request =
+        Request { method: method.into(), target: target.into(), headers, body: Vec::new() };
     request.body = read_body(from, &request.headers, false)?;
     Ok(Some(request))
 }
@@ -169,7 +187,11 @@ pub fn read_request(from: &mut impl BufRead) -> io::Result<Option<Request>> {
 pub fn read_response(from: &mut impl BufRead, head_only: bool) -> io::Result<Response> {
     loop {
         let (first, headers) = read_head(from)?.ok_or(io::ErrorKind::UnexpectedEof)?;
-        let status = first.split(' ').nth(1).and_then(|code| code.parse().ok()).ok_or_else(|| invalid("no status"))?;
+        let status = first
+            .split(' ')
+            .nth(1)
+            .and_then(|code| code.parse().ok())
+            .ok_or_else(|| invalid("no status"))?;
         if status == 100 {
             continue;
         }
@@ -187,7 +209,11 @@ fn read_head(from: &mut impl BufRead) -> io::Result<Option<Head>> {
     loop {
         let mut line = Vec::new();
         if from.by_ref().take(64 * 1024).read_until(b'\n', &mut line)? == 0 {
-            return if lines.is_empty() { Ok(None) } else { Err(io::ErrorKind::UnexpectedEof.into()) };
+            return if lines.is_empty() {
+                Ok(None)
+            } else {
+                Err(io::ErrorKind::UnexpectedEof.into())
+            };
         }
         let line = String::from_utf8(line).map_err(|_| invalid("not text"))?.trim_end().to_owned();
         if line.is_empty() {
@@ -197,19 +223,27 @@ fn read_head(from: &mut impl BufRead) -> io::Result<Option<Head>> {
     }
     let mut lines = lines.into_iter();
     let first = lines.next().ok_or_else(|| invalid("no first line"))?;
-    let headers =
-        lines.filter_map(|line| line.split_once(':').map(|(name, value)| (name.to_owned(), value.trim().to_owned()))).collect();
+    let headers = lines
+        .filter_map(|line| {
+            line.split_once(':').map(|(name, value)| (name.to_owned(), value.trim().to_owned()))
+        })
+        .collect();
     Ok(Some((first, headers)))
 }
 
-fn read_body(from: &mut impl BufRead, headers: &[(String, String)], until_close: bool) -> io::Result<Vec<u8>> {
+fn read_body(
+    from: &mut impl BufRead,
+    headers: &[(String, String)],
+    until_close: bool,
+) -> io::Result<Vec<u8>> {
     let mut body = Vec::new();
-    if find(headers, "Transfer-Encoding").is_some_and(|value| value.eq_ignore_ascii_case("chunked")) {
+    if find(headers, "Transfer-Encoding").is_some_and(|value| value.eq_ignore_ascii_case("chunked"))
+    {
         loop {
             let mut line = String::new();
             from.read_line(&mut line)?;
-            let size =
-                usize::from_str_radix(line.trim().split(';').next().unwrap_or(""), 16).map_err(|_| invalid("bad chunk"))?;
+            let size = usize::from_str_radix(line.trim().split(';').next().unwrap_or(""), 16)
+                .map_err(|_| invalid("bad chunk"))?;
             let start = body.len();
             body.resize(start + size, 0);
             from.read_exact(&mut body[start..])?;

@@ -10,12 +10,13 @@ use sha2::{Digest as _, Sha256};
 use super::{TEST_LABEL, program};
 
 /// Runs until SIGTERM and then stops at once, with exit code 0.
-pub(super) const SERVE: &str = "trap 'exit 0' TERM INT; echo serving $(cat /version); while :; do sleep 3600 & wait $!; done";
+pub(super) const SERVE: &str =
+    "trap 'exit 0' TERM INT; echo serving $(cat /version); while :; do sleep 3600 & wait $!; done";
 
 /// Applets that scripts in the images use.
 const APPLETS: [&str; 20] = [
-    "sh", "cat", "echo", "sleep", "true", "false", "test", "date", "kill", "ls", "env", "id", "touch", "rm", "mkdir", "httpd",
-    "wget", "tar", "head", "seq",
+    "sh", "cat", "echo", "sleep", "true", "false", "test", "date", "kill", "ls", "env", "id",
+    "touch", "rm", "mkdir", "httpd", "wget", "tar", "head", "seq",
 ];
 
 /// What an image's health check does. Probes start one interval after the container.
@@ -30,7 +31,8 @@ pub enum Health {
     Flapping(u32),
 }
 
-/// An image to push: by default a Docker schema 2 manifest for amd64 whose container runs until it is stopped.
+/// An image to push: by default a Docker schema 2 manifest for amd64 whose container runs until it
+/// is stopped.
 #[derive(Clone, Debug)]
 pub struct Image {
     pub(super) repository: String,
@@ -132,12 +134,17 @@ impl Image {
         self
     }
 
-    /// Everything the registry must hold. The same image in the same namespace always has the same digests.
+    /// Everything the registry must hold. The same image in the same namespace always has the same
+    /// digests.
     pub(super) fn build(&self, namespace: &str) -> Built {
-        let version = self.version.as_ref().or(self.tags.first()).map_or("unversioned", String::as_str);
+        let version =
+            self.version.as_ref().or(self.tags.first()).map_or("unversioned", String::as_str);
         let mut layers = vec![busybox_layer(namespace), version_layer(namespace, version)];
         if self.payload > 0 {
-            layers.push(payload_layer(self.payload, &format!("{namespace}/{}/{version}", self.repository)));
+            layers.push(payload_layer(
+                self.payload,
+                &format!("{namespace}/{}/{version}", self.repository),
+            ));
         }
         let mut blobs: Vec<Vec<u8>> = layers.iter().map(|layer| layer.compressed.clone()).collect();
         let architectures = self.platforms.clone().unwrap_or_else(|| vec!["amd64".into()]);
@@ -145,11 +152,21 @@ impl Image {
         for architecture in &architectures {
             let config = self.config(namespace, architecture, &layers).to_string().into_bytes();
             let manifest = self.manifest(&config, &layers).to_string().into_bytes();
-            images.push(PlatformImage { architecture: architecture.clone(), image_id: digest(&config), manifest });
+            images.push(PlatformImage {
+                architecture: architecture.clone(),
+                image_id: digest(&config),
+                manifest,
+            });
             blobs.push(config);
         }
         let index = self.platforms.as_ref().map(|_| self.index(&images).to_string().into_bytes());
-        Built { blobs, images, index, manifest_type: self.media_type("manifest"), index_type: self.media_type("index") }
+        Built {
+            blobs,
+            images,
+            index,
+            manifest_type: self.media_type("manifest"),
+            index_type: self.media_type("index"),
+        }
     }
 
     /// An archive for `docker load` that holds the amd64 image under `repository` with all tags.
@@ -157,9 +174,11 @@ impl Image {
         let built = self.build(namespace);
         let config = built.blobs.last().expect("a configuration");
         let layers = &built.blobs[..built.blobs.len() - built.images.len()];
-        let names: Vec<String> = (0..layers.len()).map(|number| format!("{number}.tar.gz")).collect();
+        let names: Vec<String> =
+            (0..layers.len()).map(|number| format!("{number}.tar.gz")).collect();
         let tags: Vec<String> = self.tags.iter().map(|tag| format!("{repository}:{tag}")).collect();
-        let manifest = json!([{"Config": "config.json", "RepoTags": tags, "Layers": names}]).to_string();
+        let manifest =
+            json!([{"Config": "config.json", "RepoTags": tags, "Layers": names}]).to_string();
         let mut tar = tar::Builder::new(Vec::new());
         append(&mut tar, "manifest.json", manifest.as_bytes(), 0o644);
         append(&mut tar, "config.json", config, 0o644);
@@ -204,8 +223,12 @@ impl Image {
         let (script, retries, start_period_s) = match health {
             Health::Passing => ("true".to_owned(), 2, 0),
             Health::Failing => ("echo no database; exit 1".to_owned(), 2, 0),
-            Health::FromProbe(first) => (format!("{count}; echo probe $n; test $n -ge {first}"), 1, 3600),
-            Health::Flapping(length) => (format!("{count}; echo probe $n; test $(((n - 1) / {length} % 2)) -eq 0"), 1, 0),
+            Health::FromProbe(first) => {
+                (format!("{count}; echo probe $n; test $n -ge {first}"), 1, 3600)
+            }
+            Health::Flapping(length) => {
+                (format!("{count}; echo probe $n; test $(((n - 1) / {length} % 2)) -eq 0"), 1, 0)
+            }
         };
         json!({
             "Test": ["CMD-SHELL", script],
@@ -217,8 +240,7 @@ impl Image {
     }
 
     fn manifest(&self, config: &[u8], layers: &[Layer]) -> Value {
-        let descriptor =
-            |media_type: &str, bytes: &[u8]| json!({"mediaType": media_type, "size": bytes.len(), "digest": digest(bytes)});
+        let descriptor = |media_type: &str, bytes: &[u8]| json!({"mediaType": media_type, "size": bytes.len(), "digest": digest(bytes)});
         json!({
             "schemaVersion": 2,
             "mediaType": self.media_type("manifest"),
@@ -239,7 +261,8 @@ impl Image {
             })).collect::<Vec<_>>(),
         });
         if !self.annotations.is_empty() {
-            index["annotations"] = self.annotations.iter().map(|(name, value)| (name.clone(), json!(value))).collect();
+            index["annotations"] =
+                self.annotations.iter().map(|(name, value)| (name.clone(), json!(value))).collect();
         }
         index
     }
@@ -319,7 +342,8 @@ fn busybox_archive() -> &'static (Vec<u8>, Vec<u8>) {
             header.set_entry_type(tar::EntryType::Symlink);
             header.set_size(0);
             header.set_mode(0o777);
-            tar.append_link(&mut header, format!("bin/{applet}"), "busybox").expect("writing to memory");
+            tar.append_link(&mut header, format!("bin/{applet}"), "busybox")
+                .expect("writing to memory");
         }
         let mut tmp = tar::Header::new_ustar();
         tmp.set_entry_type(tar::EntryType::Directory);
@@ -334,8 +358,8 @@ fn busybox_archive() -> &'static (Vec<u8>, Vec<u8>) {
     })
 }
 
-/// The layer with busybox. Each namespace has its own: the daemon downloads a layer once for all who
-/// want it, so one test's stalled registry would hold up everybody else's pulls.
+/// The layer with busybox. Each namespace has its own: the daemon downloads a layer once for all
+/// who want it, so one test's stalled registry would hold up everybody else's pulls.
 fn busybox_layer(namespace: &str) -> Layer {
     let (plain, compressed) = busybox_archive();
     let own = file_archive("namespace", namespace);

@@ -1,5 +1,6 @@
-//! The bench: real registries, the machine's Docker daemon and the built binary, driven only with names of
-//! a test's own. `harness.rs` holds the tests of the bench itself and shows how it is used.
+//! The bench: real registries, the machine's Docker daemon and the built binary, driven only with
+//! names of a test's own. `harness.rs` holds the tests of the bench itself and shows how it is
+//! used.
 #![allow(dead_code, unused_imports, reason = "a toolbox: no test needs all of it")]
 
 pub mod daemon;
@@ -32,11 +33,13 @@ pub const TEST_LABEL: &str = "dkv.test";
 
 /// A name that no other test has, safe as a Compose project, an image repository and a directory.
 ///
-/// `tests/run.sh` gives all tests of one run a common prefix, so that it can sweep what a killed one left.
+/// `tests/run.sh` gives all tests of one run a common prefix, so that it can sweep what a killed
+/// one left.
 pub fn unique(topic: &str) -> String {
     static COUNT: AtomicU32 = AtomicU32::new(0);
     let run = run();
-    let clock = SystemTime::now().duration_since(UNIX_EPOCH).expect("a clock past 1970").as_nanos() % 0xff_ffff;
+    let clock = SystemTime::now().duration_since(UNIX_EPOCH).expect("a clock past 1970").as_nanos()
+        % 0xff_ffff;
     format!("{run}-{:x}{clock:x}{:x}-{topic}", process::id(), COUNT.fetch_add(1, Ordering::Relaxed))
 }
 
@@ -47,7 +50,10 @@ fn run() -> String {
 
 /// A temporary directory, removed when dropped.
 pub fn temporary(purpose: &str) -> TempDir {
-    tempfile::Builder::new().prefix(&format!("{}-{purpose}-", run())).tempdir().expect("a temporary directory")
+    tempfile::Builder::new()
+        .prefix(&format!("{}-{purpose}-", run()))
+        .tempdir()
+        .expect("a temporary directory")
 }
 
 /// Where `tests/setup.sh` puts what it downloads.
@@ -59,7 +65,9 @@ pub fn tools() -> PathBuf {
 /// The path of a program: the one of `tests/setup.sh`, else the machine's.
 pub fn program(name: &str) -> PathBuf {
     let path = std::env::var_os("PATH").unwrap_or_default();
-    let places = std::iter::once(tools()).chain(std::env::split_paths(&path)).chain(["/usr/sbin".into(), "/sbin".into()]);
+    let places = std::iter::once(tools())
+        .chain(std::env::split_paths(&path))
+        .chain(["/usr/sbin".into(), "/sbin".into()]);
     places
         .map(|place| place.join(name))
         .find(|path| path.is_file())

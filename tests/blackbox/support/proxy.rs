@@ -52,14 +52,17 @@ impl Fault {
             429 => "TOOMANYREQUESTS",
             _ => "UNKNOWN",
         };
-        let body = serde_json::json!({"errors": [{"code": code, "message": format!("{code} says the proxy")}]});
+        let body = serde_json::json!({"errors": [{"code": code, "message": format!("{code} says \
+            the proxy")}]});
         Self::Respond(Response::json(status, &body))
     }
 
     /// 429 with `Retry-After` in seconds.
     pub fn retry_after(seconds: u64) -> Self {
         match Self::status(429) {
-            Self::Respond(response) => Self::Respond(response.with_header("Retry-After", &seconds.to_string())),
+            Self::Respond(response) => {
+                Self::Respond(response.with_header("Retry-After", &seconds.to_string()))
+            }
             other => other,
         }
     }
@@ -122,7 +125,8 @@ impl On {
     }
 
     fn matches(&self, request: &Request) -> bool {
-        self.method.is_none_or(|method| method == request.method) && request.target.contains(&self.part)
+        self.method.is_none_or(|method| method == request.method)
+            && request.target.contains(&self.part)
     }
 }
 
@@ -174,7 +178,8 @@ pub struct Proxy {
 }
 
 impl Proxy {
-    /// In front of a plain registry; its token server, if it has one, is reached through the proxy too.
+    /// In front of a plain registry; its token server, if it has one, is reached through the proxy
+    /// too.
     pub fn to(registry: &Registry) -> Self {
         let token = registry.token_server().map(super::token::TokenServer::address);
         Self::between(registry.address(), token, registry.namespace())
@@ -199,8 +204,8 @@ impl Proxy {
         self
     }
 
-    /// Serves `tags/list` sorted, in pages of at most this many tags with a `Link` to the next one, and
-    /// refuses a larger `n` as ECR does; docker-registry 2.8 knows no pages.
+    /// Serves `tags/list` sorted, in pages of at most this many tags with a `Link` to the next one,
+    /// and refuses a larger `n` as ECR does; docker-registry 2.8 knows no pages.
     pub fn tag_pages(self, size: usize) -> Self {
         *self.state.tag_page.lock().expect("no test panicked here") = Some(size);
         self
@@ -208,7 +213,11 @@ impl Proxy {
 
     /// Adds a rule from now on.
     pub fn fault(&self, on: On, fault: Fault) -> &Self {
-        self.state.rules.lock().expect("no test panicked here").push(Rule { on, fault, matched: 0 });
+        self.state.rules.lock().expect("no test panicked here").push(Rule {
+            on,
+            fault,
+            matched: 0,
+        });
         self
     }
 
@@ -234,11 +243,19 @@ impl Proxy {
 
     /// How many requests so far have this method and contain `part` in their target.
     pub fn count(&self, method: &str, part: &str) -> usize {
-        self.requests().iter().filter(|seen| seen.method() == method && seen.target().contains(part)).count()
+        self.requests()
+            .iter()
+            .filter(|seen| seen.method() == method && seen.target().contains(part))
+            .count()
     }
 }
 
-fn relay(client: TcpStream, upstream: SocketAddr, token: Option<SocketAddr>, state: &State) -> io::Result<()> {
+fn relay(
+    client: TcpStream,
+    upstream: SocketAddr,
+    token: Option<SocketAddr>,
+    state: &State,
+) -> io::Result<()> {
     client.set_nodelay(true)?;
     let own = client.local_addr()?;
     let mut writer = client.try_clone()?;
@@ -258,7 +275,12 @@ fn relay(client: TcpStream, upstream: SocketAddr, token: Option<SocketAddr>, sta
     while let Some(request) = http::read_request(&mut reader)? {
         let number = {
             let mut seen = state.seen.lock().expect("no test panicked here");
-            seen.push(Seen { at: Instant::now(), request: request.clone(), status: None, connection });
+            seen.push(Seen {
+                at: Instant::now(),
+                request: request.clone(),
+                status: None,
+                connection,
+            });
             seen.len() - 1
         };
         let answered = |status| {
@@ -282,7 +304,8 @@ fn relay(client: TcpStream, upstream: SocketAddr, token: Option<SocketAddr>, sta
                 answered(status);
                 write!(
                     writer,
-                    "HTTP/1.1 {status} Endless\r\nContent-Type: application/json\r\nTransfer-Encoding: chunked\r\n\r\n"
+                    "HTTP/1.1 {status} Endless\r\nContent-Type: \
+                        application/json\r\nTransfer-Encoding: chunked\r\n\r\n"
                 )?;
                 loop {
                     writer.write_all(format!("4000\r\n{}\r\n", " ".repeat(0x4000)).as_bytes())?;
@@ -292,13 +315,15 @@ fn relay(client: TcpStream, upstream: SocketAddr, token: Option<SocketAddr>, sta
                 let server = usize::from(token.is_some() && request.target.starts_with("/token"));
                 let response = match &fault {
                     Some(Fault::Respond(response)) => response.clone(),
-                    Some(Fault::RedirectLoop) => {
-                        Response::new(307, "text/plain", "").with_header("Location", &format!("http://{own}{}", request.target))
-                    }
+                    Some(Fault::RedirectLoop) => Response::new(307, "text/plain", "")
+                        .with_header("Location", &format!("http://{own}{}", request.target)),
                     _ => {
                         let response = servers[server].ask(&request)?;
                         match *state.tag_page.lock().expect("no test panicked here") {
-                            Some(size) if response.status == 200 && request.target.contains("/tags/list") => {
+                            Some(size)
+                                if response.status == 200
+                                    && request.target.contains("/tags/list") =>
+                            {
                                 page(&request, &response, size)
                             }
                             _ => response,
@@ -332,14 +357,23 @@ fn fault_for(state: &State, request: &Request) -> Option<Fault> {
 /// The part of a tag list that a request asks for.
 fn page(request: &Request, whole: &Response, size: usize) -> Response {
     let (path, query) = request.target.split_once('?').unwrap_or((&request.target, ""));
-    let parameter = |name: &str| query.split('&').find_map(|pair| pair.strip_prefix(name)?.strip_prefix('='));
+    let parameter =
+        |name: &str| query.split('&').find_map(|pair| pair.strip_prefix(name)?.strip_prefix('='));
     let wanted = parameter("n").map_or(size, |n| n.parse().unwrap_or(0));
     if !(1..=size).contains(&wanted) {
         let message = format!("Invalid parameter at 'maxResults': must be between 1 and {size}");
-        return Response::json(405, &serde_json::json!({"errors": [{"code": "UNSUPPORTED", "message": message}]}));
+        return Response::json(
+            405,
+            &serde_json::json!({"errors": [{"code": "UNSUPPORTED", "message": message}]}),
+        );
     }
     let list: serde_json::Value = serde_json::from_slice(&whole.body).expect("a tag list");
-    let mut tags: Vec<&str> = list["tags"].as_array().into_iter().flatten().filter_map(serde_json::Value::as_str).collect();
+    let mut tags: Vec<&str> = list["tags"]
+        .as_array()
+        .into_iter()
+        .flatten()
+        .filter_map(serde_json::Value::as_str)
+        .collect();
     tags.sort_unstable();
     let rest = parameter("last").map_or(0, |last| tags.partition_point(|tag| *tag <= last));
     let part = &tags[rest..tags.len().min(rest + wanted)];
@@ -365,14 +399,21 @@ fn through_proxy(mut response: Response, token: Option<SocketAddr>, own: SocketA
 }
 
 /// Writes the answer as the fault wants it; `false` when the connection is to be closed.
-fn deliver(writer: &mut TcpStream, mut response: Response, fault: Option<&Fault>, head_only: bool) -> io::Result<bool> {
-    let digest_header = |(name, _): &(String, String)| name.eq_ignore_ascii_case("docker-content-digest");
+fn deliver(
+    writer: &mut TcpStream,
+    mut response: Response,
+    fault: Option<&Fault>,
+    head_only: bool,
+) -> io::Result<bool> {
+    let digest_header =
+        |(name, _): &(String, String)| name.eq_ignore_ascii_case("docker-content-digest");
     match fault {
         Some(Fault::Delay(time)) => thread::sleep(*time),
         Some(Fault::Hold(gate)) => gate.wait(),
         Some(Fault::WrongDigestHeader) => {
             response.headers.retain(|header| !digest_header(header));
-            response = response.with_header("Docker-Content-Digest", &image::digest(b"other bytes"));
+            response =
+                response.with_header("Docker-Content-Digest", &image::digest(b"other bytes"));
         }
         Some(Fault::NoDigestHeader) => response.headers.retain(|header| !digest_header(header)),
         Some(Fault::Header(name, value)) => {

@@ -57,14 +57,16 @@ impl Builder {
         if let Some((user, password)) = &self.htpasswd {
             let hash = bcrypt::hash(password, 4).expect("a hash").replacen("$2b$", "$2y$", 1);
             fs::write(path.join("htpasswd"), format!("{user}:{hash}\n")).expect("a temporary file");
-            config["auth"] = json!({"htpasswd": {"realm": "dkv tests", "path": path.join("htpasswd")}});
+            config["auth"] =
+                json!({"htpasswd": {"realm": "dkv tests", "path": path.join("htpasswd")}});
         }
         if let Some(token) = &self.token {
             config["auth"] = json!({"token": token.registry_settings()});
         }
         if self.tls {
             make_certificates(path);
-            config["http"]["tls"] = json!({"certificate": path.join("server.pem"), "key": path.join("server.key")});
+            config["http"]["tls"] =
+                json!({"certificate": path.join("server.pem"), "key": path.join("server.key")});
         }
         let front = Server::start(path, "front", config);
         // Pushes and deletions need neither login nor TLS, nor that the front is up.
@@ -73,11 +75,20 @@ impl Builder {
         if guarded {
             let _ = back.set(Server::start(path, "back", open.clone()));
         }
-        Registry { namespace: unique("registry"), front, back, open, tls: self.tls, token: self.token, directory }
+        Registry {
+            namespace: unique("registry"),
+            front,
+            back,
+            open,
+            tls: self.tls,
+            token: self.token,
+            directory,
+        }
     }
 }
 
-/// A running registry; dropping it ends the process and removes the images that the daemon got from it.
+/// A running registry; dropping it ends the process and removes the images that the daemon got from
+/// it.
 pub struct Registry {
     namespace: String,
     front: Server,
@@ -137,8 +148,17 @@ impl Registry {
         let mut platforms = Vec::new();
         for platform in &built.images {
             let manifest_digest = digest(&platform.manifest);
-            self.put_manifest(&repository, &manifest_digest, built.manifest_type, &platform.manifest);
-            platforms.push((platform.architecture.clone(), manifest_digest, platform.image_id.clone()));
+            self.put_manifest(
+                &repository,
+                &manifest_digest,
+                built.manifest_type,
+                &platform.manifest,
+            );
+            platforms.push((
+                platform.architecture.clone(),
+                manifest_digest,
+                platform.image_id.clone(),
+            ));
         }
         let (top, top_type) = match &built.index {
             Some(index) => (index, built.index_type),
@@ -154,7 +174,8 @@ impl Registry {
     /// Makes `tag` name what `digest` (or another tag) names.
     pub fn move_tag(&self, name: &str, tag: &str, digest: &str) {
         let repository = format!("{}/{name}", self.namespace);
-        let manifest = self.manifest(name, digest).unwrap_or_else(|| panic!("{name} has no {digest}"));
+        let manifest =
+            self.manifest(name, digest).unwrap_or_else(|| panic!("{name} has no {digest}"));
         let media_type = manifest.header("Content-Type").expect("a media type").to_owned();
         self.put_manifest(&repository, tag, &media_type, &manifest.body);
     }
@@ -162,7 +183,12 @@ impl Registry {
     /// Gives `digest` many tags at once, by writing them where the registry stores them.
     pub fn add_tags(&self, name: &str, tags: impl IntoIterator<Item = String>, digest: &str) {
         let hex = digest.strip_prefix("sha256:").expect("a digest");
-        let root = self.directory.path().join("data/docker/registry/v2/repositories").join(&self.namespace).join(name);
+        let root = self
+            .directory
+            .path()
+            .join("data/docker/registry/v2/repositories")
+            .join(&self.namespace)
+            .join(name);
         for tag in tags {
             let tag = root.join("_manifests/tags").join(tag);
             for link in [tag.join("current"), tag.join("index/sha256").join(hex)] {
@@ -181,7 +207,8 @@ impl Registry {
     pub fn manifest(&self, name: &str, reference: &str) -> Option<Response> {
         let accept = "application/vnd.docker.distribution.manifest.v2+json, \
                       application/vnd.docker.distribution.manifest.list.v2+json, \
-                      application/vnd.oci.image.manifest.v1+json, application/vnd.oci.image.index.v1+json";
+                      application/vnd.oci.image.manifest.v1+json, \
+                      application/vnd.oci.image.index.v1+json";
         let target = format!("/v2/{}/{name}/manifests/{reference}", self.namespace);
         let response = self.send("GET", &target, &[("Accept", accept)], &[]);
         (response.status == 200).then_some(response)
@@ -189,14 +216,22 @@ impl Registry {
 
     /// Deletes a manifest with all tags that name it.
     pub fn delete(&self, name: &str, digest: &str) {
-        let response = self.send("DELETE", &format!("/v2/{}/{name}/manifests/{digest}", self.namespace), &[], &[]);
+        let response = self.send(
+            "DELETE",
+            &format!("/v2/{}/{name}/manifests/{digest}", self.namespace),
+            &[],
+            &[],
+        );
         assert_eq!(response.status, 202, "cannot delete {name}@{digest}: {}", response.text());
     }
 
     /// Removes one tag; what it names stays.
     pub fn delete_tag(&self, name: &str, tag: &str) {
         let repositories = self.directory.path().join("data/docker/registry/v2/repositories");
-        fs::remove_dir_all(repositories.join(&self.namespace).join(name).join("_manifests/tags").join(tag)).expect("the tag");
+        fs::remove_dir_all(
+            repositories.join(&self.namespace).join(name).join("_manifests/tags").join(tag),
+        )
+        .expect("the tag");
     }
 
     /// Ends the process; connections to the port are refused from now on.
@@ -221,24 +256,43 @@ impl Registry {
             return;
         }
         let opened = self.send("POST", &format!("/v2/{repository}/blobs/uploads/"), &[], &[]);
-        let location = opened.header("Location").unwrap_or_else(|| panic!("no upload: {} {}", opened.status, opened.text()));
+        let location = opened
+            .header("Location")
+            .unwrap_or_else(|| panic!("no upload: {} {}", opened.status, opened.text()));
         let path = location.splitn(4, '/').nth(3).expect("an absolute address");
-        let stored = self.send("PUT", &format!("/{path}&digest={digest}"), &[("Content-Type", "application/octet-stream")], blob);
+        let stored = self.send(
+            "PUT",
+            &format!("/{path}&digest={digest}"),
+            &[("Content-Type", "application/octet-stream")],
+            blob,
+        );
         assert_eq!(stored.status, 201, "cannot push {digest}: {}", stored.text());
     }
 
     /// Stores a manifest as it is under a tag or its digest; `repository` includes the namespace.
-    pub fn put_manifest(&self, repository: &str, reference: &str, media_type: &str, manifest: &[u8]) {
+    pub fn put_manifest(
+        &self,
+        repository: &str,
+        reference: &str,
+        media_type: &str,
+        manifest: &[u8],
+    ) {
         let target = format!("/v2/{repository}/manifests/{reference}");
         let response = self.send("PUT", &target, &[("Content-Type", media_type)], manifest);
-        assert_eq!(response.status, 201, "cannot push {repository}:{reference}: {}", response.text());
+        assert_eq!(
+            response.status,
+            201,
+            "cannot push {repository}:{reference}: {}",
+            response.text()
+        );
     }
 
     fn send(&self, method: &str, target: &str, headers: &[(&str, &str)], body: &[u8]) -> Response {
         let server = if self.back.get().is_none() && self.front.child.is_some() {
             &self.front
         } else {
-            self.back.get_or_init(|| Server::start(self.directory.path(), "back", self.open.clone()))
+            self.back
+                .get_or_init(|| Server::start(self.directory.path(), "back", self.open.clone()))
         };
         http::request(server.address, method, target, headers, body).expect("the registry's answer")
     }
@@ -267,12 +321,20 @@ impl Server {
             let mut config = config.clone();
             config["http"]["addr"] = json!(address.to_string());
             fs::write(&path, config.to_string()).expect("a temporary file");
-            let mut server = Self { address, config: path.clone(), log: directory.join(format!("{name}.log")), child: None };
+            let mut server = Self {
+                address,
+                config: path.clone(),
+                log: directory.join(format!("{name}.log")),
+                child: None,
+            };
             if server.try_run() {
                 return server;
             }
             let log = fs::read_to_string(&server.log).unwrap_or_default();
-            assert!(log.contains("address already in use"), "docker-registry does not start:\n{log}");
+            assert!(
+                log.contains("address already in use"),
+                "docker-registry does not start:\n{log}"
+            );
         }
     }
 
@@ -283,7 +345,8 @@ impl Server {
     /// Whether the process answers; `false` when it ended instead.
     fn try_run(&mut self) -> bool {
         let earlier = fs::metadata(&self.log).map_or(0, |log| log.len() as usize);
-        let log = File::options().create(true).append(true).open(&self.log).expect("a temporary file");
+        let log =
+            File::options().create(true).append(true).open(&self.log).expect("a temporary file");
         let mut child = Command::new(program("docker-registry"))
             .arg("serve")
             .arg(&self.config)
@@ -298,7 +361,8 @@ impl Server {
                 return Some(false);
             }
             // Whoever else owned the port would accept connections as well.
-            let ours = fs::read_to_string(&self.log).is_ok_and(|log| log[earlier..].contains(&listening));
+            let ours =
+                fs::read_to_string(&self.log).is_ok_and(|log| log[earlier..].contains(&listening));
             (ours && TcpStream::connect(self.address).is_ok()).then_some(true)
         });
         self.child = ready.then_some(child);
@@ -319,8 +383,8 @@ impl Drop for Server {
     }
 }
 
-/// A loopback address that nobody listens on, outside the range from which outgoing connections take
-/// theirs, so that a stopped server's port is not taken.
+/// A loopback address that nobody listens on, outside the range from which outgoing connections
+/// take theirs, so that a stopped server's port is not taken.
 pub fn free_address() -> SocketAddr {
     static NEXT: AtomicU16 = AtomicU16::new(0);
     loop {
@@ -338,13 +402,27 @@ fn make_certificates(directory: &Path) {
                   [ca]\nbasicConstraints=critical,CA:TRUE\nkeyUsage=keyCertSign\nsubjectKeyIdentifier=hash\n\
                   [leaf]\nbasicConstraints=critical,CA:FALSE\nextendedKeyUsage=serverAuth\nsubjectAltName=IP:127.0.0.1,DNS:localhost,DNS:public.ecr.aws,DNS:123456789012.dkr.ecr.us-east-1.amazonaws.com\n";
     fs::write(directory.join("openssl.cnf"), config).expect("a temporary file");
-    let common = "req -x509 -config openssl.cnf -newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes -days 2";
+    let common = "req -x509 -config openssl.cnf -newkey ec -pkeyopt ec_paramgen_curve:prime256v1 \
+        -nodes -days 2";
     openssl(directory, &format!("{common} -extensions ca -keyout ca.key -out ca.pem"));
-    openssl(directory, &format!("{common} -extensions leaf -CA ca.pem -CAkey ca.key -keyout server.key -out server.pem"));
+    openssl(
+        directory,
+        &format!(
+            "{common} -extensions leaf -CA ca.pem -CAkey ca.key -keyout server.key -out server.pem"
+        ),
+    );
 }
 
 /// Runs openssl with these words in a directory.
 pub(super) fn openssl(directory: &Path, words: &str) {
-    let output = Command::new("openssl").args(words.split(' ')).current_dir(directory).output().expect("openssl runs");
-    assert!(output.status.success(), "openssl {words}: {}", String::from_utf8_lossy(&output.stderr));
+    let output = Command::new("openssl")
+        .args(words.split(' '))
+        .current_dir(directory)
+        .output()
+        .expect("openssl runs");
+    assert!(
+        output.status.success(),
+        "openssl {words}: {}",
+        String::from_utf8_lossy(&output.stderr)
+    );
 }

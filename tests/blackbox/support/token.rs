@@ -1,4 +1,5 @@
-//! A token server: issues the signed tokens that a `docker-registry` with token authentication accepts.
+//! A token server: issues the signed tokens that a `docker-registry` with token authentication
+//! accepts.
 
 use std::fs;
 use std::net::SocketAddr;
@@ -43,12 +44,19 @@ impl TokenServer {
         let directory = Arc::new(super::temporary("token"));
         openssl(
             directory.path(),
-            "req -x509 -newkey rsa:2048 -nodes -days 2 -subj /CN=dkv-tests -keyout token.key -out token.pem",
+            "req -x509 -newkey rsa:2048 -nodes -days 2 -subj /CN=dkv-tests -keyout token.key -out \
+                token.pem",
         );
-        let policy = Policy { login: None, lifetime: Duration::from_secs(300), latency: Duration::ZERO, padding: 0 };
+        let policy = Policy {
+            login: None,
+            lifetime: Duration::from_secs(300),
+            latency: Duration::ZERO,
+            padding: 0,
+        };
         let (policy, requests) = (Arc::new(Mutex::new(policy)), Arc::new(Mutex::new(Vec::new())));
         let listener = http::serve({
-            let (directory, policy, requests) = (Arc::clone(&directory), Arc::clone(&policy), Arc::clone(&requests));
+            let (directory, policy, requests) =
+                (Arc::clone(&directory), Arc::clone(&policy), Arc::clone(&requests));
             move |request| {
                 requests.lock().expect("no test panicked here").push(request.clone());
                 let policy = policy.lock().expect("no test panicked here").clone();
@@ -111,12 +119,19 @@ fn answer(request: &Request, policy: &Policy, directory: &TempDir) -> Response {
     if let Some((user, password)) = &policy.login {
         let expected = format!("Basic {}", STANDARD.encode(format!("{user}:{password}")));
         if request.header("Authorization") != Some(expected.as_str()) {
-            return Response::json(401, &json!({"errors": [{"code": "UNAUTHORIZED", "message": "wrong user or password"}]}))
-                .with_header("WWW-Authenticate", "Basic realm=\"dkv tests\"");
+            return Response::json(
+                401,
+                &json!({"errors": [{"code": "UNAUTHORIZED", "message": "wrong user or password"}]}),
+            )
+            .with_header("WWW-Authenticate", "Basic realm=\"dkv tests\"");
         }
     }
     let query = request.target.split_once('?').map_or("", |(_, query)| query);
-    let scopes: Vec<String> = query.split('&').filter_map(|pair| pair.strip_prefix("scope=")).map(percent_decode).collect();
+    let scopes: Vec<String> = query
+        .split('&')
+        .filter_map(|pair| pair.strip_prefix("scope="))
+        .map(percent_decode)
+        .collect();
     let access: Vec<Value> = scopes
         .iter()
         .flat_map(|scope| scope.split(' '))
@@ -127,7 +142,10 @@ fn answer(request: &Request, policy: &Policy, directory: &TempDir) -> Response {
         })
         .collect();
     let token = sign(directory, policy, &access);
-    Response::json(200, &json!({"token": token, "access_token": token, "expires_in": policy.lifetime.as_secs()}))
+    Response::json(
+        200,
+        &json!({"token": token, "access_token": token, "expires_in": policy.lifetime.as_secs()}),
+    )
 }
 
 fn percent_decode(text: &str) -> String {
@@ -157,7 +175,11 @@ fn sign(directory: &TempDir, policy: &Policy, access: &[Value]) -> String {
         "iat": now.as_secs(), "nbf": now.as_secs() - 5, "exp": (now + policy.lifetime).as_secs(),
         "access": access, "padding": "x".repeat(policy.padding),
     });
-    let signed = format!("{}.{}", URL_SAFE_NO_PAD.encode(header.to_string()), URL_SAFE_NO_PAD.encode(claims.to_string()));
+    let signed = format!(
+        "{}.{}",
+        URL_SAFE_NO_PAD.encode(header.to_string()),
+        URL_SAFE_NO_PAD.encode(claims.to_string())
+    );
     let mut child = Command::new("openssl")
         .args(["dgst", "-sha256", "-sign"])
         .arg(directory.path().join("token.key"))
@@ -165,7 +187,8 @@ fn sign(directory: &TempDir, policy: &Policy, access: &[Value]) -> String {
         .stdout(Stdio::piped())
         .spawn()
         .expect("openssl runs");
-    std::io::Write::write_all(&mut child.stdin.take().expect("a pipe"), signed.as_bytes()).expect("openssl reads");
+    std::io::Write::write_all(&mut child.stdin.take().expect("a pipe"), signed.as_bytes())
+        .expect("openssl reads");
     let output = child.wait_with_output().expect("openssl ends");
     assert!(output.status.success(), "openssl cannot sign");
     format!("{signed}.{}", URL_SAFE_NO_PAD.encode(output.stdout))

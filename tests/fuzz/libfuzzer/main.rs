@@ -14,7 +14,8 @@ static TARGET: OnceLock<&'static Target> = OnceLock::new();
 libfuzzer_sys::fuzz_target!(|data: &[u8]| {
     let target = TARGET.get_or_init(|| {
         let name = std::env::var("DKV_FUZZ_TARGET").unwrap_or_default();
-        targets::ALL.iter().find(|target| target.name == name).expect("DKV_FUZZ_TARGET names a target")
+        targets::ALL.iter().find(|target| target.name == name).expect("DKV_FUZZ_TARGET names a \
+            target")
     });
     (target.run)(data);
 });
