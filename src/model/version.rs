@@ -19,7 +19,7 @@
 //!    (`1.42-2`) is the most exact, then the plain one, then other additions, then pre-releases;
 //! 2. single numbers: `1` is usually the name of a line, `4711` a build;
 //! 3. dates and calendar versions (`20260112`, `2026-01-12`, `2026.1`), which name a version only
-//!   if nothing else does;
+//!    if nothing else does;
 //! 4. variants that the tracked tag does not ask for (`1.42-alpine` for `latest`).
 //!
 //! Long lists are an exception, so that a limited number of questions finds what is likely: only
