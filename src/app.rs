@@ -1,22 +1,4 @@
-//! The commands: each a sequence of effects on what the rules have planned.
-
-pub mod build;
-pub mod generate_env;
-pub mod logs;
-pub mod migrate;
-pub mod pin;
-pub mod prune;
-pub mod pull;
-pub mod restore_data;
-pub mod rollback;
-pub mod run;
-pub mod status;
-mod survey;
-mod unfinished;
-pub mod update_safe;
-pub mod updates;
-pub mod verify;
-pub mod version;
+//! What every command works with: the deployment's files, the daemon, the registries, the terminal.
 
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -392,7 +374,11 @@ impl App {
     }
 
     /// Runs `action` with what a commit needs to know.
-    fn with_moment<T>(&self, action: impl FnOnce(&Moment<'_>) -> Result<T>) -> Result<T> {
+    ///
+    /// # Errors
+    ///
+    /// Those of `action`.
+    pub fn with_moment<T>(&self, action: impl FnOnce(&Moment<'_>) -> Result<T>) -> Result<T> {
         let purpose = format!("dkv {}", self.command);
         let on_wait = |holder: &str| {
             self.ui.status(format!("Waiting for {holder} to let go of this deployment"))
@@ -436,7 +422,8 @@ impl App {
         Ok(files)
     }
 
-    fn tell_about_env(&self, files: &report::Files) {
+    /// Says where the old content of an edited `versions.env` is.
+    pub fn tell_about_env(&self, files: &report::Files) {
         if let Some(saved) = &files.env_backup {
             self.ui.warn(format!(
                 "versions.env had been edited by hand or by another tool; its \

@@ -2,6 +2,7 @@
 //! rolled back exactly. This library exists so that the rules can be tested and fuzzed in place;
 //! its API follows the binary's needs and promises nothing else.
 
+pub mod app;
 pub mod backup;
 pub mod cli;
 pub mod commands;

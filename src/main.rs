@@ -8,13 +8,14 @@ use std::task::Poll;
 
 use anyhow::Result;
 use chrono::Utc;
+use dkv::app::{App, Exit};
 use dkv::cli::{self, Cli, Command, Environment};
 use dkv::commands::logs::LogsOptions;
 use dkv::commands::run::{self, StartOptions};
 use dkv::commands::update_safe::Request;
 use dkv::commands::{
-    App, Exit, build, generate_env, logs, migrate, pin, prune, pull, restore_data, rollback,
-    status, update_safe, updates, verify, version,
+    build, generate_env, logs, migrate, pin, prune, pull, restore_data, rollback, status,
+    update_safe, updates, verify, version,
 };
 use dkv::compose;
 use dkv::error::{self, Kind};

@@ -52,6 +52,7 @@ const WALLS: &[Wall] = &[
         around: PURE,
         except: &[],
         forbidden: &[
+            "crate::app",
             "crate::cli",
             "crate::commands",
             "crate::compose",

@@ -2,8 +2,9 @@
 
 use anyhow::Result;
 
+use super::pull;
 use super::run::{Launch, StartOptions};
-use super::{App, Exit, pull};
+use crate::app::{App, Exit};
 use crate::compose::{Action, Project, Set};
 use crate::model::manifest::{Service, Source};
 use crate::model::reference::ServiceName;

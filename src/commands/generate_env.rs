@@ -2,7 +2,7 @@
 
 use anyhow::Result;
 
-use super::{App, Exit};
+use crate::app::{App, Exit};
 use crate::deployment::{self, Deployment};
 use crate::report::EnvReport;
 

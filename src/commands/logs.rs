@@ -8,7 +8,7 @@ use anyhow::Result;
 use chrono::{Local, SecondsFormat, Utc};
 
 use super::survey::Survey;
-use super::{App, Exit};
+use crate::app::{App, Exit};
 use crate::cli;
 use crate::deployment::Deployment;
 use crate::docker::{Container, ContainerFilter};

@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context as _, Result};
 use chrono::Local;
 
-use super::{App, Exit};
+use crate::app::{App, Exit};
 use crate::compose::template::template_of;
 use crate::compose::{self, rewrite};
 use crate::deployment::{self, Deployment};

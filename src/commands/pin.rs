@@ -7,7 +7,7 @@ use anyhow::{Context as _, Result};
 use futures_util::StreamExt as _;
 
 use super::pull::{self, LatestOptions, Planned};
-use super::{App, Exit};
+use crate::app::{App, Exit};
 use crate::compose::Generation;
 use crate::deployment::Deployment;
 use crate::error::{self, Error};

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use anyhow::Result;
 
-use super::{App, Exit};
+use crate::app::{App, Exit};
 use crate::docker::{ContainerFilter, ImageList, Untagged};
 use crate::model::reference::{Digest, Repository, Tag};
 use crate::model::yaml::Document;

@@ -9,7 +9,7 @@ use std::collections::BTreeSet;
 
 use anyhow::Result;
 
-use super::{App, Exit};
+use crate::app::{App, Exit};
 use crate::compose;
 use crate::deployment::Deployment;
 use crate::docker::PullTarget;

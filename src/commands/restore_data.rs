@@ -6,7 +6,7 @@ use anyhow::Result;
 
 use super::run::{Launch, StartOptions, waiting_table};
 use super::update_safe::data::{blocking, users_of};
-use super::{App, Exit};
+use crate::app::{App, Exit};
 use crate::backup::{self, Source};
 use crate::compose::{Action, Project, Set};
 use crate::docker::{ContainerFilter, ContainerState};

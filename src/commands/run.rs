@@ -7,7 +7,8 @@ use std::time::Duration;
 use anyhow::Result;
 use chrono::{DateTime, SecondsFormat, Utc};
 
-use super::{App, Exit, generate_env, logs, survey};
+use super::{generate_env, logs, survey};
+use crate::app::{App, Exit};
 use crate::compose::{self, Action, Compose, Project, Set};
 use crate::deployment::{self, Deployment};
 use crate::docker::{

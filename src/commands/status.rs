@@ -9,7 +9,8 @@ use futures_util::StreamExt as _;
 
 use super::run::container_line;
 use super::survey::Survey;
-use super::{App, Exit, updates, version};
+use super::{updates, version};
+use crate::app::{App, Exit};
 use crate::docker::Docker;
 use crate::health::{self, Expectations, Limits};
 use crate::observe::LocalImages;

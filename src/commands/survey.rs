@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use anyhow::Result;
 
-use super::App;
+use crate::app::App;
 use crate::compose::config::ServiceConfig;
 use crate::compose::{self, Files, Generation, Project, Set};
 use crate::deployment::Deployment;

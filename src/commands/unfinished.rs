@@ -2,7 +2,7 @@
 
 use anyhow::Result;
 
-use super::App;
+use crate::app::App;
 use crate::cli::Effect;
 use crate::error::{self, Error};
 use crate::update::{Journal, State};

@@ -17,9 +17,10 @@ use std::collections::BTreeMap;
 use anyhow::{Context as _, Result};
 use chrono::Utc;
 
+use super::pull;
 use super::run::{Launch, StartOptions, waiting_table};
 use super::unfinished::unfinished;
-use super::{App, Exit, pull};
+use crate::app::{App, Exit};
 use crate::compose::{self, Action, Project, Set};
 use crate::deployment::Deployment;
 use crate::docker::Docker;

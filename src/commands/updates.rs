@@ -4,7 +4,7 @@ use anyhow::Result;
 use futures_util::StreamExt as _;
 use tokio::sync::OnceCell;
 
-use super::{App, Exit};
+use crate::app::{App, Exit};
 use crate::deployment::Deployment;
 use crate::docker::Docker;
 use crate::error;

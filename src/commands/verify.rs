@@ -7,7 +7,8 @@ use std::time::Duration;
 use anyhow::Result;
 use futures_util::StreamExt as _;
 
-use super::{App, Exit, pin};
+use super::pin;
+use crate::app::{App, Exit};
 use crate::compose::template::template_of;
 use crate::compose::{self, Files, Generation, Project, Set, dotenv, lines};
 use crate::deployment::{self, Deployment, EnvState};

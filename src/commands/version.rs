@@ -2,7 +2,7 @@
 
 use anyhow::Result;
 
-use super::{App, Exit};
+use crate::app::{App, Exit};
 use crate::model::reference::ServiceName;
 use crate::report::{Histories, Versions, short_digest};
 use crate::ui::{Cell, Style, Table};

@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, Result};
 
-use crate::commands::App;
+use crate::app::App;
 use crate::compose::lines::{self, ImageLine};
 use crate::compose::template::is_template;
 use crate::compose::{self, Compose, Files, Generation, Project, Set, dotenv, files::Configured};

@@ -2,7 +2,7 @@
 
 use anyhow::Result;
 
-use crate::commands::App;
+use crate::app::App;
 use crate::error;
 use crate::lookup::Lookup;
 use crate::model::manifest::{DEFAULT_TRACK, Service, Source};

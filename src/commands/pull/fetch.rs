@@ -7,7 +7,7 @@ use anyhow::Result;
 
 use super::report::fail_together;
 use super::{compose_images, tracked};
-use crate::commands::App;
+use crate::app::App;
 use crate::deployment::Deployment;
 use crate::docker::{Image, Untagged};
 use crate::error;

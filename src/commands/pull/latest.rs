@@ -3,7 +3,7 @@
 use anyhow::Result;
 use futures_util::StreamExt as _;
 
-use crate::commands::App;
+use crate::app::App;
 use crate::deployment::Deployment;
 use crate::images::{Early, Wanted};
 use crate::lookup::{self, Latest, Lookup};

@@ -2,7 +2,7 @@
 
 use anyhow::Result;
 
-use crate::commands::{App, Exit};
+use crate::app::{App, Exit};
 use crate::deployment::Deployment;
 use crate::error::{self, Error};
 use crate::plan::Outcome;

@@ -9,8 +9,8 @@ use anyhow::{Context as _, Result};
 use chrono::Local;
 
 use super::{Update, interrupted};
+use crate::app::App;
 use crate::backup::{self, Cancelled, Source};
-use crate::commands::App;
 use crate::compose::config::Source as MountSource;
 use crate::compose::{Action, Project, Set};
 use crate::error;

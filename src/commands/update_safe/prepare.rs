@@ -6,9 +6,9 @@ use anyhow::Result;
 use chrono::Utc;
 
 use super::Update;
+use crate::app::{App, Exit};
 use crate::commands::pull::{self, LatestOptions, Planned};
 use crate::commands::run::{Launch, StartOptions};
-use crate::commands::{App, Exit};
 use crate::compose::Set;
 use crate::deployment::Deployment;
 use crate::docker::{ContainerState, Docker};

@@ -5,9 +5,9 @@ use std::path::Path;
 use anyhow::Result;
 
 use super::Update;
+use crate::app::{App, Exit};
 use crate::backup;
 use crate::commands::run::{container_line, show_containers};
-use crate::commands::{App, Exit};
 use crate::error::{Error, Kind};
 use crate::model::reference::ServiceName;
 use crate::observe::LocalImages;

@@ -3,7 +3,7 @@
 use anyhow::Result;
 
 use super::{Update, forget_kept, interrupted, report};
-use crate::commands::Exit;
+use crate::app::Exit;
 use crate::compose::Action;
 use crate::error::{self, Kind};
 use crate::health;
