@@ -26,56 +26,6 @@ Exit codes:
   10   updates are available, or there is drift (only where asked)
   130  interrupted";
 
-/// What `help-version` says: the version commands, grouped, with examples.
-#[must_use]
-pub fn version_help() -> &'static str {
-    "\
-Version commands of dkv
-
-Update
-  dkv pull-latest [SERVICE…]             pull what the tracked tags name now, and record it
-  dkv pull [SERVICE…]                    pull the recorded versions
-  dkv update-safe                        update, check health, restore on failure
-  dkv check-updates [SERVICE…]           show what `pull-latest` would change
-  dkv resolve-tags [SERVICE…]            turn `latest` in the manifest into versions
-
-One service
-  dkv version-pull SERVICE TAG           pull this version, and record it
-  dkv version-set SERVICE TAG [--hold]   the same, as a custom version (a hotfix)
-  dkv unhold SERVICE                     let `pull-latest` update it again
-
-Go back
-  dkv rollback [SERVICE…]                to the previous version of all services, or of some
-  dkv rollback-service SERVICE           to the previous version of one service
-  dkv rollback-to SERVICE TAG|DIGEST     to a certain version
-
-Look
-  dkv version [SERVICE…]                 show the recorded versions
-  dkv version-history [SERVICE…]         show the history, and where a rollback goes
-  dkv status                             show what runs
-  dkv verify                             show where records, files and containers disagree
-
-Files
-  dkv migrate-versions                   make a manifest from a running deployment
-  dkv generate-env                       write versions.env from the manifest
-  dkv pin [FILE…]                        write digests into Compose files
-
-These record versions; containers follow at the next `dkv restart`, except with update-safe.
-
-Examples
-  Update everything:                     dkv pull-latest && dkv restart
-  Undo that, for what it changed:        dkv rollback req_router settings && dkv restart
-  Try a version of one service:          dkv version-pull taskservice 1.42 && dkv restart
-  Undo that:                             dkv rollback-service taskservice && dkv restart
-  Use a hotfix, and keep it:             dkv version-set req_router 1.35-hotfix-customer123 --hold
-  Go to a version from the history:      dkv rollback-to taskservice 1.41 && dkv restart
-
-`dkv rollback` without names takes every service back a version, also those that the last update \
-    left alone;
-`dkv version-history` shows when each of them changed.
-"
-}
-
 /// The completion script of `shell`.
 #[must_use]
 pub fn completions(shell: Shell) -> String {

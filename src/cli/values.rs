@@ -58,12 +58,12 @@ impl fmt::Display for TagOrDigest {
 
 /// A service where none may be named: `make version-history` without `SERVICE=` passes an empty
 /// word.
-pub(super) fn service_or_nothing(text: &str) -> Result<Option<ServiceName>, InvalidName> {
+pub fn service_or_nothing(text: &str) -> Result<Option<ServiceName>, InvalidName> {
     if text.is_empty() { Ok(None) } else { text.parse().map(Some) }
 }
 
 /// A length of time.
-pub(super) fn duration(text: &str) -> Result<Duration, String> {
+pub fn duration(text: &str) -> Result<Duration, String> {
     let wrong = || {
         "a duration is seconds (`10`) or numbers with units (`500ms`, `10s`, `1m30s`, `2h`, `7d`)"
             .to_owned()

@@ -1,21 +1,40 @@
-//! `build` and `update`: images that Compose builds on this host.
+//! `build`: images that Compose builds on this host.
 
 use anyhow::Result;
+use clap::Args;
 
-use super::pull;
 use super::run::{Launch, StartOptions};
+use super::{Effect, Run, pull};
 use crate::app::{App, Exit};
 use crate::compose::{Action, Project, Set};
 use crate::model::manifest::{Service, Source};
 use crate::model::reference::ServiceName;
 use crate::report::Started;
 
+/// Build the images that Compose builds here, and record them
+#[derive(Debug, Args)]
+pub struct Build {
+    /// Show what would be done, and do nothing
+    #[arg(long)]
+    dry_run: bool,
+}
+
+impl Run for Build {
+    fn effect(&self) -> Effect {
+        Effect::unless(self.dry_run)
+    }
+
+    async fn run(self, app: &App) -> Result<Exit> {
+        build(app, self.dry_run).await
+    }
+}
+
 /// `dkv build`: builds what has a build section under the tracked tags, and records local builds.
 ///
 /// # Errors
 ///
 /// Compose or the daemon fails (exit 6), another dkv is at it (exit 4).
-pub async fn build(app: &App, dry_run: bool) -> Result<Exit> {
+async fn build(app: &App, dry_run: bool) -> Result<Exit> {
     let launch = Launch::prepare(app, StartOptions { dry_run, ..StartOptions::default() }).await?;
     let _lock = if dry_run { None } else { Some(app.lock_operation()?) };
     let mut report = Started { dry_run, ..Started::default() };
@@ -27,37 +46,11 @@ pub async fn build(app: &App, dry_run: bool) -> Result<Exit> {
     record(app, &built, &report).await
 }
 
-/// `dkv update`: pulls what is recorded, builds, and stops everything, databases included.
-///
-/// # Errors
-///
-/// As for [`build`]; an image can be had nowhere (exit 5): then nothing was stopped.
-pub async fn update(app: &App, dry_run: bool) -> Result<Exit> {
-    let launch = Launch::prepare(app, StartOptions { dry_run, ..StartOptions::default() }).await?;
-    let _lock = if dry_run { None } else { Some(app.lock_operation()?) };
-    let mut report = Started { dry_run, ..Started::default() };
-    report.steps.push("pull".to_owned());
-    if !dry_run {
-        pull::fetch_recorded(app, launch.deployment.as_ref()).await?;
-    }
-    let built = build_images(&launch, &mut report).await?;
-    if !dry_run && !built.is_empty() {
-        pull::record_builds(app, &built).await?;
-    }
-    let project = if dry_run { None } else { Some(launch.config(Set::All).await?) };
-    launch.stop(project.as_ref(), &mut report).await?;
-    app.show(&report, |report| {
-        if report.dry_run {
-            app.ui.data(format!("would do: {}", report.steps.join(", ")));
-        } else {
-            app.ui.note("everything is stopped and up to date: now `dkv updb`, `dkv up`");
-        }
-    })?;
-    Ok(Exit::Done)
-}
-
 /// Builds, and returns the services of the manifest whose images were built.
-async fn build_images(launch: &Launch<'_>, report: &mut Started) -> Result<Vec<ServiceName>> {
+pub(super) async fn build_images(
+    launch: &Launch<'_>,
+    report: &mut Started,
+) -> Result<Vec<ServiceName>> {
     let set = if launch.has_databases() { Set::All } else { Set::Application };
     let project = launch.config(set).await?;
     let built = built_services(launch, &project);

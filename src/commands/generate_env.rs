@@ -1,17 +1,39 @@
 //! `generate-env`: `versions.env` from the manifest, without daemon and network.
 
 use anyhow::Result;
+use clap::Args;
 
+use super::{Effect, Run};
 use crate::app::{App, Exit};
 use crate::deployment::{self, Deployment};
 use crate::report::EnvReport;
+
+/// Write versions.env from the manifest
+#[derive(Debug, Args)]
+pub struct GenerateEnv {
+    /// Show what would be done, and do nothing
+    #[arg(long)]
+    dry_run: bool,
+}
+
+impl Run for GenerateEnv {
+    const NEEDS_RUNTIME: bool = false;
+
+    fn effect(&self) -> Effect {
+        Effect::unless(self.dry_run)
+    }
+
+    async fn run(self, app: &App) -> Result<Exit> {
+        generate_env(app, self.dry_run)
+    }
+}
 
 /// `dkv generate-env`.
 ///
 /// # Errors
 ///
 /// No manifest, or it makes no valid file (exit 3).
-pub fn generate_env(app: &App, dry_run: bool) -> Result<Exit> {
+fn generate_env(app: &App, dry_run: bool) -> Result<Exit> {
     let deployment = app.require_manifest()?;
     let path = deployment.env_path(&app.store);
     let expected = deployment.env_text(&app.store)?;

@@ -6,10 +6,13 @@ use std::time::Duration;
 
 use anyhow::Result;
 use chrono::{Local, SecondsFormat, Utc};
+use clap::Args;
 
+use super::arguments::Services;
 use super::survey::Survey;
+use super::{Effect, Run};
 use crate::app::{App, Exit};
-use crate::cli;
+use crate::cli::Moment;
 use crate::deployment::Deployment;
 use crate::docker::{Container, ContainerFilter};
 use crate::error::{self, Error};
@@ -29,31 +32,201 @@ const KEEP_PATIENCE: Duration = Duration::from_secs(120);
 /// The colours of prefixes, service after service.
 const COLOURS: [Style; 5] = [Style::Cyan, Style::Yellow, Style::Green, Style::Magenta, Style::Blue];
 
-/// Which lines are shown.
-#[derive(Debug, Default)]
-pub struct LogsOptions {
-    /// The services: Compose's names or the manifest's. None means all.
-    pub services: Vec<ServiceName>,
-    /// Whether to go on with new lines; `None` leaves it to the terminal.
-    pub follow: Option<bool>,
-    /// So many of the newest lines.
-    pub tail: Option<u64>,
-    /// From then on.
-    pub since: Option<cli::Moment>,
-    /// Up to then.
-    pub until: Option<cli::Moment>,
-    /// Only today's.
-    pub today: bool,
-    /// Only those that tell of errors.
-    pub errors: bool,
-    /// Only those that match.
-    pub pattern: Option<String>,
-    /// Only the databases'.
-    pub databases: bool,
+/// The arguments of `logs` and its five narrower names.
+#[derive(Debug, Args)]
+#[command(
+    after_long_help = "A service is Compose's name, or the manifest's, which stands for all \
+        Compose services of its \
+image. What containers said that are gone is shown from --since or --today on. Ctrl-C ends it \
+    with exit code 130.
+
+Examples:
+  dkv logs web -n 100          the newest 100 lines, then what follows
+  dkv logs --since 2h --errors errors of the last two hours, also of replaced containers"
+)]
+struct LogsArguments {
+    #[command(flatten)]
+    services: Services,
+    /// Keep showing new lines [default: on a terminal, unless the end is given]
+    #[arg(short, long, overrides_with = "no_follow")]
+    follow: bool,
+    /// Stop at the newest line
+    #[arg(long, overrides_with = "follow")]
+    no_follow: bool,
+    /// Show this many of the newest lines
+    #[arg(short = 'n', long, value_name = "LINES")]
+    tail: Option<usize>,
+    /// Show lines from this time on: 10m (ago), 2026-01-12, 2026-01-12T12:29:08Z
+    #[arg(long, value_name = "TIME", conflicts_with = "today")]
+    since: Option<Moment>,
+    /// Show lines before this time
+    #[arg(long, value_name = "TIME", conflicts_with = "follow")]
+    until: Option<Moment>,
+    /// Show today's lines
+    #[arg(long)]
+    today: bool,
+    /// Show lines that tell of errors
+    #[arg(long)]
+    errors: bool,
+    /// Show lines that match
+    #[arg(long, value_name = "PATTERN")]
+    grep: Option<String>,
+    /// Show the databases only
+    #[arg(long)]
+    db: bool,
 }
 
-impl From<cli::Logs> for LogsOptions {
-    fn from(arguments: cli::Logs) -> Self {
+/// Show the logs of all containers, databases included
+#[derive(Debug, Args)]
+pub struct Logs {
+    #[command(flatten)]
+    arguments: LogsArguments,
+}
+
+impl Run for Logs {
+    fn effect(&self) -> Effect {
+        Effect::Looks
+    }
+
+    fn shows_until_interrupted(&self) -> bool {
+        true
+    }
+
+    async fn run(self, app: &App) -> Result<Exit> {
+        logs(app, self.arguments.into()).await
+    }
+}
+
+/// Show today's logs, also of containers that are gone
+#[derive(Debug, Args)]
+pub struct LogsToday {
+    #[command(flatten)]
+    arguments: LogsArguments,
+}
+
+impl Run for LogsToday {
+    fn effect(&self) -> Effect {
+        Effect::Looks
+    }
+
+    fn shows_until_interrupted(&self) -> bool {
+        true
+    }
+
+    async fn run(self, app: &App) -> Result<Exit> {
+        logs(app, LogsOptions { today: true, ..self.arguments.into() }).await
+    }
+}
+
+/// Show errors in the logs
+#[derive(Debug, Args)]
+pub struct LogsErrors {
+    #[command(flatten)]
+    arguments: LogsArguments,
+}
+
+impl Run for LogsErrors {
+    fn effect(&self) -> Effect {
+        Effect::Looks
+    }
+
+    fn shows_until_interrupted(&self) -> bool {
+        true
+    }
+
+    async fn run(self, app: &App) -> Result<Exit> {
+        logs(app, LogsOptions { errors: true, ..self.arguments.into() }).await
+    }
+}
+
+/// Show the logs of the databases
+#[derive(Debug, Args)]
+pub struct Dblogs {
+    #[command(flatten)]
+    arguments: LogsArguments,
+}
+
+impl Run for Dblogs {
+    fn effect(&self) -> Effect {
+        Effect::Looks
+    }
+
+    fn shows_until_interrupted(&self) -> bool {
+        true
+    }
+
+    async fn run(self, app: &App) -> Result<Exit> {
+        logs(app, LogsOptions { databases: true, ..self.arguments.into() }).await
+    }
+}
+
+/// Show today's logs of the databases, also of containers that are gone
+#[derive(Debug, Args)]
+pub struct DblogsToday {
+    #[command(flatten)]
+    arguments: LogsArguments,
+}
+
+impl Run for DblogsToday {
+    fn effect(&self) -> Effect {
+        Effect::Looks
+    }
+
+    fn shows_until_interrupted(&self) -> bool {
+        true
+    }
+
+    async fn run(self, app: &App) -> Result<Exit> {
+        logs(app, LogsOptions { databases: true, today: true, ..self.arguments.into() }).await
+    }
+}
+
+/// Show errors in the logs of the databases
+#[derive(Debug, Args)]
+pub struct DblogsErrors {
+    #[command(flatten)]
+    arguments: LogsArguments,
+}
+
+impl Run for DblogsErrors {
+    fn effect(&self) -> Effect {
+        Effect::Looks
+    }
+
+    fn shows_until_interrupted(&self) -> bool {
+        true
+    }
+
+    async fn run(self, app: &App) -> Result<Exit> {
+        logs(app, LogsOptions { databases: true, errors: true, ..self.arguments.into() }).await
+    }
+}
+
+/// Which lines are shown.
+#[derive(Debug, Default)]
+struct LogsOptions {
+    /// The services: Compose's names or the manifest's. None means all.
+    services: Vec<ServiceName>,
+    /// Whether to go on with new lines; `None` leaves it to the terminal.
+    follow: Option<bool>,
+    /// So many of the newest lines.
+    tail: Option<u64>,
+    /// From then on.
+    since: Option<Moment>,
+    /// Up to then.
+    until: Option<Moment>,
+    /// Only today's.
+    today: bool,
+    /// Only those that tell of errors.
+    errors: bool,
+    /// Only those that match.
+    pattern: Option<String>,
+    /// Only the databases'.
+    databases: bool,
+}
+
+impl From<LogsArguments> for LogsOptions {
+    fn from(arguments: LogsArguments) -> Self {
         Self {
             services: arguments.services.names(),
             follow: (arguments.follow || arguments.no_follow).then_some(arguments.follow),
@@ -74,7 +247,7 @@ impl From<cli::Logs> for LogsOptions {
 /// # Errors
 ///
 /// An unknown service or a malformed pattern (exit 2); the daemon does not answer (exit 6).
-pub async fn logs(app: &App, options: LogsOptions) -> Result<Exit> {
+async fn logs(app: &App, options: LogsOptions) -> Result<Exit> {
     // First, because it is the quickest to refuse.
     let matcher = Matcher::new(options.errors, options.pattern.as_deref())?;
     let survey = Survey::of_containers(app).await?;
@@ -269,6 +442,31 @@ impl Kept {
         let now = Utc::now().with_timezone(&Local);
         for words in self.0 {
             words.save(docker, &now).await;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser;
+
+    use super::*;
+
+    #[derive(Parser)]
+    struct Line {
+        #[command(flatten)]
+        arguments: LogsArguments,
+    }
+
+    #[test]
+    fn the_last_of_follow_and_no_follow_counts() {
+        for (words, expected) in [
+            (&[][..], None),
+            (&["-f", "--no-follow"], Some(false)),
+            (&["--no-follow", "-f"], Some(true)),
+        ] {
+            let line = Line::parse_from(["logs"].iter().chain(words));
+            assert_eq!(LogsOptions::from(line.arguments).follow, expected, "{words:?}");
         }
     }
 }

@@ -10,7 +10,9 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, Result};
 use chrono::Local;
+use clap::Args;
 
+use super::Effect;
 use crate::app::{App, Exit};
 use crate::compose::template::template_of;
 use crate::compose::{self, rewrite};
@@ -38,17 +40,35 @@ const PREFIX: &str = "DK_";
 /// The daemon of a machine where nothing says otherwise.
 const DEFAULT_HOST: &str = "unix:///var/run/docker.sock";
 
-/// How a migration goes about it.
-#[derive(Debug, Clone, Default)]
-pub struct Options {
-    /// Make the Compose files follow `versions.env`.
-    pub write: bool,
-    /// Take every default.
-    pub yes: bool,
-    /// Show what would be written only.
-    pub dry_run: bool,
-    /// Compose services whose images shall be tracked although they do not look like the product's.
-    pub track: Vec<String>,
+/// Make a manifest from what runs and what the Compose files say
+///
+/// With a manifest, adds the services that it lacks. Starts and stops nothing. Exits 10 when
+/// Compose services of one image run different versions, so that not all of them would start as
+/// they run.
+#[derive(Debug, Args)]
+pub struct MigrateVersions {
+    /// Make the Compose files follow versions.env, keeping comments and layout
+    #[arg(long)]
+    write: bool,
+    /// Track the image of this Compose service, too, although it does not look like the product's
+    #[arg(long, value_name = "COMPOSE_SERVICE")]
+    track: Vec<String>,
+    /// Do not ask
+    #[arg(short, long)]
+    yes: bool,
+    /// Show what would be done, and do nothing
+    #[arg(long)]
+    dry_run: bool,
+}
+
+impl super::Run for MigrateVersions {
+    fn effect(&self) -> Effect {
+        Effect::unless(self.dry_run)
+    }
+
+    async fn run(self, app: &App) -> Result<Exit> {
+        migrate(app, self).await
+    }
 }
 
 /// `dkv migrate-versions`.
@@ -57,7 +77,7 @@ pub struct Options {
 ///
 /// No Compose files (exit 3), Compose or the daemon fails (exit 6), a question that nobody answers
 /// (exit 2).
-pub async fn migrate(app: &App, options: Options) -> Result<Exit> {
+async fn migrate(app: &App, options: MigrateVersions) -> Result<Exit> {
     let before = app.load()?;
     if !options.dry_run {
         app.store
@@ -75,7 +95,7 @@ pub async fn migrate(app: &App, options: Options) -> Result<Exit> {
 
 /// The daemon; none where there is none at all and the operator goes on without. One that is there
 /// and does not answer could run other versions than registries name, so that is an error.
-async fn daemon<'a>(app: &'a App, options: &Options) -> Result<Option<&'a Docker>> {
+async fn daemon<'a>(app: &'a App, options: &MigrateVersions) -> Result<Option<&'a Docker>> {
     let error = match app.docker().await {
         Ok(docker) => return Ok(Some(docker)),
         Err(error) if has_socket(app) => return Err(error),
@@ -100,7 +120,7 @@ fn has_socket(app: &App) -> bool {
 /// One migration.
 struct Run<'a> {
     app: &'a App,
-    options: Options,
+    options: MigrateVersions,
     before: Option<Deployment>,
     docker: Option<&'a Docker>,
     scene: Scene,

@@ -4,9 +4,12 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, Result};
+use clap::Args;
 use futures_util::StreamExt as _;
 
-use super::pull::{self, LatestOptions, Planned};
+use super::pull::{self, Planned};
+use super::pull_latest::LatestOptions;
+use super::{Effect, Run};
 use crate::app::{App, Exit};
 use crate::compose::Generation;
 use crate::deployment::Deployment;
@@ -22,23 +25,53 @@ use crate::report::pin::{PinDisagreement, PinnedFile, PinnedImage, Pins};
 use crate::report::{self, Changes, ReleaseView, ServiceChange};
 use crate::store::{self, Replacement, Snapshot, Store};
 
-/// What `dkv pin` was asked for.
-#[derive(Debug, Clone, Copy)]
-pub struct Options {
-    /// Which way.
-    pub mode: Mode,
-    /// Only tell, by the exit code.
-    pub check: bool,
-    /// Resolve and record the tracked tags first.
-    pub latest: bool,
-    /// Show the differences only.
-    pub dry_run: bool,
+/// Write digests into Compose files, in place
+#[derive(Debug, Args)]
+#[command(after_long_help = "Examples:
+  dkv pin --dry-run          show the differences
+  dkv pin --check            exit 10 when a file is stale (CI)
+  dkv pin --latest           resolve and record first, then write")]
+pub struct Pin {
+    /// The Compose files [default: all of the directory, and those that they include or extend
+    /// inside of it]
+    #[arg(value_name = "FILE", value_hint = clap::ValueHint::FilePath)]
+    files: Vec<PathBuf>,
+    /// Change nothing; exit 10 when a file is stale
+    #[arg(long, conflicts_with_all = ["unpin", "latest"])]
+    check: bool,
+    /// Go back to tags
+    #[arg(long, conflicts_with = "latest")]
+    unpin: bool,
+    /// Resolve and record the tracked tags first
+    #[arg(long)]
+    latest: bool,
+    /// Show the differences, and write nothing
+    #[arg(long)]
+    dry_run: bool,
 }
 
-/// Which way `--unpin` or its absence means.
-#[must_use]
-pub fn mode(unpin: bool) -> Mode {
-    if unpin { Mode::Unpin } else { Mode::Pin }
+impl Run for Pin {
+    fn effect(&self) -> Effect {
+        Effect::unless(self.dry_run || self.check)
+    }
+
+    async fn run(self, app: &App) -> Result<Exit> {
+        let Self { files, check, unpin, latest, dry_run } = self;
+        let mode = if unpin { Mode::Unpin } else { Mode::Pin };
+        pin(app, &files, Options { mode, check, latest, dry_run }).await
+    }
+}
+
+/// What `dkv pin` was asked for.
+#[derive(Clone, Copy)]
+struct Options {
+    mode: Mode,
+    /// Only tell, by the exit code.
+    check: bool,
+    /// Resolve and record the tracked tags first.
+    latest: bool,
+    /// Show the differences only.
+    dry_run: bool,
 }
 
 /// A Compose file as it was read.
@@ -73,7 +106,7 @@ type Resolved = BTreeMap<(Repository, Tag), Digest>;
 ///
 /// A file cannot be read, edited or written (exit 3); a registry that has to be asked fails (exit
 /// 5).
-pub async fn pin(app: &App, files: &[PathBuf], options: Options) -> Result<Exit> {
+async fn pin(app: &App, files: &[PathBuf], options: Options) -> Result<Exit> {
     let mut deployment = app.load()?;
     let mut report = Pins { dry_run: options.dry_run || options.check, ..Pins::default() };
     if let Some(deployment) = deployment.as_mut().filter(|_| options.latest) {

@@ -3,7 +3,10 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use anyhow::Result;
+use clap::Args;
 
+use super::arguments::Confirmed;
+use super::{Effect, Run};
 use crate::app::{App, Exit};
 use crate::docker::{ContainerFilter, ImageList, Untagged};
 use crate::model::reference::{Digest, Repository, Tag};
@@ -11,13 +14,30 @@ use crate::model::yaml::Document;
 use crate::plan;
 use crate::report::Pruned;
 
+/// Remove the local tags that kept releases which no history remembers any more
+#[derive(Debug, Args)]
+pub struct Prune {
+    #[command(flatten)]
+    confirmed: Confirmed,
+}
+
+impl Run for Prune {
+    fn effect(&self) -> Effect {
+        Effect::unless(self.confirmed.dry_run)
+    }
+
+    async fn run(self, app: &App) -> Result<Exit> {
+        prune(app, self.confirmed.yes, self.confirmed.dry_run).await
+    }
+}
+
 /// `dkv prune`: takes this deployment's keep-tags from images that no history names; an image that
 /// nothing else names or uses goes with its tag.
 ///
 /// # Errors
 ///
 /// No manifest (exit 3), no daemon (exit 6), nobody said yes (exit 2).
-pub async fn prune(app: &App, yes: bool, dry_run: bool) -> Result<Exit> {
+async fn prune(app: &App, yes: bool, dry_run: bool) -> Result<Exit> {
     let deployment = app.require_manifest()?;
     let docker = app.docker().await?;
     let list = docker.image_list().await?;

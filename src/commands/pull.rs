@@ -1,5 +1,5 @@
-//! `pull`, `pull-latest`, `version-pull`, `version-set`, `unhold`: images from registries, and the
-//! record of what they are.
+//! `pull`: the recorded images, from their registries; and what the commands share that record what
+//! they pull.
 
 mod fetch;
 mod latest;
@@ -8,38 +8,55 @@ mod report;
 use std::collections::BTreeSet;
 
 use anyhow::Result;
+use clap::Args;
 
+use super::arguments::Services;
+use super::pull_latest::LatestOptions;
+use super::{Effect, Run};
 use crate::app::{App, Exit};
 use crate::compose;
 use crate::deployment::Deployment;
 use crate::docker::PullTarget;
 use crate::error;
 use crate::images::{Early, Wanted};
-use crate::lookup;
 use crate::model::manifest::{Service, Source};
 use crate::model::reference::{ServiceName, Tag};
-use crate::plan::{self, Intent, Outcome, Step};
-use crate::registry::ManifestName;
-use crate::registry::resolve::Resolution;
+use crate::plan::{Outcome, Step};
 use crate::report::{Changes, ServiceChange};
 pub(super) use fetch::{check_platform, fetch_recorded, fetch_steps, forget_evicted, learn};
-pub use latest::LatestOptions;
-use latest::known_service;
-pub(super) use latest::{Planned, plan_latest};
+pub(super) use latest::{Planned, known_service, plan_latest};
 pub(super) use report::{fail_together, summarise};
 use report::{in_manifest_order, settle_failures, summarise_pull};
+
+/// Pull the images of the manifest, by digest
+#[derive(Debug, Args)]
+pub struct Pull {
+    #[command(flatten)]
+    services: Services,
+    /// Go on when a service fails, and exit 9 in the end
+    #[arg(long)]
+    keep_going: bool,
+    /// Show what would be pulled, and pull nothing
+    #[arg(long)]
+    dry_run: bool,
+}
+
+impl Run for Pull {
+    fn effect(&self) -> Effect {
+        Effect::unless(self.dry_run)
+    }
+
+    async fn run(self, app: &App) -> Result<Exit> {
+        pull(app, &self.services.names(), self.keep_going, self.dry_run).await
+    }
+}
 
 /// `dkv pull [SERVICE…]`: makes the recorded images local; writes no file.
 ///
 /// # Errors
 ///
 /// An image can be had nowhere (exit 5 or 6); with `keep_going`, exit 9 if others could.
-pub async fn pull(
-    app: &App,
-    names: &[ServiceName],
-    keep_going: bool,
-    dry_run: bool,
-) -> Result<Exit> {
+async fn pull(app: &App, names: &[ServiceName], keep_going: bool, dry_run: bool) -> Result<Exit> {
     let Some(deployment) = app.load()? else {
         return pull_without_manifest(app, names, keep_going, dry_run).await;
     };
@@ -139,7 +156,7 @@ fn warn_about_tags(app: &App, wanted: &[Wanted]) {
 }
 
 /// Without a manifest: every image that the Compose files name, as the old `make pull` did.
-async fn pull_without_manifest(
+pub(super) async fn pull_without_manifest(
     app: &App,
     names: &[ServiceName],
     keep_going: bool,
@@ -229,43 +246,6 @@ async fn compose_images(app: &App, names: &[ServiceName]) -> Result<Vec<Wanted>>
     Ok(wanted)
 }
 
-/// `dkv pull-latest [SERVICE…]`: what the tracked tags name now, pulled and recorded.
-///
-/// # Errors
-///
-/// A registry or the daemon fails for some service (exit 5 or 6): then nothing is recorded, unless
-/// `keep_going` (exit 9).
-pub async fn pull_latest(app: &App, names: &[ServiceName], options: LatestOptions) -> Result<Exit> {
-    let Some(deployment) = app.load()? else {
-        if options.no_pull {
-            app.require_manifest()?;
-        }
-        return pull_without_manifest(app, names, options.keep_going, options.dry_run).await;
-    };
-    if !options.dry_run {
-        deployment.check_writable(&app.store)?;
-    }
-    let mut report = Changes { dry_run: options.dry_run, ..Changes::default() };
-    let mut followed = Vec::new();
-    for service in app.select(&deployment, names)? {
-        if service.held {
-            report.services.push(ServiceChange::skipped(
-                service,
-                "held; `dkv unhold` lets it follow its tag again".to_owned(),
-            ));
-        } else {
-            followed.push(service);
-        }
-    }
-    let Planned { steps, mut failures, early } =
-        plan_latest(app, &deployment, &followed, options, &mut report).await?;
-    if !failures.is_empty() && !options.keep_going {
-        return fail_together(failures, followed.len(), "nothing was recorded")
-            .map(|()| Exit::Done);
-    }
-    finish(app, &deployment, (steps, early), &mut failures, report, options).await
-}
-
 /// Records what the tracked tags of local builds name now.
 pub(super) async fn record_builds(app: &App, names: &[ServiceName]) -> Result<Changes> {
     let deployment = app.require_manifest()?;
@@ -284,7 +264,7 @@ pub(super) async fn record_builds(app: &App, names: &[ServiceName]) -> Result<Ch
 }
 
 /// Makes the images of `steps` local, records the steps, and reports.
-async fn finish(
+pub(super) async fn finish(
     app: &App,
     deployment: &Deployment,
     (mut steps, early): (Vec<Step>, Option<Early>),
@@ -324,78 +304,4 @@ async fn finish(
         true,
         "the others are recorded",
     )
-}
-
-/// `dkv version-pull` and `dkv version-set`: one version of one service.
-///
-/// # Errors
-///
-/// The registry has no such version (exit 5), the daemon fails (exit 6), no manifest (exit 3).
-pub async fn version_pull(
-    app: &App,
-    name: &ServiceName,
-    tag: &Tag,
-    intent: Intent,
-    options: LatestOptions,
-) -> Result<Exit> {
-    let deployment = app.require_manifest()?;
-    let service = app.find(&deployment, name)?;
-    if !options.dry_run {
-        deployment.check_writable(&app.store)?;
-    }
-    let mut remark = None;
-    let found = if service.source == Source::Local {
-        lookup::local(app.docker().await?, service, tag).await?
-    } else {
-        let platform = if options.no_pull {
-            None
-        } else {
-            Some(app.docker().await?.platform().await?.clone())
-        };
-        let lookup = app.lookup(&deployment, platform);
-        lookup.expect(&[service]).await;
-        let named = lookup.named(service, &ManifestName::Tag(tag.clone()), tag).await?;
-        let mut found = named.found;
-        if service.is_moving(tag) {
-            let resolution = lookup.version_of(service, &found, Some(named.is_index)).await;
-            remark = resolution.as_ref().and_then(Resolution::remark);
-            found.version =
-                resolution.and_then(|resolution| resolution.version).map(|(tag, _)| tag);
-        }
-        found
-    };
-    let known = known_service(app, service, options.no_pull).await?;
-    let mut step = plan::advance(&known, found, &intent, &app.stamp());
-    step.before = service.clone();
-    step.notes.extend(remark);
-    let report = Changes { dry_run: options.dry_run, ..Changes::default() };
-    finish(app, &deployment, (vec![step], None), &mut Vec::new(), report, options).await
-}
-
-/// `dkv unhold SERVICE`: lets `pull-latest` follow the tag again.
-///
-/// # Errors
-///
-/// No manifest (exit 3), an unknown service (exit 2).
-pub fn unhold(app: &App, name: &ServiceName, dry_run: bool) -> Result<Exit> {
-    let deployment = app.require_manifest()?;
-    let service = app.find(&deployment, name)?;
-    let mut step = Step::unchanged(service);
-    step.after.held = false;
-    let mut report = Changes { dry_run, ..Changes::default() };
-    let was_held = step.is_change();
-    if was_held && !dry_run {
-        report.files = app.commit(&deployment, std::slice::from_ref(&step))?;
-    }
-    report.services.push(ServiceChange::of(&step));
-    app.show(&report, |_| {
-        app.ui.status(match (was_held, dry_run) {
-            (false, _) => format!("{} was not held", service.name),
-            (true, true) => {
-                format!("would let {} follow `{}` again", service.name, service.track_name())
-            }
-            (true, false) => format!("{} follows `{}` again", service.name, service.track_name()),
-        });
-    })?;
-    Ok(Exit::Done)
 }

@@ -3,9 +3,12 @@
 use std::path::{Path, PathBuf};
 
 use anyhow::Result;
+use clap::Args;
 
+use super::arguments::Confirmed;
 use super::run::{Launch, StartOptions, waiting_table};
 use super::update_safe::data::{blocking, users_of};
+use super::{Effect, Run};
 use crate::app::{App, Exit};
 use crate::backup::{self, Source};
 use crate::compose::{Action, Project, Set};
@@ -14,13 +17,35 @@ use crate::error::{self, Error, Kind};
 use crate::health;
 use crate::report::RestoredData;
 
+/// Put a data backup of `update-safe` back
+#[derive(Debug, Args)]
+pub struct RestoreData {
+    /// The backup: its name or its file in .version-backups/data/
+    #[arg(value_hint = clap::ValueHint::FilePath)]
+    backup: PathBuf,
+    #[command(flatten)]
+    confirmed: Confirmed,
+}
+
+impl Run for RestoreData {
+    const HAS_SAFE_POINTS: bool = true;
+
+    fn effect(&self) -> Effect {
+        Effect::unless(self.confirmed.dry_run)
+    }
+
+    async fn run(self, app: &App) -> Result<Exit> {
+        restore_data(app, &self.backup, self.confirmed.yes, self.confirmed.dry_run).await
+    }
+}
+
 /// `dkv restore-data BACKUP`: stops what uses the data, replaces it, and starts that again.
 ///
 /// # Errors
 ///
 /// The backup is missing or damaged (exit 3), nobody said yes (exit 2), Compose or the daemon
 /// fails, or what was started again is not healthy (exit 6).
-pub async fn restore_data(app: &App, backup: &Path, yes: bool, dry_run: bool) -> Result<Exit> {
+async fn restore_data(app: &App, backup: &Path, yes: bool, dry_run: bool) -> Result<Exit> {
     let _lock = if dry_run { None } else { Some(app.lock_operation()?) };
     let archive = find(app, backup)?;
     let verified = archive.clone();

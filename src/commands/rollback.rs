@@ -1,8 +1,12 @@
 //! `rollback`, `rollback-service`, `rollback-to`: back to a remembered release, exactly.
 
 use anyhow::Result;
+use clap::Args;
 
+use super::arguments::{Confirmed, Services};
+use super::{Effect, Run};
 use crate::app::{App, Exit};
+use crate::cli::TagOrDigest;
 use crate::deployment::Deployment;
 use crate::docker::{ContainerFilter, Docker};
 use crate::error;
@@ -13,13 +17,80 @@ use crate::plan::{self, Found, Intent, Outcome, Step, Target};
 use crate::registry::ManifestName;
 use crate::report::{Changes, ReleaseView, ServiceChange};
 
+/// Go back to the previous version of all services, or of those named
+///
+/// Moves the record only; `dkv restart` applies it. Twice goes back two versions. Without
+/// names, every service goes back one, whether the last update changed it or not.
+#[derive(Debug, Args)]
+pub struct Rollback {
+    #[command(flatten)]
+    services: Services,
+    #[command(flatten)]
+    confirmed: Confirmed,
+}
+
+impl Run for Rollback {
+    fn effect(&self) -> Effect {
+        Effect::unless(self.confirmed.dry_run)
+    }
+
+    async fn run(self, app: &App) -> Result<Exit> {
+        let Confirmed { yes, dry_run } = self.confirmed;
+        rollback(app, &self.services.names(), yes, dry_run).await
+    }
+}
+
+/// Go back to the previous version of one service
+#[derive(Debug, Args)]
+pub struct RollbackService {
+    /// The service
+    service: ServiceName,
+    #[command(flatten)]
+    confirmed: Confirmed,
+}
+
+impl Run for RollbackService {
+    fn effect(&self) -> Effect {
+        Effect::unless(self.confirmed.dry_run)
+    }
+
+    async fn run(self, app: &App) -> Result<Exit> {
+        let Confirmed { yes, dry_run } = self.confirmed;
+        rollback(app, &[self.service], yes, dry_run).await
+    }
+}
+
+/// Go to a version of the history, or to any that the registry has
+#[derive(Debug, Args)]
+#[command(after_long_help = "Example:\n  dkv rollback-to taskservice 1.41 && dkv restart")]
+pub struct RollbackTo {
+    /// The service
+    service: ServiceName,
+    /// The version: a tag, or a digest (sha256:…)
+    #[arg(value_name = "TAG|DIGEST")]
+    target: TagOrDigest,
+    #[command(flatten)]
+    confirmed: Confirmed,
+}
+
+impl Run for RollbackTo {
+    fn effect(&self) -> Effect {
+        Effect::unless(self.confirmed.dry_run)
+    }
+
+    async fn run(self, app: &App) -> Result<Exit> {
+        let Confirmed { yes, dry_run } = self.confirmed;
+        rollback_to(app, &self.service, &self.target.to_string(), yes, dry_run).await
+    }
+}
+
 /// `dkv rollback [SERVICE…]`: every service that has an earlier release goes to it.
 ///
 /// # Errors
 ///
 /// None has one (exit 3), an image can be had nowhere (exit 5 or 6), nobody said yes (exit 2); in
 /// all of these nothing has changed.
-pub async fn rollback(app: &App, names: &[ServiceName], yes: bool, dry_run: bool) -> Result<Exit> {
+async fn rollback(app: &App, names: &[ServiceName], yes: bool, dry_run: bool) -> Result<Exit> {
     let deployment = app.require_manifest()?;
     let selected = app.select(&deployment, names)?;
     let mut steps = Vec::new();
@@ -54,7 +125,7 @@ pub async fn rollback(app: &App, names: &[ServiceName], yes: bool, dry_run: bool
 /// # Errors
 ///
 /// As for [`rollback`]; also if neither history nor registry has the target.
-pub async fn rollback_to(
+async fn rollback_to(
     app: &App,
     name: &ServiceName,
     target: &str,

@@ -6,9 +6,11 @@ use std::time::Duration;
 
 use anyhow::Result;
 use chrono::{DateTime, SecondsFormat, Utc};
+use clap::Args;
 
-use super::{generate_env, logs, survey};
+use super::{Effect, Run, generate_env, logs, survey};
 use crate::app::{App, Exit};
+use crate::cli;
 use crate::compose::{self, Action, Compose, Project, Set};
 use crate::deployment::{self, Deployment};
 use crate::docker::{
@@ -26,13 +28,16 @@ use crate::report::{ContainerLine, Failure, Started};
 use crate::ui::{Cell, Style, Table};
 
 /// How a start goes about it.
-#[derive(Debug, Clone, Copy, Default)]
+#[derive(Debug, Clone, Copy, Default, Args)]
 pub struct StartOptions {
-    /// Return as soon as the containers are started.
+    /// Return as soon as the containers are started
+    #[arg(long, conflicts_with = "timeout")]
     pub no_wait: bool,
-    /// How long containers may take to become healthy.
+    /// Wait this long for the containers to become healthy [default: the manifest's, else 120s]
+    #[arg(long, value_name = "DURATION", value_parser = cli::duration)]
     pub timeout: Option<Duration>,
-    /// Show what would be done only.
+    /// Show what would be done, and do nothing
+    #[arg(long)]
     pub dry_run: bool,
 }
 
@@ -45,13 +50,122 @@ pub(super) struct Launch<'a> {
     pub(super) options: StartOptions,
 }
 
+/// Start the application, with the recorded versions
+#[derive(Debug, Args)]
+pub struct Up {
+    #[command(flatten)]
+    options: StartOptions,
+}
+
+impl Run for Up {
+    fn effect(&self) -> Effect {
+        Effect::unless(self.options.dry_run)
+    }
+
+    async fn run(self, app: &App) -> Result<Exit> {
+        up(app, self.options).await
+    }
+}
+
+/// Start the databases, and wait until they are healthy
+#[derive(Debug, Args)]
+pub struct Updb {
+    /// Wait this long for the databases to become healthy [default: the manifest's, else 120s]
+    #[arg(long, value_name = "DURATION", value_parser = cli::duration)]
+    timeout: Option<Duration>,
+    /// Show what would be done, and do nothing
+    #[arg(long)]
+    dry_run: bool,
+}
+
+impl Run for Updb {
+    fn effect(&self) -> Effect {
+        Effect::unless(self.dry_run)
+    }
+
+    async fn run(self, app: &App) -> Result<Exit> {
+        let Self { timeout, dry_run } = self;
+        updb(app, StartOptions { timeout, dry_run, ..StartOptions::default() }).await
+    }
+}
+
+/// Stop and remove all containers, databases included
+#[derive(Debug, Args)]
+pub struct Down {
+    /// Show what would be done, and do nothing
+    #[arg(long)]
+    dry_run: bool,
+}
+
+impl Run for Down {
+    fn effect(&self) -> Effect {
+        Effect::unless(self.dry_run)
+    }
+
+    async fn run(self, app: &App) -> Result<Exit> {
+        down(app, self.dry_run).await
+    }
+}
+
+/// Stop everything and start it again: down, updb, up
+#[derive(Debug, Args)]
+pub struct Restart {
+    #[command(flatten)]
+    options: StartOptions,
+}
+
+impl Run for Restart {
+    fn effect(&self) -> Effect {
+        Effect::unless(self.options.dry_run)
+    }
+
+    async fn run(self, app: &App) -> Result<Exit> {
+        restart(app, self.options).await
+    }
+}
+
+/// Start everything: updb, up
+#[derive(Debug, Args)]
+pub struct Start {
+    #[command(flatten)]
+    options: StartOptions,
+}
+
+impl Run for Start {
+    fn effect(&self) -> Effect {
+        Effect::unless(self.options.dry_run)
+    }
+
+    async fn run(self, app: &App) -> Result<Exit> {
+        start(app, self.options).await
+    }
+}
+
+/// Stop everything; the same as `down`
+#[derive(Debug, Args)]
+pub struct Stop {
+    /// Show what would be done, and do nothing
+    #[arg(long)]
+    dry_run: bool,
+}
+
+impl Run for Stop {
+    fn effect(&self) -> Effect {
+        Effect::unless(self.dry_run)
+    }
+
+    async fn run(self, app: &App) -> Result<Exit> {
+        down(app, self.dry_run).await
+    }
+}
+
 /// `dkv up`: the databases first if they are stopped, then the application.
 ///
 /// # Errors
 ///
 /// Compose or the daemon fails, or a container that should run does not (exit 6); an image can be
 /// had nowhere (exit 5); another dkv is at it (exit 4).
-pub async fn up(app: &App, options: StartOptions) -> Result<Exit> {
+async fn up(app: &App, options: StartOptions) -> Result<Exit> {
     let _lock = lock(app, options)?;
     let launch = Launch::prepare(app, options).await?;
     let mut report = Started { dry_run: options.dry_run, ..Started::default() };
@@ -67,7 +181,7 @@ pub async fn up(app: &App, options: StartOptions) -> Result<Exit> {
 /// # Errors
 ///
 /// As for [`up`].
-pub async fn updb(app: &App, options: StartOptions) -> Result<Exit> {
+async fn updb(app: &App, options: StartOptions) -> Result<Exit> {
     let _lock = lock(app, options)?;
     let launch = Launch::prepare(app, options).await?;
     let mut report = Started { dry_run: options.dry_run, ..Started::default() };
@@ -88,7 +202,7 @@ pub async fn updb(app: &App, options: StartOptions) -> Result<Exit> {
 /// # Errors
 ///
 /// Compose fails (exit 6), or another dkv is at it (exit 4).
-pub async fn down(app: &App, dry_run: bool) -> Result<Exit> {
+async fn down(app: &App, dry_run: bool) -> Result<Exit> {
     let options = StartOptions { dry_run, ..StartOptions::default() };
     let _lock = lock(app, options)?;
     let launch = Launch::prepare_to_stop(app, options)?;
@@ -110,7 +224,7 @@ pub async fn down(app: &App, dry_run: bool) -> Result<Exit> {
 /// # Errors
 ///
 /// As for [`up`]; if an image cannot be had, nothing was stopped.
-pub async fn restart(app: &App, options: StartOptions) -> Result<Exit> {
+async fn restart(app: &App, options: StartOptions) -> Result<Exit> {
     let _lock = lock(app, options)?;
     let launch = Launch::prepare(app, options).await?;
     let mut report = Started { dry_run: options.dry_run, ..Started::default() };
@@ -126,7 +240,7 @@ pub async fn restart(app: &App, options: StartOptions) -> Result<Exit> {
 /// # Errors
 ///
 /// As for [`up`].
-pub async fn start(app: &App, options: StartOptions) -> Result<Exit> {
+async fn start(app: &App, options: StartOptions) -> Result<Exit> {
     let _lock = lock(app, options)?;
     let launch = Launch::prepare(app, options).await?;
     let mut report = Started { dry_run: options.dry_run, ..Started::default() };

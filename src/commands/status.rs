@@ -1,32 +1,53 @@
-//! `status`, `info`, `health`: what runs, how it does, and whether it is what the manifest says.
+//! `status`: what runs, how it does, and whether it is what the manifest says.
 
 use std::pin::pin;
 use std::time::Duration;
 
 use anyhow::Result;
 use chrono::{DateTime, Utc};
+use clap::Args;
 use futures_util::StreamExt as _;
 
 use super::run::container_line;
 use super::survey::Survey;
-use super::{updates, version};
+use super::{Effect, Run};
 use crate::app::{App, Exit};
 use crate::docker::Docker;
 use crate::health::{self, Expectations, Limits};
 use crate::observe::LocalImages;
-use crate::report::{
-    self, ContainerLine, Health, Info, ReleaseView, Status, StatusLine, UpdateState, Updates,
-    Versions,
-};
+use crate::report::{self, ContainerLine, ReleaseView, StatusLine};
 use crate::ui::{Cell, Style, Table, format};
 
 /// What is said in the place of recorded versions.
-const NO_MANIFEST: &str = "there is no manifest; `dkv migrate-versions` makes one from what runs";
+pub(super) const NO_MANIFEST: &str =
+    "there is no manifest; `dkv migrate-versions` makes one from what runs";
 /// How often a watched deployment is looked at when nothing happens: ages and health checks change
 /// without an event.
 const LONGEST_PAUSE: Duration = Duration::from_secs(2);
 /// How often it is looked at when very much happens.
 const SHORTEST_PAUSE: Duration = Duration::from_millis(250);
+
+/// Show every container: its state, health and version
+#[derive(Debug, Args)]
+pub struct Status {
+    /// Keep showing it, until interrupted
+    #[arg(long)]
+    watch: bool,
+}
+
+impl Run for Status {
+    fn effect(&self) -> Effect {
+        Effect::Looks
+    }
+
+    fn shows_until_interrupted(&self) -> bool {
+        self.watch
+    }
+
+    async fn run(self, app: &App) -> Result<Exit> {
+        status(app, self.watch).await
+    }
+}
 
 /// `dkv status`. Problems do not change the exit code: `dkv verify` and `dkv up` have codes to
 /// tell.
@@ -35,7 +56,7 @@ const SHORTEST_PAUSE: Duration = Duration::from_millis(250);
 ///
 /// The daemon does not answer (exit 6); the manifest is not valid, or there is no deployment (exit
 /// 3).
-pub async fn status(app: &App, watch: bool) -> Result<Exit> {
+async fn status(app: &App, watch: bool) -> Result<Exit> {
     let survey = Survey::of(app).await?;
     if watch {
         return self::watch(app, &survey).await;
@@ -45,64 +66,16 @@ pub async fn status(app: &App, watch: bool) -> Result<Exit> {
     Ok(Exit::Done)
 }
 
-/// `dkv info`: status and recorded versions.
-///
-/// # Errors
-///
-/// As for [`status`].
-pub async fn info(app: &App) -> Result<Exit> {
-    let survey = Survey::of(app).await?;
-    let status = look(app.docker().await?, &survey, Utc::now()).await?;
-    let services =
-        survey.deployment.as_ref().map(|deployment| report::all_services(&deployment.manifest));
-    let info = Info { status, versions: Versions::of(&services.unwrap_or_default()) };
-    app.show(&info, |info| {
-        show(app, &info.status);
-        app.ui.data("");
-        match &survey.deployment {
-            Some(_) => version::show_versions(app, &info.versions),
-            None => app.ui.note(NO_MANIFEST),
-        }
-    })?;
-    Ok(Exit::Done)
-}
-
-/// `dkv health`: status and available updates. A service whose registry cannot be asked makes it
-/// partly done, as what runs is shown all the same.
-///
-/// # Errors
-///
-/// As for [`status`].
-pub async fn health(app: &App) -> Result<Exit> {
-    let survey = Survey::of(app).await?;
-    let looked_up = async {
-        match &survey.deployment {
-            Some(deployment) => {
-                updates::look_up(app, deployment, &report::all_services(&deployment.manifest)).await
-            }
-            None => Updates { services: Vec::new() },
-        }
-    };
-    let (status, updates) = tokio::join!(look(app.docker().await?, &survey, Utc::now()), looked_up);
-    let health = Health { status: status?, updates };
-    app.show(&health, |health| {
-        show(app, &health.status);
-        app.ui.data("");
-        match &survey.deployment {
-            Some(_) => updates::show(app, &health.updates),
-            None => app.ui.note(NO_MANIFEST),
-        }
-    })?;
-    let is_unknown = |one: &report::ServiceUpdate| one.state == UpdateState::Unknown;
-    Ok(if health.updates.services.iter().any(is_unknown) { Exit::Partial } else { Exit::Done })
-}
-
 /// What runs now.
 ///
 /// # Errors
 ///
 /// The daemon does not answer (exit 6).
-pub(super) async fn look(docker: &Docker, survey: &Survey, now: DateTime<Utc>) -> Result<Status> {
+pub(super) async fn look(
+    docker: &Docker,
+    survey: &Survey,
+    now: DateTime<Utc>,
+) -> Result<report::Status> {
     let expectations = match survey.is_complete {
         true => Expectations::of(&survey.project),
         false => Expectations::from_containers(&docker.container_details(&survey.filter()).await?),
@@ -125,7 +98,7 @@ pub(super) async fn look(docker: &Docker, survey: &Survey, now: DateTime<Utc>) -
     containers.sort_by_key(|line| {
         (line.container.problem.is_empty(), line.container.as_recorded != Some(false))
     });
-    Ok(Status {
+    Ok(report::Status {
         project: survey.project.name.clone(),
         healthy: health.is_good(),
         complete: survey.is_complete,
@@ -134,7 +107,7 @@ pub(super) async fn look(docker: &Docker, survey: &Survey, now: DateTime<Utc>) -
 }
 
 /// The problems with their causes, then all containers.
-pub(super) fn show(app: &App, status: &Status) {
+pub(super) fn show(app: &App, status: &report::Status) {
     if status.containers.is_empty() {
         app.ui.note(format!(
             "the project {} has no containers; `dkv start` starts it",
@@ -142,7 +115,7 @@ pub(super) fn show(app: &App, status: &Status) {
         ));
         return;
     }
-    let is_missing = |line: &&StatusLine| line.container.container.is_none();
+    let is_missing = |line: &&report::StatusLine| line.container.container.is_none();
     let missing = status.containers.iter().filter(is_missing).count();
     for StatusLine { container, .. } in &status.containers {
         let Some((first, causes)) = container.problem.split_first() else { continue };
@@ -165,7 +138,7 @@ pub(super) fn show(app: &App, status: &Status) {
 }
 
 /// A line for each container. Problems are described in their lines if `has_problems`.
-fn table(status: &Status, now: DateTime<Utc>, has_problems: bool) -> Table {
+fn table(status: &report::Status, now: DateTime<Utc>, has_problems: bool) -> Table {
     let mut table = Table::new(&[
         "SERVICE", "STATE", "HEALTH", "SINCE", "RESTARTS", "VERSION", "DIGEST", "NOTE",
     ]);
@@ -195,7 +168,7 @@ fn table(status: &Status, now: DateTime<Utc>, has_problems: bool) -> Table {
 }
 
 /// The service, or the container where the service has several.
-fn name<'a>(status: &Status, container: &'a ContainerLine) -> &'a str {
+fn name<'a>(status: &report::Status, container: &'a ContainerLine) -> &'a str {
     let others = status
         .containers
         .iter()
@@ -214,7 +187,7 @@ fn style(container: &ContainerLine) -> Style {
     }
 }
 
-fn notes(line: &StatusLine, has_problems: bool) -> String {
+fn notes(line: &report::StatusLine, has_problems: bool) -> String {
     let mut notes = Vec::new();
     if has_problems && !line.container.problem.is_empty() {
         notes.push(line.container.details.clone());
@@ -275,7 +248,7 @@ async fn watch(app: &App, survey: &Survey) -> Result<Exit> {
 }
 
 /// A container in one line that only changes when the container does.
-fn summary(status: &Status, line: &StatusLine) -> String {
+fn summary(status: &report::Status, line: &report::StatusLine) -> String {
     let container = &line.container;
     let version = container.tag.as_deref().unwrap_or("-");
     let notes = notes(line, true);

@@ -2,8 +2,8 @@
 
 use anyhow::Result;
 
+use super::Effect;
 use crate::app::App;
-use crate::cli::Effect;
 use crate::error::{self, Error};
 use crate::update::{Journal, State};
 

@@ -13,14 +13,17 @@ mod restore;
 mod retreat;
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use anyhow::{Context as _, Result};
 use chrono::Utc;
+use clap::Args;
 
-use super::pull;
 use super::run::{Launch, StartOptions, waiting_table};
 use super::unfinished::unfinished;
+use super::{Effect, Run, pull};
 use crate::app::{App, Exit};
+use crate::cli;
 use crate::compose::{self, Action, Project, Set};
 use crate::deployment::Deployment;
 use crate::docker::Docker;
@@ -35,19 +38,60 @@ use downtime::Downtime;
 
 /// How much longer than containers may take to stop and to become healthy Compose may take for
 /// both.
-const COMPOSE_RESERVE: std::time::Duration = std::time::Duration::from_secs(30);
+const COMPOSE_RESERVE: Duration = Duration::from_secs(30);
+
+/// Update to the latest versions, and restore what ran if they do not become healthy
+#[derive(Debug, Args)]
+pub struct UpdateSafe {
+    /// Finish an update that was interrupted
+    #[arg(long, conflicts_with_all = ["abort", "dry_run", "retry", "no_data_backup"])]
+    resume: bool,
+    /// Restore what ran before an update that was interrupted
+    #[arg(long, conflicts_with_all = ["dry_run", "retry", "no_data_backup"])]
+    abort: bool,
+    /// Take versions too that an earlier update found bad
+    #[arg(long)]
+    retry: bool,
+    /// Leave out the data backup, this once
+    #[arg(long)]
+    no_data_backup: bool,
+    /// Restore only the services whose new version fails, and keep the others' (exit 9)
+    #[arg(long, conflicts_with_all = ["resume", "abort"])]
+    keep_going: bool,
+    /// Wait this long for the containers to become healthy [default: the manifest's, else 120s]
+    #[arg(long, value_name = "DURATION", value_parser = cli::duration)]
+    timeout: Option<Duration>,
+    /// Show what would be done, and do nothing
+    #[arg(long)]
+    dry_run: bool,
+}
+
+impl Run for UpdateSafe {
+    const HAS_SAFE_POINTS: bool = true;
+
+    fn effect(&self) -> Effect {
+        // Finishes or undoes an unfinished update, or refuses by itself.
+        if self.dry_run { Effect::Looks } else { Effect::None }
+    }
+
+    async fn run(self, app: &App) -> Result<Exit> {
+        let Self { resume, abort, retry, no_data_backup, keep_going, timeout, dry_run } = self;
+        let options = Options { retry, no_data_backup, keep_going, timeout };
+        update_safe(app, Request { resume, abort, dry_run, options }).await
+    }
+}
 
 /// What `update-safe` was asked for.
-#[derive(Debug, Clone, Copy, Default)]
-pub struct Request {
+#[derive(Clone, Copy)]
+struct Request {
     /// Finish an update that was interrupted.
-    pub resume: bool,
+    resume: bool,
     /// Undo an update that was interrupted.
-    pub abort: bool,
+    abort: bool,
     /// Show the plan only.
-    pub dry_run: bool,
+    dry_run: bool,
     /// How to go about it.
-    pub options: Options,
+    options: Options,
 }
 
 /// `dkv update-safe`.
@@ -57,7 +101,7 @@ pub struct Request {
 /// Nothing was stopped: the manifest, the disk or an unfinished update (exit 3), another dkv (4), a
 /// registry (5), Docker (6). The update failed: what ran is back and healthy (7), or not (8).
 /// Interrupted (130); the journal tells the next run.
-pub async fn update_safe(app: &App, request: Request) -> Result<Exit> {
+async fn update_safe(app: &App, request: Request) -> Result<Exit> {
     if request.dry_run {
         return prepare::show_plan(app, request.options).await;
     }

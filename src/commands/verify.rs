@@ -5,9 +5,10 @@ use std::path::Path;
 use std::time::Duration;
 
 use anyhow::Result;
+use clap::Args;
 use futures_util::StreamExt as _;
 
-use super::pin;
+use super::{Effect, Run, pin};
 use crate::app::{App, Exit};
 use crate::compose::template::template_of;
 use crate::compose::{self, Files, Generation, Project, Set, dotenv, lines};
@@ -27,12 +28,32 @@ use crate::ui::{Cell, Style, Table};
 /// How long Compose may read its files.
 const COMPOSE_PATIENCE: Duration = Duration::from_secs(15);
 
+/// Compare manifest, versions.env, Compose files, images and containers
+///
+/// Exits 10 when any of them disagree.
+#[derive(Debug, Args)]
+pub struct Verify {
+    /// Look into the registries too
+    #[arg(long)]
+    remote: bool,
+}
+
+impl Run for Verify {
+    fn effect(&self) -> Effect {
+        Effect::Looks
+    }
+
+    async fn run(self, app: &App) -> Result<Exit> {
+        verify(app, self.remote).await
+    }
+}
+
 /// `dkv verify`. Without a daemon, as in CI, only what is written is compared.
 ///
 /// # Errors
 ///
 /// No manifest, or a file cannot be read (exit 3); with `remote`, a registry fails (exit 5).
-pub async fn verify(app: &App, remote: bool) -> Result<Exit> {
+async fn verify(app: &App, remote: bool) -> Result<Exit> {
     let deployment = app.require_manifest()?;
     let mut not_compared = Vec::new();
     let env = env_view(app, &deployment)?;

@@ -4,6 +4,7 @@ use anyhow::Result;
 use futures_util::StreamExt as _;
 
 use crate::app::App;
+use crate::commands::pull_latest::LatestOptions;
 use crate::deployment::Deployment;
 use crate::images::{Early, Wanted};
 use crate::lookup::{self, Latest, Lookup};
@@ -11,19 +12,6 @@ use crate::model::history::Release;
 use crate::model::manifest::{Rejected, Service, Source};
 use crate::plan::{self, Found, Intent, Step};
 use crate::report::{Changes, ServiceChange};
-
-/// How `pull-latest` goes about it.
-#[derive(Debug, Clone, Copy, Default)]
-pub struct LatestOptions {
-    /// Resolve and record only; no daemon.
-    pub no_pull: bool,
-    /// Record the services that succeeded.
-    pub keep_going: bool,
-    /// Take what a safe update has rejected.
-    pub retry: bool,
-    /// Show the plan only.
-    pub dry_run: bool,
-}
 
 /// What becomes of the services that follow their tags.
 pub(in crate::commands) struct Planned {
@@ -127,7 +115,7 @@ fn early_wish(service: &Service, found: &Found, deployment: &str) -> Option<Want
 
 /// The service with the digest of its current release, where only the daemon knows it, or may know
 /// better: what dkv has not seen may be an image ID.
-pub(super) async fn known_service(
+pub(in crate::commands) async fn known_service(
     app: &App,
     service: &Service,
     no_daemon: bool,

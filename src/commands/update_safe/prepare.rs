@@ -7,7 +7,8 @@ use chrono::Utc;
 
 use super::Update;
 use crate::app::{App, Exit};
-use crate::commands::pull::{self, LatestOptions, Planned};
+use crate::commands::pull::{self, Planned};
+use crate::commands::pull_latest::LatestOptions;
 use crate::commands::run::{Launch, StartOptions};
 use crate::compose::Set;
 use crate::deployment::Deployment;

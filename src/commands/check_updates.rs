@@ -1,9 +1,12 @@
-//! `check-updates` and `resolve-tags`: what registries say about the recorded versions.
+//! `check-updates`: what registries say about the recorded versions.
 
 use anyhow::Result;
+use clap::Args;
 use futures_util::StreamExt as _;
 use tokio::sync::OnceCell;
 
+use super::arguments::Services;
+use super::{Effect, Run};
 use crate::app::{App, Exit};
 use crate::deployment::Deployment;
 use crate::docker::Docker;
@@ -11,17 +14,37 @@ use crate::error;
 use crate::lookup::{self, Latest};
 use crate::model::history::Release;
 use crate::model::manifest::{DEFAULT_TRACK, Service, Source};
-use crate::model::reference::{ServiceName, Tag};
+use crate::model::reference::ServiceName;
 use crate::model::version;
-use crate::plan::{self, Found, Outcome, Step};
+use crate::plan::{self, Found, Outcome};
 use crate::registry::resolve::{Evidence, Resolution};
-use crate::report::{
-    Changes, ReleaseView, ServiceChange, ServiceUpdate, UpdateState, Updates, short_digest,
-};
+use crate::report::{ReleaseView, ServiceUpdate, UpdateState, Updates, short_digest};
 use crate::ui::{Cell, Style, Table};
 
 /// How many services are looked up at once.
-const SERVICES_AT_ONCE: usize = 16;
+pub(super) const SERVICES_AT_ONCE: usize = 16;
+
+/// Show what `pull-latest` would change, without pulling
+///
+/// Exits 9 when some services are unknown, 5 when all are.
+#[derive(Debug, Args)]
+pub struct CheckUpdates {
+    #[command(flatten)]
+    services: Services,
+    /// Exit 10 when `pull-latest` would change something
+    #[arg(long)]
+    exit_code: bool,
+}
+
+impl Run for CheckUpdates {
+    fn effect(&self) -> Effect {
+        Effect::Looks
+    }
+
+    async fn run(self, app: &App) -> Result<Exit> {
+        check_updates(app, &self.services.names(), self.exit_code).await
+    }
+}
 
 /// `dkv check-updates [SERVICE…]`: what `pull-latest` would change, without pulling. Exit 9 if some
 /// services are unknown, 5 if all are; else 10 with `exit_code` if there is something to change.
@@ -29,7 +52,7 @@ const SERVICES_AT_ONCE: usize = 16;
 /// # Errors
 ///
 /// No manifest (exit 3), an unknown service (exit 2).
-pub async fn check_updates(app: &App, names: &[ServiceName], exit_code: bool) -> Result<Exit> {
+async fn check_updates(app: &App, names: &[ServiceName], exit_code: bool) -> Result<Exit> {
     let deployment = app.require_manifest()?;
     let report = look_up(app, &deployment, &app.select(&deployment, names)?).await;
     let unknown = report.services.iter().filter(|one| one.state == UpdateState::Unknown).count();
@@ -45,7 +68,7 @@ pub async fn check_updates(app: &App, names: &[ServiceName], exit_code: bool) ->
     Ok(if exit_code && available { Exit::Different } else { Exit::Done })
 }
 
-fn nothing_known() -> error::Error {
+pub(super) fn nothing_known() -> error::Error {
     error::registry("nothing could be found out about any service")
         .with_hint("the report says why; check the network and `docker login`")
 }
@@ -282,186 +305,6 @@ pub(super) fn show(app: &App, report: &Updates) {
     }
 }
 
-/// `dkv resolve-tags [SERVICE…]`: moving tags in the manifest become the versions that name the
-/// same bytes; what no version names stays as it is.
-///
-/// # Errors
-///
-/// No manifest (exit 3), or the record cannot be written (exit 3 or 4). Registries that cannot be
-/// asked make it exit 9, or 5 if nothing at all could be found out.
-pub async fn resolve_tags(app: &App, names: &[ServiceName], dry_run: bool) -> Result<Exit> {
-    let deployment = app.require_manifest()?;
-    let services = app.select(&deployment, names)?;
-    if !dry_run {
-        deployment.check_writable(&app.store)?;
-    }
-    let moving: Vec<&Service> = services
-        .iter()
-        .copied()
-        .filter(|service| {
-            service.current().is_some_and(|current| is_followed(service, &current.tag))
-        })
-        .collect();
-    let lookup = app.lookup(&deployment, None);
-    lookup.expect(&moving).await;
-    let resolutions = moving.iter().map(|service| resolve_one(app, &lookup, service));
-    let mut resolved: std::collections::BTreeMap<ServiceName, Resolved> =
-        futures_util::stream::iter(resolutions)
-            .buffered(SERVICES_AT_ONCE)
-            .map(|one| (one.name.clone(), one))
-            .collect()
-            .await;
-    let mut report = Changes { dry_run, ..Changes::default() };
-    let mut steps = Vec::new();
-    let mut failures = 0;
-    for service in services {
-        let Some(one) = resolved.remove(&service.name) else {
-            let mut change = ServiceChange::of(&Step::unchanged(service));
-            change.notes.push("a version already".to_owned());
-            report.services.push(change);
-            continue;
-        };
-        let mut change = ServiceChange::of(&one.step);
-        if one.is_failure {
-            failures += 1;
-            change.outcome = Outcome::Failed;
-            change.error = Some(one.note.clone());
-        }
-        change.notes.push(one.note);
-        report.services.push(change);
-        steps.push(one.step);
-    }
-    if !dry_run {
-        report.files = app.commit(&deployment, &steps)?;
-    }
-    app.show(&report, |report| {
-        for change in &report.services {
-            let tag = |view: &Option<ReleaseView>| {
-                view.as_ref().map_or("nothing", |view| view.tag.as_str()).to_owned()
-            };
-            match change.outcome {
-                Outcome::Relabelled => {
-                    app.ui.data(format!(
-                        "{}: {} → {} ({})",
-                        change.name,
-                        tag(&change.from),
-                        tag(&change.to),
-                        change.notes.join("; ")
-                    ));
-                }
-                _ => app.ui.data(format!(
-                    "{}: {} ({})",
-                    change.name,
-                    tag(&change.to),
-                    change.notes.join("; ")
-                )),
-            }
-        }
-        let renamed = report.services.iter().filter(|change| change.outcome == Outcome::Relabelled);
-        let renamed: Vec<&str> = renamed.map(|change| change.name.as_str()).collect();
-        if !renamed.is_empty() {
-            // Compose compares the whole image text, tag included.
-            app.ui.note(format!(
-                "the next `dkv up` makes new containers of {}, from the same bytes",
-                renamed.join(", ")
-            ));
-        }
-    })?;
-    match failures {
-        0 => Ok(Exit::Done),
-        _ if failures < moving.len() => Ok(Exit::Partial),
-        _ => {
-            app.ui.error(&nothing_known().into());
-            Ok(Exit::Unknown)
-        }
-    }
-}
-
-/// Whether `tag` is what the service follows: a word that moves, or a line such as `1-bookworm`.
-fn is_followed(service: &Service, tag: &Tag) -> bool {
-    service.is_moving(tag) || tag.as_str() == service.track_name()
-}
-
-/// What became of one moving tag.
-struct Resolved {
-    name: ServiceName,
-    step: Step,
-    note: String,
-    /// Whether the registry could not be asked.
-    is_failure: bool,
-}
-
-async fn resolve_one(app: &App, lookup: &lookup::Lookup, service: &Service) -> Resolved {
-    let unresolved = |why: String| Resolved {
-        name: service.name.clone(),
-        step: Step::unchanged(service),
-        note: format!("unresolved: {why}"),
-        is_failure: false,
-    };
-    let known = match known_release(app, service).await {
-        Ok(known) => known,
-        Err(why) => return unresolved(why),
-    };
-    let Some(current) = known.current() else {
-        return unresolved("nothing is recorded".to_owned());
-    };
-    let asked = current.tag.clone();
-    let mut found = Found {
-        asked,
-        version: None,
-        digest: current.digest.clone(),
-        platform_digest: current.platform_digest.clone(),
-        image_id: current.image_id.clone(),
-    };
-    let note = if service.source == Source::Local {
-        match app.docker().await {
-            Ok(docker) => match lookup::local(docker, service, &found.asked).await {
-                Ok(local) if local.image_id == found.image_id => found.version = local.version,
-                Ok(_) => return unresolved("the tag names another build now".to_owned()),
-                Err(error) => return unresolved(format!("{error:#}")),
-            },
-            Err(error) => return unresolved(format!("{error:#}")),
-        }
-        "the same build".to_owned()
-    } else {
-        let Some(resolution) = lookup.version_of(service, &found, None).await else {
-            return unresolved("no digest is recorded, so nothing can be compared".to_owned());
-        };
-        let note = resolution.in_words();
-        let Some((version, _)) = resolution.version else {
-            let is_failure = resolution.is_failure;
-            return Resolved {
-                name: service.name.clone(),
-                step: Step::unchanged(service),
-                note,
-                is_failure,
-            };
-        };
-        found.version = Some(version);
-        note
-    };
-    if found.version.is_none() {
-        return unresolved("no version tag names this build".to_owned());
-    }
-    let mut step = plan::advance(&known, found, &plan::Intent::Latest, &app.stamp());
-    step.before = service.clone();
-    // The same bytes under their proper name: whoever set a version by hand still did.
-    step.after.custom.clone_from(&service.custom);
-    Resolved { name: service.name.clone(), step, note, is_failure: false }
-}
-
-/// The service with a digest for its current release, if the daemon can tell it.
-async fn known_release(app: &App, service: &Service) -> Result<Service, String> {
-    let lacks_digest = service.current().is_none_or(|current| current.digest.is_none());
-    if service.source == Source::Local || !lacks_digest {
-        return Ok(service.clone());
-    }
-    let learned = async { lookup::with_known_digest(app.docker().await?, service).await };
-    learned
-        .await
-        .map_err(|error| format!("no digest is recorded, and the daemon cannot tell it: {error:#}"))
-}
-
 /// The evidence in the words of `--json`.
 fn word(evidence: Evidence) -> &'static str {
     match evidence {
@@ -470,72 +313,4 @@ fn word(evidence: Evidence) -> &'static str {
         Evidence::EcrPublicApi => "ecr-public-api",
         Evidence::EcrPrivateApi => "ecr-private-api",
     }
-}
-
-/// `dkv ecr-login`: checks that login to the private registry works, and until when.
-///
-/// # Errors
-///
-/// AWS refuses or cannot be reached (exit 5); `docker login` fails (exit 6).
-pub async fn ecr_login(app: &App, docker: bool) -> Result<Exit> {
-    let deployment = app.require_manifest()?;
-    let ecr = deployment.manifest.ecr.as_ref().filter(|ecr| ecr.is_private());
-    let Some(ecr) = ecr else {
-        app.show(&crate::report::EcrLogin::default(), |_| {
-            app.ui.data("The manifest uses public ECR, which needs no login");
-        })?;
-        return Ok(Exit::Done);
-    };
-    let host = ecr.private_registry.split('/').next().unwrap_or_default();
-    let private = crate::registry::ecr_private::PrivateRegistry::new(host, &ecr.private_region);
-    let granted = private.login().await?;
-    if docker {
-        docker_login(host, &granted.credentials).await?;
-    }
-    let expires_at =
-        granted.expires_at.map(|end| end.to_rfc3339_opts(chrono::SecondsFormat::Secs, true));
-    let report = crate::report::EcrLogin { registry: Some(host.to_owned()), expires_at, docker };
-    app.show(&report, |report| {
-        let until =
-            report.expires_at.as_deref().map_or_else(String::new, |end| format!(", until {end}"));
-        app.ui.data(format!("Login to {host} works{until}"));
-        if docker {
-            app.ui.status("The Docker command line is logged in as well");
-        }
-    })?;
-    Ok(Exit::Done)
-}
-
-/// Logs the Docker command line in; the password goes through its standard input.
-async fn docker_login(host: &str, credentials: &crate::registry::Credentials) -> Result<()> {
-    use std::process::Stdio;
-    use tokio::io::AsyncWriteExt as _;
-
-    let crate::registry::Login::Password { username, password } = &credentials.login else {
-        return Err(error::registry(format!("AWS gave no password for {host}")).into());
-    };
-    let failed = |why: String| error::docker(format!("`docker login {host}` failed: {why}"));
-    let mut child = tokio::process::Command::new("docker")
-        .args(["login", "--username", username, "--password-stdin", host])
-        .stdin(Stdio::piped())
-        .stdout(Stdio::null())
-        .stderr(Stdio::piped())
-        .kill_on_drop(true)
-        .spawn()
-        .map_err(|error| {
-            failed(error.to_string()).with_hint("--docker needs the docker command")
-        })?;
-    if let Some(mut stdin) = child.stdin.take() {
-        stdin
-            .write_all(password.expose().as_bytes())
-            .await
-            .map_err(|error| failed(error.to_string()))?;
-    }
-    let output = child.wait_with_output().await.map_err(|error| failed(error.to_string()))?;
-    if output.status.success() {
-        return Ok(());
-    }
-    // A credential store that fails has its output told by `docker login`, and the login was its
-    // input.
-    Err(failed(credentials.redact(String::from_utf8_lossy(&output.stderr).trim())).into())
 }

@@ -1,0 +1,57 @@
+//! `health`: what runs, and which updates there are.
+
+use anyhow::Result;
+use chrono::Utc;
+use clap::Args;
+
+use super::status::{NO_MANIFEST, look, show};
+use super::survey::Survey;
+use super::{Effect, Run, check_updates};
+use crate::app::{App, Exit};
+use crate::report::{self, UpdateState, Updates};
+
+/// Show containers and available updates
+#[derive(Debug, Args)]
+pub struct Health;
+
+impl Run for Health {
+    fn effect(&self) -> Effect {
+        Effect::Looks
+    }
+
+    async fn run(self, app: &App) -> Result<Exit> {
+        health(app).await
+    }
+}
+
+/// `dkv health`: status and available updates. A service whose registry cannot be asked makes it
+/// partly done, as what runs is shown all the same.
+///
+/// # Errors
+///
+/// The daemon does not answer (exit 6); the manifest is not valid, or there is no deployment (exit
+/// 3).
+async fn health(app: &App) -> Result<Exit> {
+    let survey = Survey::of(app).await?;
+    let looked_up = async {
+        match &survey.deployment {
+            Some(deployment) => {
+                check_updates::look_up(app, deployment, &report::all_services(&deployment.manifest))
+                    .await
+            }
+            None => Updates { services: Vec::new() },
+        }
+    };
+    let (status, updates) = tokio::join!(look(app.docker().await?, &survey, Utc::now()), looked_up);
+    let health = report::Health { status: status?, updates };
+    app.show(&health, |health| {
+        show(app, &health.status);
+        app.ui.data("");
+        match &survey.deployment {
+            Some(_) => check_updates::show(app, &health.updates),
+            None => app.ui.note(NO_MANIFEST),
+        }
+    })?;
+    let is_unknown = |one: &report::ServiceUpdate| one.state == UpdateState::Unknown;
+    Ok(if health.updates.services.iter().any(is_unknown) { Exit::Partial } else { Exit::Done })
+}

@@ -1,0 +1,48 @@
+//! `info`: what runs, and what is recorded.
+
+use anyhow::Result;
+use chrono::Utc;
+use clap::Args;
+
+use super::status::{NO_MANIFEST, look, show};
+use super::survey::Survey;
+use super::{Effect, Run, version};
+use crate::app::{App, Exit};
+use crate::report::{self, Versions};
+
+/// Show containers and recorded versions
+#[derive(Debug, Args)]
+pub struct Info;
+
+impl Run for Info {
+    fn effect(&self) -> Effect {
+        Effect::Looks
+    }
+
+    async fn run(self, app: &App) -> Result<Exit> {
+        info(app).await
+    }
+}
+
+/// `dkv info`: status and recorded versions.
+///
+/// # Errors
+///
+/// The daemon does not answer (exit 6); the manifest is not valid, or there is no deployment (exit
+/// 3).
+async fn info(app: &App) -> Result<Exit> {
+    let survey = Survey::of(app).await?;
+    let status = look(app.docker().await?, &survey, Utc::now()).await?;
+    let services =
+        survey.deployment.as_ref().map(|deployment| report::all_services(&deployment.manifest));
+    let info = report::Info { status, versions: Versions::of(&services.unwrap_or_default()) };
+    app.show(&info, |info| {
+        show(app, &info.status);
+        app.ui.data("");
+        match &survey.deployment {
+            Some(_) => version::show_versions(app, &info.versions),
+            None => app.ui.note(NO_MANIFEST),
+        }
+    })?;
+    Ok(Exit::Done)
+}

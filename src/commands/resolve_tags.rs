@@ -1,0 +1,215 @@
+//! `resolve-tags`: moving tags in the manifest become the versions that they name.
+
+use anyhow::Result;
+use clap::Args;
+use futures_util::StreamExt as _;
+
+use super::arguments::Services;
+use super::check_updates::{SERVICES_AT_ONCE, nothing_known};
+use super::{Effect, Run};
+use crate::app::{App, Exit};
+use crate::lookup;
+use crate::model::manifest::{Service, Source};
+use crate::model::reference::{ServiceName, Tag};
+use crate::plan::{self, Found, Outcome, Step};
+use crate::report::{Changes, ReleaseView, ServiceChange};
+
+/// Replace moving tags in the manifest with the versions they name
+#[derive(Debug, Args)]
+pub struct ResolveTags {
+    #[command(flatten)]
+    services: Services,
+    /// Show what would be done, and do nothing
+    #[arg(long)]
+    dry_run: bool,
+}
+
+impl Run for ResolveTags {
+    fn effect(&self) -> Effect {
+        Effect::unless(self.dry_run)
+    }
+
+    async fn run(self, app: &App) -> Result<Exit> {
+        resolve_tags(app, &self.services.names(), self.dry_run).await
+    }
+}
+
+/// `dkv resolve-tags [SERVICE…]`: moving tags in the manifest become the versions that name the
+/// same bytes; what no version names stays as it is.
+///
+/// # Errors
+///
+/// No manifest (exit 3), or the record cannot be written (exit 3 or 4). Registries that cannot be
+/// asked make it exit 9, or 5 if nothing at all could be found out.
+async fn resolve_tags(app: &App, names: &[ServiceName], dry_run: bool) -> Result<Exit> {
+    let deployment = app.require_manifest()?;
+    let services = app.select(&deployment, names)?;
+    if !dry_run {
+        deployment.check_writable(&app.store)?;
+    }
+    let moving: Vec<&Service> = services
+        .iter()
+        .copied()
+        .filter(|service| {
+            service.current().is_some_and(|current| is_followed(service, &current.tag))
+        })
+        .collect();
+    let lookup = app.lookup(&deployment, None);
+    lookup.expect(&moving).await;
+    let resolutions = moving.iter().map(|service| resolve_one(app, &lookup, service));
+    let mut resolved: std::collections::BTreeMap<ServiceName, Resolved> =
+        futures_util::stream::iter(resolutions)
+            .buffered(SERVICES_AT_ONCE)
+            .map(|one| (one.name.clone(), one))
+            .collect()
+            .await;
+    let mut report = Changes { dry_run, ..Changes::default() };
+    let mut steps = Vec::new();
+    let mut failures = 0;
+    for service in services {
+        let Some(one) = resolved.remove(&service.name) else {
+            let mut change = ServiceChange::of(&Step::unchanged(service));
+            change.notes.push("a version already".to_owned());
+            report.services.push(change);
+            continue;
+        };
+        let mut change = ServiceChange::of(&one.step);
+        if one.is_failure {
+            failures += 1;
+            change.outcome = Outcome::Failed;
+            change.error = Some(one.note.clone());
+        }
+        change.notes.push(one.note);
+        report.services.push(change);
+        steps.push(one.step);
+    }
+    if !dry_run {
+        report.files = app.commit(&deployment, &steps)?;
+    }
+    app.show(&report, |report| {
+        for change in &report.services {
+            let tag = |view: &Option<ReleaseView>| {
+                view.as_ref().map_or("nothing", |view| view.tag.as_str()).to_owned()
+            };
+            match change.outcome {
+                Outcome::Relabelled => {
+                    app.ui.data(format!(
+                        "{}: {} → {} ({})",
+                        change.name,
+                        tag(&change.from),
+                        tag(&change.to),
+                        change.notes.join("; ")
+                    ));
+                }
+                _ => app.ui.data(format!(
+                    "{}: {} ({})",
+                    change.name,
+                    tag(&change.to),
+                    change.notes.join("; ")
+                )),
+            }
+        }
+        let renamed = report.services.iter().filter(|change| change.outcome == Outcome::Relabelled);
+        let renamed: Vec<&str> = renamed.map(|change| change.name.as_str()).collect();
+        if !renamed.is_empty() {
+            // Compose compares the whole image text, tag included.
+            app.ui.note(format!(
+                "the next `dkv up` makes new containers of {}, from the same bytes",
+                renamed.join(", ")
+            ));
+        }
+    })?;
+    match failures {
+        0 => Ok(Exit::Done),
+        _ if failures < moving.len() => Ok(Exit::Partial),
+        _ => {
+            app.ui.error(&nothing_known().into());
+            Ok(Exit::Unknown)
+        }
+    }
+}
+
+/// Whether `tag` is what the service follows: a word that moves, or a line such as `1-bookworm`.
+fn is_followed(service: &Service, tag: &Tag) -> bool {
+    service.is_moving(tag) || tag.as_str() == service.track_name()
+}
+
+/// What became of one moving tag.
+struct Resolved {
+    name: ServiceName,
+    step: Step,
+    note: String,
+    /// Whether the registry could not be asked.
+    is_failure: bool,
+}
+
+async fn resolve_one(app: &App, lookup: &lookup::Lookup, service: &Service) -> Resolved {
+    let unresolved = |why: String| Resolved {
+        name: service.name.clone(),
+        step: Step::unchanged(service),
+        note: format!("unresolved: {why}"),
+        is_failure: false,
+    };
+    let known = match known_release(app, service).await {
+        Ok(known) => known,
+        Err(why) => return unresolved(why),
+    };
+    let Some(current) = known.current() else {
+        return unresolved("nothing is recorded".to_owned());
+    };
+    let asked = current.tag.clone();
+    let mut found = Found {
+        asked,
+        version: None,
+        digest: current.digest.clone(),
+        platform_digest: current.platform_digest.clone(),
+        image_id: current.image_id.clone(),
+    };
+    let note = if service.source == Source::Local {
+        match app.docker().await {
+            Ok(docker) => match lookup::local(docker, service, &found.asked).await {
+                Ok(local) if local.image_id == found.image_id => found.version = local.version,
+                Ok(_) => return unresolved("the tag names another build now".to_owned()),
+                Err(error) => return unresolved(format!("{error:#}")),
+            },
+            Err(error) => return unresolved(format!("{error:#}")),
+        }
+        "the same build".to_owned()
+    } else {
+        let Some(resolution) = lookup.version_of(service, &found, None).await else {
+            return unresolved("no digest is recorded, so nothing can be compared".to_owned());
+        };
+        let note = resolution.in_words();
+        let Some((version, _)) = resolution.version else {
+            let is_failure = resolution.is_failure;
+            return Resolved {
+                name: service.name.clone(),
+                step: Step::unchanged(service),
+                note,
+                is_failure,
+            };
+        };
+        found.version = Some(version);
+        note
+    };
+    if found.version.is_none() {
+        return unresolved("no version tag names this build".to_owned());
+    }
+    let mut step = plan::advance(&known, found, &plan::Intent::Latest, &app.stamp());
+    step.before = service.clone();
+    // The same bytes under their proper name: whoever set a version by hand still did.
+    step.after.custom.clone_from(&service.custom);
+    Resolved { name: service.name.clone(), step, note, is_failure: false }
+}
+
+/// The service with a digest for its current release, if the daemon can tell it.
+async fn known_release(app: &App, service: &Service) -> Result<Service, String> {
+    let lacks_digest = service.current().is_none_or(|current| current.digest.is_none());
+    if service.source == Source::Local || !lacks_digest {
+        return Ok(service.clone());
+    }
+    let learned = async { lookup::with_known_digest(app.docker().await?, service).await };
+    learned
+        .await
+        .map_err(|error| format!("no digest is recorded, and the daemon cannot tell it: {error:#}"))
+}

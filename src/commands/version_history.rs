@@ -1,0 +1,85 @@
+//! `version-history`: what is remembered.
+
+use anyhow::Result;
+use clap::Args;
+
+use super::arguments::Services;
+use super::version::to_seconds;
+use super::{Effect, Run};
+use crate::app::{App, Exit};
+use crate::model::reference::ServiceName;
+use crate::report::{Histories, short_digest};
+use crate::ui::{Cell, Style, Table};
+
+/// Show the recorded history, and where a rollback goes
+#[derive(Debug, Args)]
+pub struct VersionHistory {
+    #[command(flatten)]
+    services: Services,
+}
+
+impl Run for VersionHistory {
+    const NEEDS_RUNTIME: bool = false;
+
+    fn effect(&self) -> Effect {
+        Effect::Looks
+    }
+
+    async fn run(self, app: &App) -> Result<Exit> {
+        history(app, &self.services.names())
+    }
+}
+
+/// `dkv version-history [SERVICE…]`.
+///
+/// # Errors
+///
+/// No manifest (exit 3), an unknown service (exit 2).
+fn history(app: &App, names: &[ServiceName]) -> Result<Exit> {
+    let deployment = app.require_manifest()?;
+    let report = Histories::of(&app.select(&deployment, names)?);
+    app.show(&report, |report| {
+        let mut table = Table::new(&["SERVICE", "VERSION", "DIGEST", "DEPLOYED", "BY", ""]);
+        for service in &report.services {
+            for (index, entry) in service.releases.iter().enumerate() {
+                let (mut mark, style) = match entry.status {
+                    "current" => ("[current]".to_owned(), Style::Green),
+                    "previous" => ("[previous] ← rollback goes here".to_owned(), Style::Cyan),
+                    "rolled-back" => ("[rolled-back]".to_owned(), Style::Yellow),
+                    _ => (String::new(), Style::Dim),
+                };
+                if entry.custom {
+                    mark.push_str(" [custom]");
+                }
+                if entry.status == "current" && service.held {
+                    mark.push_str(" [held]");
+                }
+                if entry.lost && entry.status != "current" {
+                    mark = "[lost] nobody recorded which bytes this was".to_owned();
+                }
+                let digest = entry
+                    .release
+                    .digest
+                    .as_deref()
+                    .or(entry.release.image_id.as_deref())
+                    .map_or("-", short_digest);
+                table.row([
+                    Cell::new(if index == 0 { &service.name } else { "" }, Style::Bold),
+                    Cell::plain(&entry.release.tag),
+                    Cell::new(digest, Style::Dim),
+                    Cell::plain(entry.release.deployed_at.as_deref().map_or("-", to_seconds)),
+                    Cell::plain(entry.release.deployed_by.as_deref().unwrap_or("-")),
+                    Cell::new(mark.trim(), style),
+                ]);
+            }
+            if service.releases.is_empty() {
+                table.row([
+                    Cell::new(&service.name, Style::Bold),
+                    Cell::plain("(nothing recorded)"),
+                ]);
+            }
+        }
+        app.ui.table(&table);
+    })?;
+    Ok(Exit::Done)
+}

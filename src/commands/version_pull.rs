@@ -1,0 +1,93 @@
+//! `version-pull`: one version of one service; and what `version-set` shares with it.
+
+use anyhow::Result;
+use clap::Args;
+
+use super::pull::{finish, known_service};
+use super::pull_latest::LatestOptions;
+use super::{Effect, Run};
+use crate::app::{App, Exit};
+use crate::lookup;
+use crate::model::manifest::Source;
+use crate::model::reference::{ServiceName, Tag};
+use crate::plan::{self, Intent};
+use crate::registry::ManifestName;
+use crate::registry::resolve::Resolution;
+use crate::report::Changes;
+
+/// Pull one version of one service, and record it
+#[derive(Debug, Args)]
+#[command(after_long_help = "Example:\n  dkv version-pull taskservice 1.42 && dkv restart")]
+pub struct VersionPull {
+    /// The service
+    service: ServiceName,
+    /// The version, as the registry's tag
+    tag: Tag,
+    /// Resolve and record only; needs no Docker daemon
+    #[arg(long)]
+    no_pull: bool,
+    /// Show what would be recorded, and do nothing
+    #[arg(long)]
+    dry_run: bool,
+}
+
+impl Run for VersionPull {
+    fn effect(&self) -> Effect {
+        Effect::unless(self.dry_run)
+    }
+
+    async fn run(self, app: &App) -> Result<Exit> {
+        let options = LatestOptions {
+            no_pull: self.no_pull,
+            dry_run: self.dry_run,
+            ..LatestOptions::default()
+        };
+        version_pull(app, &self.service, &self.tag, Intent::Version, options).await
+    }
+}
+
+/// `dkv version-pull` and `dkv version-set`: one version of one service.
+///
+/// # Errors
+///
+/// The registry has no such version (exit 5), the daemon fails (exit 6), no manifest (exit 3).
+pub(super) async fn version_pull(
+    app: &App,
+    name: &ServiceName,
+    tag: &Tag,
+    intent: Intent,
+    options: LatestOptions,
+) -> Result<Exit> {
+    let deployment = app.require_manifest()?;
+    let service = app.find(&deployment, name)?;
+    if !options.dry_run {
+        deployment.check_writable(&app.store)?;
+    }
+    let mut remark = None;
+    let found = if service.source == Source::Local {
+        lookup::local(app.docker().await?, service, tag).await?
+    } else {
+        let platform = if options.no_pull {
+            None
+        } else {
+            Some(app.docker().await?.platform().await?.clone())
+        };
+        let lookup = app.lookup(&deployment, platform);
+        lookup.expect(&[service]).await;
+        let named = lookup.named(service, &ManifestName::Tag(tag.clone()), tag).await?;
+        let mut found = named.found;
+        if service.is_moving(tag) {
+            let resolution = lookup.version_of(service, &found, Some(named.is_index)).await;
+            remark = resolution.as_ref().and_then(Resolution::remark);
+            found.version =
+                resolution.and_then(|resolution| resolution.version).map(|(tag, _)| tag);
+        }
+        found
+    };
+    let known = known_service(app, service, options.no_pull).await?;
+    let mut step = plan::advance(&known, found, &intent, &app.stamp());
+    step.before = service.clone();
+    step.notes.extend(remark);
+    let report = Changes { dry_run: options.dry_run, ..Changes::default() };
+    finish(app, &deployment, (vec![step], None), &mut Vec::new(), report, options).await
+}
