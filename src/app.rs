@@ -1,6 +1,5 @@
 //! What every command works with: the deployment's files, the daemon, the registries, the terminal.
 
-use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use anyhow::Result;
@@ -9,20 +8,16 @@ use serde::Serialize;
 use tokio::sync::OnceCell;
 
 use crate::cli::{Environment, Settings};
-use crate::compose::{self, Compose, Files, Generation};
-use crate::deployment::{self, Deployment, ImageText, Moment};
+use crate::compose;
 use crate::docker::{self, Docker};
 use crate::error;
 use crate::images::Fetcher;
 use crate::interruption::Interruption;
-use crate::lookup::Lookup;
-use crate::model::manifest::Service;
-use crate::model::reference::{Platform, ServiceName};
-use crate::plan::{self, Stamp, Step};
+use crate::plan::Stamp;
 use crate::registry;
 use crate::report;
 use crate::secrets::{self, Secrets};
-use crate::store::{LockWait, Store};
+use crate::store::{Lock, LockWait, Store};
 use crate::ui::Ui;
 
 /// The manifest's name where `--manifest` gives no other.
@@ -40,6 +35,8 @@ pub enum Exit {
     Partial,
     /// Nothing could be found out, as the report says.
     Unknown,
+    /// Nothing is known to be wrong, but the daemon or Compose could not be asked about all of it.
+    Unseen,
     /// Ctrl-C ended what goes on until then.
     Interrupted,
 }
@@ -53,6 +50,7 @@ impl Exit {
             Self::Different => error::Kind::Different.exit_code(),
             Self::Partial => error::Kind::Partial.exit_code(),
             Self::Unknown => error::Kind::Registry.exit_code(),
+            Self::Unseen => error::Kind::Docker.exit_code(),
             Self::Interrupted => error::Kind::Interrupted.exit_code(),
         }
     }
@@ -181,13 +179,6 @@ impl App {
         })
     }
 
-    /// Who asks registries about the services of `deployment`.
-    #[must_use]
-    pub fn lookup(&self, deployment: &Deployment, platform: Option<Platform>) -> Lookup {
-        let ecr = deployment.manifest.ecr.clone();
-        Lookup::new(self.registry().clone(), ecr, self.environment.has_aws_credentials(), platform)
-    }
-
     /// What fetching images takes.
     ///
     /// # Errors
@@ -200,81 +191,6 @@ impl App {
             ui: self.ui.clone(),
             jobs: self.settings.jobs.get(),
         })
-    }
-
-    /// The deployment, if it has a manifest.
-    ///
-    /// # Errors
-    ///
-    /// The manifest cannot be read or is not valid (exit 3).
-    pub fn load(&self) -> Result<Option<Deployment>> {
-        Deployment::load(&self.store, || self.image_texts())
-    }
-
-    /// The deployment's manifest.
-    ///
-    /// # Errors
-    ///
-    /// There is none, or it is not valid (exit 3).
-    pub fn require_manifest(&self) -> Result<Deployment> {
-        let missing = || {
-            let path = self.store.manifest_path().display();
-            error::state(format!("there is no manifest `{path}`")).with_hint(
-                "`dkv migrate-versions` makes one from what runs and what the Compose files say; \
-                    -C names another directory",
-            )
-        };
-        Ok(self.load()?.ok_or_else(missing)?)
-    }
-
-    /// The services named, or all, as [`plan::select`] finds them.
-    ///
-    /// # Errors
-    ///
-    /// A name that the manifest does not have (exit 2); if it is a Compose service's, with the
-    /// service that was meant.
-    pub fn select<'a>(
-        &self,
-        deployment: &'a Deployment,
-        names: &[ServiceName],
-    ) -> Result<Vec<&'a Service>, error::Error> {
-        plan::select(&deployment.manifest, names)
-            .map_err(|error| self.name_compose_service(deployment, names, error))
-    }
-
-    /// The service called `name`, as [`plan::find`] finds it.
-    ///
-    /// # Errors
-    ///
-    /// As for [`Self::select`].
-    pub fn find<'a>(
-        &self,
-        deployment: &'a Deployment,
-        name: &ServiceName,
-    ) -> Result<&'a Service, error::Error> {
-        let names = std::slice::from_ref(name);
-        plan::find(&deployment.manifest, name)
-            .map_err(|error| self.name_compose_service(deployment, names, error))
-    }
-
-    /// Whoever types a Compose service's name is told which service of the manifest its image is.
-    fn name_compose_service(
-        &self,
-        deployment: &Deployment,
-        names: &[ServiceName],
-        error: error::Error,
-    ) -> error::Error {
-        let Some(unknown) = names.iter().find(|name| deployment.manifest.find(name).is_none())
-        else {
-            return error;
-        };
-        match deployment.service_behind(unknown.as_str(), &self.image_texts()) {
-            Some(service) => error.with_hint(format!(
-                "`{unknown}` is a Compose service; in the manifest its image is `{}`",
-                service.name
-            )),
-            None => error,
-        }
     }
 
     /// Decrypts the deployment's environment if it is there only encrypted; once, however often it
@@ -301,135 +217,35 @@ impl App {
         compose::Environment::default().with_secrets(secrets)
     }
 
-    /// The Compose files, as the manifest or Compose's convention has them.
-    ///
-    /// # Errors
-    ///
-    /// A configured file does not exist (exit 3).
-    pub fn compose_files(&self, deployment: Option<&Deployment>) -> Result<Files> {
-        let configured = deployment.map(|deployment| &deployment.manifest.compose);
-        let paths = |list: &Vec<String>| {
-            (!list.is_empty()).then(|| list.iter().map(PathBuf::from).collect())
-        };
-        let configured = compose::files::Configured {
-            files: configured.and_then(|compose| paths(&compose.files)),
-            db_files: configured.and_then(|compose| paths(&compose.db_files)),
-        };
-        let secret = |name: &str| self.secrets.get()?.get(name).map(ToOwned::to_owned);
-        Files::discover(self.store.directory(), &configured, &|name| {
-            self.environment.text(name).or_else(|| secret(name))
-        })
-    }
-
-    /// Compose for this deployment.
-    ///
-    /// # Errors
-    ///
-    /// As for [`Self::compose_files`].
-    pub fn compose(&self, deployment: Option<&Deployment>) -> Result<Compose> {
-        let output = if self.settings.ui.quiet {
-            compose::Output::Capture
-        } else {
-            compose::Output::Inherit
-        };
-        Ok(Compose::new(self.compose_files(deployment)?, output))
-    }
-
-    /// The image lines of the Compose files; empty if there are none or they cannot be read, which
-    /// whoever needs Compose itself will say better.
+    /// A variable of the environment, or of what was decrypted.
     #[must_use]
-    pub fn image_texts(&self) -> Vec<ImageText> {
-        self.image_texts_of(None)
+    pub fn variable(&self, name: &str) -> Option<String> {
+        let secret = || self.secrets.get()?.get(name).map(ToOwned::to_owned);
+        self.environment.text(name).or_else(secret)
     }
 
-    fn image_texts_of(&self, deployment: Option<&Deployment>) -> Vec<ImageText> {
-        let Ok(files) = self.compose_files(deployment) else { return Vec::new() };
-        let lines =
-            compose::lines::read(files.directory(), &files.all(Generation::V2)).unwrap_or_default();
-        lines
-            .into_iter()
-            .filter_map(|line| Some(ImageText { service: line.service, image: line.image? }))
-            .collect()
-    }
-
-    /// What makes a new record of the services called `names` run, for the end of a command's
-    /// report. Compose services whose files give them an image of their own would go on with that.
+    /// Where the output of Compose goes.
     #[must_use]
-    pub fn how_to_start<'n>(
-        &self,
-        deployment: &Deployment,
-        names: impl Iterator<Item = &'n str>,
-    ) -> String {
-        let names: Vec<&str> = names.collect();
-        let deaf = deployment.deaf(&names, &self.image_texts_of(Some(deployment)));
-        if deaf.is_empty() {
-            return "`dkv restart` puts it into effect".to_owned();
-        }
-        format!(
-            "`dkv pin` and then `dkv restart` put it into effect: the Compose files give {} an \
-                image that does not follow \
-             versions.env (`dkv migrate-versions --write` makes it follow)",
-            deaf.join(", ")
-        )
+    pub fn compose_output(&self) -> compose::Output {
+        if self.settings.ui.quiet { compose::Output::Capture } else { compose::Output::Inherit }
     }
 
-    /// Runs `action` with what a commit needs to know.
+    /// Takes the lock for what reads the record and writes it.
     ///
     /// # Errors
     ///
-    /// Those of `action`.
-    pub fn with_moment<T>(&self, action: impl FnOnce(&Moment<'_>) -> Result<T>) -> Result<T> {
-        let purpose = format!("dkv {}", self.command);
-        let on_wait = |holder: &str| {
-            self.ui.status(format!("Waiting for {holder} to let go of this deployment"))
-        };
-        let moment = Moment {
-            now: self.now.with_timezone(&Local),
-            wait: LockWait {
-                timeout: self.settings.lock_timeout,
-                purpose: &purpose,
-                on_wait: &on_wait,
-                is_interrupted: &|| self.interruption().is_raised(),
-            },
-        };
-        action(&moment)
+    /// Another dkv holds it (exit 4).
+    pub fn lock_state(&self) -> Result<Lock> {
+        self.lock_state_of(&self.store)
     }
 
-    /// Records `steps`, or only refreshes `versions.env` if none of them is a change.
+    /// As [`Self::lock_state`], for the files of another directory.
     ///
     /// # Errors
     ///
-    /// As for [`deployment::commit`].
-    pub fn commit(&self, planned: &Deployment, steps: &[Step]) -> Result<report::Files> {
-        let files = self.with_moment(|moment| {
-            deployment::commit(&self.store, planned, steps, moment, || self.image_texts())
-        })?;
-        self.has_recorded.fetch_or(files.manifest_written, Ordering::SeqCst);
-        self.tell_about_env(&files);
-        Ok(files)
-    }
-
-    /// Brings `versions.env` to what the manifest says.
-    ///
-    /// # Errors
-    ///
-    /// As for [`deployment::refresh_env`].
-    pub fn refresh_env(&self) -> Result<report::Files> {
-        let files = self.with_moment(|moment| {
-            deployment::refresh_env(&self.store, moment, || self.image_texts())
-        })?;
-        self.tell_about_env(&files);
-        Ok(files)
-    }
-
-    /// Says where the old content of an edited `versions.env` is.
-    pub fn tell_about_env(&self, files: &report::Files) {
-        if let Some(saved) = &files.env_backup {
-            self.ui.warn(format!(
-                "versions.env had been edited by hand or by another tool; its \
-                old content is in {saved}"
-            ));
-        }
+    /// As for [`Self::lock_state`].
+    pub fn lock_state_of(&self, store: &Store) -> Result<Lock> {
+        self.waiting(|wait| store.lock_state(wait))
     }
 
     /// Takes the lock for what starts and stops containers.
@@ -437,8 +253,39 @@ impl App {
     /// # Errors
     ///
     /// Another dkv holds it (exit 4).
-    pub fn lock_operation(&self) -> Result<crate::store::Lock> {
-        self.with_moment(|moment| self.store.lock_operation(&moment.wait))
+    pub fn lock_operation(&self) -> Result<Lock> {
+        self.waiting(|wait| self.store.lock_operation(wait))
+    }
+
+    /// Runs `lock` with what waiting for another dkv takes.
+    fn waiting(&self, lock: impl FnOnce(&LockWait<'_>) -> Result<Lock>) -> Result<Lock> {
+        let purpose = format!("dkv {}", self.command);
+        let on_wait = |holder: &str| {
+            self.ui.status(format!("Waiting for {holder} to let go of this deployment"));
+        };
+        lock(&LockWait {
+            timeout: self.settings.lock_timeout,
+            purpose: &purpose,
+            on_wait: &on_wait,
+            is_interrupted: &|| self.interruption().is_raised(),
+        })
+    }
+
+    /// What names of backups end with: the local time.
+    #[must_use]
+    pub fn backup_stamp(&self) -> String {
+        self.now.with_timezone(&Local).format("%Y%m%d%H%M%S").to_string()
+    }
+
+    /// Notes what has been written, for [`Self::interrupted`] and for the user.
+    pub fn note_recorded(&self, files: &report::Files) {
+        self.has_recorded.fetch_or(files.manifest_written, Ordering::SeqCst);
+        if let Some(saved) = &files.env_backup {
+            self.ui.warn(format!(
+                "versions.env had been edited by hand or by another tool; its old content is in \
+                {saved}"
+            ));
+        }
     }
 
     /// Prints a report: as JSON, or as `text` says.
@@ -448,9 +295,14 @@ impl App {
     /// The report has no JSON form.
     pub fn show<T: Serialize>(&self, report: &T, text: impl FnOnce(&T)) -> Result<()> {
         if self.settings.json {
-            return self.ui.json(&report::Document::new(&self.command, report));
+            return self.ui.json(&self.document(report));
         }
         text(report);
         Ok(())
+    }
+
+    /// The JSON document of a report.
+    pub fn document<'r, T>(&'r self, report: &'r T) -> report::Document<'r, T> {
+        report::Document::new(&self.command, report, self.ui.warnings())
     }
 }

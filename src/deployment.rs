@@ -1,480 +1,580 @@
-//! A deployment's manifest with everything that belongs to it, and the one way in which a change of
-//! it reaches the disk.
+//! The deployment: everything that belongs to one directory, read once.
+//!
+//! The manifest comes first, because it may say which Compose files count; then those files; then,
+//! when somebody first asks, what costs a process or a call to the daemon: what Compose makes of
+//! its files, and what runs. Commands ask here and nowhere else, so that they all see one picture.
 
-use std::path::{Path, PathBuf};
+mod env;
+mod labels;
+mod record;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::PathBuf;
+use std::sync::OnceLock;
+use std::time::Duration;
 
 use anyhow::Result;
-use chrono::{DateTime, Local};
+use tokio::sync::OnceCell;
 
-use crate::error;
-use crate::model::env_file::{self, Assignments};
+use crate::app::App;
+use crate::compose::{self, Compose, Files, Generation, Project, Set};
+use crate::docker::{Container, ContainerFilter};
+use crate::error::{self, Kind};
+use crate::lookup::Lookup;
+use crate::members::Membership;
 use crate::model::interpolation::Template;
 use crate::model::manifest::{Manifest, Service};
-use crate::model::reference::{Digest, Reference, Repository, Tag};
-use crate::plan::{self, Step};
-use crate::report::Files;
-use crate::store::{self, Lock, LockWait, Replacement, Snapshot, Store};
+use crate::model::reference::{Platform, Reference, Repository, ServiceName};
+use crate::store::{Lock, Snapshot};
+pub use env::{EnvFile, EnvState};
+pub use record::{Line, Record};
 
-/// A manifest as it was read, its images settled.
+/// How long Compose may read its files for a command that only looks.
+const COMPOSE_PATIENCE: Duration = Duration::from_secs(15);
+
+/// A deployment, as one command sees it.
+pub struct Deployment<'a> {
+    app: &'a App,
+    record: Option<Record>,
+    env: OnceLock<EnvFile>,
+    files: OnceLock<Files>,
+    lines: OnceLock<Vec<compose::lines::ImageLine>>,
+    templates: OnceLock<BTreeMap<String, Template>>,
+    databases: OnceLock<BTreeSet<String>>,
+    compose: OnceLock<Compose>,
+    project: OnceCell<Project>,
+    view: OnceCell<View>,
+}
+
+/// What a deployment consists of, for commands that only look.
 #[derive(Debug)]
-pub struct Deployment {
-    /// What the manifest says.
-    pub manifest: Manifest,
-    /// The bytes it was read from.
-    pub snapshot: Snapshot,
-    /// What tells this deployment's keep-tags from its neighbours'.
-    pub hash: String,
+pub struct View {
+    /// What Compose would start; without Compose, what containers say of themselves.
+    pub project: Project,
+    /// Whether Compose itself described the project.
+    pub is_complete: bool,
 }
 
-/// An image line of a Compose file: where it stands, and its text before interpolation.
-#[derive(Debug, Clone)]
-pub struct ImageText {
-    /// The Compose service.
-    pub service: String,
-    /// The text behind `image:`.
-    pub image: String,
-}
-
-impl Deployment {
-    /// Reads the deployment's manifest; `None` if it has none. `image_texts` reads the Compose
-    /// files and is only called if the manifest leaves an image to them.
+impl<'a> Deployment<'a> {
+    /// Reads the deployment's manifest, if it has one.
     ///
     /// # Errors
     ///
     /// The manifest cannot be read or is not valid (exit 3); the message names the newest backup
     /// that is.
-    pub fn load(
-        store: &Store,
-        image_texts: impl FnOnce() -> Vec<ImageText>,
-    ) -> Result<Option<Self>> {
-        let Some(snapshot) = store.read_manifest()? else { return Ok(None) };
-        let manifest = Manifest::read(&snapshot.bytes).map_err(|error| {
-            let name = store.manifest_path().display();
-            error::state(format!("`{name}`, {error}")).with_hint(advice(store))
-        })?;
+    pub fn open(app: &'a App) -> Result<Self> {
+        let mut deployment = Self::without_manifest(app);
+        if let Some(snapshot) = app.store.read_manifest()? {
+            deployment.record = Some(deployment.interpret(snapshot)?);
+        }
+        Ok(deployment)
+    }
+
+    /// As [`Self::open`], for what needs no versions: without the manifest if that is not valid.
+    pub fn open_leniently(app: &'a App) -> Self {
+        Self::open(app).unwrap_or_else(|error| {
+            app.ui.warn(format!("going on without the manifest: {error:#}"));
+            Self::without_manifest(app)
+        })
+    }
+
+    /// As [`Self::open`], for what is about versions.
+    ///
+    /// # Errors
+    ///
+    /// As for [`Self::open`]; also if there is no manifest (exit 3).
+    pub fn open_recorded(app: &'a App) -> Result<Self> {
+        let deployment = Self::open(app)?;
+        deployment.record()?;
+        Ok(deployment)
+    }
+
+    fn without_manifest(app: &'a App) -> Self {
+        Self {
+            app,
+            record: None,
+            env: OnceLock::new(),
+            files: OnceLock::new(),
+            lines: OnceLock::new(),
+            templates: OnceLock::new(),
+            databases: OnceLock::new(),
+            compose: OnceLock::new(),
+            project: OnceCell::new(),
+            view: OnceCell::new(),
+        }
+    }
+
+    /// What the bytes of a manifest record.
+    fn interpret(&self, snapshot: Snapshot) -> Result<Record> {
+        let store = &self.app.store;
+        let name = store.manifest_path().display();
+        let manifest = Manifest::read(&snapshot.bytes)
+            .map_err(|error| error::state(format!("`{name}`, {error}")).with_hint(self.advice()))?;
         manifest.check_patterns().map_err(|error| {
-            let name = store.manifest_path().display();
             error::state(format!("`{name}`, {error}"))
                 .with_hint("`*` stands for any characters, `?` for one: `1.4?`, `v2.*`")
         })?;
         for warning in &manifest.warnings {
-            tracing::warn!("{warning}");
+            self.app.ui.warn(warning);
         }
         for warning in manifest.misspelled_keys() {
-            tracing::warn!("`{}`, {warning}", store.manifest_path().display());
+            self.app.ui.warn(format!("`{name}`, {warning}"));
         }
-        let mut deployment = Self { manifest, snapshot, hash: store.deployment_hash()? };
-        deployment.settle(image_texts)?;
-        Ok(Some(deployment))
+        self.record_of(manifest, snapshot)
     }
 
-    fn settle(&mut self, image_texts: impl FnOnce() -> Vec<ImageText>) -> Result<()> {
-        let texts = if self.manifest.needs_compose() { image_texts() } else { Vec::new() };
-        let prefix = self.manifest.env.prefix.clone();
-        self.manifest.settle(|service| image_from_compose(service, &prefix, &texts)).map_err(
-            |error| {
-                error::state(error.to_string())
-                    .with_hint("give the service an `image` in the manifest")
-                    .into()
-            },
-        )
-    }
-
-    /// The assignments that Compose gets.
-    ///
-    /// # Errors
-    ///
-    /// Two services set one variable to different values (exit 3).
-    pub fn assignments(&self) -> Result<Assignments> {
-        self.assignments_with(|_| None)
-    }
-
-    /// As [`Self::assignments`], with another repository and tag for the services that `choose` has
-    /// them for.
-    ///
-    /// # Errors
-    ///
-    /// As for [`Self::assignments`].
-    pub fn assignments_with(
-        &self,
-        choose: impl Fn(&Service) -> Option<(Repository, String)>,
-    ) -> Result<Assignments> {
-        assignments(&self.manifest, &self.hash, choose)
-    }
-
-    /// The variables that tell Compose which image of `service` to run.
-    #[must_use]
-    pub fn variables_of(&self, service: &Service) -> Vec<String> {
-        let own = ["IMAGE", "TAG"]
-            .map(|suffix| env_file::variable(&self.manifest.env.prefix, &service.name, suffix));
-        own.into_iter().chain(service.env_image.clone()).chain(service.env_tag.clone()).collect()
-    }
-
-    /// The service that the Compose service `name` runs: the one that lists it, else the one whose
-    /// variables or repository its image line in `texts` has.
-    #[must_use]
-    pub fn service_behind(&self, name: &str, texts: &[ImageText]) -> Option<&Service> {
-        let services = || self.manifest.services.values();
-        if let Some(listing) =
-            services().find(|service| service.compose_services.iter().any(|listed| listed == name))
-        {
-            return Some(listing);
-        }
-        let template = texts
-            .iter()
-            .find(|text| text.service == name)
-            .and_then(|text| Template::parse(&text.image).ok())?;
-        services().find(|service| self.follows(&template, service)).or_else(|| {
-            let repository = repository_of(&template)?;
-            services().find(|service| service.image.as_ref() == Some(&repository))
-        })
-    }
-
-    /// The Compose services that have the image of one of the services called `names`, but not by
-    /// its variables: whatever is recorded, Compose gives them what their lines in `texts` say.
-    #[must_use]
-    pub fn deaf(&self, names: &[&str], texts: &[ImageText]) -> Vec<String> {
-        let is_deaf = |text: &&ImageText| {
-            let Ok(template) = Template::parse(&text.image) else { return false };
-            let Some(repository) = repository_of(&template) else { return false };
-            let mut meant = self
-                .manifest
-                .services
-                .values()
-                .filter(|service| names.contains(&service.name.as_str()));
-            meant
-                .find(|service| service.image.as_ref() == Some(&repository))
-                .is_some_and(|service| !self.follows(&template, service))
-        };
-        texts.iter().filter(is_deaf).map(|text| text.service.clone()).collect()
-    }
-
-    /// Whether an image line has one of the variables of `service`.
-    fn follows(&self, template: &Template, service: &Service) -> bool {
-        let variables = template.variables();
-        self.variables_of(service).iter().any(|own| variables.iter().any(|name| name == own))
-    }
-
-    /// The text that `versions.env` should have.
-    ///
-    /// # Errors
-    ///
-    /// As for [`Self::assignments`].
-    pub fn env_text(&self, store: &Store) -> Result<String> {
-        let digest = Digest::of(&self.snapshot.bytes);
-        Ok(env_file::render(&store.manifest_name(), &digest, &self.assignments()?))
-    }
-
-    /// Makes sure, before anything expensive happens, that a change can be recorded.
-    ///
-    /// # Errors
-    ///
-    /// As for [`Store::check_writable`].
-    pub fn check_writable(&self, store: &Store) -> Result<()> {
-        store.check_writable(Some(&self.env_path(store)))
-    }
-
-    /// Where `versions.env` is.
-    #[must_use]
-    pub fn env_path(&self, store: &Store) -> PathBuf {
-        store.directory().join(&self.manifest.env.file)
-    }
-}
-
-/// The repository that an image line has where no variable is set.
-fn repository_of(template: &Template) -> Option<Repository> {
-    Some(template.default_value()?.parse::<Reference>().ok()?.repository)
-}
-
-/// The hint for a manifest that cannot be read.
-fn advice(store: &Store) -> String {
-    let readable = store.backups().into_iter().find(|path| {
-        std::fs::read(path).is_ok_and(|bytes| {
-            Manifest::read(&bytes).is_ok_and(|manifest| !manifest.services.is_empty())
-        })
-    });
-    match readable {
-        Some(path) => format!(
-            "mend that line; or go back to the newest readable backup, which is from before the \
-                last change: cp {} {}, then \
-             `dkv generate-env`",
-            path.display(),
-            store.manifest_path().display()
-        ),
-        None => "mend that line; there is no readable backup in .version-backups".to_owned(),
-    }
-}
-
-/// The assignments that Compose gets from `manifest`.
-fn assignments(
-    manifest: &Manifest,
-    hash: &str,
-    choose: impl Fn(&Service) -> Option<(Repository, String)>,
-) -> Result<Assignments> {
-    let mut lines = Vec::with_capacity(manifest.services.len());
-    for service in manifest.services.values() {
-        let recorded =
-            || Some((service.image.clone()?, plan::compose_tag(service, manifest.env.pin, hash)));
-        let Some((image, tag)) = choose(service).or_else(recorded) else { continue };
-        lines.push(env_file::Line {
-            service: service.name.clone(),
-            image,
-            tag,
-            also_image: service.env_image.clone(),
-            also_tag: service.env_tag.clone(),
-        });
-    }
-    let registry = manifest.ecr.as_ref().map(crate::model::manifest::Ecr::prefix);
-    env_file::assignments(&manifest.env.prefix, registry.as_deref(), &lines).map_err(|collision| {
-        error::state(collision.to_string())
-            .with_hint(
-                "rename the service, or give it another `env_tag` or `env_image`, or the \
-                manifest another `env` `prefix`",
-            )
-            .into()
-    })
-}
-
-/// The repository and the default tag that a Compose file gives a service, in the line that uses
-/// the service's variables, else in the line of the Compose service of its name.
-fn image_from_compose(
-    service: &Service,
-    prefix: &str,
-    texts: &[ImageText],
-) -> Option<(Repository, Option<Tag>)> {
-    let variables = [
-        env_file::variable(prefix, &service.name, "IMAGE"),
-        env_file::variable(prefix, &service.name, "TAG"),
-    ];
-    let uses_variables = |text: &&ImageText| {
-        Template::parse(&text.image).is_ok_and(|template| {
-            template.variables().iter().any(|name| {
-                variables.iter().any(|own| own == name)
-                    || service.env_tag.as_deref() == Some(name)
-                    || service.env_image.as_deref() == Some(name)
+    /// The record of a manifest, with the Compose files that it names itself.
+    fn record_of(&self, manifest: Manifest, snapshot: Snapshot) -> Result<Record> {
+        let lines = if manifest.needs_compose() {
+            // What is wrong with the files whoever needs Compose itself will say better.
+            let files = self.discover(Some(&manifest)).ok();
+            files.map_or_else(Vec::new, |files| {
+                let lines = self.lines_of(&files);
+                let _ = self.files.set(files);
+                lines.iter().map(line).collect()
             })
-        })
-    };
-    let plain = |name: &str| name.replace('-', "_");
-    let is_namesake = |text: &&ImageText| plain(&text.service) == plain(service.name.as_str());
-    let text = texts.iter().find(uses_variables).or_else(|| texts.iter().find(is_namesake))?;
-    let reference: Reference = Template::parse(&text.image).ok()?.default_value()?.parse().ok()?;
-    Some((reference.repository, reference.tag))
-}
+        } else {
+            Vec::new()
+        };
+        Record::new(manifest, snapshot, self.app.store.deployment_hash()?, &lines)
+    }
 
-/// What a commit needs to know about the moment and the user.
-pub struct Moment<'a> {
-    /// The clock, for names of backups.
-    pub now: DateTime<Local>,
-    /// How to wait for the lock.
-    pub wait: LockWait<'a>,
-}
-
-/// Records `steps`: backs the manifest up and replaces it and `versions.env`, or neither.
-///
-/// The manifest is read again under the lock. If one of the planned services changed meanwhile,
-/// nothing is written; changes of others are kept.
-///
-/// # Errors
-///
-/// Another dkv holds the lock (exit 4); a planned service changed, or a file cannot be written
-/// (exit 3).
-pub fn commit(
-    store: &Store,
-    planned: &Deployment,
-    steps: &[Step],
-    moment: &Moment<'_>,
-    image_texts: impl Fn() -> Vec<ImageText>,
-) -> Result<Files> {
-    let lock = store.lock_state(&moment.wait)?;
-    let now = Deployment::load(store, &image_texts)?.ok_or_else(|| vanished(store))?;
-    let changed: Vec<&Step> = steps.iter().filter(|step| step.is_change()).collect();
-    for step in &changed {
-        let name = &step.before.name;
-        if planned.manifest.services.get(name) != now.manifest.services.get(name) {
-            let message = format!(
-                "service `{name}` was changed in the manifest while this command ran; nothing was \
-                    written"
-            );
-            return Err(error::state(message).with_hint("run the command again").into());
+    /// The hint for a manifest that cannot be read.
+    fn advice(&self) -> String {
+        let store = &self.app.store;
+        let is_readable = |path: &PathBuf| {
+            std::fs::read(path).is_ok_and(|bytes| {
+                Manifest::read(&bytes).is_ok_and(|manifest| !manifest.services.is_empty())
+            })
+        };
+        match store.backups().into_iter().find(is_readable) {
+            Some(path) => format!(
+                "mend that line; or go back to the newest readable backup, which is from before \
+                the last change: cp {} {}, then `dkv generate-env`",
+                path.display(),
+                store.manifest_path().display()
+            ),
+            None => "mend that line; there is no readable backup in .version-backups".to_owned(),
         }
     }
-    let after: Vec<Service> = changed.iter().map(|step| step.after.clone()).collect();
-    let text = now.manifest.with_services(&after).map_err(|error| not_editable(store, &error))?;
-    write(store, Some(&now.snapshot), text, &lock, moment, &image_texts)
-}
 
-/// Writes a deployment's first manifest, and `versions.env` with it.
-///
-/// # Errors
-///
-/// As for [`commit`]; also if there is a manifest by now.
-pub fn create(
-    store: &Store,
-    text: String,
-    moment: &Moment<'_>,
-    image_texts: impl Fn() -> Vec<ImageText>,
-) -> Result<Files> {
-    let lock = store.lock_state(&moment.wait)?;
-    write(store, None, text, &lock, moment, &image_texts)
-}
-
-/// Replaces the manifest's text as a whole, as [`commit`] does: with a backup, and with
-/// `versions.env`.
-///
-/// # Errors
-///
-/// As for [`commit`]; also if the manifest is not the one that `planned` was read from.
-pub fn commit_text(
-    store: &Store,
-    planned: &Deployment,
-    text: String,
-    moment: &Moment<'_>,
-    image_texts: impl Fn() -> Vec<ImageText>,
-) -> Result<Files> {
-    let lock = store.lock_state(&moment.wait)?;
-    let now = Deployment::load(store, &image_texts)?.ok_or_else(|| vanished(store))?;
-    if now.snapshot.bytes != planned.snapshot.bytes {
-        return Err(error::state(
-            "the manifest was changed while this command ran; nothing was written",
-        )
-        .with_hint("run the command again")
-        .into());
-    }
-    write(store, Some(&now.snapshot), text, &lock, moment, &image_texts)
-}
-
-/// Brings `versions.env` to what the manifest says, if it says something else.
-///
-/// # Errors
-///
-/// As for [`commit`].
-pub fn refresh_env(
-    store: &Store,
-    moment: &Moment<'_>,
-    image_texts: impl Fn() -> Vec<ImageText>,
-) -> Result<Files> {
-    let lock = store.lock_state(&moment.wait)?;
-    let now = Deployment::load(store, &image_texts)?.ok_or_else(|| vanished(store))?;
-    let text = now.manifest.source().to_owned();
-    write(store, Some(&now.snapshot), text, &lock, moment, &image_texts)
-}
-
-/// How `versions.env` stands against what it should be.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum EnvState {
-    /// There is none.
-    Missing,
-    /// It is there.
-    Found(env_file::State),
-}
-
-impl EnvState {
-    /// The word for it in messages and JSON.
+    /// What everything works with.
     #[must_use]
-    pub fn word(self) -> &'static str {
-        match self {
-            Self::Missing => "missing",
-            Self::Found(env_file::State::Current) => "current",
-            Self::Found(env_file::State::OldHeader) => "old-header",
-            Self::Found(env_file::State::Stale) => "stale",
-            Self::Found(env_file::State::Edited) => "edited",
-        }
+    pub fn app(&self) -> &'a App {
+        self.app
     }
 
-    /// Whether other assignments stand there than should.
-    #[must_use]
-    pub fn is_wrong(self) -> bool {
-        matches!(
-            self,
-            Self::Missing | Self::Found(env_file::State::Stale | env_file::State::Edited)
-        )
-    }
-}
-
-/// Compares the file at `path` with `expected`.
-///
-/// # Errors
-///
-/// The file cannot be read (exit 3).
-pub fn env_state(path: &Path, expected: &str) -> Result<(EnvState, Option<Snapshot>)> {
-    let Some(found) = store::read(path)? else { return Ok((EnvState::Missing, None)) };
-    let state = env_file::compare(&String::from_utf8_lossy(&found.bytes), expected);
-    Ok((EnvState::Found(state), Some(found)))
-}
-
-fn vanished(store: &Store) -> error::Error {
-    error::state(format!(
-        "`{}` vanished while this command ran; nothing was written",
-        store.manifest_path().display()
-    ))
-    .with_hint("put it back, then run the command again")
-}
-
-fn not_editable(store: &Store, error: &crate::model::yaml::YamlError) -> error::Error {
-    error::state(format!("`{}`, {error}", store.manifest_path().display())).with_hint(
-        "nothing was written; spell that part of the manifest out, without anchors and aliases",
-    )
-}
-
-/// Writes what differs: a backup first, then manifest and `versions.env` together.
-fn write(
-    store: &Store,
-    before: Option<&Snapshot>,
-    text: String,
-    lock: &Lock,
-    moment: &Moment<'_>,
-    image_texts: &impl Fn() -> Vec<ImageText>,
-) -> Result<Files> {
-    let stamp = moment.now.format("%Y%m%d%H%M%S").to_string();
-    let bytes = text.into_bytes();
-    let path =
-        before.map_or_else(|| store.manifest_path().to_owned(), |before| before.path.clone());
-    let manifest_written = before.is_none_or(|before| before.bytes != bytes);
-    let mut files = Files { manifest_written, ..Files::default() };
-    let mut after = Deployment {
-        manifest: Manifest::read(&bytes).map_err(|error| not_editable(store, &error))?,
-        snapshot: Snapshot { path, bytes },
-        hash: store.deployment_hash()?,
-    };
-    after.settle(image_texts)?;
-    let expected = after.env_text(store)?;
-    let env_path = after.env_path(store);
-    let (state, found) = env_state(&env_path, &expected)?;
-    if let (EnvState::Found(env_file::State::Edited), Some(found)) = (state, &found) {
-        let saved = store.back_up(lock, &file_name(&env_path), &found.bytes, &stamp)?;
-        files.env_backup = Some(saved.display().to_string());
-    }
-    files.env_written = state != EnvState::Found(env_file::State::Current);
-    if files.manifest_written {
-        if let Some(before) = before {
-            let saved = store.back_up(lock, &store.manifest_name(), &before.bytes, &stamp)?;
-            files.backup = Some(saved.display().to_string());
-        }
-        // An editor takes no lock: what it saved since this manifest was read must not be lost.
-        if store.read_manifest()?.as_ref() != before {
-            return Err(error::state(
-                "the manifest was changed while this command ran; nothing was written",
+    /// What the manifest records.
+    ///
+    /// # Errors
+    ///
+    /// There is no manifest (exit 3).
+    pub fn record(&self) -> Result<&Record> {
+        let missing = || {
+            let path = self.app.store.manifest_path().display();
+            error::state(format!("there is no manifest `{path}`")).with_hint(
+                "`dkv migrate-versions` makes one from what runs and what the Compose files say; \
+                -C names another directory",
             )
-            .with_hint("run the command again")
-            .into());
+        };
+        Ok(self.record.as_ref().ok_or_else(missing)?)
+    }
+
+    /// What the manifest records, if there is one.
+    #[must_use]
+    pub fn recorded(&self) -> Option<&Record> {
+        self.record.as_ref()
+    }
+
+    /// Goes on with what has been written.
+    pub(crate) fn replace_record(&mut self, record: Record) {
+        self.record = Some(record);
+        self.env = OnceLock::new();
+    }
+
+    /// Goes on as if `services` were recorded, for a plan that is only shown.
+    pub fn assume(&mut self, services: impl Iterator<Item = Service>) {
+        if let Some(record) = &mut self.record {
+            record.manifest.services.extend(services.map(|after| (after.name.clone(), after)));
         }
     }
-    store::replace_all(&[
-        Replacement {
-            path: after.snapshot.path.clone(),
-            bytes: after.snapshot.bytes.clone(),
-            owner_like: store.directory().to_owned(),
-        },
-        Replacement {
-            path: Store::resolve(&env_path),
-            bytes: expected.into_bytes(),
-            owner_like: after.snapshot.path.clone(),
-        },
-    ])?;
-    Ok(files)
+
+    /// Goes on with `versions.env` as it has been written.
+    pub(crate) fn forget_env(&mut self) {
+        self.env = OnceLock::new();
+    }
+
+    /// What other bytes of the manifest record, which somebody has written since this was read.
+    ///
+    /// # Errors
+    ///
+    /// As for [`Self::open`].
+    pub(crate) fn interpret_again(&self, snapshot: Snapshot) -> Result<Record> {
+        Self::without_manifest(self.app).interpret(snapshot)
+    }
+
+    /// What a text that dkv itself has made records.
+    ///
+    /// # Errors
+    ///
+    /// It does not read as a manifest (exit 3).
+    pub(crate) fn interpret_written(&self, snapshot: Snapshot) -> Result<Record> {
+        let manifest = Manifest::read(&snapshot.bytes).map_err(|error| {
+            let name = self.app.store.manifest_path().display();
+            error::state(format!("`{name}`, {error}"))
+        })?;
+        Self::without_manifest(self.app).record_of(manifest, snapshot)
+    }
+
+    /// The services of the manifest that are named, or all.
+    ///
+    /// # Errors
+    ///
+    /// There is no manifest (exit 3); a name that it does not have (exit 2): if it is a Compose
+    /// service's, with the service that was meant.
+    pub fn select(&self, names: &[ServiceName]) -> Result<Vec<&Service>> {
+        let record = self.record()?;
+        record.select(names).map_err(|error| {
+            let unknown = names.iter().find(|name| record.manifest.find(name).is_none());
+            match unknown.and_then(|name| Some((name, self.member(name.as_str()).service()?))) {
+                Some((name, service)) => error
+                    .with_hint(format!(
+                        "`{name}` is a Compose service; in the manifest its image is `{service}`"
+                    ))
+                    .into(),
+                None => error.into(),
+            }
+        })
+    }
+
+    /// The service of the manifest called `name`.
+    ///
+    /// # Errors
+    ///
+    /// As for [`Self::select`].
+    pub fn find(&self, name: &ServiceName) -> Result<&Service> {
+        let found = self.select(std::slice::from_ref(name))?;
+        Ok(found.into_iter().next().ok_or_else(|| error::usage(format!("no service `{name}`")))?)
+    }
+
+    fn discover(&self, manifest: Option<&Manifest>) -> Result<Files> {
+        let paths =
+            |list: &Vec<String>| (!list.is_empty()).then(|| list.iter().map(Into::into).collect());
+        let configured = compose::files::Configured {
+            files: manifest.and_then(|manifest| paths(&manifest.compose.files)),
+            db_files: manifest.and_then(|manifest| paths(&manifest.compose.db_files)),
+        };
+        Files::discover(self.app.store.directory(), &configured, &|name| self.app.variable(name))
+    }
+
+    /// The Compose files, as the manifest or Compose's convention has them.
+    ///
+    /// # Errors
+    ///
+    /// A configured file does not exist (exit 3).
+    pub fn files(&self) -> Result<&Files> {
+        if let Some(files) = self.files.get() {
+            return Ok(files);
+        }
+        let files = self.discover(self.record.as_ref().map(|record| &record.manifest))?;
+        Ok(self.files.get_or_init(|| files))
+    }
+
+    fn lines_of(&self, files: &Files) -> &[compose::lines::ImageLine] {
+        self.lines.get_or_init(|| {
+            compose::lines::read(files.directory(), &files.all(Generation::V2)).unwrap_or_default()
+        })
+    }
+
+    /// The image lines of the Compose files; none where they cannot be read, which whoever needs
+    /// Compose itself will say better.
+    fn templates(&self) -> &BTreeMap<String, Template> {
+        self.templates.get_or_init(|| {
+            let Ok(files) = self.files() else { return BTreeMap::new() };
+            let merged = compose::lines::merge(self.lines_of(files).to_vec());
+            let lines = merged.iter().map(line);
+            lines.filter_map(|line| Some((line.service, line.image?))).collect()
+        })
+    }
+
+    /// The image of a Compose service before interpolation, as far as its file can be read.
+    #[must_use]
+    pub fn template(&self, compose_service: &str) -> Option<&Template> {
+        self.templates().get(compose_service)
+    }
+
+    /// The Compose services that only the database files describe.
+    pub fn databases(&self) -> &BTreeSet<String> {
+        self.databases.get_or_init(|| {
+            let Ok(files) = self.files() else { return BTreeSet::new() };
+            let application = self.services_in(files.application(Generation::V2));
+            self.database_services().difference(&application).cloned().collect()
+        })
+    }
+
+    /// The Compose services that the database files describe, whatever others say of them.
+    #[must_use]
+    pub fn database_services(&self) -> BTreeSet<String> {
+        self.files().map(|files| self.services_in(files.databases())).unwrap_or_default()
+    }
+
+    /// The Compose services that some of the files describe, as far as they can be read.
+    fn services_in(&self, files: &[PathBuf]) -> BTreeSet<String> {
+        let Ok(all) = self.files() else { return BTreeSet::new() };
+        let lines = self.lines_of(all).iter().filter(|line| files.contains(&line.file));
+        lines.map(|line| line.service.clone()).collect()
+    }
+
+    /// Whether the deployment has database files.
+    #[must_use]
+    pub fn has_databases(&self) -> bool {
+        self.files().is_ok_and(|files| !files.databases().is_empty())
+    }
+
+    /// All Compose services that the files describe, whether Compose would start them or not.
+    pub fn described(&self) -> BTreeSet<&str> {
+        let Ok(files) = self.files() else { return BTreeSet::new() };
+        self.lines_of(files).iter().map(|line| line.service.as_str()).collect()
+    }
+
+    /// All files: application and databases.
+    #[must_use]
+    pub fn all(&self) -> Set {
+        if self.has_databases() { Set::All } else { Set::Application }
+    }
+
+    /// Compose for this deployment.
+    ///
+    /// # Errors
+    ///
+    /// As for [`Self::files`].
+    pub fn compose(&self) -> Result<&Compose> {
+        if let Some(compose) = self.compose.get() {
+            return Ok(compose);
+        }
+        let compose = Compose::new(self.files()?.clone(), self.app.compose_output());
+        Ok(self.compose.get_or_init(|| compose))
+    }
+
+    /// Lets Compose calls that change something hold `lock` for as long as they run.
+    ///
+    /// # Errors
+    ///
+    /// As for [`Self::files`]; the lock cannot be shared.
+    pub fn hold(&mut self, lock: &Lock) -> Result<()> {
+        let compose = Compose::new(self.files()?.clone(), self.app.compose_output());
+        self.compose = OnceLock::from(compose.holding(lock.share()?));
+        Ok(())
+    }
+
+    /// The one environment of every Compose call: what was decrypted, if anything was, and the
+    /// recorded versions.
+    ///
+    /// # Errors
+    ///
+    /// As for [`Record::assignments`].
+    pub fn environment(&self) -> Result<compose::Environment> {
+        let environment = self.app.compose_environment();
+        Ok(match &self.record {
+            Some(record) => environment.with(record.assignments()?),
+            None => environment,
+        })
+    }
+
+    /// What Compose would start, application and databases. It is asked once.
+    ///
+    /// # Errors
+    ///
+    /// Compose fails (exit 6), or its files do (exit 3).
+    pub async fn project(&self) -> Result<&Project> {
+        self.project_within(None).await
+    }
+
+    async fn project_within(&self, patience: Option<Duration>) -> Result<&Project> {
+        let ask =
+            || async { self.compose()?.config(self.all(), &self.environment()?, patience).await };
+        self.project.get_or_try_init(ask).await
+    }
+
+    /// What Compose would start with other `variables`. Where dkv can show that it reads the image
+    /// lines as Compose does, it need not ask again.
+    ///
+    /// # Errors
+    ///
+    /// As for [`Self::project`].
+    pub async fn project_with(&self, variables: &BTreeMap<String, String>) -> Result<Project> {
+        let project = self.project().await?;
+        let known = self.record.as_ref().map(Record::assignments).transpose()?.unwrap_or_default();
+        let known: BTreeMap<String, String> = known.into_iter().collect();
+        let mut changed = project.clone();
+        for service in &mut changed.services {
+            let Some(template) = self.template(&service.name) else {
+                if service.image.is_some() && !service.has_build {
+                    return self.ask_with(variables).await;
+                }
+                continue;
+            };
+            let with = |set: &BTreeMap<String, String>| {
+                template.evaluate(&|name| set.get(name).cloned().or_else(|| self.variable(name)))
+            };
+            if with(&known).ok() != service.image {
+                return self.ask_with(variables).await;
+            }
+            service.image = with(variables).ok();
+        }
+        Ok(changed)
+    }
+
+    async fn ask_with(&self, variables: &BTreeMap<String, String>) -> Result<Project> {
+        let environment = self.app.compose_environment().with(variables.clone());
+        self.compose()?.config(self.all(), &environment, None).await
+    }
+
+    /// A variable as Compose finds it where no version sets it: in the environment, in what was
+    /// decrypted, or in `.env`.
+    #[must_use]
+    pub fn variable(&self, name: &str) -> Option<String> {
+        self.app.variable(name).or_else(|| self.files().ok()?.dot_env(name))
+    }
+
+    /// What the Compose service `name` is to the manifest.
+    #[must_use]
+    pub fn member(&self, name: &str) -> Membership<'_> {
+        let project = self.project.get().or_else(|| self.view.get().map(|view| &view.project));
+        let image = project.and_then(|project| repository(project, name));
+        self.member_with(name, image.as_ref())
+    }
+
+    /// As [`Self::member`], where Compose makes `image` of the service's line.
+    #[must_use]
+    pub fn member_with(&self, name: &str, image: Option<&Repository>) -> Membership<'_> {
+        match &self.record {
+            Some(record) => record.members().find(name, self.template(name), image),
+            None => Membership::Untracked,
+        }
+    }
+
+    /// Which service of the manifest each Compose service of `project` runs; untracked ones are
+    /// left out.
+    #[must_use]
+    pub fn tracked(&self, project: &Project) -> BTreeMap<String, &Service> {
+        let Some(record) = &self.record else { return BTreeMap::new() };
+        let find = |name: &str| {
+            let image = repository(project, name);
+            record.service(self.member_with(name, image.as_ref()).service()?)
+        };
+        let services = project.services.iter();
+        services.filter_map(|one| Some((one.name.clone(), find(&one.name)?))).collect()
+    }
+
+    /// The Compose services that run one of the services called `names`, but whose image line
+    /// follows none of their variables.
+    #[must_use]
+    pub fn literal_members(&self, names: &[&str]) -> Vec<&str> {
+        let is_meant = |name: &&str| match self.member(name) {
+            Membership::Of(member) => member.is_literal && names.contains(&member.service.as_str()),
+            Membership::Ambiguous(_) | Membership::Untracked => false,
+        };
+        self.templates().keys().map(String::as_str).filter(is_meant).collect()
+    }
+
+    /// Who asks registries about the services of the manifest.
+    #[must_use]
+    pub fn lookup(&self, platform: Option<Platform>) -> Lookup {
+        let ecr = self.record.as_ref().and_then(|record| record.manifest.ecr.clone());
+        let has_aws_credentials = self.app.environment.has_aws_credentials();
+        Lookup::new(self.app.registry().clone(), ecr, has_aws_credentials, platform)
+    }
+
+    /// What makes a new record of the services called `names` run, for the end of a command's
+    /// report. Compose services whose files give them an image of their own would go on with that.
+    #[must_use]
+    pub fn how_to_start<'n>(&self, names: impl Iterator<Item = &'n str>) -> String {
+        let literal = self.literal_members(&names.collect::<Vec<_>>());
+        if literal.is_empty() {
+            return "`dkv restart` puts it into effect".to_owned();
+        }
+        format!(
+            "`dkv pin` and then `dkv restart` put it into effect: the Compose files give {} an \
+            image that does not follow versions.env (`dkv migrate-versions --write` makes it \
+            follow)",
+            literal.join(", ")
+        )
+    }
+
+    /// What belongs to the deployment, for commands that only look. Where Compose is not installed
+    /// or refuses its files, the labels of containers tell most of it.
+    ///
+    /// # Errors
+    ///
+    /// There is neither a Compose file nor a container (exit 3); the daemon does not answer (exit
+    /// 6).
+    pub async fn view(&self) -> Result<&View> {
+        self.view.get_or_try_init(|| self.look()).await
+    }
+
+    async fn look(&self) -> Result<View> {
+        let files = self.files()?;
+        // Both are asked at once: the daemon's refusal matters more than what Compose makes of it.
+        let (described, docker) =
+            tokio::join!(self.project_within(Some(COMPOSE_PATIENCE)), self.app.docker());
+        let docker = docker?;
+        let error = match described {
+            Ok(project) => return Ok(View { project: project.clone(), is_complete: true }),
+            Err(error) if error::kind(&error) == Kind::Interrupted => return Err(error),
+            Err(error) => error,
+        };
+        let project = labels::project(docker, self.app.store.directory(), files).await?;
+        if project.services.is_empty() && files.all(Generation::V2).is_empty() {
+            return Err(error);
+        }
+        self.app.ui.warn(format!(
+            "showing what containers say about themselves, because Compose cannot be asked: \
+            {error:#}"
+        ));
+        Ok(View { project, is_complete: false })
+    }
+
+    /// The name of the project that the containers of this directory have, if any of `containers`
+    /// is one: what Compose called it when it made them.
+    ///
+    /// # Errors
+    ///
+    /// As for [`Self::files`].
+    pub fn project_of_containers(&self, containers: &[Container]) -> Result<Option<String>> {
+        Ok(labels::project_name(containers, self.app.store.directory(), self.files()?))
+    }
+
+    /// `versions.env` as it is, against what it should be. Read once.
+    ///
+    /// # Errors
+    ///
+    /// There is no manifest, or the file cannot be read (exit 3).
+    pub fn env(&self) -> Result<&EnvFile> {
+        if let Some(env) = self.env.get() {
+            return Ok(env);
+        }
+        let env = EnvFile::read(self.record()?, &self.app.store)?;
+        Ok(self.env.get_or_init(|| env))
+    }
 }
 
-fn file_name(path: &Path) -> String {
-    path.file_name().map_or_else(String::new, |name| name.to_string_lossy().into_owned())
+impl View {
+    /// The project's containers.
+    #[must_use]
+    pub fn filter(&self) -> ContainerFilter {
+        ContainerFilter::project(&self.project.name)
+    }
+}
+
+/// The repository that a Compose service runs, if its `image` is a proper reference.
+#[must_use]
+pub fn repository(project: &Project, compose_service: &str) -> Option<Repository> {
+    let image = project.service(compose_service)?.image.as_ref()?;
+    image.parse::<Reference>().ok().map(|reference| reference.repository)
+}
+
+fn line(line: &compose::lines::ImageLine) -> Line {
+    let image = line.image.as_deref().and_then(|image| Template::parse(image).ok());
+    Line { service: line.service.clone(), image }
 }

@@ -1,15 +1,15 @@
 //! Drift: where manifest, `versions.env`, Compose files, local images, containers and registry
 //! disagree about a deployment. Pure; [`Views`] holds what was found.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use crate::docker::{Container, ContainerState, ImageList, ListedImage};
+use crate::members::Members;
 use crate::model::env_file;
 use crate::model::history::Release;
 use crate::model::interpolation::Template;
 use crate::model::manifest::{DEFAULT_TRACK, Manifest, Service, Source};
 use crate::model::reference::{Digest, Reference, Repository, ServiceName};
-use crate::observe;
 use crate::pin::Verdict;
 use crate::plan;
 use crate::report::ReleaseView;
@@ -23,6 +23,8 @@ use crate::report::pin::PinDisagreement;
 pub struct Views<'a> {
     /// What is recorded.
     pub manifest: &'a Manifest,
+    /// Which Compose services run which of its services.
+    pub members: &'a Members,
     /// What tells this deployment's keep-tags from others'.
     pub deployment: &'a str,
     /// What `versions.env` says.
@@ -112,8 +114,7 @@ pub struct RemoteView {
 /// Compares the views.
 #[must_use]
 pub fn compare(views: &Views<'_>) -> Verification {
-    let mut found =
-        Comparison { views, drift: Vec::new(), notes: Vec::new(), explained: BTreeSet::new() };
+    let mut found = Comparison::of(views);
     found.env();
     found.files();
     found.products();
@@ -130,9 +131,68 @@ struct Comparison<'v, 'a> {
     notes: Vec<Finding>,
     /// The Compose services whose wrong image has been told of already.
     explained: BTreeSet<String>,
+    /// The manifest service of each Compose service that runs one.
+    tracked: HashMap<&'v str, &'a Service>,
+    /// What Compose would start for each service of the manifest.
+    starts: HashMap<&'a ServiceName, Vec<&'v Start>>,
+    /// The deployment's containers that say what runs, by their Compose service.
+    containers: HashMap<&'v str, Vec<&'v Container>>,
+    /// The Compose services that end when their work is done.
+    one_shots: BTreeSet<&'v str>,
 }
 
-impl<'a> Comparison<'_, 'a> {
+impl<'v, 'a> Comparison<'v, 'a> {
+    /// Nothing compared yet, everything put where it is looked for.
+    fn of(views: &'v Views<'a>) -> Self {
+        let mut found = Self {
+            views,
+            drift: Vec::new(),
+            notes: Vec::new(),
+            explained: BTreeSet::new(),
+            tracked: HashMap::new(),
+            starts: HashMap::new(),
+            containers: HashMap::new(),
+            one_shots: BTreeSet::new(),
+        };
+        for start in &views.starts {
+            let name = start.compose_service.as_str();
+            let image = repository(start);
+            if let Some(service) = found.service_of(name, start.text.as_deref(), image.as_ref()) {
+                found.tracked.insert(name, service);
+                found.starts.entry(&service.name).or_default().push(start);
+            }
+            if start.is_one_shot {
+                found.one_shots.insert(name);
+            }
+            found.one_shots.extend(start.waits_for_end_of.iter().map(String::as_str));
+        }
+        for container in views.daemon.iter().flat_map(|daemon| &daemon.containers) {
+            if let Some(name) = container.labels.service()
+                && found.counts(container)
+            {
+                found.containers.entry(name).or_default().push(container);
+            }
+        }
+        found
+    }
+
+    /// The manifest service that a Compose service with this image line runs.
+    fn service_of(
+        &self,
+        compose_service: &str,
+        text: Option<&str>,
+        image: Option<&Repository>,
+    ) -> Option<&'a Service> {
+        let line = text.and_then(|text| Template::parse(text).ok());
+        let found = self.views.members.find(compose_service, line.as_ref(), image);
+        self.views.manifest.services.get(found.service()?)
+    }
+
+    /// What Compose would start for a service of the manifest.
+    fn starts_of(&self, service: &Service) -> Vec<&'v Start> {
+        self.starts.get(&service.name).cloned().unwrap_or_default()
+    }
+
     fn differs(
         &mut self,
         kind: FindingKind,
@@ -157,7 +217,7 @@ impl<'a> Comparison<'_, 'a> {
 
     /// The manifest service that a Compose service runs.
     fn tracked(&self, start: &Start) -> Option<&'a Service> {
-        observe::service_of(self.views.manifest, &start.compose_service, repository(start).as_ref())
+        self.tracked.get(start.compose_service.as_str()).copied()
     }
 
     fn env(&mut self) {
@@ -197,9 +257,9 @@ impl<'a> Comparison<'_, 'a> {
         for image in &self.views.files {
             let FileImage { place, compose_services, image, verdict, template } = image;
             let repository = image.parse::<Reference>().ok().map(|reference| reference.repository);
-            let service = compose_services.first().and_then(|name| {
-                observe::service_of(self.views.manifest, name, repository.as_ref())
-            });
+            let service = compose_services
+                .first()
+                .and_then(|name| self.service_of(name, Some(image), repository.as_ref()));
             match verdict {
                 Verdict::Stale(wanted) => {
                     let message = format!(
@@ -282,12 +342,7 @@ impl<'a> Comparison<'_, 'a> {
     /// Compose services that belong together and do not have the same image.
     fn products(&mut self) {
         for service in self.views.manifest.services.values() {
-            let mine: Vec<&Start> = self
-                .views
-                .starts
-                .iter()
-                .filter(|start| self.tracked(start).is_some_and(|one| one.name == service.name))
-                .collect();
+            let mine = self.starts_of(service);
             let (own, foreign): (Vec<&Start>, Vec<&Start>) = mine.into_iter().partition(|start| {
                 repository(start).is_none_or(|repository| Some(repository) == service.image)
             });
@@ -454,14 +509,8 @@ impl<'a> Comparison<'_, 'a> {
     /// What Compose would start, against the record.
     fn compose(&mut self, service: &'a Service) -> Vec<ComposeView> {
         let mut views = Vec::new();
-        for start in &self.views.starts {
-            let Some(image) = start
-                .image
-                .as_ref()
-                .filter(|_| self.tracked(start).is_some_and(|one| one.name == service.name))
-            else {
-                continue;
-            };
+        for start in self.starts_of(service) {
+            let Some(image) = &start.image else { continue };
             let as_recorded =
                 image.parse().is_ok_and(|reference| self.is_recorded(service, &reference));
             if !as_recorded && !self.explained.contains(&start.compose_service) {
@@ -600,13 +649,23 @@ impl<'a> Comparison<'_, 'a> {
                 let message = format!(
                     "the image of the recorded release {name} is not on this host{elsewhere}"
                 );
-                // What only `--no-pull` has recorded, on a host that runs nothing of it, is not
-                // missing.
-                if release.image_id.is_some() || self.runs_here() {
-                    self.differs(FindingKind::ImageGone, Some(service), message, "`dkv pull`");
+                // What only `--no-pull` has recorded was never here.
+                let kind = if release.image_id.is_some() || self.runs_here() {
+                    FindingKind::ImageGone
                 } else {
-                    self.note(FindingKind::NotPulled, Some(service), message, Some("`dkv pull`"));
-                }
+                    FindingKind::NotPulled
+                };
+                self.differs(kind, Some(service), message, "`dkv pull`");
+            }
+            ("previous" | "archived", Restorable::Registry | Restorable::Unknown)
+                if self.views.daemon.is_some() && is_named =>
+            {
+                let message = format!(
+                    "the image of {name} is not on this host: without a registry no rollback \
+                    reaches it"
+                );
+                let mend = "`dkv pull --history`";
+                self.differs(FindingKind::ReleaseNotHere, Some(service), message, mend);
             }
             ("current", Restorable::Lost) if is_named => {
                 let message = format!(
@@ -698,7 +757,6 @@ impl<'a> Comparison<'_, 'a> {
     /// What runs, against the record.
     fn running(&mut self, service: &'a Service) -> Vec<RunningView> {
         let mut views = Vec::new();
-        let Some(daemon) = &self.views.daemon else { return views };
         let id_of = |release: &Release| {
             let local = self.local(service, release).filter(|_| !Self::is_lost(service, release));
             local.map(|image| image.id.clone()).or_else(|| release.image_id.clone())
@@ -711,18 +769,12 @@ impl<'a> Comparison<'_, 'a> {
             .filter_map(|release| Some((id_of(release)?, release)))
             .collect();
         let mut told = BTreeSet::new();
-        let ours: Vec<&Container> =
-            daemon.containers.iter().filter(|container| self.counts(container)).collect();
-        for container in ours {
-            let start =
-                self.views.starts.iter().find(|start| {
-                    Some(start.compose_service.as_str()) == container.labels.service()
-                });
-            let Some(start) = start
-                .filter(|start| self.tracked(start).is_some_and(|one| one.name == service.name))
-            else {
-                continue;
-            };
+        let starts = self.starts_of(service);
+        let containers = starts.into_iter().flat_map(|start| {
+            let mine = self.containers.get(start.compose_service.as_str());
+            mine.into_iter().flatten().map(move |container| (start, *container))
+        });
+        for (start, container) in containers.collect::<Vec<_>>() {
             let runs = container.image_id.clone();
             let release =
                 known.iter().find(|(id, _)| Some(id) == runs.as_ref()).map(|(_, release)| *release);
@@ -772,15 +824,11 @@ impl<'a> Comparison<'_, 'a> {
         if !is_ours || container.labels.is_one_off() {
             return false;
         }
-        let is_one_shot = |name: &str| {
-            let is_awaited = |start: &Start| start.waits_for_end_of.iter().any(|one| one == name);
-            self.views.starts.iter().any(|start| {
-                is_awaited(start) || (start.is_one_shot && start.compose_service == name)
-            })
-        };
         match container.state {
             ContainerState::Running | ContainerState::Restarting | ContainerState::Paused => true,
-            ContainerState::Exited => container.labels.service().is_some_and(is_one_shot),
+            ContainerState::Exited => {
+                container.labels.service().is_some_and(|name| self.one_shots.contains(name))
+            }
             _ => false,
         }
     }

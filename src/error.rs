@@ -126,3 +126,32 @@ pub fn find(chain: &anyhow::Error) -> Option<&Error> {
 pub fn kind(chain: &anyhow::Error) -> Kind {
     find(chain).map_or(Kind::Unexpected, Error::kind)
 }
+
+/// The failures of several services as one, with the kind of the first; none if there are none.
+/// `total` is how many services there were, `consequence` what the failure means for all of them.
+///
+/// # Errors
+///
+/// As said.
+pub fn together(
+    mut failures: Vec<anyhow::Error>,
+    total: usize,
+    consequence: &str,
+) -> anyhow::Result<()> {
+    if failures.len() <= 1 {
+        let Some(only) = failures.pop() else { return Ok(()) };
+        let hint = match find(&only).and_then(Error::hint) {
+            Some(hint) => format!("{hint}; {consequence}"),
+            None => consequence.to_owned(),
+        };
+        return Err(Error::new(kind(&only), format!("{only:#}")).with_hint(hint).into());
+    }
+    let lines: Vec<String> = failures.iter().map(|failure| format!("\n  {failure:#}")).collect();
+    let mut hints: Vec<&str> =
+        failures.iter().filter_map(|failure| find(failure)?.hint()).collect();
+    hints.sort_unstable();
+    hints.dedup();
+    hints.push(consequence);
+    let message = format!("{} of {total} services failed:{}", failures.len(), lines.concat());
+    Err(Error::new(kind(&failures[0]), message).with_hint(hints.join("; ")).into())
+}

@@ -4,6 +4,7 @@
 
 pub mod app;
 pub mod backup;
+pub mod change;
 pub mod cli;
 pub mod commands;
 pub mod compose;
@@ -16,6 +17,7 @@ pub mod images;
 pub mod interruption;
 pub mod logs;
 pub mod lookup;
+pub mod members;
 pub mod model;
 pub mod observe;
 pub mod pin;

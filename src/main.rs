@@ -27,8 +27,11 @@ fn main() -> ExitCode {
                     terminals: Terminals::detect(),
                     ..Default::default()
                 });
-                let _ =
-                    ui.json(&Document::new(&failed.command, &Failure::new(&failed.error.into())));
+                let _ = ui.json(&Document::new(
+                    &failed.command,
+                    &Failure::new(&failed.error.into()),
+                    Vec::new(),
+                ));
                 // The exit code tells of a failure in any case.
                 let _ = ui.finish();
             }
@@ -77,7 +80,7 @@ fn tell(ui: &Ui, command: &str, json: bool, error: &anyhow::Error) -> u8 {
     // A report that was printed already holds the failure.
     if json && !ui.is_documented() {
         // The failure itself is told on stderr as well; a document without a JSON form cannot be.
-        let _ = ui.json(&Document::new(command, &Failure::new(error)));
+        let _ = ui.json(&Document::new(command, &Failure::new(error), ui.warnings()));
     }
     ui.error(error);
     error::kind(error).exit_code()

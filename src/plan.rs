@@ -164,7 +164,21 @@ pub fn find<'a>(manifest: &'a Manifest, name: &ServiceName) -> Result<&'a Servic
 /// Makes `found` the current release of `service`.
 #[must_use]
 pub fn advance(service: &Service, found: Found, intent: &Intent, stamp: &Stamp) -> Step {
-    let mut step = Step::unchanged(service);
+    advance_known(service, service, found, intent, stamp)
+}
+
+/// As [`advance`], for a service of which more is `known` than was `read`, such as the digest of a
+/// release that only the daemon can tell.
+#[must_use]
+pub fn advance_known(
+    read: &Service,
+    known: &Service,
+    found: Found,
+    intent: &Intent,
+    stamp: &Stamp,
+) -> Step {
+    let mut step = Step { before: read.clone(), ..Step::unchanged(known) };
+    let service = known;
     let after = &mut step.after;
     let moving = |tag: &Tag| service.is_moving(tag);
     let mut release = Release::new(found.asked.clone(), found.digest);

@@ -28,13 +28,23 @@ pub struct Document<'a, T> {
     /// The report's own fields.
     #[serde(flatten)]
     pub body: &'a T,
+    /// What the user was warned of until then; lines of a stream have none.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub warnings: Option<Vec<String>>,
 }
 
 impl<'a, T> Document<'a, T> {
     /// Wraps the report of `command`; empty if it is not known.
     #[must_use]
-    pub fn new(command: &'a str, body: &'a T) -> Self {
-        Self { schema: 1, command: Some(command).filter(|name| !name.is_empty()), body }
+    pub fn new(command: &'a str, body: &'a T, warnings: Vec<String>) -> Self {
+        Self { warnings: Some(warnings), ..Self::line(command, body) }
+    }
+
+    /// Wraps one of many that come one by one.
+    #[must_use]
+    pub fn line(command: &'a str, body: &'a T) -> Self {
+        let command = Some(command).filter(|name| !name.is_empty());
+        Self { schema: 1, command, body, warnings: None }
     }
 }
 
@@ -285,7 +295,7 @@ pub struct Changes {
 }
 
 /// What happened to one service.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Clone, Serialize)]
 pub struct ServiceChange {
     /// The service.
     pub name: String,

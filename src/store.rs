@@ -7,6 +7,7 @@
 //! never across the network.
 
 mod lock;
+mod read;
 mod replace;
 
 use std::ffi::{OsStr, OsString};
@@ -19,6 +20,7 @@ use anyhow::Context as _;
 
 use crate::error::{self, Error};
 pub use lock::{Lock, LockWait};
+pub use read::{MAX_FILE_BYTES, Snapshot, read};
 pub use replace::{Replacement, replace_all};
 
 /// The directory for backups, locks and journals, inside a deployment.
@@ -42,18 +44,6 @@ pub struct Store {
     directory: PathBuf,
     manifest: PathBuf,
 }
-
-/// A file's bytes as they were read.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Snapshot {
-    /// Where it stands, links resolved.
-    pub path: PathBuf,
-    /// Its content.
-    pub bytes: Vec<u8>,
-}
-
-/// The largest manifest or environment file that is read, in bytes.
-pub const MAX_FILE_BYTES: u64 = 16 * 1024 * 1024;
 
 impl Store {
     /// The store of the deployment in `directory` whose manifest is the file `manifest`.
@@ -246,6 +236,7 @@ impl Store {
         replace_all(&[Replacement {
             path: ledger,
             bytes: text.into_bytes(),
+            before: None,
             owner_like: self.directory.clone(),
         }])
     }
@@ -288,6 +279,7 @@ impl Store {
         replace_all(&[Replacement {
             path,
             bytes: text.into_bytes(),
+            before: None,
             owner_like: self.directory.clone(),
         }])
     }
@@ -315,54 +307,6 @@ impl Store {
     }
 }
 
-/// Reads `path` with links resolved; `None` if there is no such file.
-///
-/// # Errors
-///
-/// The file cannot be read, is not a regular file, or is larger than 16 MiB (exit 3).
-pub fn read(path: &Path) -> anyhow::Result<Option<Snapshot>> {
-    let fail = |source: &io::Error| {
-        let hint = match source.kind() {
-            io::ErrorKind::PermissionDenied => "run dkv as a user who may read it",
-            _ => "check the file and the disk it is on",
-        };
-        error::state(format!("cannot read `{}`: {source}", path.display())).with_hint(hint)
-    };
-    let metadata = match std::fs::metadata(path) {
-        Ok(metadata) => metadata,
-        Err(source) if source.kind() == io::ErrorKind::NotFound => {
-            // A link that points nowhere is not the same as no file: writing would follow it.
-            if std::fs::symlink_metadata(path).is_ok() {
-                return Err(error::state(format!(
-                    "`{}` is a link to a file that does not exist",
-                    path.display()
-                ))
-                .with_hint("restore its target, or remove the link")
-                .into());
-            }
-            return Ok(None);
-        }
-        Err(source) => return Err(fail(&source).into()),
-    };
-    if !metadata.is_file() {
-        let (what, hint) = match metadata.is_dir() {
-            true => ("a directory, not a file", "give the file in it; -C takes directories"),
-            false => ("not a file", "move it away, or name another file"),
-        };
-        return Err(error::state(format!("`{}` is {what}", path.display())).with_hint(hint).into());
-    }
-    if metadata.len() > MAX_FILE_BYTES {
-        let size = metadata.len() / (1024 * 1024);
-        return Err(error::state(format!(
-            "`{}` is {size} MiB long; dkv reads 16 MiB at most",
-            path.display()
-        ))
-        .into());
-    }
-    let bytes = std::fs::read(path).map_err(|source| fail(&source))?;
-    Ok(Some(Snapshot { path: Store::resolve(path), bytes }))
-}
-
 /// A failed write as the operator should read it.
 pub(crate) fn cannot_write(path: &Path, source: &io::Error) -> Error {
     let hint = match source.kind() {
@@ -375,6 +319,12 @@ pub(crate) fn cannot_write(path: &Path, source: &io::Error) -> Error {
         _ => "nothing was changed; check the disk and run the command again",
     };
     error::state(format!("cannot write `{}`: {source}", path.display())).with_hint(hint)
+}
+
+/// The name of the file at `path`.
+#[must_use]
+pub fn file_name(path: &Path) -> String {
+    path.file_name().unwrap_or_else(|| OsStr::new("file")).to_string_lossy().into_owned()
 }
 
 /// The name of the temporary neighbour of `path`. It is the same every time: writers hold the state

@@ -109,6 +109,8 @@ struct Shared {
     is_unread: AtomicBool,
     /// Whether the one JSON document of a command is printed.
     is_documented: AtomicBool,
+    /// What was warned of, for the reports that programs read.
+    warnings: Mutex<Vec<String>>,
     interruption: Interruption,
 }
 
@@ -123,6 +125,7 @@ impl Ui {
                 failure: Mutex::new(None),
                 is_unread: AtomicBool::new(false),
                 is_documented: AtomicBool::new(false),
+                warnings: Mutex::default(),
                 interruption: Interruption::default(),
             }),
         }
@@ -176,7 +179,16 @@ impl Ui {
 
     /// Warns, also with `-q`.
     pub fn warn(&self, message: impl AsRef<str>) {
-        self.say("warning", Style::Yellow, message.as_ref(), ": ");
+        let message = message.as_ref();
+        self.say("warning", Style::Yellow, message, ": ");
+        let mut warnings = self.shared.warnings.lock().unwrap_or_else(PoisonError::into_inner);
+        warnings.push(sanitize(message).into_owned());
+    }
+
+    /// What was warned of so far.
+    #[must_use]
+    pub fn warnings(&self) -> Vec<String> {
+        self.shared.warnings.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     /// Reports a failure: what failed, the causes that add something, and what to do next.

@@ -4,9 +4,9 @@ use anyhow::Result;
 use clap::Args;
 
 use super::run::{Launch, StartOptions};
-use super::{Effect, Run, pull};
+use super::{Effect, Run, changes, pull};
 use crate::app::{App, Exit};
-use crate::compose::{Action, Project, Set};
+use crate::compose::{Action, Project};
 use crate::model::manifest::{Service, Source};
 use crate::model::reference::ServiceName;
 use crate::report::Started;
@@ -35,15 +35,22 @@ impl Run for Build {
 ///
 /// Compose or the daemon fails (exit 6), another dkv is at it (exit 4).
 async fn build(app: &App, dry_run: bool) -> Result<Exit> {
-    let launch = Launch::prepare(app, StartOptions { dry_run, ..StartOptions::default() }).await?;
     let _lock = if dry_run { None } else { Some(app.lock_operation()?) };
+    let mut launch =
+        Launch::prepare(app, StartOptions { dry_run, ..StartOptions::default() }).await?;
     let mut report = Started { dry_run, ..Started::default() };
     let built = build_images(&launch, &mut report).await?;
-    if dry_run {
-        app.show(&report, |report| app.ui.data(format!("would do: {}", report.steps.join(", "))))?;
+    if dry_run || built.is_empty() {
+        app.show(&report, |report| {
+            if dry_run {
+                app.ui.data(format!("would do: {}", report.steps.join(", ")));
+            }
+        })?;
         return Ok(Exit::Done);
     }
-    record(app, &built, &report).await
+    let changes = pull::record_builds(&mut launch.deployment, &built).await?;
+    app.show(&changes, |changes| changes::summarise(&launch.deployment, changes))?;
+    Ok(Exit::Done)
 }
 
 /// Builds, and returns the services of the manifest whose images were built.
@@ -51,12 +58,12 @@ pub(super) async fn build_images(
     launch: &Launch<'_>,
     report: &mut Started,
 ) -> Result<Vec<ServiceName>> {
-    let set = if launch.has_databases() { Set::All } else { Set::Application };
-    let project = launch.config(set).await?;
-    let built = built_services(launch, &project);
+    let app = launch.app();
+    let project = launch.deployment.project().await?;
+    let built = built_services(launch, project);
     if !project.services.iter().any(|service| service.has_build) {
         launch
-            .app
+            .app()
             .ui
             .status("The Compose files have no service with a build section; nothing to build");
         return Ok(Vec::new());
@@ -68,19 +75,20 @@ pub(super) async fn build_images(
     // A digest in the name of what is built is refused, and a keep-tag would be moved to the new
     // build.
     let mut environment = launch.environment.clone();
-    if let Some(deployment) = &launch.deployment {
+    if let Some(record) = launch.deployment.recorded() {
         let is_built = |service: &Service| built.iter().any(|one| one.name == service.name);
         let tracked =
             |service: &Service| Some((service.image.clone()?, service.track_name().to_owned()));
         environment = environment.with(
-            deployment
-                .assignments_with(|service| tracked(service).filter(|_| is_built(service)))?,
+            record.assignments_with(|service| tracked(service).filter(|_| is_built(service)))?,
         );
     }
-    launch.compose.run(set, &Action::Build { services: Vec::new() }, &environment).await?;
+    let action = Action::Build { services: Vec::new() };
+    let compose = launch.deployment.compose()?;
+    compose.run(launch.deployment.all(), &action, &environment).await?;
     for service in built.iter().filter(|service| service.source == Source::Registry) {
         let name = &service.name;
-        launch.app.ui.warn(format!(
+        app.ui.warn(format!(
             "{name} was built, but dkv goes on running the image of its registry; `source: local` \
                 in the manifest changes that"
         ));
@@ -104,15 +112,4 @@ fn built_services<'s>(launch: &'s Launch<'_>, project: &Project) -> Vec<&'s Serv
         }
     }
     built
-}
-
-async fn record(app: &App, built: &[ServiceName], report: &Started) -> Result<Exit> {
-    if built.is_empty() {
-        app.show(report, |_| ())?;
-        return Ok(Exit::Done);
-    }
-    let changes = pull::record_builds(app, built).await?;
-    let deployment = app.require_manifest()?;
-    app.show(&changes, |changes| pull::summarise(app, &deployment, changes))?;
-    Ok(Exit::Done)
 }

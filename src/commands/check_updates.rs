@@ -53,8 +53,8 @@ impl Run for CheckUpdates {
 ///
 /// No manifest (exit 3), an unknown service (exit 2).
 async fn check_updates(app: &App, names: &[ServiceName], exit_code: bool) -> Result<Exit> {
-    let deployment = app.require_manifest()?;
-    let report = look_up(app, &deployment, &app.select(&deployment, names)?).await;
+    let deployment = Deployment::open_recorded(app)?;
+    let report = look_up(&deployment, &deployment.select(names)?).await;
     let unknown = report.services.iter().filter(|one| one.state == UpdateState::Unknown).count();
     app.show(&report, |report| show(app, report))?;
     if unknown > 0 && unknown == report.services.len() {
@@ -74,8 +74,9 @@ pub(super) fn nothing_known() -> error::Error {
 }
 
 /// What `pull-latest` would change of `services`; those that cannot be looked up are unknown.
-pub(super) async fn look_up(app: &App, deployment: &Deployment, services: &[&Service]) -> Updates {
-    let lookup = app.lookup(deployment, None);
+pub(super) async fn look_up(deployment: &Deployment<'_>, services: &[&Service]) -> Updates {
+    let app = deployment.app();
+    let lookup = deployment.lookup(None);
     lookup.expect(services).await;
     // Asked for only if there is a local build, and once: a daemon that hangs does so for long.
     let daemon = OnceCell::new();

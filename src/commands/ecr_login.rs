@@ -5,6 +5,7 @@ use clap::Args;
 
 use super::{Effect, Run};
 use crate::app::{App, Exit};
+use crate::deployment::Deployment;
 use crate::error;
 
 /// Check that login to ECR works, and until when
@@ -31,8 +32,8 @@ impl Run for EcrLogin {
 ///
 /// AWS refuses or cannot be reached (exit 5); `docker login` fails (exit 6).
 async fn ecr_login(app: &App, docker: bool) -> Result<Exit> {
-    let deployment = app.require_manifest()?;
-    let ecr = deployment.manifest.ecr.as_ref().filter(|ecr| ecr.is_private());
+    let deployment = Deployment::open_recorded(app)?;
+    let ecr = deployment.record()?.manifest.ecr.as_ref().filter(|ecr| ecr.is_private());
     let Some(ecr) = ecr else {
         app.show(&crate::report::EcrLogin::default(), |_| {
             app.ui.data("The manifest uses public ECR, which needs no login");

@@ -5,7 +5,8 @@ use clap::Args;
 
 use super::{Effect, Run};
 use crate::app::{App, Exit};
-use crate::deployment::{self, Deployment};
+use crate::change;
+use crate::deployment::{Deployment, EnvState, Record};
 use crate::report::EnvReport;
 
 /// Write versions.env from the manifest
@@ -34,59 +35,48 @@ impl Run for GenerateEnv {
 ///
 /// No manifest, or it makes no valid file (exit 3).
 fn generate_env(app: &App, dry_run: bool) -> Result<Exit> {
-    let deployment = app.require_manifest()?;
-    let path = deployment.env_path(&app.store);
-    let expected = deployment.env_text(&app.store)?;
-    let (state, _) = deployment::env_state(&path, &expected)?;
+    let mut deployment = Deployment::open_recorded(app)?;
+    let env = deployment.env()?;
+    let (state, expected) = (env.state, env.expected.clone());
     let mut report = EnvReport {
         dry_run,
-        file: path.display().to_string(),
+        file: env.path.display().to_string(),
         found: state.word(),
         written: false,
         backup: None,
-        variables: deployment.assignments()?.into_iter().collect(),
+        variables: deployment.record()?.assignments()?.into_iter().collect(),
     };
-    warn_of_unrecorded(app, &deployment);
-    let is_current = state.word() == "current";
-    if !dry_run && !is_current {
-        let files = app.refresh_env()?;
+    warn_of_unrecorded(&deployment);
+    if !dry_run {
+        let files = change::refresh_env(&mut deployment)?;
         report.written = files.env_written;
         report.backup = files.env_backup;
     }
     app.show(&report, |report| {
         let file = &report.file;
-        match (report.found, dry_run) {
-            ("current", _) => app.ui.status(format!("{file} is up to date")),
-            (found, true) => {
-                app.ui.status(format!("would write {file} (now: {found})"));
+        match (state, dry_run) {
+            (state, _) if state.is_current() => app.ui.status(format!("{file} is up to date")),
+            (state, true) => {
+                app.ui.status(format!("would write {file} (now: {})", state.word()));
                 app.ui.data(&expected);
             }
-            ("missing", false) => app.ui.status(format!("wrote {file}")),
-            (found, false) => app.ui.status(format!("wrote {file} (it was {})", describe(found))),
+            (EnvState::Missing, false) => app.ui.status(format!("wrote {file}")),
+            (state, false) => {
+                app.ui.status(format!("wrote {file} (it was {})", state.in_words()));
+            }
         }
     })?;
     Ok(Exit::Done)
 }
 
 /// A service of which nothing is recorded yet gets its moving tag, and so whatever that names.
-pub(super) fn warn_of_unrecorded(app: &App, deployment: &Deployment) {
-    let services =
-        deployment.manifest.services.values().filter(|service| service.current().is_none());
-    for service in services {
+pub(super) fn warn_of_unrecorded(deployment: &Deployment<'_>) {
+    let services = deployment.recorded().into_iter().flat_map(Record::services);
+    for service in services.filter(|service| service.current().is_none()) {
         let (name, track) = (&service.name, service.track_name());
-        app.ui.warn(format!(
-            "{name}: no version is recorded, Compose gets `{track}`; `dkv \
-            pull-latest {name}` records one"
+        deployment.app().ui.warn(format!(
+            "{name}: no version is recorded, Compose gets `{track}`; `dkv pull-latest {name}` \
+            records one"
         ));
-    }
-}
-
-/// The state of a file in words for people.
-pub fn describe(found: &str) -> &str {
-    match found {
-        "old-header" => "written from an older manifest with the same versions",
-        "stale" => "stale",
-        "edited" => "edited by hand or by another tool",
-        other => other,
     }
 }

@@ -5,9 +5,9 @@ use chrono::Utc;
 use clap::Args;
 
 use super::status::{NO_MANIFEST, look, show};
-use super::survey::Survey;
 use super::{Effect, Run, check_updates};
 use crate::app::{App, Exit};
+use crate::deployment::Deployment;
 use crate::report::{self, UpdateState, Updates};
 
 /// Show containers and available updates
@@ -32,22 +32,22 @@ impl Run for Health {
 /// The daemon does not answer (exit 6); the manifest is not valid, or there is no deployment (exit
 /// 3).
 async fn health(app: &App) -> Result<Exit> {
-    let survey = Survey::of(app).await?;
+    let deployment = Deployment::open(app)?;
+    deployment.view().await?;
     let looked_up = async {
-        match &survey.deployment {
-            Some(deployment) => {
-                check_updates::look_up(app, deployment, &report::all_services(&deployment.manifest))
-                    .await
+        match deployment.recorded() {
+            Some(record) => {
+                check_updates::look_up(&deployment, &report::all_services(&record.manifest)).await
             }
             None => Updates { services: Vec::new() },
         }
     };
-    let (status, updates) = tokio::join!(look(app.docker().await?, &survey, Utc::now()), looked_up);
+    let (status, updates) = tokio::join!(look(&deployment, Utc::now()), looked_up);
     let health = report::Health { status: status?, updates };
     app.show(&health, |health| {
         show(app, &health.status);
         app.ui.data("");
-        match &survey.deployment {
+        match deployment.recorded() {
             Some(_) => check_updates::show(app, &health.updates),
             None => app.ui.note(NO_MANIFEST),
         }

@@ -5,9 +5,9 @@ use chrono::Utc;
 use clap::Args;
 
 use super::status::{NO_MANIFEST, look, show};
-use super::survey::Survey;
 use super::{Effect, Run, version};
 use crate::app::{App, Exit};
+use crate::deployment::Deployment;
 use crate::report::{self, Versions};
 
 /// Show containers and recorded versions
@@ -31,15 +31,14 @@ impl Run for Info {
 /// The daemon does not answer (exit 6); the manifest is not valid, or there is no deployment (exit
 /// 3).
 async fn info(app: &App) -> Result<Exit> {
-    let survey = Survey::of(app).await?;
-    let status = look(app.docker().await?, &survey, Utc::now()).await?;
-    let services =
-        survey.deployment.as_ref().map(|deployment| report::all_services(&deployment.manifest));
+    let deployment = Deployment::open(app)?;
+    let status = look(&deployment, Utc::now()).await?;
+    let services = deployment.recorded().map(|record| report::all_services(&record.manifest));
     let info = report::Info { status, versions: Versions::of(&services.unwrap_or_default()) };
     app.show(&info, |info| {
         show(app, &info.status);
         app.ui.data("");
-        match &survey.deployment {
+        match deployment.recorded() {
             Some(_) => version::show_versions(app, &info.versions),
             None => app.ui.note(NO_MANIFEST),
         }

@@ -9,11 +9,10 @@ use chrono::{Local, SecondsFormat, Utc};
 use clap::Args;
 
 use super::arguments::Services;
-use super::survey::Survey;
 use super::{Effect, Run};
 use crate::app::{App, Exit};
 use crate::cli::Moment;
-use crate::deployment::Deployment;
+use crate::deployment::{Deployment, View};
 use crate::docker::{Container, ContainerFilter};
 use crate::error::{self, Error};
 use crate::logs::{self, Archive, LastWords, Line, Matcher, Selection};
@@ -250,14 +249,15 @@ impl From<LogsArguments> for LogsOptions {
 async fn logs(app: &App, options: LogsOptions) -> Result<Exit> {
     // First, because it is the quickest to refuse.
     let matcher = Matcher::new(options.errors, options.pattern.as_deref())?;
-    let survey = Survey::of_containers(app).await?;
+    let deployment = Deployment::open_leniently(app);
+    let view = deployment.view().await?;
     let docker = app.docker().await?;
-    let containers = docker.containers(&survey.filter()).await?;
+    let containers = docker.containers(&view.filter()).await?;
     let running = containers
         .iter()
         .filter(|one| !one.labels.is_one_off())
         .filter_map(|one| one.labels.service());
-    let services = choose(&survey, running, &options)?;
+    let services = choose(&deployment, view, running, &options)?;
     if services.is_empty() {
         let nothing = if options.databases { "no database services" } else { "no services" };
         app.ui.status(format!("This deployment has {nothing}"));
@@ -279,7 +279,7 @@ async fn logs(app: &App, options: LogsOptions) -> Result<Exit> {
         );
     }
     let width = services.iter().map(String::len).max().unwrap_or_default();
-    let [application, databases] = archives(app, survey.deployment.as_ref());
+    let [application, databases] = archives(&deployment);
     let selection = Selection {
         services,
         since,
@@ -294,7 +294,7 @@ async fn logs(app: &App, options: LogsOptions) -> Result<Exit> {
         if app.ui.is_unread() { Err(Unread.into()) } else { Ok(()) }
     };
     tokio::select! {
-        shown = logs::show(docker, &survey.project.name, &selection, Utc::now(), &mut sink) => match shown {
+        shown = logs::show(docker, &view.project.name, &selection, Utc::now(), &mut sink) => match shown {
             Err(error) if error.is::<Unread>() => Ok(Exit::Done),
             shown => shown.map(|()| Exit::Done),
         },
@@ -326,7 +326,7 @@ fn print(app: &App, width: usize, line: &Line) -> Result<()> {
     if app.settings.json {
         let time = line.time.to_rfc3339_opts(SecondsFormat::AutoSi, true);
         let line = LogLine { service: line.label.clone(), time, text: line.text.clone() };
-        return app.ui.json_line(&Document::new(&app.command, &line));
+        return app.ui.json_line(&Document::line(&app.command, &line));
     }
     let prefix =
         Cell::new(format!("{:width$} | ", line.label), COLOURS[line.colour % COLOURS.len()]);
@@ -337,25 +337,26 @@ fn print(app: &App, width: usize, line: &Line) -> Result<()> {
 /// The Compose services to show: those that are named, by Compose's name or by the manifest's,
 /// which stands for all Compose services of its image; else all of them.
 fn choose<'a>(
-    survey: &'a Survey,
+    deployment: &'a Deployment<'_>,
+    view: &'a View,
     running: impl Iterator<Item = &'a str>,
     options: &LogsOptions,
 ) -> Result<Vec<String>, Error> {
+    let databases = deployment.databases();
     let mut known: Vec<&str> =
-        survey.project.services.iter().map(|service| service.name.as_str()).collect();
+        view.project.services.iter().map(|service| service.name.as_str()).collect();
     let others: BTreeSet<&str> =
-        running.chain(survey.described()).filter(|name| !known.contains(name)).collect();
+        running.chain(deployment.described()).filter(|name| !known.contains(name)).collect();
     known.extend(others);
-    known.retain(|name| !options.databases || survey.databases.contains(*name));
+    known.retain(|name| !options.databases || databases.contains(*name));
     if options.services.is_empty() {
         return Ok(known.into_iter().map(str::to_owned).collect());
     }
-    let tracked = survey.tracked();
+    let tracked = deployment.tracked(&view.project);
     let mut chosen = Vec::new();
     for wanted in &options.services {
         let is_wanted = |name: &&str| *name == wanted.as_str();
-        let service =
-            survey.deployment.as_ref().and_then(|deployment| deployment.manifest.find(wanted));
+        let service = deployment.recorded().and_then(|record| record.manifest.find(wanted));
         let is_tracked = |name: &&str| {
             service.is_some()
                 && tracked.get(*name).map(|one| &one.name) == service.map(|one| &one.name)
@@ -380,9 +381,10 @@ fn choose<'a>(
 }
 
 /// The archives of the application's and of the databases' logs.
-fn archives(app: &App, deployment: Option<&Deployment>) -> [Archive; 2] {
-    let settings = deployment.map(|deployment| deployment.manifest.logs).unwrap_or_default();
-    [ARCHIVE, DATABASE_ARCHIVE].map(|name| Archive::new(app.store.directory().join(name), settings))
+fn archives(deployment: &Deployment<'_>) -> [Archive; 2] {
+    let settings = deployment.recorded().map(|record| record.manifest.logs).unwrap_or_default();
+    let directory = deployment.app().store.directory();
+    [ARCHIVE, DATABASE_ARCHIVE].map(|name| Archive::new(directory.join(name), settings))
 }
 
 /// What is heard of containers that are about to go, until [`Kept::finish`].
@@ -393,14 +395,13 @@ pub(super) struct Kept(Vec<LastWords>);
 /// services that `goes` chooses; and listens to their last words. A failure is a warning, because
 /// it must not keep anybody from stopping them.
 pub(super) async fn keep(
-    app: &App,
-    deployment: Option<&Deployment>,
+    deployment: &Deployment<'_>,
     project: &str,
-    databases: &BTreeSet<String>,
     goes: impl Fn(&str) -> bool,
 ) -> Kept {
     let kept = async {
-        let docker = app.docker().await?;
+        let databases = deployment.databases();
+        let docker = deployment.app().docker().await?;
         let mut containers = docker.containers(&ContainerFilter::project(project)).await?;
         containers.retain(|one| one.labels.service().is_some_and(&goes));
         let is_database = |one: &Container| {
@@ -409,7 +410,7 @@ pub(super) async fn keep(
         let (of_databases, of_application): (Vec<_>, Vec<_>) =
             containers.into_iter().partition(is_database);
         let now = Utc::now().with_timezone(&Local);
-        let [application, databases] = archives(app, deployment);
+        let [application, databases] = archives(deployment);
         let mut listening = Vec::new();
         for (archive, containers) in [(application, of_application), (databases, of_databases)] {
             if !containers.is_empty() {

@@ -14,9 +14,10 @@ use clap::Args;
 
 use super::Effect;
 use crate::app::{App, Exit};
+use crate::change::{self, Change};
 use crate::compose::template::template_of;
 use crate::compose::{self, rewrite};
-use crate::deployment::{self, Deployment};
+use crate::deployment::Deployment;
 use crate::docker::Docker;
 use crate::error;
 use crate::lookup::Lookup;
@@ -78,18 +79,18 @@ impl super::Run for MigrateVersions {
 /// No Compose files (exit 3), Compose or the daemon fails (exit 6), a question that nobody answers
 /// (exit 2).
 async fn migrate(app: &App, options: MigrateVersions) -> Result<Exit> {
-    let before = app.load()?;
+    let deployment = Deployment::open(app)?;
     if !options.dry_run {
-        app.store
-            .check_writable(before.as_ref().map(|before| before.env_path(&app.store)).as_deref())?;
+        let env = deployment.recorded().map(|record| record.env_path(&app.store));
+        app.store.check_writable(env.as_deref())?;
     }
     if let Err(error) = app.decrypt().await {
         // Few image lines need a secret; if one does, Compose will say so.
         app.ui.warn(format!("going on without the encrypted environment: {error:#}"));
     }
     let docker = daemon(app, &options).await?;
-    let scene = Scene::look(app, before.as_ref(), docker).await?;
-    let migration = Run { app, options, before, docker, scene };
+    let scene = Scene::look(&deployment, docker).await?;
+    let mut migration = Run { app, options, deployment, docker, scene };
     migration.run().await
 }
 
@@ -121,7 +122,7 @@ fn has_socket(app: &App) -> bool {
 struct Run<'a> {
     app: &'a App,
     options: MigrateVersions,
-    before: Option<Deployment>,
+    deployment: Deployment<'a>,
     docker: Option<&'a Docker>,
     scene: Scene,
 }
@@ -134,21 +135,21 @@ struct Header {
 }
 
 impl Run<'_> {
-    async fn run(&self) -> Result<Exit> {
+    async fn run(&mut self) -> Result<Exit> {
         self.check_tracked()?;
         let mut proposals = self.propose(&self.options.track);
         let others = self.other_versions(&proposals, &[]);
         let mut report = Migration {
             dry_run: self.options.dry_run,
             manifest: self.app.store.manifest_path().display().to_string(),
-            created: self.before.is_none(),
+            created: self.deployment.recorded().is_none(),
             compose_changes: self.compose_changes(&proposals, &others)?,
             other_versions: others,
             other_tools: others::find(self.app.store.directory()),
             notes: self.scene.notes.clone(),
             ..Migration::default()
         };
-        let is_complete = self.before.is_some() && proposals.services.is_empty();
+        let is_complete = self.deployment.recorded().is_some() && proposals.services.is_empty();
         let rewrites = |report: &Migration| {
             self.options.write && report.compose_changes.iter().any(ComposeChange::is_writable)
         };
@@ -160,7 +161,11 @@ impl Run<'_> {
             })?;
             return Ok(if report.other_versions.is_empty() { Exit::Done } else { Exit::Different });
         }
-        let header = if self.before.is_none() { Some(self.ask_header(&proposals)?) } else { None };
+        let header = if self.deployment.recorded().is_none() {
+            Some(self.ask_header(&proposals)?)
+        } else {
+            None
+        };
         let wanted = self.ask_untracked(&proposals)?;
         if !wanted.is_empty() {
             let all: Vec<String> = self.options.track.iter().cloned().chain(wanted).collect();
@@ -213,11 +218,11 @@ impl Run<'_> {
     }
 
     fn prefix(&self) -> &str {
-        self.before.as_ref().map_or(PREFIX, |before| before.manifest.env.prefix.as_str())
+        self.deployment.recorded().map_or(PREFIX, |before| before.manifest.env.prefix.as_str())
     }
 
     fn propose(&self, wanted: &[String]) -> Proposals {
-        let known = self.before.as_ref().map(|before| &before.manifest);
+        let known = self.deployment.recorded().map(|before| &before.manifest);
         plan_migrate::propose(&self.scene.lines, known, self.prefix(), wanted)
     }
 
@@ -237,7 +242,7 @@ impl Run<'_> {
 
     /// The Compose services that have other versions than are recorded, or are about to be.
     fn other_versions(&self, proposals: &Proposals, settled: &[Settled]) -> Vec<OtherVersion> {
-        let known = self.before.as_ref().map(|before| &before.manifest);
+        let known = self.deployment.recorded().map(|before| &before.manifest);
         let of = |service: &Service, rival: &Rival| OtherVersion {
             service: service.name.to_string(),
             compose_service: rival.compose_service.clone(),
@@ -309,8 +314,10 @@ impl Run<'_> {
     }
 
     fn confirm(&self, rewrites: bool) -> Result<()> {
-        let env =
-            self.before.as_ref().map_or("versions.env", |before| before.manifest.env.file.as_str());
+        let env = self
+            .deployment
+            .recorded()
+            .map_or("versions.env", |before| before.manifest.env.file.as_str());
         let files = if rewrites { ", and the Compose files" } else { "" };
         let question = format!("Write {} and {env}{files}?", self.app.store.manifest_name());
         let answer = self.ask(&question, "yes")?;
@@ -325,7 +332,7 @@ impl Run<'_> {
             Some(docker) => Some(docker.platform().await?.clone()),
             None => None,
         };
-        let ecr = match (&self.before, header) {
+        let ecr = match (self.deployment.recorded(), header) {
             (Some(before), _) => before.manifest.ecr.clone(),
             (None, header) => header.and_then(|header| header.ecr.clone()),
         };
@@ -352,7 +359,7 @@ impl Run<'_> {
     /// The manifest as it shall be.
     fn manifest_text(&self, header: Option<&Header>, services: &[Service]) -> Result<String> {
         let skeleton;
-        let manifest = match (&self.before, header) {
+        let manifest = match (self.deployment.recorded(), header) {
             (Some(before), _) => &before.manifest,
             (None, header) => {
                 skeleton = Manifest::read(self.skeleton(header).as_bytes())?;
@@ -396,22 +403,15 @@ impl Run<'_> {
         Ok(())
     }
 
-    fn write(&self, text: String, services: &[Service]) -> Result<crate::report::Files> {
-        let Some(before) = &self.before else {
-            let files = self.app.with_moment(|moment| {
-                deployment::create(&self.app.store, text, moment, || self.app.image_texts())
-            })?;
-            self.app.tell_about_env(&files);
-            return Ok(files);
-        };
-        let steps: Vec<Step> = services
-            .iter()
-            .map(|service| Step {
-                before: Service::new(service.name.clone(), None),
-                ..Step::unchanged(service)
-            })
-            .collect();
-        self.app.commit(before, &steps)
+    fn write(&mut self, text: String, services: &[Service]) -> Result<crate::report::Files> {
+        if self.deployment.recorded().is_none() {
+            return change::create(&mut self.deployment, text);
+        }
+        let steps = services.iter().map(|service| Step {
+            before: Service::new(service.name.clone(), None),
+            ..Step::unchanged(service)
+        });
+        Ok(Change::of(steps.collect()).commit(&mut self.deployment)?.files)
     }
 
     /// The image lines that do not follow `versions.env`, where they stand. Those of `others` are
@@ -477,9 +477,9 @@ impl Run<'_> {
                 .or_default()
                 .insert(change.service_there.clone(), to.clone());
         }
-        self.app.with_moment(|moment| {
-            let lock = store.lock_state(&moment.wait)?;
-            let stamp = moment.now.format("%Y%m%d%H%M%S").to_string();
+        {
+            let lock = self.app.lock_state()?;
+            let stamp = self.app.backup_stamp();
             let mut replacements = Vec::new();
             let mut old = Vec::new();
             for (file, images) in &files {
@@ -496,6 +496,7 @@ impl Run<'_> {
                 replacements.push(Replacement {
                     path: Store::resolve(&path),
                     bytes: text.into_bytes(),
+                    before: Some(found.clone()),
                     owner_like: path.clone(),
                 });
                 old.push((path, found.bytes));
@@ -506,8 +507,8 @@ impl Run<'_> {
                     .map_or_else(String::new, |name| name.to_string_lossy().into_owned());
                 store.back_up(&lock, &name, bytes, &stamp)?;
             }
-            store::replace_all(&replacements)
-        })?;
+            store::replace_all(&replacements)?;
+        }
         for change in changes.iter_mut().filter(|change| change.is_writable()) {
             change.written = true;
         }
@@ -517,14 +518,9 @@ impl Run<'_> {
     /// Where Compose, with the new `versions.env`, would start another image than runs now.
     async fn differences(&self, changes: &[ComposeChange]) -> Result<Vec<Difference>> {
         let Some(docker) = self.docker else { return Ok(Vec::new()) };
-        let deployment = self.app.require_manifest()?;
-        let environment = self.app.compose_environment().with(deployment.assignments()?);
-        let compose = compose::Compose::new(
-            self.app.compose_files(Some(&deployment))?,
-            compose::Output::Capture,
-        );
-        let project = compose.config(self.scene.set(), &environment, None).await?;
-        let tracked = crate::observe::tracked(&deployment.manifest, &project);
+        let deployment = Deployment::open_recorded(self.app)?;
+        let project = deployment.project().await?;
+        let tracked = deployment.tracked(project);
         let mut differences = Vec::new();
         for line in &self.scene.lines {
             let Some(runs) = line.present.as_ref().filter(|present| present.is_running) else {

@@ -5,6 +5,7 @@
 
 mod arguments;
 mod build;
+mod changes;
 mod check_updates;
 mod completions;
 mod ecr_login;
@@ -24,7 +25,6 @@ mod restore_data;
 mod rollback;
 mod run;
 mod status;
-mod survey;
 mod unfinished;
 mod unhold;
 mod update;

@@ -7,22 +7,20 @@ use anyhow::{Context as _, Result};
 use clap::Args;
 use futures_util::StreamExt as _;
 
-use super::pull::{self, Planned};
 use super::pull_latest::LatestOptions;
-use super::{Effect, Run};
+use super::{Effect, Run, pull};
 use crate::app::{App, Exit};
 use crate::compose::Generation;
-use crate::deployment::Deployment;
+use crate::deployment::{Deployment, Record};
 use crate::error::{self, Error};
-use crate::model::manifest::{DEFAULT_TRACK, Manifest, Source};
+use crate::model::manifest::{DEFAULT_TRACK, Service, Source};
 use crate::model::reference::{Digest, Reference, Repository, Tag};
 use crate::model::yaml::{Document, YamlError};
-use crate::observe;
 use crate::pin::{self, Answer, FileKind, Known, Mode, Site, Verdict};
-use crate::plan::{Outcome, Step};
+use crate::plan::Outcome;
 use crate::registry::ManifestName;
 use crate::report::pin::{PinDisagreement, PinnedFile, PinnedImage, Pins};
-use crate::report::{self, Changes, ReleaseView, ServiceChange};
+use crate::report::{self, Changes, ReleaseView};
 use crate::store::{self, Replacement, Snapshot, Store};
 
 /// Write digests into Compose files, in place
@@ -107,21 +105,21 @@ type Resolved = BTreeMap<(Repository, Tag), Digest>;
 /// A file cannot be read, edited or written (exit 3); a registry that has to be asked fails (exit
 /// 5).
 async fn pin(app: &App, files: &[PathBuf], options: Options) -> Result<Exit> {
-    let mut deployment = app.load()?;
+    let mut deployment = Deployment::open(app)?;
     let mut report = Pins { dry_run: options.dry_run || options.check, ..Pins::default() };
-    if let Some(deployment) = deployment.as_mut().filter(|_| options.latest) {
-        record_latest(app, deployment, options.dry_run, &mut report).await?;
+    if options.latest && deployment.recorded().is_some() {
+        record_latest(&mut deployment, options.dry_run, &mut report).await?;
     }
-    let texts = read(app, deployment.as_ref(), files)?;
+    let texts = read(&deployment, files)?;
     for text in &texts {
         if let Some(by) = &text.named_by {
             app.ui.status(format!("{} is taken as well: {by} names it", text.name));
         }
     }
-    let manifest = deployment.as_ref().map(|deployment| &deployment.manifest);
-    let resolved = resolve(app, &texts, manifest, options.mode).await?;
+    let record = deployment.recorded();
+    let resolved = resolve(app, &texts, record, options.mode).await?;
     let verdicts: Vec<Vec<Verdict>> =
-        texts.iter().map(|text| judge(text, options.mode, manifest, &resolved)).collect();
+        texts.iter().map(|text| judge(text, options.mode, record, &resolved)).collect();
     report.disagreements = disagreements(&texts);
     let is_wrong = |verdicts: &Vec<Verdict>| verdicts.iter().any(Verdict::is_wrong);
     report.current = report.disagreements.is_empty() && !verdicts.iter().any(is_wrong);
@@ -152,33 +150,26 @@ async fn pin(app: &App, files: &[PathBuf], options: Options) -> Result<Exit> {
 
 /// Records what the tracked tags name now; with `dry_run`, only in memory.
 async fn record_latest(
-    app: &App,
-    deployment: &mut Deployment,
+    deployment: &mut Deployment<'_>,
     dry_run: bool,
     report: &mut Pins,
 ) -> Result<()> {
+    let record = deployment.record()?;
     if !dry_run {
-        deployment.check_writable(&app.store)?;
+        record.check_writable(&deployment.app().store)?;
     }
-    let mut changes = Changes::default();
-    let (held, followed): (Vec<_>, Vec<_>) =
-        deployment.manifest.services.values().partition(|service| service.held);
-    changes.services = held
-        .into_iter()
-        .map(|service| ServiceChange::skipped(service, "held".to_owned()))
-        .collect();
+    let services: Vec<&Service> = record.services().collect();
     let options = LatestOptions { no_pull: true, dry_run, ..LatestOptions::default() };
-    let Planned { steps, failures, .. } =
-        pull::plan_latest(app, deployment, &followed, options, &mut changes).await?;
-    pull::fail_together(failures, followed.len(), "nothing was recorded and no file was changed")?;
-    changes.services.extend(steps.iter().map(ServiceChange::of));
-    report.services = changes.services;
-    if !dry_run {
-        report.recorded = app.commit(deployment, &steps)?;
+    let mut change = pull::plan_latest(deployment, &services, options).await?;
+    if change.has_failed() {
+        change.check(false, "nothing was recorded and no file was changed")?;
     }
-    for Step { after, .. } in steps {
-        deployment.manifest.services.insert(after.name.clone(), after);
-    }
+    let Changes { services, files, .. } = match dry_run {
+        true => change.preview(deployment.record()?),
+        false => change.commit(deployment)?,
+    };
+    (report.services, report.recorded) = (services, files);
+    deployment.assume(change.steps.into_iter().map(|step| step.after));
     Ok(())
 }
 
@@ -189,16 +180,13 @@ async fn record_latest(
 ///
 /// A file does not exist, cannot be read or is no YAML (exit 3). A file that is only named like a
 /// Compose file is left alone with a warning.
-pub(super) fn read(
-    app: &App,
-    deployment: Option<&Deployment>,
-    named: &[PathBuf],
-) -> Result<Vec<ComposeText>> {
+pub(super) fn read(deployment: &Deployment<'_>, named: &[PathBuf]) -> Result<Vec<ComposeText>> {
+    let app = deployment.app();
     let directory = app.store.directory();
     let home = Store::resolve(directory);
     let mut wanted: Vec<(PathBuf, bool)> = named.iter().map(|file| (file.clone(), true)).collect();
     if named.is_empty() {
-        let files = app.compose_files(deployment)?;
+        let files = deployment.files()?;
         let ours = files.all(Generation::V2).into_iter().chain(files.all(Generation::V1));
         wanted = ours.map(|file| (file, true)).collect();
         wanted.extend(compose_like(directory)?.into_iter().map(|file| (file, false)));
@@ -351,14 +339,14 @@ fn unreadable(file: &str, error: &YamlError) -> Error {
 async fn resolve(
     app: &App,
     texts: &[ComposeText],
-    manifest: Option<&Manifest>,
+    record: Option<&Record>,
     mode: Mode,
 ) -> Result<Resolved> {
     if mode == Mode::Unpin {
         return Ok(Resolved::new());
     }
     let mut wanted = BTreeSet::new();
-    for text in texts.iter().filter(|text| manifest.is_none() || !text.is_ours) {
+    for text in texts.iter().filter(|text| record.is_none() || !text.is_ours) {
         for site in text.sites.iter().filter(|site| !site.has_build && !site.image.contains('$')) {
             let Ok(reference) = site.image.parse::<Reference>() else { continue };
             wanted.insert(named(&reference)?);
@@ -384,7 +372,7 @@ async fn resolve(
         }
     }
     let total = wanted.len();
-    pull::fail_together(failures, total, "no file was changed")?;
+    error::together(failures, total, "no file was changed")?;
     Ok(resolved)
 }
 
@@ -400,12 +388,11 @@ fn named(reference: &Reference) -> Result<(Repository, Tag)> {
 fn judge(
     text: &ComposeText,
     mode: Mode,
-    manifest: Option<&Manifest>,
+    record: Option<&Record>,
     resolved: &Resolved,
 ) -> Vec<Verdict> {
-    let ask = |compose_service: &str, reference: &Reference| match manifest.filter(|_| text.is_ours)
-    {
-        Some(manifest) => recorded(manifest, compose_service, reference),
+    let ask = |compose_service: &str, reference: &Reference| match record.filter(|_| text.is_ours) {
+        Some(record) => recorded(record, compose_service, reference),
         None => named(reference).map_or(Answer::Untracked, |name| {
             let digest = resolved.get(&name).cloned();
             Answer::Known(Known { tag: name.1, digest, keeps_tag: true })
@@ -415,13 +402,14 @@ fn judge(
 }
 
 /// The verdicts of the manifest on the images of a file.
-pub(super) fn judge_recorded(text: &ComposeText, manifest: &Manifest) -> Vec<Verdict> {
-    judge(text, Mode::Pin, Some(manifest), &Resolved::new())
+pub(super) fn judge_recorded(text: &ComposeText, record: &Record) -> Vec<Verdict> {
+    judge(text, Mode::Pin, Some(record), &Resolved::new())
 }
 
 /// What the manifest says that `compose_service` should run, if that is what the file names.
-fn recorded(manifest: &Manifest, compose_service: &str, reference: &Reference) -> Answer {
-    let service = observe::service_of(manifest, compose_service, Some(&reference.repository));
+fn recorded(record: &Record, compose_service: &str, reference: &Reference) -> Answer {
+    let member = record.members().find(compose_service, None, Some(&reference.repository));
+    let service = member.service().and_then(|name| record.service(name));
     let Some(service) =
         service.filter(|service| service.image.as_ref() == Some(&reference.repository))
     else {
@@ -523,9 +511,9 @@ fn write(app: &App, texts: &[ComposeText], new: Vec<String>, report: &mut Pins) 
     }
     for (directory, group) in groups {
         let store = Store::new(directory.clone(), app.store.manifest_path().to_owned());
-        app.with_moment(|moment| {
-            let lock = store.lock_state(&moment.wait)?;
-            let stamp = moment.now.format("%Y%m%d%H%M%S").to_string();
+        {
+            let lock = app.lock_state_of(&store)?;
+            let stamp = app.backup_stamp();
             let mut replacements = Vec::new();
             for (index, text) in group {
                 let old = &texts[index].snapshot;
@@ -546,11 +534,12 @@ fn write(app: &App, texts: &[ComposeText], new: Vec<String>, report: &mut Pins) 
                 replacements.push(Replacement {
                     path: old.path.clone(),
                     bytes: text.into_bytes(),
+                    before: Some(old.clone()),
                     owner_like: directory.clone(),
                 });
             }
-            store::replace_all(&replacements)
-        })?;
+            store::replace_all(&replacements)?;
+        }
     }
     Ok(())
 }

@@ -8,10 +8,10 @@ use clap::Args;
 use super::arguments::Confirmed;
 use super::{Effect, Run};
 use crate::app::{App, Exit};
-use crate::docker::{ContainerFilter, ImageList, Untagged};
+use crate::change::{self, Remembered};
+use crate::deployment::{Deployment, Record};
+use crate::docker::{ContainerFilter, Docker, ImageList, Untagged};
 use crate::model::reference::{Digest, Repository, Tag};
-use crate::model::yaml::Document;
-use crate::plan;
 use crate::report::Pruned;
 
 /// Remove the local tags that kept releases which no history remembers any more
@@ -38,36 +38,10 @@ impl Run for Prune {
 ///
 /// No manifest (exit 3), no daemon (exit 6), nobody said yes (exit 2).
 async fn prune(app: &App, yes: bool, dry_run: bool) -> Result<Exit> {
-    let deployment = app.require_manifest()?;
+    let mut deployment = Deployment::open_recorded(app)?;
     let docker = app.docker().await?;
-    let list = docker.image_list().await?;
-    let remembered: BTreeSet<(&Repository, Tag)> = deployment
-        .manifest
-        .services
-        .values()
-        .filter_map(|service| Some((service.image.as_ref()?, service)))
-        .flat_map(|(image, service)| {
-            service.history.entries().iter().map(move |entry| (image, entry))
-        })
-        .filter_map(|(image, entry)| Some((image, plan::keep_tag(entry, &deployment.hash)?)))
-        .collect();
-    // The history of a service that is not listed any more is kept, and so are its images.
-    let history = Document::parse(deployment.manifest.source())?;
-    let history =
-        history.root().get("history").map_or("", |node| &history.source()[node.target().span()]);
-    let prefix = format!("{}{}-", plan::KEEP_TAG_PREFIX, deployment.hash);
-    let is_forgotten = |(repository, tag): &&(Repository, Tag)| {
-        let digest = tag.as_str().strip_prefix(&prefix);
-        digest.is_some_and(|digest| !history.contains(digest))
-            && !remembered.contains(&(repository, tag.clone()))
-    };
-    let mut forgotten: Vec<&(Repository, Tag)> =
-        list.images().iter().flat_map(|image| &image.tags).filter(is_forgotten).collect();
-    forgotten.sort();
-    let name = |(repository, tag): &(Repository, Tag)| repository.with_tag(tag);
-    let containers = docker.containers(&ContainerFilter::default()).await?;
-    let used: BTreeSet<Digest> =
-        containers.into_iter().filter_map(|container| container.image_id).collect();
+    let (list, used) = tokio::try_join!(docker.image_list(), used_images(docker))?;
+    let forgotten = forgotten(deployment.record()?, &list);
     let (free, in_use) = divide(&list, forgotten, &used);
     let mut report =
         Pruned { dry_run, removed: Vec::new(), in_use: in_use.into_iter().map(name).collect() };
@@ -82,7 +56,14 @@ async fn prune(app: &App, yes: bool, dry_run: bool) -> Result<Exit> {
             app.ui.status("Nothing was removed");
             return Ok(Exit::Done);
         }
+        // Whoever was asked took their time: what counts is what the histories say now, and that
+        // they stay as they are until all is removed.
+        let _lock = change::hold(&mut deployment)?;
+        let remembered = Remembered::of(deployment.record()?);
         for one in free {
+            if !remembered.has_forgotten(&one.0, &one.1) {
+                continue;
+            }
             match docker.untag(&one.0, &one.1).await? {
                 Untagged::Removed => report.removed.push(name(one)),
                 // A container that came meanwhile.
@@ -100,6 +81,26 @@ async fn prune(app: &App, yes: bool, dry_run: bool) -> Result<Exit> {
         }
     })?;
     Ok(Exit::Done)
+}
+
+/// The images that containers were made from, running or not.
+async fn used_images(docker: &Docker) -> Result<BTreeSet<Digest>> {
+    let containers = docker.containers(&ContainerFilter::default()).await?;
+    Ok(containers.into_iter().filter_map(|container| container.image_id).collect())
+}
+
+/// The keep-tags of this deployment that no history remembers, in order.
+fn forgotten<'l>(record: &Record, list: &'l ImageList) -> Vec<&'l Name> {
+    let remembered = Remembered::of(record);
+    let tags = list.images().iter().flat_map(|image| &image.tags);
+    let mut forgotten: Vec<&Name> =
+        tags.filter(|(repository, tag)| remembered.has_forgotten(repository, tag)).collect();
+    forgotten.sort();
+    forgotten
+}
+
+fn name((repository, tag): &Name) -> String {
+    repository.with_tag(tag)
 }
 
 /// A tag as the daemon lists it.

@@ -1,9 +1,7 @@
 //! `pull`: the recorded images, from their registries; and what the commands share that record what
 //! they pull.
 
-mod fetch;
 mod latest;
-mod report;
 
 use std::collections::BTreeSet;
 
@@ -11,22 +9,19 @@ use anyhow::Result;
 use clap::Args;
 
 use super::arguments::Services;
+use super::changes::{self, Manner};
 use super::pull_latest::LatestOptions;
 use super::{Effect, Run};
 use crate::app::{App, Exit};
-use crate::compose;
 use crate::deployment::Deployment;
 use crate::docker::PullTarget;
 use crate::error;
-use crate::images::{Early, Wanted};
+use crate::images::Wanted;
 use crate::model::manifest::{Service, Source};
 use crate::model::reference::{ServiceName, Tag};
 use crate::plan::{Outcome, Step};
-use crate::report::{Changes, ServiceChange};
-pub(super) use fetch::{check_platform, fetch_recorded, fetch_steps, forget_evicted, learn};
-pub(super) use latest::{Planned, known_service, plan_latest};
-pub(super) use report::{fail_together, summarise};
-use report::{in_manifest_order, settle_failures, summarise_pull};
+use crate::report::{Changes, ReleaseView, ServiceChange};
+pub(super) use latest::{known_service, plan_latest};
 
 /// Pull the images of the manifest, by digest
 #[derive(Debug, Args)]
@@ -57,77 +52,89 @@ impl Run for Pull {
 ///
 /// An image can be had nowhere (exit 5 or 6); with `keep_going`, exit 9 if others could.
 async fn pull(app: &App, names: &[ServiceName], keep_going: bool, dry_run: bool) -> Result<Exit> {
-    let Some(deployment) = app.load()? else {
-        return pull_without_manifest(app, names, keep_going, dry_run).await;
-    };
-    let selected = app.select(&deployment, names)?;
+    let deployment = Deployment::open(app)?;
+    if deployment.recorded().is_none() {
+        return pull_unrecorded(&deployment, names, keep_going, dry_run).await;
+    }
+    let hash = &deployment.record()?.hash;
     let mut report = Changes { dry_run, ..Changes::default() };
     let mut wanted = Vec::new();
     let mut services = Vec::new();
-    for service in selected {
-        match service
-            .current()
-            .and_then(|current| Wanted::release(service, current, &deployment.hash))
-        {
+    for service in deployment.select(names)? {
+        let recorded = service.current().and_then(|now| Wanted::release(service, now, hash));
+        match recorded.or_else(|| tracked(service)) {
             Some(one) => {
                 wanted.push(one);
                 services.push(service);
             }
-            None => match tracked(service) {
-                Some(one) => {
-                    wanted.push(one);
-                    services.push(service);
-                }
-                None => report
-                    .services
-                    .push(ServiceChange::skipped(service, "nothing is recorded yet".to_owned())),
-            },
+            None => report
+                .services
+                .push(ServiceChange::skipped(service, "nothing is recorded yet".to_owned())),
         }
     }
     warn_about_tags(app, &wanted);
     if dry_run {
-        let local = app
-            .docker()
-            .await?
-            .images(&wanted.iter().map(Wanted::reference).collect::<Vec<_>>())
-            .await?;
+        let references: Vec<String> = wanted.iter().map(Wanted::reference).collect();
+        let local = app.docker().await?.images(&references).await?;
         for (service, image) in services.into_iter().zip(local) {
-            let mut change = ServiceChange::of(&Step::unchanged(service));
-            change.outcome = if image.is_some() { Outcome::Present } else { Outcome::Pulled };
-            report.services.push(change);
+            let outcome = if image.is_some() { Outcome::Present } else { Outcome::Pulled };
+            report.services.push(with_outcome(service, outcome));
         }
-    } else {
-        let results = app.fetcher().await?.fetch(&wanted).await;
-        let mut failures = Vec::new();
-        for (service, arrived) in services.into_iter().zip(results) {
-            match arrived {
-                Ok(arrived) => {
-                    let mut change = ServiceChange::of(&Step::unchanged(service));
-                    change.outcome =
-                        if arrived.pulled { Outcome::Pulled } else { Outcome::Present };
-                    report.services.push(change);
-                }
-                Err(error) => {
-                    report.services.push(ServiceChange::failed(service, &error));
-                    failures.push(error.context(format!("service `{}`", service.name)));
-                }
+        app.show(&report, |report| summarise_pull(app, report))?;
+        return Ok(Exit::Done);
+    }
+    let mut failures = Vec::new();
+    let results = app.fetcher().await?.fetch(&wanted).await;
+    for (service, arrived) in services.into_iter().zip(results) {
+        match arrived {
+            Ok(arrived) => {
+                let outcome = if arrived.pulled { Outcome::Pulled } else { Outcome::Present };
+                report.services.push(with_outcome(service, outcome));
+            }
+            Err(error) => {
+                report.services.push(ServiceChange::failed(service, &error));
+                failures.push(error.context(format!("service `{}`", service.name)));
             }
         }
-        if !failures.is_empty() {
-            let total = wanted.len();
-            return settle_failures(
-                app,
-                &deployment,
-                &report,
-                failures,
-                total,
-                keep_going,
-                "the others are local",
-            );
+    }
+    if failures.is_empty() {
+        app.show(&report, |report| summarise_pull(app, report))?;
+        return Ok(Exit::Done);
+    }
+    if !keep_going || failures.len() == wanted.len() {
+        error::together(failures, wanted.len(), "the others are local")?;
+        return Ok(Exit::Done);
+    }
+    app.show(&report, |report| changes::summarise(&deployment, report))?;
+    Ok(changes::end(app, failures))
+}
+
+fn with_outcome(service: &Service, outcome: Outcome) -> ServiceChange {
+    ServiceChange { outcome, ..ServiceChange::of(&Step::unchanged(service)) }
+}
+
+/// How many images were pulled, would be, or are here.
+fn summarise_pull(app: &App, report: &Changes) {
+    let count = |outcome: Outcome| {
+        report.services.iter().filter(|change| change.outcome == outcome).count()
+    };
+    let (pulled, present) = (count(Outcome::Pulled), count(Outcome::Present));
+    for change in report.services.iter().filter(|change| change.outcome == Outcome::Skipped) {
+        app.ui.status(format!("{}: {}", change.name, change.notes.join(", ")));
+    }
+    if report.dry_run {
+        for change in report.services.iter().filter(|change| change.outcome == Outcome::Pulled) {
+            let release = change.to.as_ref().map_or_else(String::new, ReleaseView::short);
+            app.ui.status(format!("would pull {} {release}", change.name));
         }
     }
-    app.show(&report, |report| summarise_pull(app, report))?;
-    Ok(Exit::Done)
+    let verb = if report.dry_run { "Would pull" } else { "Pulled" };
+    let images = format!("{pulled} image{}", if pulled == 1 { "" } else { "s" });
+    app.ui.status(match (pulled, present) {
+        (0, present) => format!("All {present} images are local already"),
+        (_, 0) => format!("{verb} {images}"),
+        (_, present) => format!("{verb} {images}; {present} were local already"),
+    });
 }
 
 /// A service for which nothing is recorded: the image that its tracked tag names.
@@ -156,21 +163,19 @@ fn warn_about_tags(app: &App, wanted: &[Wanted]) {
 }
 
 /// Without a manifest: every image that the Compose files name, as the old `make pull` did.
-pub(super) async fn pull_without_manifest(
-    app: &App,
+pub(super) async fn pull_unrecorded(
+    deployment: &Deployment<'_>,
     names: &[ServiceName],
     keep_going: bool,
     dry_run: bool,
 ) -> Result<Exit> {
-    let wanted = compose_images(app, names).await?;
+    let app = deployment.app();
+    let wanted = compose_images(deployment, names).await?;
     let mut report = PlainPull { dry_run, images: Vec::new() };
     if dry_run {
-        report.images = wanted
-            .iter()
-            .map(|one| PlainImage { image: one.reference(), outcome: Outcome::Pulled, error: None })
-            .collect();
+        report.images = wanted.iter().map(|one| PlainImage::of(one, Outcome::Pulled)).collect();
         app.show(&report, |report| {
-            report.images.iter().for_each(|one| app.ui.data(format!("would pull {}", one.image)))
+            report.images.iter().for_each(|one| app.ui.data(format!("would pull {}", one.image)));
         })?;
         return Ok(Exit::Done);
     }
@@ -178,21 +183,21 @@ pub(super) async fn pull_without_manifest(
     let results = app.fetcher().await?.fetch_anew(&wanted).await;
     let mut failures = Vec::new();
     for (one, arrived) in wanted.iter().zip(results) {
-        let error = arrived.as_ref().err().map(|error| format!("{error:#}"));
-        let outcome = if error.is_some() { Outcome::Failed } else { Outcome::Pulled };
-        report.images.push(PlainImage { image: one.reference(), outcome, error });
-        failures
-            .extend(arrived.err().map(|error| error.context(format!("service `{}`", one.name))));
+        let outcome = if arrived.is_ok() { Outcome::Pulled } else { Outcome::Failed };
+        let mut image = PlainImage::of(one, outcome);
+        if let Err(error) = arrived {
+            image.error = Some(format!("{error:#}"));
+            failures.push(error.context(format!("service `{}`", one.name)));
+        }
+        report.images.push(image);
     }
     let (failed, total) = (failures.len(), wanted.len());
     if failed > 0 && (!keep_going || failed == total) {
-        return fail_together(failures, total, "the others are local").map(|()| Exit::Partial);
+        error::together(failures, total, "the others are local")?;
+        return Ok(Exit::Partial);
     }
     app.show(&report, |_| app.ui.status(format!("Pulled {} images", total - failed)))?;
-    for failure in &failures {
-        app.ui.error(failure);
-    }
-    Ok(if failed > 0 { Exit::Partial } else { Exit::Done })
+    Ok(changes::end(app, failures))
 }
 
 /// `pull` without a manifest.
@@ -209,15 +214,15 @@ struct PlainImage {
     error: Option<String>,
 }
 
+impl PlainImage {
+    fn of(wanted: &Wanted, outcome: Outcome) -> Self {
+        Self { image: wanted.reference(), outcome, error: None }
+    }
+}
+
 /// The images that the Compose files name, interpolated by Compose, without what it builds here.
-async fn compose_images(app: &App, names: &[ServiceName]) -> Result<Vec<Wanted>> {
-    let compose = app.compose(None)?;
-    let set = if compose.files().databases().is_empty() {
-        compose::Set::Application
-    } else {
-        compose::Set::All
-    };
-    let project = compose.config(set, &compose::Environment::default(), None).await?;
+async fn compose_images(deployment: &Deployment<'_>, names: &[ServiceName]) -> Result<Vec<Wanted>> {
+    let project = deployment.project().await?;
     let mut seen = BTreeSet::new();
     let mut wanted = Vec::new();
     for service in &project.services {
@@ -246,62 +251,49 @@ async fn compose_images(app: &App, names: &[ServiceName]) -> Result<Vec<Wanted>>
     Ok(wanted)
 }
 
-/// Records what the tracked tags of local builds name now.
-pub(super) async fn record_builds(app: &App, names: &[ServiceName]) -> Result<Changes> {
-    let deployment = app.require_manifest()?;
-    let mut report = Changes::default();
-    let services = app.select(&deployment, names)?;
-    let options = LatestOptions::default();
-    let Planned { steps, mut failures, early } =
-        plan_latest(app, &deployment, &services, options, &mut report).await?;
-    let total = steps.len() + failures.len();
-    let steps = fetch_steps(app, &deployment, (steps, early), &mut failures, &mut report).await?;
-    fail_together(failures, total, "nothing was recorded")?;
-    report.files = app.commit(&deployment, &steps)?;
-    forget_evicted(app, &deployment, &steps).await;
-    report.services.extend(steps.iter().map(ServiceChange::of));
-    Ok(report)
+/// Makes local what is recorded, or without a manifest, what the Compose files name.
+///
+/// # Errors
+///
+/// An image can be had nowhere (exit 5 or 6).
+pub(super) async fn fetch_recorded(deployment: &Deployment<'_>) -> Result<()> {
+    let fetcher = deployment.app().fetcher().await?;
+    let (wanted, results) = match deployment.recorded() {
+        None => {
+            let wanted = compose_images(deployment, &[]).await?;
+            let results = fetcher.fetch_anew(&wanted).await;
+            (wanted, results)
+        }
+        Some(record) => {
+            let services = record.services().filter(|service| service.source == Source::Registry);
+            let wanted: Vec<Wanted> = services
+                .filter_map(|service| {
+                    let now = service.current();
+                    now.and_then(|now| Wanted::release(service, now, &record.hash))
+                        .or_else(|| tracked(service))
+                })
+                .collect();
+            let results = fetcher.fetch(&wanted).await;
+            (wanted, results)
+        }
+    };
+    let failures = results.into_iter().zip(&wanted).filter_map(|(result, wanted)| {
+        result.err().map(|error| error.context(format!("service `{}`", wanted.name)))
+    });
+    error::together(failures.collect(), wanted.len(), "nothing was built or stopped")
 }
 
-/// Makes the images of `steps` local, records the steps, and reports.
-pub(super) async fn finish(
-    app: &App,
-    deployment: &Deployment,
-    (mut steps, early): (Vec<Step>, Option<Early>),
-    failures: &mut Vec<anyhow::Error>,
-    mut report: Changes,
-    options: LatestOptions,
-) -> Result<Exit> {
-    let total = steps.len() + failures.len();
-    if options.dry_run {
-        report.services.extend(steps.iter().map(ServiceChange::of));
-        in_manifest_order(deployment, &mut report);
-        app.show(&report, |report| summarise(app, deployment, report))?;
-        return Ok(Exit::Done);
-    }
-    if !options.no_pull {
-        steps = fetch_steps(app, deployment, (steps, early), failures, &mut report).await?;
-    }
-    if !failures.is_empty() && (!options.keep_going || steps.is_empty()) {
-        fail_together(std::mem::take(failures), total, "nothing was recorded")?;
-    }
-    report.files = app.commit(deployment, &steps)?;
-    if !options.no_pull {
-        forget_evicted(app, deployment, &steps).await;
-    }
-    report.services.extend(steps.iter().map(ServiceChange::of));
-    in_manifest_order(deployment, &mut report);
-    if failures.is_empty() {
-        app.show(&report, |report| summarise(app, deployment, report))?;
-        return Ok(Exit::Done);
-    }
-    settle_failures(
-        app,
-        deployment,
-        &report,
-        std::mem::take(failures),
-        total,
-        true,
-        "the others are recorded",
-    )
+/// Records what the tracked tags of local builds name now.
+///
+/// # Errors
+///
+/// As for [`pull_latest`].
+pub(super) async fn record_builds(
+    deployment: &mut Deployment<'_>,
+    names: &[ServiceName],
+) -> Result<Changes> {
+    let services = deployment.select(names)?;
+    let mut change = plan_latest(deployment, &services, LatestOptions::default()).await?;
+    let manner = Manner { dry_run: false, pulls: true, keep_going: false };
+    changes::record(deployment, &mut change, manner).await
 }

@@ -4,11 +4,12 @@ use anyhow::Result;
 use clap::Args;
 
 use super::arguments::Services;
-use super::pull::{Planned, fail_together, finish, plan_latest, pull_without_manifest};
+use super::changes::{self, Manner, NOTHING_RECORDED};
+use super::pull::{plan_latest, pull_unrecorded};
 use super::{Effect, Run};
 use crate::app::{App, Exit};
+use crate::deployment::Deployment;
 use crate::model::reference::ServiceName;
-use crate::report::{Changes, ServiceChange};
 
 /// Pull what the tracked tags name now, and record it
 #[derive(Debug, Args)]
@@ -57,32 +58,18 @@ impl Run for PullLatest {
 /// A registry or the daemon fails for some service (exit 5 or 6): then nothing is recorded, unless
 /// `keep_going` (exit 9).
 async fn pull_latest(app: &App, names: &[ServiceName], options: LatestOptions) -> Result<Exit> {
-    let Some(deployment) = app.load()? else {
-        if options.no_pull {
-            app.require_manifest()?;
-        }
-        return pull_without_manifest(app, names, options.keep_going, options.dry_run).await;
-    };
+    let mut deployment = Deployment::open(app)?;
+    if deployment.recorded().is_none() && !options.no_pull {
+        return pull_unrecorded(&deployment, names, options.keep_going, options.dry_run).await;
+    }
     if !options.dry_run {
-        deployment.check_writable(&app.store)?;
+        deployment.record()?.check_writable(&app.store)?;
     }
-    let mut report = Changes { dry_run: options.dry_run, ..Changes::default() };
-    let mut followed = Vec::new();
-    for service in app.select(&deployment, names)? {
-        if service.held {
-            report.services.push(ServiceChange::skipped(
-                service,
-                "held; `dkv unhold` lets it follow its tag again".to_owned(),
-            ));
-        } else {
-            followed.push(service);
-        }
+    let mut change = plan_latest(&deployment, &deployment.select(names)?, options).await?;
+    if change.has_failed() && !options.keep_going {
+        change.check(false, NOTHING_RECORDED)?;
     }
-    let Planned { steps, mut failures, early } =
-        plan_latest(app, &deployment, &followed, options, &mut report).await?;
-    if !failures.is_empty() && !options.keep_going {
-        return fail_together(failures, followed.len(), "nothing was recorded")
-            .map(|()| Exit::Done);
-    }
-    finish(app, &deployment, (steps, early), &mut failures, report, options).await
+    let LatestOptions { no_pull, keep_going, dry_run, .. } = options;
+    changes::carry_out(&mut deployment, change, Manner { dry_run, pulls: !no_pull, keep_going })
+        .await
 }

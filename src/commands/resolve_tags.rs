@@ -8,11 +8,13 @@ use super::arguments::Services;
 use super::check_updates::{SERVICES_AT_ONCE, nothing_known};
 use super::{Effect, Run};
 use crate::app::{App, Exit};
+use crate::change::Change;
+use crate::deployment::Deployment;
 use crate::lookup;
 use crate::model::manifest::{Service, Source};
 use crate::model::reference::{ServiceName, Tag};
 use crate::plan::{self, Found, Outcome, Step};
-use crate::report::{Changes, ReleaseView, ServiceChange};
+use crate::report::{ReleaseView, ServiceChange};
 
 /// Replace moving tags in the manifest with the versions they name
 #[derive(Debug, Args)]
@@ -42,10 +44,10 @@ impl Run for ResolveTags {
 /// No manifest (exit 3), or the record cannot be written (exit 3 or 4). Registries that cannot be
 /// asked make it exit 9, or 5 if nothing at all could be found out.
 async fn resolve_tags(app: &App, names: &[ServiceName], dry_run: bool) -> Result<Exit> {
-    let deployment = app.require_manifest()?;
-    let services = app.select(&deployment, names)?;
+    let mut deployment = Deployment::open_recorded(app)?;
+    let services = deployment.select(names)?;
     if !dry_run {
-        deployment.check_writable(&app.store)?;
+        deployment.record()?.check_writable(&app.store)?;
     }
     let moving: Vec<&Service> = services
         .iter()
@@ -54,38 +56,37 @@ async fn resolve_tags(app: &App, names: &[ServiceName], dry_run: bool) -> Result
             service.current().is_some_and(|current| is_followed(service, &current.tag))
         })
         .collect();
-    let lookup = app.lookup(&deployment, None);
+    let asked = moving.len();
+    let lookup = deployment.lookup(None);
     lookup.expect(&moving).await;
     let resolutions = moving.iter().map(|service| resolve_one(app, &lookup, service));
-    let mut resolved: std::collections::BTreeMap<ServiceName, Resolved> =
-        futures_util::stream::iter(resolutions)
-            .buffered(SERVICES_AT_ONCE)
-            .map(|one| (one.name.clone(), one))
-            .collect()
-            .await;
-    let mut report = Changes { dry_run, ..Changes::default() };
-    let mut steps = Vec::new();
+    let resolved: Vec<Resolved> =
+        futures_util::stream::iter(resolutions).buffered(SERVICES_AT_ONCE).collect().await;
+    let mut change = Change::default();
+    for service in
+        services.iter().filter(|service| !moving.iter().any(|one| one.name == service.name))
+    {
+        let mut told = ServiceChange::of(&Step::unchanged(service));
+        told.notes.push("a version already".to_owned());
+        change.tell(service, told);
+    }
     let mut failures = 0;
-    for service in services {
-        let Some(one) = resolved.remove(&service.name) else {
-            let mut change = ServiceChange::of(&Step::unchanged(service));
-            change.notes.push("a version already".to_owned());
-            report.services.push(change);
-            continue;
-        };
-        let mut change = ServiceChange::of(&one.step);
+    for (service, mut one) in moving.iter().zip(resolved) {
+        one.step.notes.push(one.note.clone());
         if one.is_failure {
             failures += 1;
-            change.outcome = Outcome::Failed;
-            change.error = Some(one.note.clone());
+            let mut told = ServiceChange::of(&one.step);
+            told.outcome = Outcome::Failed;
+            told.error = Some(one.note);
+            change.tell(service, told);
+        } else {
+            change.add(one.step);
         }
-        change.notes.push(one.note);
-        report.services.push(change);
-        steps.push(one.step);
     }
-    if !dry_run {
-        report.files = app.commit(&deployment, &steps)?;
-    }
+    let report = match dry_run {
+        true => change.preview(deployment.record()?),
+        false => change.commit(&mut deployment)?,
+    };
     app.show(&report, |report| {
         for change in &report.services {
             let tag = |view: &Option<ReleaseView>| {
@@ -121,7 +122,7 @@ async fn resolve_tags(app: &App, names: &[ServiceName], dry_run: bool) -> Result
     })?;
     match failures {
         0 => Ok(Exit::Done),
-        _ if failures < moving.len() => Ok(Exit::Partial),
+        _ if failures < asked => Ok(Exit::Partial),
         _ => {
             app.ui.error(&nothing_known().into());
             Ok(Exit::Unknown)
@@ -136,7 +137,6 @@ fn is_followed(service: &Service, tag: &Tag) -> bool {
 
 /// What became of one moving tag.
 struct Resolved {
-    name: ServiceName,
     step: Step,
     note: String,
     /// Whether the registry could not be asked.
@@ -145,7 +145,6 @@ struct Resolved {
 
 async fn resolve_one(app: &App, lookup: &lookup::Lookup, service: &Service) -> Resolved {
     let unresolved = |why: String| Resolved {
-        name: service.name.clone(),
         step: Step::unchanged(service),
         note: format!("unresolved: {why}"),
         is_failure: false,
@@ -182,12 +181,7 @@ async fn resolve_one(app: &App, lookup: &lookup::Lookup, service: &Service) -> R
         let note = resolution.in_words();
         let Some((version, _)) = resolution.version else {
             let is_failure = resolution.is_failure;
-            return Resolved {
-                name: service.name.clone(),
-                step: Step::unchanged(service),
-                note,
-                is_failure,
-            };
+            return Resolved { step: Step::unchanged(service), note, is_failure };
         };
         found.version = Some(version);
         note
@@ -195,11 +189,10 @@ async fn resolve_one(app: &App, lookup: &lookup::Lookup, service: &Service) -> R
     if found.version.is_none() {
         return unresolved("no version tag names this build".to_owned());
     }
-    let mut step = plan::advance(&known, found, &plan::Intent::Latest, &app.stamp());
-    step.before = service.clone();
+    let mut step = plan::advance_known(service, &known, found, &plan::Intent::Latest, &app.stamp());
     // The same bytes under their proper name: whoever set a version by hand still did.
     step.after.custom.clone_from(&service.custom);
-    Resolved { name: service.name.clone(), step, note, is_failure: false }
+    Resolved { step, note, is_failure: false }
 }
 
 /// The service with a digest for its current release, if the daemon can tell it.

@@ -11,7 +11,7 @@ use super::update_safe::data::{blocking, users_of};
 use super::{Effect, Run};
 use crate::app::{App, Exit};
 use crate::backup::{self, Source};
-use crate::compose::{Action, Project, Set};
+use crate::compose::{Action, Project};
 use crate::docker::{ContainerFilter, ContainerState};
 use crate::error::{self, Error, Kind};
 use crate::health;
@@ -54,9 +54,9 @@ async fn restore_data(app: &App, backup: &Path, yes: bool, dry_run: bool) -> Res
     let targets = targets(app, &contents.sources).await?;
     app.decrypt().await?;
     let launch = Launch::assemble(app, StartOptions::default())?;
-    let set = if launch.has_databases() { Set::All } else { Set::Application };
-    let project = launch.config(set).await?;
-    let stopped = running_users(app, &project, &targets).await?;
+    let (set, compose) = (launch.deployment.all(), launch.deployment.compose()?);
+    let project = launch.deployment.project().await?;
+    let stopped = running_users(app, project, &targets).await?;
     let report = RestoredData {
         dry_run,
         backup: archive.display().to_string(),
@@ -84,22 +84,16 @@ async fn restore_data(app: &App, backup: &Path, yes: bool, dry_run: bool) -> Res
     }
     app.touch_containers();
     if !stopped.is_empty() {
-        launch
-            .compose
-            .run(set, &Action::Stop { services: stopped.clone() }, &launch.environment)
-            .await?;
+        compose.run(set, &Action::Stop { services: stopped.clone() }, &launch.environment).await?;
     }
     app.ui.step("Restoring", report.sources.join(", "));
     let restored =
         blocking(move |cancelled| backup::restore(&archive, &targets, cancelled), app).await;
     if !stopped.is_empty() {
-        launch
-            .compose
-            .run(set, &Action::Start { services: stopped.clone() }, &launch.environment)
-            .await?;
+        compose.run(set, &Action::Start { services: stopped.clone() }, &launch.environment).await?;
     }
     restored?;
-    judge(&launch, &project, &stopped).await?;
+    judge(&launch, project, &stopped).await?;
     app.show(&report, |report| {
         app.ui.status(format!("The data is as it was at {}", report.made_at))
     })?;
@@ -182,7 +176,7 @@ async fn judge(launch: &Launch<'_>, project: &Project, started: &[String]) -> Re
     if started.is_empty() {
         return Ok(());
     }
-    let app = launch.app;
+    let app = launch.app();
     let expectations =
         launch.expectations(project).counting(|name| started.iter().any(|one| one == name));
     let live = app.ui.live();

@@ -4,18 +4,19 @@ use anyhow::Result;
 use clap::Args;
 
 use super::arguments::{Confirmed, Services};
-use super::{Effect, Run};
+use super::{Effect, Run, changes};
 use crate::app::{App, Exit};
+use crate::change::Change;
 use crate::cli::TagOrDigest;
 use crate::deployment::Deployment;
-use crate::docker::{ContainerFilter, Docker};
+use crate::docker::{Container, ContainerFilter, Docker, PullTarget};
 use crate::error;
 use crate::images::Wanted;
 use crate::model::manifest::{Service, Source};
-use crate::model::reference::{Reference, ServiceName};
+use crate::model::reference::{Reference, Repository, ServiceName};
 use crate::plan::{self, Found, Intent, Outcome, Step, Target};
 use crate::registry::ManifestName;
-use crate::report::{Changes, ReleaseView, ServiceChange};
+use crate::report::Changes;
 
 /// Go back to the previous version of all services, or of those named
 ///
@@ -91,33 +92,29 @@ impl Run for RollbackTo {
 /// None has one (exit 3), an image can be had nowhere (exit 5 or 6), nobody said yes (exit 2); in
 /// all of these nothing has changed.
 async fn rollback(app: &App, names: &[ServiceName], yes: bool, dry_run: bool) -> Result<Exit> {
-    let deployment = app.require_manifest()?;
-    let selected = app.select(&deployment, names)?;
-    let mut steps = Vec::new();
-    let mut unchanged = Vec::new();
+    let mut deployment = Deployment::open_recorded(app)?;
+    let selected = deployment.select(names)?;
+    let mut change = Change::default();
     for service in &selected {
         match plan::rollback(service, &app.stamp()) {
-            Some(step) => steps.push(step),
-            None => {
-                unchanged.push(ServiceChange::skipped(service, "no earlier release".to_owned()))
-            }
+            Some(step) => change.add(step),
+            None => change.skip(service, "no earlier release"),
         }
     }
-    if steps.is_empty() {
-        let names: Vec<&str> = selected.iter().map(|service| service.name.as_str()).collect();
-        let message = match names.as_slice() {
+    if change.steps.is_empty() {
+        let message = match selected.as_slice() {
             [] => "the manifest has no services".to_owned(),
-            [one] => format!("{one} has no earlier release to roll back to"),
+            [one] => format!("{} has no earlier release to roll back to", one.name),
             _ => "no service has an earlier release to roll back to".to_owned(),
         };
         return Err(error::state(message)
             .with_hint(
-                "`dkv version-history` shows what is remembered; `dkv version-pull SERVICE \
-                TAG` takes any version",
+                "`dkv version-history` shows what is remembered; `dkv version-pull SERVICE TAG` \
+                takes any version",
             )
             .into());
     }
-    go(app, &deployment, steps, unchanged, Options { yes, dry_run }).await
+    go(&mut deployment, change, Options { yes, dry_run }).await
 }
 
 /// `dkv rollback-to SERVICE TAG|DIGEST`.
@@ -132,22 +129,33 @@ async fn rollback_to(
     yes: bool,
     dry_run: bool,
 ) -> Result<Exit> {
-    let deployment = app.require_manifest()?;
-    let service = app.find(&deployment, name)?;
-    let options = Options { yes, dry_run };
+    let mut deployment = Deployment::open_recorded(app)?;
+    let service = deployment.find(name)?;
+    let step = step_to(&deployment, service, target).await?;
+    let is_there = !step.is_change();
+    let name = service.name.clone();
+    let mut change = Change::of(vec![step]);
+    if !is_there {
+        return go(&mut deployment, change, Options { yes, dry_run }).await;
+    }
+    // The record may be right and versions.env not: whoever was killed between the two says the
+    // same again.
+    let report = match dry_run {
+        true => change.preview(deployment.record()?),
+        false => change.commit(&mut deployment)?,
+    };
+    app.show(&report, |_| {
+        app.ui.data(format!("{name} is at {target} already; nothing to do"));
+    })?;
+    Ok(Exit::Done)
+}
+
+/// What takes `service` to the release that `target` names: one of its history, one that still
+/// runs, or one of the registry.
+async fn step_to(deployment: &Deployment<'_>, service: &Service, target: &str) -> Result<Step> {
+    let app = deployment.app();
     let (asked, manifest_name) = match plan::find_target(service, target)? {
-        Target::Release(index) => {
-            let step = plan::move_to(service, index, &app.stamp());
-            if !step.is_change() {
-                let change = ServiceChange::of(&step);
-                let report = Changes { dry_run, services: vec![change], ..Changes::default() };
-                app.show(&report, |_| {
-                    app.ui.data(format!("{} is at {target} already; nothing to do", service.name))
-                })?;
-                return Ok(Exit::Done);
-            }
-            return go(app, &deployment, vec![step], Vec::new(), options).await;
-        }
+        Target::Release(index) => return Ok(plan::move_to(service, index, &app.stamp())),
         _ if service.source == Source::Local => {
             let message = format!("{}: no build called `{target}` is remembered", service.name);
             return Err(error::state(message)
@@ -157,27 +165,32 @@ async fn rollback_to(
         Target::Tag(tag) => (tag.clone(), ManifestName::Tag(tag)),
         Target::Digest(digest) => (service.track_name().parse()?, ManifestName::Digest(digest)),
     };
-    if let Some(found) = running(app.docker().await?, service, target).await? {
-        app.ui.status(format!(
-            "{target} is not in the history of {}, but a container here was made from it",
-            service.name
-        ));
-        let step = plan::advance(service, found, &Intent::Version, &app.stamp());
-        return go(app, &deployment, vec![step], Vec::new(), options).await;
-    }
-    app.ui
-        .status(format!("{target} is not in the history of {}; asking the registry", service.name));
-    let platform = app.docker().await?.platform().await?.clone();
-    let lookup = app.lookup(&deployment, Some(platform));
-    lookup.expect(&[service]).await;
-    let named = lookup.named(service, &manifest_name, &asked).await?;
-    let mut found = named.found;
-    if service.is_moving(&asked) {
-        let resolution = lookup.version_of(service, &found, Some(named.is_index)).await;
-        found.version = resolution.and_then(|resolution| resolution.version).map(|(tag, _)| tag);
-    }
-    let step = plan::advance(service, found, &Intent::Version, &app.stamp());
-    go(app, &deployment, vec![step], Vec::new(), options).await
+    let found = match running(app.docker().await?, service, target).await? {
+        Some(found) => {
+            app.ui.status(format!(
+                "{target} is not in the history of {}, but a container here was made from it",
+                service.name
+            ));
+            found
+        }
+        None => {
+            app.ui.status(format!(
+                "{target} is not in the history of {}; asking the registry",
+                service.name
+            ));
+            let platform = app.docker().await?.platform().await?.clone();
+            let lookup = deployment.lookup(Some(platform));
+            lookup.expect(&[service]).await;
+            let named = lookup.named(service, &manifest_name, &asked).await?;
+            let mut found = named.found;
+            if service.is_moving(&asked) {
+                let resolution = lookup.version_of(service, &found, Some(named.is_index)).await;
+                found.version = resolution.and_then(|one| one.version).map(|(tag, _)| tag);
+            }
+            found
+        }
+    };
+    Ok(plan::advance(service, found, &Intent::Version, &app.stamp()))
 }
 
 /// The release that `target` (a tag or a digest) names, if a container was made from it under its
@@ -219,112 +232,120 @@ struct Options {
 }
 
 /// Shows the plan, asks, makes the images local, records.
-async fn go(
-    app: &App,
-    deployment: &Deployment,
-    steps: Vec<Step>,
-    unchanged: Vec<ServiceChange>,
-    options: Options,
-) -> Result<Exit> {
-    let mut report = Changes { dry_run: options.dry_run, ..Changes::default() };
+async fn go(deployment: &mut Deployment<'_>, mut change: Change, options: Options) -> Result<Exit> {
+    let app = deployment.app();
+    let record = deployment.record()?;
+    let plan = change.preview(record);
     if options.dry_run {
-        report.services = steps.iter().map(ServiceChange::of).chain(unchanged).collect();
-        app.show(&report, |report| {
-            show_moves(report, |line| app.ui.data(line));
+        app.show(&plan, |plan| {
+            show_moves(plan, |line| app.ui.data(line));
             app.ui.note("nothing was changed (--dry-run)");
         })?;
         return Ok(Exit::Done);
     }
-    deployment.check_writable(&app.store)?;
-    report.services = steps.iter().map(ServiceChange::of).chain(unchanged).collect();
+    record.check_writable(&app.store)?;
     if !options.yes {
-        show_moves(&report, |line| app.ui.status(line));
+        show_moves(&plan, |line| app.ui.status(line));
     }
     if !app.ui.confirm("Go back to these releases?", options.yes, &app.command)? {
         return Err(error::usage("not confirmed; nothing was changed").into());
     }
-    let mut steps = steps;
-    let fetcher = app.fetcher().await?;
-    let wanted: Vec<Wanted> =
-        steps.iter().filter_map(|step| wanted(&step.after, &deployment.hash)).collect();
-    for wanted in wanted.iter().filter(|wanted| {
-        matches!(wanted.target, crate::docker::PullTarget::Tag(_)) && wanted.image_id.is_none()
-    }) {
-        let tag = wanted.tag.as_ref().map(ToString::to_string).unwrap_or_default();
-        app.ui.warn(format!(
-            "{}: no digest was recorded for {tag}; taking what the tag names today",
-            wanted.name
-        ));
-    }
-    let platform = fetcher.docker.platform().await?.clone();
-    let mut failures = Vec::new();
-    for ((wanted, arrived), step) in wanted.iter().zip(fetcher.fetch(&wanted).await).zip(&mut steps)
+    let releases = change.steps.iter().map(|step| &step.after);
+    for wanted in
+        releases.filter_map(|after| Wanted::release(after, after.current()?, &record.hash))
     {
-        match arrived.and_then(|arrived| {
-            super::pull::check_platform(step, &arrived.image, &platform).map(|()| arrived)
-        }) {
-            Ok(arrived) => super::pull::learn(&mut step.after, &arrived.image),
-            Err(error) => failures.push(error.context(format!("service `{}`", wanted.name))),
+        if matches!(wanted.target, PullTarget::Tag(_)) && wanted.image_id.is_none() {
+            let tag = wanted.tag.as_ref().map(ToString::to_string).unwrap_or_default();
+            app.ui.warn(format!(
+                "{}: no digest was recorded for {tag}; taking what the tag names today",
+                wanted.name
+            ));
         }
     }
-    super::pull::fail_together(
-        failures,
-        steps.len(),
-        "nothing was changed: no service was rolled back",
-    )?;
-    report.files = app.commit(deployment, &steps)?;
-    super::pull::forget_evicted(app, deployment, &steps).await;
-    let unchanged = report.services.split_off(steps.len());
-    report.services = steps.iter().map(ServiceChange::of).chain(unchanged).collect();
-    let running = super::run::runs_already(app, deployment, &steps).await;
+    change.fetch(app, record).await?;
+    if change.has_failed() {
+        change.check(false, "nothing was changed: no service was rolled back")?;
+    }
+    let report = change.commit_kept(deployment).await?;
+    let runs = runs_already(deployment, &change.steps).await;
     app.show(&report, |report| {
         show_moves(report, |line| app.ui.data(line));
-        if running {
+        if runs {
             app.ui.note("what runs is already that release: nothing needs restarting");
         } else {
             let moved = report.services.iter().filter(|change| change.outcome != Outcome::Skipped);
-            app.ui.note(app.how_to_start(deployment, moved.map(|change| change.name.as_str())));
+            app.ui.note(deployment.how_to_start(moved.map(|change| change.name.as_str())));
         }
-        if let [step] = steps.as_slice()
+        if let [step] = change.steps.as_slice()
             && let Some(current) = step.after.current()
             && !step.after.held
             && step.after.source == Source::Registry
         {
             let (name, tag) = (&step.after.name, &current.tag);
             app.ui.note(format!(
-                "`dkv pull-latest` follows the tag again; `dkv version-set {name} \
-                {tag} --hold` stays here"
+                "`dkv pull-latest` follows the tag again; `dkv version-set {name} {tag} --hold` \
+                stays here"
             ));
         }
     })?;
     Ok(Exit::Done)
 }
 
-/// The image of a service's current release: by digest, by image ID for a local build, else by tag.
-fn wanted(service: &Service, hash: &str) -> Option<Wanted> {
-    let current = service.current()?;
-    Wanted::release(service, current, hash)
+/// Whether what `steps` record runs already. The containers of this directory say so themselves;
+/// Compose is asked only where they do not, and something that is recorded runs somewhere.
+async fn runs_already(deployment: &Deployment<'_>, steps: &[Step]) -> bool {
+    let look = async {
+        let docker = deployment.app().docker().await?;
+        let containers = docker.containers(&ContainerFilter::default()).await?;
+        let project = match deployment.project_of_containers(&containers)? {
+            Some(project) => project,
+            None if !containers.iter().any(|container| runs_one_of(container, steps)) => {
+                return Ok(false);
+            }
+            None => deployment.project().await?.name.clone(),
+        };
+        let ours: Vec<&Container> = containers
+            .iter()
+            .filter(|container| container.labels.project() == Some(project.as_str()))
+            .collect();
+        anyhow::Ok(steps.iter().all(|step| runs(deployment, step, &ours)))
+    };
+    look.await.unwrap_or(false)
+}
+
+/// Whether a container was made from an image of one of the services.
+fn runs_one_of(container: &Container, steps: &[Step]) -> bool {
+    let repository = repository(container);
+    repository.is_some()
+        && steps
+            .iter()
+            .any(|step| step.before.image == repository || step.after.image == repository)
+}
+
+/// Whether every container of a service runs what `step` records, and there is one.
+fn runs(deployment: &Deployment<'_>, step: &Step, containers: &[&Container]) -> bool {
+    let recorded = step.after.current().and_then(|current| current.image_id.as_ref());
+    let is_member = |container: &&&Container| {
+        let Some(name) = container.labels.service() else { return false };
+        let member = deployment.member_with(name, repository(container).as_ref());
+        member.service() == Some(&step.after.name)
+    };
+    let mut members = containers.iter().filter(is_member).peekable();
+    members.peek().is_some()
+        && members.all(|container| recorded.is_some() && container.image_id.as_ref() == recorded)
+}
+
+fn repository(container: &Container) -> Option<Repository> {
+    container.image.parse::<Reference>().ok().map(|reference| reference.repository)
 }
 
 /// A line a service: from what to what, and why not.
 fn show_moves(report: &Changes, line: impl Fn(String)) {
-    let release = |view: &Option<ReleaseView>| {
-        view.as_ref().map_or_else(|| "nothing".to_owned(), ReleaseView::short)
-    };
     for change in &report.services {
-        let notes = if change.notes.is_empty() {
-            String::new()
-        } else {
-            format!(" ({})", change.notes.join("; "))
-        };
+        let notes = changes::notes(change);
         match change.outcome {
             Outcome::Skipped => line(format!("{}: unchanged{notes}", change.name)),
-            _ => line(format!(
-                "{}: {} → {}{notes}",
-                change.name,
-                release(&change.from),
-                release(&change.to)
-            )),
+            _ => line(format!("{}: {}{notes}", change.name, changes::from_to(change))),
         }
     }
 }

@@ -8,11 +8,12 @@ use anyhow::Result;
 use chrono::{DateTime, SecondsFormat, Utc};
 use clap::Args;
 
-use super::{Effect, Run, generate_env, logs, survey};
+use super::{Effect, Run, generate_env, logs};
 use crate::app::{App, Exit};
+use crate::change;
 use crate::cli;
-use crate::compose::{self, Action, Compose, Project, Set};
-use crate::deployment::{self, Deployment};
+use crate::compose::{self, Action, Project, Set};
+use crate::deployment::Deployment;
 use crate::docker::{
     ContainerDetail, ContainerFilter, ContainerState, HealthStatus, Image, PullTarget,
 };
@@ -22,9 +23,9 @@ use crate::images::Wanted;
 use crate::model::env_file::Pin;
 use crate::model::manifest::Service;
 use crate::model::reference::Reference;
-use crate::observe::{self, LocalImages};
-use crate::plan::Step;
+use crate::observe::LocalImages;
 use crate::report::{ContainerLine, Failure, Started};
+use crate::store::Lock;
 use crate::ui::{Cell, Style, Table};
 
 /// How a start goes about it.
@@ -43,9 +44,7 @@ pub struct StartOptions {
 
 /// What a start or stop works with.
 pub(super) struct Launch<'a> {
-    pub(super) app: &'a App,
-    pub(super) deployment: Option<Deployment>,
-    pub(super) compose: Compose,
+    pub(super) deployment: Deployment<'a>,
     pub(super) environment: compose::Environment,
     pub(super) options: StartOptions,
 }
@@ -169,10 +168,10 @@ async fn up(app: &App, options: StartOptions) -> Result<Exit> {
     let _lock = lock(app, options)?;
     let launch = Launch::prepare(app, options).await?;
     let mut report = Started { dry_run: options.dry_run, ..Started::default() };
-    let project = launch.config(Set::All).await?;
-    launch.ensure_images(&project, options.dry_run).await?;
-    launch.start_stopped_databases(&project, &mut report).await?;
-    launch.start(Set::Application, &project, &mut report).await?;
+    let project = launch.deployment.project().await?;
+    launch.ensure_images(project, options.dry_run).await?;
+    launch.start_stopped_databases(project, &mut report).await?;
+    launch.start(Set::Application, project, &mut report).await?;
     finish(app, &report)
 }
 
@@ -185,13 +184,13 @@ async fn updb(app: &App, options: StartOptions) -> Result<Exit> {
     let _lock = lock(app, options)?;
     let launch = Launch::prepare(app, options).await?;
     let mut report = Started { dry_run: options.dry_run, ..Started::default() };
-    if !launch.has_databases() {
+    if !launch.deployment.has_databases() {
         app.show(&report, |_| {
             app.ui.status("This deployment has no database files; nothing to start")
         })?;
         return Ok(Exit::Done);
     }
-    let project = launch.config(Set::Databases).await?;
+    let project = launch.databases(launch.deployment.project().await?).await?;
     launch.ensure_images(&project, options.dry_run).await?;
     launch.start(Set::Databases, &project, &mut report).await?;
     finish(app, &report)
@@ -209,8 +208,8 @@ async fn down(app: &App, dry_run: bool) -> Result<Exit> {
     let mut report = Started { dry_run, ..Started::default() };
     // Without a project there is nothing to keep; what is wrong with the files `down` itself will
     // say.
-    let project = if dry_run { None } else { launch.config(Set::All).await.ok() };
-    launch.stop(project.as_ref(), &mut report).await?;
+    let project = if dry_run { None } else { launch.deployment.project().await.ok() };
+    launch.stop(project, &mut report).await?;
     app.show(&report, |_| {
         if dry_run {
             show_steps(app, &report)
@@ -228,10 +227,10 @@ async fn restart(app: &App, options: StartOptions) -> Result<Exit> {
     let _lock = lock(app, options)?;
     let launch = Launch::prepare(app, options).await?;
     let mut report = Started { dry_run: options.dry_run, ..Started::default() };
-    let project = launch.config(Set::All).await?;
-    launch.ensure_images(&project, options.dry_run).await?;
-    launch.stop(Some(&project), &mut report).await?;
-    launch.start_all(&project, &mut report).await?;
+    let project = launch.deployment.project().await?;
+    launch.ensure_images(project, options.dry_run).await?;
+    launch.stop(Some(project), &mut report).await?;
+    launch.start_all(project, &mut report).await?;
     finish(app, &report)
 }
 
@@ -244,13 +243,13 @@ async fn start(app: &App, options: StartOptions) -> Result<Exit> {
     let _lock = lock(app, options)?;
     let launch = Launch::prepare(app, options).await?;
     let mut report = Started { dry_run: options.dry_run, ..Started::default() };
-    let project = launch.config(Set::All).await?;
-    launch.ensure_images(&project, options.dry_run).await?;
-    launch.start_all(&project, &mut report).await?;
+    let project = launch.deployment.project().await?;
+    launch.ensure_images(project, options.dry_run).await?;
+    launch.start_all(project, &mut report).await?;
     finish(app, &report)
 }
 
-fn lock(app: &App, options: StartOptions) -> Result<Option<crate::store::Lock>> {
+fn lock(app: &App, options: StartOptions) -> Result<Option<Lock>> {
     if options.dry_run { Ok(None) } else { app.lock_operation().map(Some) }
 }
 
@@ -259,39 +258,40 @@ impl<'a> Launch<'a> {
     pub(super) async fn prepare(app: &'a App, options: StartOptions) -> Result<Self> {
         app.decrypt().await?;
         let launch = Self::prepare_to_stop(app, options)?;
-        if let Some(deployment) = &launch.deployment {
-            generate_env::warn_of_unrecorded(app, deployment);
-        }
+        generate_env::warn_of_unrecorded(&launch.deployment);
         Ok(launch)
     }
 
     /// Reads what is there, and brings `versions.env` to what the manifest says. Stopping asks
     /// nobody for a passphrase.
     fn prepare_to_stop(app: &'a App, options: StartOptions) -> Result<Self> {
-        let launch = Self::assemble(app, options)?;
-        if let Some(deployment) = launch.deployment.as_ref().filter(|_| !options.dry_run) {
-            refresh_env(app, deployment)?;
+        let mut launch = Self::assemble(app, options)?;
+        if launch.deployment.recorded().is_some() && !options.dry_run {
+            refresh_env(&mut launch.deployment)?;
         }
         Ok(launch)
     }
 
     /// Reads what is there; writes nothing.
     pub(super) fn assemble(app: &'a App, options: StartOptions) -> Result<Self> {
-        let deployment = app.load()?;
-        let compose = app.compose(deployment.as_ref())?;
-        let mut environment = app.compose_environment();
-        if let Some(deployment) = &deployment {
-            environment = environment.with(deployment.assignments()?);
-        }
-        Ok(Self { app, deployment, compose, environment, options })
+        let deployment = Deployment::open(app)?;
+        let environment = deployment.environment()?;
+        Ok(Self { deployment, environment, options })
+    }
+
+    pub(super) fn app(&self) -> &'a App {
+        self.deployment.app()
     }
 
     /// Makes every image local that Compose would start: those of the manifest by digest, others as
     /// Compose names them. Where nothing is missing, nothing goes over the network.
     async fn ensure_images(&self, project: &Project, dry_run: bool) -> Result<()> {
+        if dry_run {
+            return Ok(());
+        }
         let tracked = self.tracked(project);
         let mut wanted: Vec<Wanted> = Vec::new();
-        let hash = self.deployment.as_ref().map_or("", |deployment| deployment.hash.as_str());
+        let hash = self.deployment.recorded().map_or("", |record| record.hash.as_str());
         for service in &project.services {
             let one = match tracked.get(&service.name) {
                 Some(tracked) => {
@@ -306,10 +306,7 @@ impl<'a> Launch<'a> {
                 one.filter(|one| !wanted.iter().any(|other| other.reference() == one.reference())),
             );
         }
-        if dry_run {
-            return Ok(());
-        }
-        let results = self.app.fetcher().await?.fetch(&wanted).await;
+        let results = self.app().fetcher().await?.fetch(&wanted).await;
         let mut failures = Vec::new();
         for (result, wanted) in results.into_iter().zip(&wanted) {
             let named = match result {
@@ -320,37 +317,36 @@ impl<'a> Launch<'a> {
                 named.err().map(|error| error.context(format!("service `{}`", wanted.name))),
             );
         }
-        super::pull::fail_together(failures, wanted.len(), "nothing was stopped or started")
+        error::together(failures, wanted.len(), "nothing was stopped or started")
     }
 
     /// Makes the recorded tag name the recorded bytes here, where that is all that Compose is told.
     async fn give_tag(&self, wanted: &Wanted, image: &Image) -> Result<()> {
-        let by_tag = self
-            .deployment
-            .as_ref()
-            .is_some_and(|deployment| deployment.manifest.env.pin == Pin::Tag);
+        let by_tag =
+            self.deployment.recorded().is_some_and(|record| record.manifest.env.pin == Pin::Tag);
         match (&wanted.target, &wanted.tag) {
             (PullTarget::Digest(_), Some(tag)) if by_tag && wanted.keep.is_some() => {
-                self.app.docker().await?.tag(image.id.as_str(), &wanted.repository, tag).await
+                self.app().docker().await?.tag(image.id.as_str(), &wanted.repository, tag).await
             }
             _ => Ok(()),
         }
     }
 
-    pub(super) fn tracked<'s>(&'s self, project: &Project) -> BTreeMap<String, &'s Service> {
-        self.deployment
-            .as_ref()
-            .map(|deployment| observe::tracked(&deployment.manifest, project))
-            .unwrap_or_default()
+    pub(super) fn tracked(&self, project: &Project) -> BTreeMap<String, &Service> {
+        self.deployment.tracked(project)
     }
 
-    pub(super) async fn config(&self, set: Set) -> Result<Project> {
-        let set = if set == Set::All && !self.has_databases() { Set::Application } else { set };
-        self.compose.config(set, &self.environment, None).await
-    }
-
-    pub(super) fn has_databases(&self) -> bool {
-        !self.compose.files().databases().is_empty()
+    /// The part of `project` that the database files describe.
+    pub(super) async fn databases(&self, project: &Project) -> Result<Project> {
+        let names = self.deployment.database_services();
+        if names.is_empty() {
+            // Compose can read what dkv cannot.
+            let compose = self.deployment.compose()?;
+            return compose.config(Set::Databases, &self.environment, None).await;
+        }
+        let mut databases = project.clone();
+        databases.services.retain(|service| names.contains(&service.name));
+        Ok(databases)
     }
 
     pub(super) async fn stop(&self, project: Option<&Project>, report: &mut Started) -> Result<()> {
@@ -362,11 +358,11 @@ impl<'a> Launch<'a> {
         if let Some(project) = project {
             kept = Some(self.keep_logs(project, |_| true).await);
         }
-        let set = if self.has_databases() { Set::All } else { Set::Application };
-        self.app.touch_containers();
-        let stopped = self.compose.run(set, &Action::Down, &self.environment).await;
+        self.app().touch_containers();
+        let compose = self.deployment.compose()?;
+        let stopped = compose.run(self.deployment.all(), &Action::Down, &self.environment).await;
         if let Some(kept) = kept {
-            kept.finish(self.app).await;
+            kept.finish(self.app()).await;
         }
         stopped
     }
@@ -378,13 +374,12 @@ impl<'a> Launch<'a> {
         project: &Project,
         goes: impl Fn(&str) -> bool,
     ) -> logs::Kept {
-        let databases = survey::databases(self.compose.files());
-        logs::keep(self.app, self.deployment.as_ref(), &project.name, &databases, goes).await
+        logs::keep(&self.deployment, &project.name, goes).await
     }
 
     async fn start_all(&self, project: &Project, report: &mut Started) -> Result<()> {
-        if self.has_databases() {
-            let databases = self.config(Set::Databases).await?;
+        if self.deployment.has_databases() {
+            let databases = self.databases(project).await?;
             self.start(Set::Databases, &databases, report).await?;
         }
         self.start(Set::Application, project, report).await
@@ -392,12 +387,12 @@ impl<'a> Launch<'a> {
 
     /// Starts the databases if one of them does not run.
     async fn start_stopped_databases(&self, project: &Project, report: &mut Started) -> Result<()> {
-        if !self.has_databases() {
+        if !self.deployment.has_databases() {
             return Ok(());
         }
-        let databases = self.config(Set::Databases).await?;
+        let databases = self.databases(project).await?;
         let containers =
-            self.app.docker().await?.containers(&ContainerFilter::project(&project.name)).await?;
+            self.app().docker().await?.containers(&ContainerFilter::project(&project.name)).await?;
         let runs = |name: &str| {
             containers.iter().any(|one| {
                 one.labels.service() == Some(name) && one.state == ContainerState::Running
@@ -409,7 +404,7 @@ impl<'a> Launch<'a> {
         if stopped.is_empty() {
             return Ok(());
         }
-        self.app
+        self.app()
             .ui
             .status(format!("Starting the databases first: {} not running", stopped.join(", ")));
         self.start(Set::Databases, &databases, report).await
@@ -423,14 +418,14 @@ impl<'a> Launch<'a> {
             return Ok(());
         }
         // Which containers Compose will replace only Compose knows.
-        let databases = survey::databases(self.compose.files());
+        let databases = self.deployment.databases();
         let kept = self
             .keep_logs(project, |service| databases.contains(service) == (set == Set::Databases))
             .await;
         let action = Action::Up { services: Vec::new(), no_deps: false };
-        self.app.touch_containers();
-        let started = self.compose.run(set, &action, &self.environment).await;
-        kept.finish(self.app).await;
+        self.app().touch_containers();
+        let started = self.deployment.compose()?.run(set, &action, &self.environment).await;
+        kept.finish(self.app()).await;
         if let Err(error) = &started
             && error::kind(error) == Kind::Interrupted
         {
@@ -438,7 +433,7 @@ impl<'a> Launch<'a> {
         }
         let health = self.health(project, started.is_err()).await?;
         // Without the list, the record and the containers' own words still say most.
-        let images = LocalImages::list(self.app.docker().await?).await.unwrap_or_default();
+        let images = LocalImages::list(self.app().docker().await?).await.unwrap_or_default();
         let lines: Vec<ContainerLine> =
             health.containers.iter().map(|judged| self.line(project, judged, &images)).collect();
         report.containers.retain(|line| {
@@ -470,19 +465,19 @@ impl<'a> Launch<'a> {
         let error = anyhow::Error::from(Error::new(Kind::Docker, message).with_hint(hint));
         report.error = Some(Failure::new(&error).error);
         // The table first: what does run is worth knowing too.
-        self.app.show(&*report, |report| show_containers(self.app, report))?;
+        self.app().show(&*report, |report| show_containers(self.app(), report))?;
         Err(error)
     }
 
     /// Judges the containers of `project`: at once, or when they are all good or one has failed.
     async fn health(&self, project: &Project, at_once: bool) -> Result<health::Deployment> {
-        let docker = self.app.docker().await?;
+        let docker = self.app().docker().await?;
         let (expectations, limits) = (self.expectations(project), self.limits());
         let now = chrono::Utc::now();
         if self.options.no_wait || at_once {
             return health::snapshot(docker, &project.name, &expectations, limits, now).await;
         }
-        let live = self.app.ui.live();
+        let live = self.app().ui.live();
         let on_progress = |deployment: &health::Deployment| live.show(&waiting_table(deployment));
         let outcome =
             health::wait(docker, &project.name, &expectations, limits, now, &on_progress).await?;
@@ -651,48 +646,14 @@ pub(super) fn show_containers(app: &App, report: &Started) {
 }
 
 /// Writes `versions.env` if it is not what the manifest says, and says what was wrong with it.
-fn refresh_env(app: &App, deployment: &Deployment) -> Result<()> {
-    let path = deployment.env_path(&app.store);
-    let (state, _) = deployment::env_state(&path, &deployment.env_text(&app.store)?)?;
-    if state.word() == "current" {
-        return Ok(());
-    }
-    if state.is_wrong() {
-        app.ui.status(format!(
+fn refresh_env(deployment: &mut Deployment<'_>) -> Result<()> {
+    let env = deployment.env()?;
+    if env.state.is_wrong() {
+        deployment.app().ui.status(format!(
             "{} was {}; writing it from the manifest",
-            path.display(),
-            generate_env::describe(state.word())
+            env.path.display(),
+            env.state.in_words()
         ));
     }
-    app.refresh_env().map(drop)
-}
-
-/// Whether what `steps` record runs already, for the last word of a rollback.
-pub(super) async fn runs_already(app: &App, deployment: &Deployment, steps: &[Step]) -> bool {
-    let check = async {
-        let docker = app.docker().await?;
-        let compose = app.compose(Some(deployment))?;
-        let environment = compose::Environment::default().with(deployment.assignments()?);
-        let set = if compose.files().databases().is_empty() { Set::Application } else { Set::All };
-        let project = compose.config(set, &environment, None).await?;
-        let containers = docker.containers(&ContainerFilter::project(&project.name)).await?;
-        let runs = |step: &Step| {
-            let recorded = step.after.current().and_then(|current| current.image_id.as_ref());
-            let mut mine = containers
-                .iter()
-                .filter(|container| {
-                    let repository = container
-                        .labels
-                        .service()
-                        .and_then(|name| observe::repository(&project, name));
-                    repository.is_some() && repository == step.after.image
-                })
-                .peekable();
-            mine.peek().is_some()
-                && mine
-                    .all(|container| recorded.is_some() && container.image_id.as_ref() == recorded)
-        };
-        anyhow::Ok(steps.iter().all(runs))
-    };
-    check.await.unwrap_or(false)
+    change::refresh_env(deployment).map(drop)
 }

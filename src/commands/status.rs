@@ -9,10 +9,9 @@ use clap::Args;
 use futures_util::StreamExt as _;
 
 use super::run::container_line;
-use super::survey::Survey;
 use super::{Effect, Run};
 use crate::app::{App, Exit};
-use crate::docker::Docker;
+use crate::deployment::Deployment;
 use crate::health::{self, Expectations, Limits};
 use crate::observe::LocalImages;
 use crate::report::{self, ContainerLine, ReleaseView, StatusLine};
@@ -57,11 +56,12 @@ impl Run for Status {
 /// The daemon does not answer (exit 6); the manifest is not valid, or there is no deployment (exit
 /// 3).
 async fn status(app: &App, watch: bool) -> Result<Exit> {
-    let survey = Survey::of(app).await?;
+    let deployment = Deployment::open(app)?;
+    deployment.view().await?;
     if watch {
-        return self::watch(app, &survey).await;
+        return self::watch(&deployment).await;
     }
-    let status = look(app.docker().await?, &survey, Utc::now()).await?;
+    let status = look(&deployment, Utc::now()).await?;
     app.show(&status, |status| show(app, status))?;
     Ok(Exit::Done)
 }
@@ -72,23 +72,25 @@ async fn status(app: &App, watch: bool) -> Result<Exit> {
 ///
 /// The daemon does not answer (exit 6).
 pub(super) async fn look(
-    docker: &Docker,
-    survey: &Survey,
+    deployment: &Deployment<'_>,
     now: DateTime<Utc>,
 ) -> Result<report::Status> {
-    let expectations = match survey.is_complete {
-        true => Expectations::of(&survey.project),
-        false => Expectations::from_containers(&docker.container_details(&survey.filter()).await?),
+    let docker = deployment.app().docker().await?;
+    let view = deployment.view().await?;
+    let expectations = match view.is_complete {
+        true => Expectations::of(&view.project),
+        false => Expectations::from_containers(&docker.container_details(&view.filter()).await?),
     };
     let health =
-        health::snapshot(docker, &survey.project.name, &expectations, Limits::default(), now);
+        health::snapshot(docker, &view.project.name, &expectations, Limits::default(), now);
     let (health, images) = tokio::try_join!(health, LocalImages::list(docker))?;
-    let tracked = survey.tracked();
+    let tracked = deployment.tracked(&view.project);
+    let databases = deployment.databases();
     let line = |judged: &health::Judged| {
         let service = tracked.get(&judged.service).copied();
         StatusLine {
             container: container_line(service, judged, &images),
-            database: survey.databases.contains(&judged.service),
+            database: databases.contains(&judged.service),
             tracked: service.is_some(),
             recorded: service.and_then(|service| service.current()).map(ReleaseView::from),
         }
@@ -99,9 +101,9 @@ pub(super) async fn look(
         (line.container.problem.is_empty(), line.container.as_recorded != Some(false))
     });
     Ok(report::Status {
-        project: survey.project.name.clone(),
+        project: view.project.name.clone(),
         healthy: health.is_good(),
-        complete: survey.is_complete,
+        complete: view.is_complete,
         containers,
     })
 }
@@ -211,25 +213,25 @@ fn notes(line: &report::StatusLine, has_problems: bool) -> String {
 
 /// Shows the deployment again whenever something happens, until Ctrl-C: on a terminal in place,
 /// else a line for what changed, or a document with `--json`.
-async fn watch(app: &App, survey: &Survey) -> Result<Exit> {
+async fn watch(deployment: &Deployment<'_>) -> Result<Exit> {
+    let app = deployment.app();
     let docker = app.docker().await?;
+    let view = deployment.view().await?;
     let terminals = app.ui.terminals();
     let live = (terminals.stdout && terminals.stderr && !app.settings.json).then(|| app.ui.live());
     let mut told: Vec<String> = Vec::new();
     loop {
         // Listened to from before the look, so that nothing happens unseen in between.
-        let mut events = pin!(docker.events(&survey.filter(), Some(Utc::now())));
+        let mut events = pin!(docker.events(&view.filter(), Some(Utc::now())));
         let now = Utc::now();
-        let status = look(docker, survey, now).await?;
+        let status = look(deployment, now).await?;
         let lines: Vec<String> =
             status.containers.iter().map(|line| summary(&status, line)).collect();
         let is_new = told != lines;
         match &live {
             Some(live) => live.show(&table(&status, now, true)),
             None if !is_new => {}
-            None if app.settings.json => {
-                app.ui.json_line(&report::Document::new(&app.command, &status))?
-            }
+            None if app.settings.json => app.ui.json_line(&app.document(&status))?,
             None => {
                 let time = now.with_timezone(&chrono::Local).format("%H:%M:%S");
                 for line in lines.iter().filter(|line| !told.contains(line)) {

@@ -5,9 +5,10 @@ use clap::Args;
 
 use super::{Effect, Run};
 use crate::app::{App, Exit};
+use crate::change::Change;
+use crate::deployment::Deployment;
 use crate::model::reference::ServiceName;
 use crate::plan::Step;
-use crate::report::{Changes, ServiceChange};
 
 /// Let `pull-latest` update a held service again
 #[derive(Debug, Args)]
@@ -37,23 +38,21 @@ impl Run for Unhold {
 ///
 /// No manifest (exit 3), an unknown service (exit 2).
 fn unhold(app: &App, name: &ServiceName, dry_run: bool) -> Result<Exit> {
-    let deployment = app.require_manifest()?;
-    let service = app.find(&deployment, name)?;
-    let mut step = Step::unchanged(service);
+    let mut deployment = Deployment::open_recorded(app)?;
+    let mut step = Step::unchanged(deployment.find(name)?);
     step.after.held = false;
-    let mut report = Changes { dry_run, ..Changes::default() };
     let was_held = step.is_change();
-    if was_held && !dry_run {
-        report.files = app.commit(&deployment, std::slice::from_ref(&step))?;
-    }
-    report.services.push(ServiceChange::of(&step));
+    let (name, track) = (step.after.name.clone(), step.after.track_name().to_owned());
+    let mut change = Change::of(vec![step]);
+    let report = match dry_run {
+        true => change.preview(deployment.record()?),
+        false => change.commit(&mut deployment)?,
+    };
     app.show(&report, |_| {
         app.ui.status(match (was_held, dry_run) {
-            (false, _) => format!("{} was not held", service.name),
-            (true, true) => {
-                format!("would let {} follow `{}` again", service.name, service.track_name())
-            }
-            (true, false) => format!("{} follows `{}` again", service.name, service.track_name()),
+            (false, _) => format!("{name} was not held"),
+            (true, true) => format!("would let {name} follow `{track}` again"),
+            (true, false) => format!("{name} follows `{track}` again"),
         });
     })?;
     Ok(Exit::Done)

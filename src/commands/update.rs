@@ -7,7 +7,6 @@ use super::build::build_images;
 use super::run::{Launch, StartOptions};
 use super::{Effect, Run, pull};
 use crate::app::{App, Exit};
-use crate::compose::Set;
 use crate::report::Started;
 
 /// Pull, build, and stop; then run `dkv updb` and `dkv up`
@@ -35,19 +34,21 @@ impl Run for Update {
 /// Compose or the daemon fails (exit 6), another dkv is at it (exit 4); an image can be had nowhere
 /// (exit 5): then nothing was stopped.
 async fn update(app: &App, dry_run: bool) -> Result<Exit> {
-    let launch = Launch::prepare(app, StartOptions { dry_run, ..StartOptions::default() }).await?;
     let _lock = if dry_run { None } else { Some(app.lock_operation()?) };
+    let mut launch =
+        Launch::prepare(app, StartOptions { dry_run, ..StartOptions::default() }).await?;
     let mut report = Started { dry_run, ..Started::default() };
     report.steps.push("pull".to_owned());
     if !dry_run {
-        pull::fetch_recorded(app, launch.deployment.as_ref()).await?;
+        pull::fetch_recorded(&launch.deployment).await?;
     }
     let built = build_images(&launch, &mut report).await?;
     if !dry_run && !built.is_empty() {
-        pull::record_builds(app, &built).await?;
+        pull::record_builds(&mut launch.deployment, &built).await?;
+        launch.environment = launch.deployment.environment()?;
     }
-    let project = if dry_run { None } else { Some(launch.config(Set::All).await?) };
-    launch.stop(project.as_ref(), &mut report).await?;
+    let project = if dry_run { None } else { Some(launch.deployment.project().await?) };
+    launch.stop(project, &mut report).await?;
     app.show(&report, |report| {
         if report.dry_run {
             app.ui.data(format!("would do: {}", report.steps.join(", ")));

@@ -15,23 +15,24 @@ mod retreat;
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use anyhow::{Context as _, Result};
+use anyhow::Result;
 use chrono::Utc;
 use clap::Args;
 
 use super::run::{Launch, StartOptions, waiting_table};
 use super::unfinished::unfinished;
-use super::{Effect, Run, pull};
+use super::{Effect, Run};
 use crate::app::{App, Exit};
+use crate::change::{Change, Remembered};
 use crate::cli;
-use crate::compose::{self, Action, Project, Set};
-use crate::deployment::Deployment;
+use crate::compose::{self, Action, Project};
+use crate::deployment::{Deployment, Record};
 use crate::docker::Docker;
 use crate::error::{self, Error, Kind};
 use crate::health;
 use crate::model::reference::ServiceName;
 use crate::plan::{self, Found, Intent, Step};
-use crate::report::{Changes, ReplacedService};
+use crate::report::{ReplacedService, ServiceChange};
 use crate::store::Lock;
 use crate::update::{Journal, Next, Options, Outcome, State, culprits};
 use downtime::Downtime;
@@ -135,7 +136,7 @@ async fn begin(app: &App, lock: &Lock, options: Options) -> Result<Exit> {
 async fn take_up(app: &App, lock: &Lock, journal: Journal, request: Request) -> Result<Exit> {
     let state = if request.abort { journal.state.aborted() } else { journal.state.resumed() };
     let Some(state) = state else {
-        forget_kept(app, &journal).await;
+        forget_kept(app, Deployment::open(app)?.recorded(), &journal).await;
         app.store.remove_journal(lock)?;
         if request.abort {
             app.ui.status("Nothing had been stopped or replaced; what ran before runs");
@@ -169,8 +170,9 @@ struct Update<'a> {
     project: Project,
     journal: Journal,
     /// What is recorded in the end; of an update that was taken up again, it is in the journal.
-    steps: Option<Vec<Step>>,
-    changes: Changes,
+    change: Option<Change>,
+    /// What is told of services that are left alone.
+    others: Vec<ServiceChange>,
     report: crate::report::SafeUpdate,
     judged: Option<health::Deployment>,
     downtime: Downtime,
@@ -186,13 +188,13 @@ struct Update<'a> {
 impl<'a> Update<'a> {
     /// Takes up the update of `journal`.
     async fn continue_from(app: &'a App, lock: &'a Lock, journal: Journal) -> Result<Self> {
-        app.require_manifest()?;
         app.decrypt().await?;
         let options = StartOptions { timeout: journal.options.timeout, ..StartOptions::default() };
         let mut launch = Launch::assemble(app, options)?;
-        launch.compose = launch.compose.holding(lock.share()?);
+        launch.deployment.record()?;
+        launch.deployment.hold(lock)?;
         launch.environment = launch.environment.with(journal.variables_after.clone());
-        let project = launch.config(Set::All).await?;
+        let project = launch.deployment.project_with(&journal.variables_after).await?;
         Ok(Self::new(app, Some(lock), launch, app.docker().await?.clone(), project, journal))
     }
 
@@ -211,8 +213,8 @@ impl<'a> Update<'a> {
             docker,
             project,
             journal,
-            steps: None,
-            changes: Changes::default(),
+            change: None,
+            others: Vec::new(),
             report: crate::report::SafeUpdate::default(),
             judged: None,
             downtime: Downtime::default(),
@@ -223,8 +225,8 @@ impl<'a> Update<'a> {
         }
     }
 
-    fn deployment(&self) -> Result<&Deployment> {
-        self.launch.deployment.as_ref().context("the deployment has a manifest")
+    fn record(&self) -> Result<&Record> {
+        self.launch.deployment.record()
     }
 
     /// The manifest service of each Compose service.
@@ -281,7 +283,7 @@ impl<'a> Update<'a> {
             State::Saving => self.save_data().await.map(|()| Outcome::Done),
             State::Replacing => self.replace().await.map(|()| Outcome::Done),
             State::Judging => self.judge_new().await.map(|()| Outcome::Done),
-            State::Recording => self.record().map(|()| Outcome::Done),
+            State::Recording => self.commit().await.map(|()| Outcome::Done),
             State::Restoring => self
                 .restore()
                 .await
@@ -377,12 +379,8 @@ impl<'a> Update<'a> {
             .unwrap_or_default();
         let limit = healthy.saturating_add(stopped).saturating_add(COMPOSE_RESERVE);
         self.app.touch_containers();
-        self.launch.compose.run_within(Some(limit), self.all(), action, environment).await
-    }
-
-    /// All files of the deployment.
-    fn all(&self) -> Set {
-        if self.launch.has_databases() { Set::All } else { Set::Application }
+        let deployment = &self.launch.deployment;
+        deployment.compose()?.run_within(Some(limit), deployment.all(), action, environment).await
     }
 
     /// What of the new state must be good: what was replaced, and what was good before.
@@ -460,23 +458,23 @@ impl<'a> Update<'a> {
     }
 
     /// Writes manifest and `versions.env`.
-    fn record(&mut self) -> Result<()> {
-        let steps = match self.steps.take() {
-            Some(steps) => steps,
-            None => self.planned_steps()?,
+    async fn commit(&mut self) -> Result<()> {
+        let mut change = match self.change.take() {
+            Some(change) => change,
+            None => self.planned_change()?,
         };
-        if steps.iter().any(Step::is_change) {
-            self.report.files = self.app.commit(self.deployment()?, &steps)?;
+        if change.steps.iter().any(Step::is_change) {
+            self.report.files = change.commit_kept(&mut self.launch.deployment).await?.files;
         }
-        self.steps = Some(steps);
+        self.change = Some(change);
         Ok(())
     }
 
-    /// The steps of an update that was taken up again. What is recorded already becomes no change.
-    fn planned_steps(&self) -> Result<Vec<Step>> {
-        let manifest = &self.deployment()?.manifest;
+    /// What an update that was taken up again records. What is recorded already becomes no change.
+    fn planned_change(&self) -> Result<Change> {
+        let record = self.record()?;
         let steps = self.journal.targets.iter().filter_map(|target| {
-            let service = manifest.services.get(&target.service)?;
+            let service = record.service(&target.service)?;
             let found = Found {
                 asked: target.tag.clone(),
                 version: Some(target.tag.clone()),
@@ -488,7 +486,7 @@ impl<'a> Update<'a> {
             step.after.rejected.retain(|rejected| Some(&rejected.digest) != target.digest.as_ref());
             Some(step)
         });
-        Ok(steps.collect())
+        Ok(Change::of(steps.collect()))
     }
 
     /// The update is over.
@@ -496,16 +494,12 @@ impl<'a> Update<'a> {
         match self.journal.state {
             State::Recording => {
                 self.remove_journal()?;
-                let steps = self.steps.take().unwrap_or_default();
-                let deployment = self.deployment()?;
-                tokio::join!(
-                    pull::forget_evicted(self.app, deployment, &steps),
-                    forget_kept(self.app, &self.journal)
-                );
-                self.show_updated(&steps)
+                forget_kept(self.app, self.launch.deployment.recorded(), &self.journal).await;
+                let change = self.change.take().unwrap_or_default();
+                self.show_updated(&change.steps)
             }
             State::Preparing => {
-                forget_kept(self.app, &self.journal).await;
+                forget_kept(self.app, self.launch.deployment.recorded(), &self.journal).await;
                 self.remove_journal()?;
                 Err(self.failure.take().unwrap_or_else(interrupted))
             }
@@ -548,21 +542,15 @@ fn interrupted() -> anyhow::Error {
     Error::new(Kind::Interrupted, "interrupted").into()
 }
 
-/// Removes the tags that kept what ran, unless they are in the history's service or a container
-/// needs them: then they stay.
-async fn forget_kept(app: &App, journal: &Journal) {
-    let (Ok(docker), Ok(Some(deployment))) = (app.docker().await, app.load()) else { return };
-    let is_remembered = |kept: &&crate::update::Kept| {
-        let service = deployment.manifest.services.get(&kept.service);
-        let entries = service.map(|service| service.history.entries()).unwrap_or_default();
-        entries
-            .iter()
-            .any(|entry| plan::keep_tag(entry, &deployment.hash).as_ref() == Some(&kept.keep_tag))
-    };
-    let gone = journal
-        .kept
-        .iter()
-        .filter(|kept| !is_remembered(kept) && kept.tag != kept.keep_tag.as_str());
+/// Removes the tags that kept what ran, unless they are in a service's history or a container needs
+/// them: then they stay.
+async fn forget_kept(app: &App, record: Option<&Record>, journal: &Journal) {
+    let (Ok(docker), Some(record)) = (app.docker().await, record) else { return };
+    let remembered = Remembered::of(record);
+    let gone = journal.kept.iter().filter(|kept| {
+        remembered.has_forgotten(&kept.repository, &kept.keep_tag)
+            && kept.tag != kept.keep_tag.as_str()
+    });
     let removals = gone.map(|kept| async move {
         if let Err(error) = docker.untag(&kept.repository, &kept.keep_tag).await {
             tracing::info!("{} stays: {error:#}", kept.repository.with_tag(&kept.keep_tag));

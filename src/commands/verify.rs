@@ -11,8 +11,8 @@ use futures_util::StreamExt as _;
 use super::{Effect, Run, pin};
 use crate::app::{App, Exit};
 use crate::compose::template::template_of;
-use crate::compose::{self, Files, Generation, Project, Set, dotenv, lines};
-use crate::deployment::{self, Deployment, EnvState};
+use crate::compose::{self, Generation, Project, dotenv, lines};
+use crate::deployment::{Deployment, EnvState, Record};
 use crate::docker::ContainerFilter;
 use crate::drift::{self, DaemonView, EnvView, FileImage, RemoteView, Start, Views};
 use crate::error::{self, Error, Kind};
@@ -54,11 +54,12 @@ impl Run for Verify {
 ///
 /// No manifest, or a file cannot be read (exit 3); with `remote`, a registry fails (exit 5).
 async fn verify(app: &App, remote: bool) -> Result<Exit> {
-    let deployment = app.require_manifest()?;
+    let deployment = Deployment::open_recorded(app)?;
+    let record = deployment.record()?;
     let mut not_compared = Vec::new();
-    let env = env_view(app, &deployment)?;
-    let (files, disagreements) = file_images(app, &deployment, &mut not_compared)?;
-    let (starts, project) = starts(app, &deployment, &env, &mut not_compared).await?;
+    let env = env_view(&deployment)?;
+    let (files, disagreements) = file_images(&deployment, &mut not_compared)?;
+    let (starts, project) = starts(&deployment, &env, &mut not_compared).await?;
     let daemon = match daemon_view(app, project).await {
         Ok(view) => Some(view),
         Err(error) => {
@@ -66,10 +67,11 @@ async fn verify(app: &App, remote: bool) -> Result<Exit> {
             None
         }
     };
-    let remote = if remote { Some(remote_view(app, &deployment).await?) } else { None };
+    let remote = if remote { Some(remote_view(app, record).await?) } else { None };
     let views = Views {
-        manifest: &deployment.manifest,
-        deployment: &deployment.hash,
+        manifest: &record.manifest,
+        members: record.members(),
+        deployment: &record.hash,
         env,
         starts,
         files,
@@ -78,43 +80,42 @@ async fn verify(app: &App, remote: bool) -> Result<Exit> {
         remote,
     };
     let mut report = drift::compare(&views);
+    report.clean &= not_compared.is_empty();
     report.not_compared = not_compared;
     app.show(&report, |report| tell(app, report))?;
-    Ok(if report.clean { Exit::Done } else { Exit::Different })
+    Ok(match (report.drift.is_empty(), report.not_compared.is_empty()) {
+        (false, _) => Exit::Different,
+        (true, false) => Exit::Unseen,
+        (true, true) => Exit::Done,
+    })
 }
 
-fn env_view(app: &App, deployment: &Deployment) -> Result<EnvView> {
-    let path = deployment.env_path(&app.store);
-    let (state, found) = deployment::env_state(&path, &deployment.env_text(&app.store)?)?;
-    let wrong = match state {
+fn env_view(deployment: &Deployment<'_>) -> Result<EnvView> {
+    let env = deployment.env()?;
+    let wrong = match env.state {
         EnvState::Missing => Some(FindingKind::EnvMissing),
         EnvState::Found(State::Stale) => Some(FindingKind::EnvStale),
         EnvState::Found(State::Edited) => Some(FindingKind::EnvEdited),
         EnvState::Found(State::Current | State::OldHeader) => None,
     };
-    let text =
-        found.map(|found| String::from_utf8_lossy(&found.bytes).into_owned()).unwrap_or_default();
-    let values = dotenv::parse(&text, &|name| app.environment.text(name)).unwrap_or_else(|error| {
-        tracing::warn!("{}, {error}", path.display());
+    let app = deployment.app();
+    let values = dotenv::parse(&env.text(), &|name| app.environment.text(name));
+    let values = values.unwrap_or_else(|error| {
+        app.ui.warn(format!("{}, {error}", env.path.display()));
         BTreeMap::new()
     });
-    Ok(EnvView { file: deployment.manifest.env.file.clone(), wrong, values })
+    Ok(EnvView { file: deployment.record()?.manifest.env.file.clone(), wrong, values })
 }
 
 type FileViews = (Vec<FileImage>, Vec<crate::report::pin::PinDisagreement>);
 
 /// The images in all Compose files of the directory, against the manifest.
-fn file_images(
-    app: &App,
-    deployment: &Deployment,
-    not_compared: &mut Vec<String>,
-) -> Result<FileViews> {
-    let texts = match pin::read(app, Some(deployment), &[]) {
+fn file_images(deployment: &Deployment<'_>, not_compared: &mut Vec<String>) -> Result<FileViews> {
+    let app = deployment.app();
+    let texts = match pin::read(deployment, &[]) {
         Ok(texts) => texts,
         Err(error)
-            if app
-                .compose_files(Some(deployment))
-                .is_ok_and(|files| files.all(Generation::V2).is_empty()) =>
+            if deployment.files().is_ok_and(|files| files.all(Generation::V2).is_empty()) =>
         {
             not_compared.push(format!("Compose files: {error:#}"));
             return Ok(FileViews::default());
@@ -124,7 +125,7 @@ fn file_images(
     let mut images = Vec::new();
     for text in &texts {
         for (site, verdict) in
-            text.sites.iter().zip(pin::judge_recorded(text, &deployment.manifest))
+            text.sites.iter().zip(pin::judge_recorded(text, deployment.record()?))
         {
             images.push(FileImage {
                 place: format!("{}:{}", text.name, site.position.line),
@@ -141,19 +142,18 @@ fn file_images(
 /// What Compose would start for somebody who has sourced `versions.env`, and the project's name.
 /// Where Compose cannot say, the files are read without it, and nobody knows the name.
 async fn starts(
-    app: &App,
-    deployment: &Deployment,
+    deployment: &Deployment<'_>,
     env: &EnvView,
     not_compared: &mut Vec<String>,
 ) -> Result<(Vec<Start>, Option<String>)> {
-    let compose = app.compose(Some(deployment))?;
-    let files = compose.files();
+    let compose = deployment.compose()?;
+    let files = deployment.files()?;
     if files.all(Generation::V2).is_empty() {
         return Ok((Vec::new(), Some(files.project_name_v1())));
     }
-    let environment = compose::Environment::default().with(env.values.clone());
-    let set = if files.databases().is_empty() { Set::Application } else { Set::All };
-    let project = match compose.config(set, &environment, Some(COMPOSE_PATIENCE)).await {
+    let environment = deployment.app().compose_environment().with(env.values.clone());
+    let project = match compose.config(deployment.all(), &environment, Some(COMPOSE_PATIENCE)).await
+    {
         Ok(project) => Some(project),
         Err(error) if error::kind(&error) == Kind::Interrupted => return Err(error),
         Err(error) => {
@@ -168,17 +168,17 @@ async fn starts(
     };
     let written = lines::merge(lines::read(files.directory(), &files.all(Generation::V2))?);
     let name = project.as_ref().map(|project| project.name.clone());
-    Ok((merge(app, files, env, &written, project.as_ref()), name))
+    Ok((merge(deployment, env, &written, project.as_ref())?, name))
 }
 
 /// Compose's answer, with the texts behind it; services that it leaves out are read from the files.
 fn merge(
-    app: &App,
-    files: &Files,
+    deployment: &Deployment<'_>,
     env: &EnvView,
     written: &[lines::ImageLine],
     project: Option<&Project>,
-) -> Vec<Start> {
+) -> Result<Vec<Start>> {
+    let files = deployment.files()?;
     let mut starts: Vec<Start> = Vec::new();
     for service in project.into_iter().flat_map(|project| &project.services) {
         let awaited = service.depends_on.iter().filter(|(_, condition)| {
@@ -196,12 +196,7 @@ fn merge(
             is_active: true,
         });
     }
-    let dot_env = std::fs::read_to_string(files.directory().join(".env")).unwrap_or_default();
-    let dot_env = dotenv::parse(&dot_env, &|name| app.environment.text(name)).unwrap_or_default();
-    let lookup = |name: &str| {
-        let value = env.values.get(name).cloned().or_else(|| app.environment.text(name));
-        value.or_else(|| dot_env.get(name).cloned())
-    };
+    let lookup = |name: &str| env.values.get(name).cloned().or_else(|| deployment.variable(name));
     for line in written {
         if !starts.iter().any(|start| start.compose_service == line.service) {
             let image = line
@@ -220,7 +215,7 @@ fn merge(
             });
         }
     }
-    starts
+    Ok(starts)
 }
 
 async fn daemon_view(app: &App, project: Option<String>) -> Result<DaemonView> {
@@ -234,11 +229,9 @@ async fn daemon_view(app: &App, project: Option<String>) -> Result<DaemonView> {
 }
 
 /// Asks the registries for every remembered digest, and for what the tracked tags name.
-async fn remote_view(app: &App, deployment: &Deployment) -> Result<RemoteView> {
+async fn remote_view(app: &App, record: &Record) -> Result<RemoteView> {
     let mut questions = Vec::new();
-    for service in
-        deployment.manifest.services.values().filter(|service| service.source == Source::Registry)
-    {
+    for service in record.services().filter(|service| service.source == Source::Registry) {
         let Some(image) = &service.image else { continue };
         let digests = service.history.entries().iter().filter_map(|entry| entry.digest.clone());
         questions.extend(digests.map(|digest| (service, image, ManifestName::Digest(digest))));
@@ -271,8 +264,8 @@ async fn remote_view(app: &App, deployment: &Deployment) -> Result<RemoteView> {
             }
         }
     }
-    let total = deployment.manifest.services.len();
-    super::pull::fail_together(
+    let total = record.manifest.services.len();
+    error::together(
         failures.into_values().collect(),
         total,
         "`dkv verify` without --remote compares the rest",

@@ -6,6 +6,7 @@ use clap::Args;
 use super::arguments::Services;
 use super::{Effect, Run};
 use crate::app::{App, Exit};
+use crate::deployment::Deployment;
 use crate::model::reference::ServiceName;
 use crate::report::{Versions, short_digest};
 use crate::ui::{Cell, Style, Table};
@@ -35,8 +36,8 @@ impl Run for Version {
 ///
 /// No manifest (exit 3), an unknown service (exit 2).
 fn version(app: &App, names: &[ServiceName]) -> Result<Exit> {
-    let deployment = app.require_manifest()?;
-    let report = Versions::of(&app.select(&deployment, names)?);
+    let deployment = Deployment::open_recorded(app)?;
+    let report = Versions::of(&deployment.select(names)?);
     app.show(&report, |report| show_versions(app, report))?;
     Ok(Exit::Done)
 }

@@ -7,6 +7,7 @@ use super::arguments::Services;
 use super::version::to_seconds;
 use super::{Effect, Run};
 use crate::app::{App, Exit};
+use crate::deployment::Deployment;
 use crate::model::reference::ServiceName;
 use crate::report::{Histories, short_digest};
 use crate::ui::{Cell, Style, Table};
@@ -36,8 +37,8 @@ impl Run for VersionHistory {
 ///
 /// No manifest (exit 3), an unknown service (exit 2).
 fn history(app: &App, names: &[ServiceName]) -> Result<Exit> {
-    let deployment = app.require_manifest()?;
-    let report = Histories::of(&app.select(&deployment, names)?);
+    let deployment = Deployment::open_recorded(app)?;
+    let report = Histories::of(&deployment.select(names)?);
     app.show(&report, |report| {
         let mut table = Table::new(&["SERVICE", "VERSION", "DIGEST", "DEPLOYED", "BY", ""]);
         for service in &report.services {

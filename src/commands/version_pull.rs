@@ -3,17 +3,19 @@
 use anyhow::Result;
 use clap::Args;
 
-use super::pull::{finish, known_service};
+use super::changes::{self, Manner};
+use super::pull::known_service;
 use super::pull_latest::LatestOptions;
 use super::{Effect, Run};
 use crate::app::{App, Exit};
+use crate::change::Change;
+use crate::deployment::Deployment;
 use crate::lookup;
 use crate::model::manifest::Source;
 use crate::model::reference::{ServiceName, Tag};
 use crate::plan::{self, Intent};
 use crate::registry::ManifestName;
 use crate::registry::resolve::Resolution;
-use crate::report::Changes;
 
 /// Pull one version of one service, and record it
 #[derive(Debug, Args)]
@@ -58,21 +60,20 @@ pub(super) async fn version_pull(
     intent: Intent,
     options: LatestOptions,
 ) -> Result<Exit> {
-    let deployment = app.require_manifest()?;
-    let service = app.find(&deployment, name)?;
+    let mut deployment = Deployment::open_recorded(app)?;
+    let service = deployment.find(name)?;
     if !options.dry_run {
-        deployment.check_writable(&app.store)?;
+        deployment.record()?.check_writable(&app.store)?;
     }
     let mut remark = None;
     let found = if service.source == Source::Local {
         lookup::local(app.docker().await?, service, tag).await?
     } else {
-        let platform = if options.no_pull {
-            None
-        } else {
-            Some(app.docker().await?.platform().await?.clone())
+        let platform = match options.no_pull {
+            true => None,
+            false => Some(app.docker().await?.platform().await?.clone()),
         };
-        let lookup = app.lookup(&deployment, platform);
+        let lookup = deployment.lookup(platform);
         lookup.expect(&[service]).await;
         let named = lookup.named(service, &ManifestName::Tag(tag.clone()), tag).await?;
         let mut found = named.found;
@@ -85,9 +86,8 @@ pub(super) async fn version_pull(
         found
     };
     let known = known_service(app, service, options.no_pull).await?;
-    let mut step = plan::advance(&known, found, &intent, &app.stamp());
-    step.before = service.clone();
+    let mut step = plan::advance_known(service, &known, found, &intent, &app.stamp());
     step.notes.extend(remark);
-    let report = Changes { dry_run: options.dry_run, ..Changes::default() };
-    finish(app, &deployment, (vec![step], None), &mut Vec::new(), report, options).await
+    let manner = Manner { dry_run: options.dry_run, pulls: !options.no_pull, keep_going: false };
+    changes::carry_out(&mut deployment, Change::of(vec![step]), manner).await
 }

@@ -57,6 +57,7 @@ pub struct Files {
     databases: Vec<PathBuf>,
     project_name_variable: Option<String>,
     profiles: Vec<String>,
+    dot_env: BTreeMap<String, String>,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -105,6 +106,7 @@ impl Files {
             databases,
             project_name_variable: None,
             profiles: Vec::new(),
+            dot_env: BTreeMap::new(),
         };
         let home = files.project_directory();
         let variables = if home.as_os_str().is_empty() {
@@ -116,6 +118,7 @@ impl Files {
         let profiles = variables.get("COMPOSE_PROFILES").unwrap_or_default();
         files.profiles =
             profiles.split(',').filter(|profile| !profile.is_empty()).map(str::to_owned).collect();
+        files.dot_env = variables.dot_env;
         Ok(files)
     }
 
@@ -157,6 +160,12 @@ impl Files {
     #[must_use]
     pub fn project_name_variable(&self) -> Option<&str> {
         self.project_name_variable.as_deref()
+    }
+
+    /// A variable of the `.env` beside the first file.
+    #[must_use]
+    pub fn dot_env(&self, name: &str) -> Option<String> {
+        self.dot_env.get(name).cloned()
     }
 
     /// The profiles that `COMPOSE_PROFILES` switches on.

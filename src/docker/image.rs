@@ -1,5 +1,7 @@
 //! Images that the daemon has: looking them up by name or digest, giving and taking tags.
 
+use std::collections::HashMap;
+
 use anyhow::Result;
 use bollard::models::{ImageInspect, ImageSummary};
 use bollard::query_parameters::{
@@ -54,43 +56,56 @@ pub struct ListedImage {
     pub digests: Vec<(Repository, Digest)>,
 }
 
-/// One snapshot of the daemon's images.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct ImageList(Vec<ListedImage>);
+/// One snapshot of the daemon's images, with what they are looked up by.
+#[derive(Debug, Clone, Default)]
+pub struct ImageList {
+    images: Vec<ListedImage>,
+    by_id: HashMap<Digest, usize>,
+    by_tag: HashMap<(Repository, Tag), usize>,
+    by_digest: HashMap<(Repository, Digest), usize>,
+}
 
 impl ImageList {
     /// All images.
     #[must_use]
     pub fn images(&self) -> &[ListedImage] {
-        &self.0
+        &self.images
     }
 
     /// The image that the daemon has by `repository@digest`.
     #[must_use]
     pub fn by_digest(&self, repository: &Repository, digest: &Digest) -> Option<&ListedImage> {
-        self.0.iter().find(|image| {
-            image.digests.iter().any(|(known, by)| known == repository && by == digest)
-        })
+        let key = (repository.clone(), digest.clone());
+        self.by_digest.get(&key).map(|index| &self.images[*index])
     }
 
     /// The image that carries `repository:tag` now.
     #[must_use]
     pub fn by_tag(&self, repository: &Repository, tag: &Tag) -> Option<&ListedImage> {
-        self.0
-            .iter()
-            .find(|image| image.tags.iter().any(|(known, by)| known == repository && by == tag))
+        let key = (repository.clone(), tag.clone());
+        self.by_tag.get(&key).map(|index| &self.images[*index])
     }
 
     /// The image with this ID.
     #[must_use]
     pub fn by_id(&self, id: &Digest) -> Option<&ListedImage> {
-        self.0.iter().find(|image| image.id == *id)
+        self.by_id.get(id).map(|index| &self.images[*index])
     }
 }
 
 impl FromIterator<ListedImage> for ImageList {
     fn from_iter<T: IntoIterator<Item = ListedImage>>(images: T) -> Self {
-        Self(images.into_iter().collect())
+        let mut list = Self { images: images.into_iter().collect(), ..Self::default() };
+        for (index, image) in list.images.iter().enumerate() {
+            list.by_id.entry(image.id.clone()).or_insert(index);
+            for name in &image.tags {
+                list.by_tag.entry(name.clone()).or_insert(index);
+            }
+            for name in &image.digests {
+                list.by_digest.entry(name.clone()).or_insert(index);
+            }
+        }
+        list
     }
 }
 
@@ -139,7 +154,7 @@ impl Docker {
     pub async fn image_list(&self) -> Result<ImageList> {
         let options = ListImagesOptionsBuilder::new().all(false).digests(true).build();
         let list = self.answer("list the images", self.client.list_images(Some(options))).await?;
-        Ok(ImageList(list.into_iter().filter_map(listed).collect()))
+        Ok(list.into_iter().filter_map(listed).collect())
     }
 
     /// Gives `source` (a reference or an image ID) the tag `repository:tag`, taking it from

@@ -1,19 +1,21 @@
 //! How requests reach the daemon: connections of our own under bollard's API.
 //!
 //! bollard's own connectors know neither a connect deadline nor a private authority for TLS, and
-//! its URIs lose the API version on the way. Here every request gets a fresh connection (a local
-//! one costs microseconds), the version prefix, and a mended `X-Registry-Auth`.
+//! its URIs lose the API version on the way. Here a request takes a connection that an earlier one
+//! has finished with, or else a new one, and gets the version prefix and a mended
+//! `X-Registry-Auth`.
 
 use std::io;
 use std::process::Stdio;
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::Duration;
 
 use anyhow::{Context as _, Result};
 use bollard::BollardRequest;
 use hyper::body::Incoming;
+use hyper::client::conn::http1::{SendRequest, handshake};
 use hyper::header::{HOST, HeaderValue};
-use hyper::{Response, Uri};
+use hyper::{Method, Request, Response, Uri};
 use hyper_util::rt::TokioIo;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpStream, UnixStream};
@@ -49,6 +51,7 @@ pub(super) fn client(endpoint: &Endpoint, deadlines: Deadlines) -> Result<bollar
         tls,
         deadline: deadlines.connect,
         api_version,
+        idle: Mutex::default(),
     });
     let transport = move |request: BollardRequest| {
         let connector = connector.clone();
@@ -65,13 +68,27 @@ pub(super) fn client(endpoint: &Endpoint, deadlines: Deadlines) -> Result<bollar
     .with_context(|| format!("cannot talk to the Docker daemon at {endpoint}"))
 }
 
-/// Makes the connections, one a request.
+/// The body of bollard's requests, for which it has no public name.
+type Body = <BollardRequest as Message>::Body;
+
+/// Names the body of a request.
+trait Message {
+    type Body;
+}
+
+impl<Body> Message for Request<Body> {
+    type Body = Body;
+}
+
+/// Makes the connections, and keeps those that can serve again.
 struct Connector {
     target: Target,
     tls: Option<(TlsConnector, ServerName<'static>)>,
     deadline: Duration,
     /// What both sides speak; known from the daemon's first answer on, unless the user fixed it.
     api_version: OnceLock<ApiVersion>,
+    /// Connections on which nothing is under way.
+    idle: Mutex<Vec<SendRequest<Body>>>,
 }
 
 /// Why a request got no answer, in the two shapes that bollard can carry.
@@ -92,7 +109,55 @@ impl From<SendError> for bollard::errors::Error {
 }
 
 impl Connector {
-    async fn send(&self, request: BollardRequest) -> Result<Response<Incoming>, SendError> {
+    async fn send(
+        self: Arc<Self>,
+        request: BollardRequest,
+    ) -> Result<Response<Incoming>, SendError> {
+        let mut request = self.finish(request);
+        while let Some(mut sender) = self.take_idle() {
+            let again = repeatable(&request);
+            match sender.try_send_request(request).await {
+                Ok(response) => return Ok(self.answered(sender, response)),
+                // The daemon closed the connection before it read the request, or, having been
+                // restarted, before it answered: what changes nothing can be asked again.
+                Err(mut failed) => match failed.take_message().or(again) {
+                    Some(unsent) => request = unsent,
+                    None => return Err(SendError::Http(failed.into_error())),
+                },
+            }
+        }
+        let mut sender = self.connection().await?;
+        let response = sender.send_request(request).await.map_err(SendError::Http)?;
+        Ok(self.answered(sender, response))
+    }
+
+    fn take_idle(&self) -> Option<SendRequest<Body>> {
+        self.idle.lock().unwrap_or_else(PoisonError::into_inner).pop()
+    }
+
+    /// Learns from an answer, and lets its connection serve again once the body has been read. A
+    /// body that is given up closes the connection.
+    fn answered(
+        self: Arc<Self>,
+        mut sender: SendRequest<Body>,
+        response: Response<Incoming>,
+    ) -> Response<Incoming> {
+        if let Some(theirs) = response
+            .headers()
+            .get("api-version")
+            .and_then(|value| ApiVersion::parse(value.to_str().ok()?))
+        {
+            self.api_version.get_or_init(|| theirs.min(NEWEST));
+        }
+        tokio::spawn(async move {
+            if sender.ready().await.is_ok() {
+                self.idle.lock().unwrap_or_else(PoisonError::into_inner).push(sender);
+            }
+        });
+        response
+    }
+
+    async fn connection(&self) -> Result<SendRequest<Body>, SendError> {
         let connection =
             tokio::time::timeout(self.deadline, self.connect()).await.unwrap_or_else(|_| {
                 Err(io::Error::new(
@@ -101,23 +166,14 @@ impl Connector {
                 ))
             });
         let (stream, child) = connection.map_err(SendError::Connect)?;
-        let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream))
-            .await
-            .map_err(SendError::Http)?;
+        let (sender, connection) =
+            handshake(TokioIo::new(stream)).await.map_err(SendError::Http)?;
         tokio::spawn(async move {
             // A failure here also fails the request or the body that it cuts short.
             let _ = connection.await;
             drop(child);
         });
-        let response = sender.send_request(self.finish(request)).await.map_err(SendError::Http)?;
-        if let Some(theirs) = response
-            .headers()
-            .get("api-version")
-            .and_then(|value| ApiVersion::parse(value.to_str().ok()?))
-        {
-            self.api_version.get_or_init(|| theirs.min(NEWEST));
-        }
-        Ok(response)
+        Ok(sender)
     }
 
     /// A byte stream to the daemon, and the process that carries it if there is one.
@@ -174,6 +230,20 @@ impl Connector {
     }
 }
 
+/// The same request once more, if asking twice is as good as asking once and nothing of it is spent
+/// by sending it.
+fn repeatable(request: &Request<Body>) -> Option<Request<Body>> {
+    if !matches!(*request.method(), Method::GET | Method::HEAD) {
+        return None;
+    }
+    let empty = http_body_util::Either::Left(http_body_util::Full::default());
+    let mut again = Request::new(empty);
+    *again.method_mut() = request.method().clone();
+    *again.uri_mut() = request.uri().clone();
+    *again.headers_mut() = request.headers().clone();
+    Some(again)
+}
+
 trait Duplex: AsyncRead + AsyncWrite + Send + Unpin {}
 impl<T: AsyncRead + AsyncWrite + Send + Unpin> Duplex for T {}
 
@@ -196,7 +266,7 @@ fn mend_registry_auth(value: &mut HeaderValue) {
 }
 
 /// How `ssh` reaches a daemon: the remote `docker` command hands its standard streams to its
-/// socket. Never asks for a password, because every request is a connection of its own.
+/// socket. Never asks for a password, because there may be several connections at once.
 fn ssh_arguments(target: &Target) -> Vec<String> {
     let Target::Ssh { user, host, port, socket } = target else { return Vec::new() };
     let mut arguments = vec!["-T".to_owned(), "-o".to_owned(), "BatchMode=yes".to_owned()];

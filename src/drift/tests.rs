@@ -78,6 +78,7 @@ fn agreeing(manifest: &Manifest) -> Views<'_> {
     let value = format!("1.64@{}", digest("1.64"));
     Views {
         manifest,
+        members: Box::leak(Box::new(Members::of(manifest))),
         deployment: HASH,
         env: EnvView {
             file: "versions.env".into(),

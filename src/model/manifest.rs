@@ -355,6 +355,13 @@ impl Manifest {
         Ok(())
     }
 
+    /// The text of all histories, those of services that are not listed any more included.
+    #[must_use]
+    pub fn history_text(&self) -> &str {
+        let history = self.document.root().get("history");
+        history.map_or("", |node| &self.source()[node.target().span()])
+    }
+
     /// The repository that a service without a name of its own has by the `ecr` section.
     ///
     /// # Errors

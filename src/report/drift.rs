@@ -68,6 +68,8 @@ pub enum FindingKind {
     KeepTagMoved,
     /// The keep-tag by which Compose starts a local build is gone.
     KeepTagGone,
+    /// A release that a rollback may need is not on this host; the registry may have it.
+    ReleaseNotHere,
     /// A release that a rollback may need is neither here nor in the registry.
     ReleaseLost,
     /// A Compose service that nothing tracks.

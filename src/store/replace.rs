@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::Context as _;
 
+use super::Snapshot;
 use crate::error;
 
 /// A file and what it shall hold.
@@ -16,6 +17,10 @@ pub struct Replacement {
     pub path: PathBuf,
     /// Its new content.
     pub bytes: Vec<u8>,
+    /// What was read of it, where the new content was made from that: somebody who takes no lock,
+    /// such as an editor, must not lose what was written since. Nothing is written over a file that
+    /// has its bytes already.
+    pub before: Option<Snapshot>,
     /// Whose owner a file that does not exist yet gets, where that is possible.
     pub owner_like: PathBuf,
 }
@@ -30,7 +35,7 @@ pub struct Replacement {
 pub fn replace_all(replacements: &[Replacement]) -> anyhow::Result<()> {
     let changed: Vec<&Replacement> = replacements
         .iter()
-        .filter(|wanted| std::fs::read(&wanted.path).ok().as_ref() != Some(&wanted.bytes))
+        .filter(|wanted| wanted.before.as_ref().is_none_or(|before| before.bytes != wanted.bytes))
         .collect();
     let mut written = Vec::with_capacity(changed.len());
     for wanted in &changed {
@@ -42,6 +47,20 @@ pub fn replace_all(replacements: &[Replacement]) -> anyhow::Result<()> {
             }
             return Err(super::cannot_write(&wanted.path, &source).into());
         }
+    }
+    let is_touched = |wanted: &&&Replacement| {
+        wanted.before.as_ref().is_some_and(|before| !before.is_untouched())
+    };
+    if let Some(touched) = changed.iter().find(is_touched) {
+        for path in &written {
+            let _ = std::fs::remove_file(path);
+        }
+        return Err(error::state(format!(
+            "`{}` was changed while this command ran; nothing was written",
+            touched.path.display()
+        ))
+        .with_hint("run the command again")
+        .into());
     }
     for (done, wanted) in changed.iter().enumerate() {
         if let Err(source) = std::fs::rename(super::neighbour(&wanted.path), &wanted.path) {

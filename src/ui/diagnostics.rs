@@ -1,9 +1,7 @@
 //! What `tracing` events of this crate look like to the user. Written out here because all that is
 //! wanted is a line per event; other crates' events may hold secrets and are shown at no level.
 
-use std::collections::HashSet;
 use std::fmt::{self, Write as _};
-use std::sync::{Mutex, PoisonError};
 
 use tracing::field::{Field, Visit};
 use tracing::level_filters::LevelFilter;
@@ -17,7 +15,7 @@ impl Ui {
     /// details with `-vv`. Does nothing when something else shows them already.
     pub fn install_tracing(&self) {
         let level = level(self.shared.settings.verbosity);
-        let subscriber = Diagnostics { ui: self.clone(), level, warned: Mutex::default() };
+        let subscriber = Diagnostics { ui: self.clone(), level };
         // The only error is that there is a subscriber.
         let _ = tracing::subscriber::set_global_default(subscriber);
     }
@@ -35,8 +33,6 @@ fn level(verbosity: u8) -> LevelFilter {
 struct Diagnostics {
     ui: Ui,
     level: LevelFilter,
-    /// What was warned of: a manifest is read again before it is written, and says the same again.
-    warned: Mutex<HashSet<String>>,
 }
 
 impl Subscriber for Diagnostics {
@@ -53,16 +49,7 @@ impl Subscriber for Diagnostics {
         event.record(&mut line);
         let message = line.message + &line.fields;
         match *event.metadata().level() {
-            Level::ERROR | Level::WARN => {
-                if self
-                    .warned
-                    .lock()
-                    .unwrap_or_else(PoisonError::into_inner)
-                    .insert(message.clone())
-                {
-                    self.ui.warn(message);
-                }
-            }
+            Level::ERROR | Level::WARN => self.ui.warn(message),
             Level::INFO => self.ui.say("info", Style::Dim, &message, ": "),
             Level::DEBUG | Level::TRACE => self.ui.say("debug", Style::Dim, &message, ": "),
         }

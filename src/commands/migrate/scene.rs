@@ -38,11 +38,8 @@ impl Scene {
     /// # Errors
     ///
     /// There are no Compose files (exit 3); Compose refuses them or the daemon breaks off (exit 6).
-    pub async fn look(
-        app: &App,
-        before: Option<&Deployment>,
-        docker: Option<&Docker>,
-    ) -> Result<Self> {
+    pub async fn look(deployment: &Deployment<'_>, docker: Option<&Docker>) -> Result<Self> {
+        let app = deployment.app();
         let directory = app.store.directory();
         let mut notes = Vec::new();
         let containers = match docker {
@@ -53,15 +50,12 @@ impl Scene {
         };
         let containers: Vec<Container> =
             containers.into_iter().filter(|container| !container.labels.is_one_off()).collect();
-        let (files, configured) = match before {
-            Some(before) => (app.compose_files(Some(before))?, None),
-            None => find_files(app, &containers)?,
+        let (files, configured) = match deployment.recorded() {
+            Some(_) => (deployment.files()?.clone(), None),
+            None => find_files(deployment, &containers)?,
         };
         let compose = Compose::new(files, compose::Output::Capture);
-        let mut environment = app.compose_environment();
-        if let Some(before) = before {
-            environment = environment.with(before.assignments()?);
-        }
+        let environment = deployment.environment()?;
         let set = if compose.files().databases().is_empty() { Set::Application } else { Set::All };
         let project = compose.config(set, &environment, None).await?;
         let generation = compose.tool(&environment).await?.generation;
@@ -101,22 +95,26 @@ impl Scene {
 /// The files that the containers of this directory were started with, else those that Compose takes
 /// by itself, else the only one that looks like it. Those that Compose would not take next time as
 /// well, with nothing said, have to be named in the manifest.
-fn find_files(app: &App, containers: &[Container]) -> Result<(Files, Option<[Vec<String>; 2]>)> {
+fn find_files(
+    deployment: &Deployment<'_>,
+    containers: &[Container],
+) -> Result<(Files, Option<[Vec<String>; 2]>)> {
+    let app = deployment.app();
     let directory = app.store.directory();
-    let conventional = app.compose_files(None)?;
+    let conventional = deployment.files()?;
     let by_convention = [Generation::V1, Generation::V2]
         .map(|generation| conventional.application(generation).to_vec());
     let named = if app.environment.text("COMPOSE_FILE").is_some() {
         // This process's environment will be forgotten.
         by_convention[1].clone()
     } else {
-        match used_files(directory, &conventional, containers) {
+        match used_files(directory, conventional, containers) {
             Some(used) if !by_convention.contains(&used) => used,
-            Some(_) => return Ok((conventional, None)),
-            None if !by_convention[1].is_empty() => return Ok((conventional, None)),
-            None => match only_candidate(directory, &conventional)? {
+            Some(_) => return Ok((conventional.clone(), None)),
+            None if !by_convention[1].is_empty() => return Ok((conventional.clone(), None)),
+            None => match only_candidate(directory, conventional)? {
                 Some(file) => vec![file],
-                None => return Ok((conventional, None)),
+                None => return Ok((conventional.clone(), None)),
             },
         }
     };

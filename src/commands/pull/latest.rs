@@ -4,44 +4,46 @@ use anyhow::Result;
 use futures_util::StreamExt as _;
 
 use crate::app::App;
+use crate::change::Change;
 use crate::commands::pull_latest::LatestOptions;
 use crate::deployment::Deployment;
 use crate::images::{Early, Wanted};
 use crate::lookup::{self, Latest, Lookup};
 use crate::model::history::Release;
 use crate::model::manifest::{Rejected, Service, Source};
-use crate::plan::{self, Found, Intent, Step};
-use crate::report::{Changes, ServiceChange};
+use crate::plan::{self, Found, Intent};
 
-/// What becomes of the services that follow their tags.
-pub(in crate::commands) struct Planned {
-    /// The services that can be recorded, in the manifest's order.
-    pub steps: Vec<Step>,
-    /// What went wrong with others.
-    pub failures: Vec<anyhow::Error>,
-    /// Their images that are on their way already, unless nothing is to be pulled.
-    pub early: Option<Early>,
-}
-
-/// Resolves every followed service at once, and plans what becomes of it. As soon as a registry has
-/// said which bytes a tag names, the daemon gets them, while their version is still being looked
-/// up: that decides how they are called, not whether they are taken.
+/// The change that following their tags makes of `services`. Those that are held are left alone.
+///
+/// All are resolved at once. As soon as a registry has said which bytes a tag names, the daemon
+/// gets them, while their version is still being looked up: that decides how they are called, not
+/// whether they are taken.
+///
+/// # Errors
+///
+/// The daemon is needed and does not answer (exit 6). What fails for one service is in the change.
 pub(in crate::commands) async fn plan_latest(
-    app: &App,
-    deployment: &Deployment,
-    followed: &[&Service],
+    deployment: &Deployment<'_>,
+    services: &[&Service],
     options: LatestOptions,
-    report: &mut Changes,
-) -> Result<Planned> {
+) -> Result<Change> {
+    let app = deployment.app();
+    let hash = &deployment.record()?.hash;
+    let mut change = Change::default();
+    let (held, followed): (Vec<&Service>, Vec<&Service>) =
+        services.iter().copied().partition(|service| service.held);
+    for service in held {
+        change.skip(service, "held; `dkv unhold` lets it follow its tag again");
+    }
     let pulls = !options.no_pull && !options.dry_run;
     let early = if pulls { Some(Early::new(app.fetcher().await?, followed.len())) } else { None };
     let platform =
         if options.no_pull { None } else { Some(app.docker().await?.platform().await?.clone()) };
-    let lookup = app.lookup(deployment, platform);
-    lookup.expect(followed).await;
+    let lookup = deployment.lookup(platform);
+    lookup.expect(&followed).await;
     let resolutions = followed.iter().map(|service| {
         let on_found = |found: &Found| {
-            let wish = early_wish(service, found, &deployment.hash)
+            let wish = early_wish(service, found, hash)
                 .filter(|_| rejection(service, found, options).is_none());
             if let (Some(early), Some(wish)) = (&early, wish) {
                 early.begin(wish);
@@ -54,48 +56,49 @@ pub(in crate::commands) async fn plan_latest(
         .buffered(app.settings.jobs.get().max(16))
         .collect()
         .await;
-    let mut steps = Vec::new();
-    let mut failures = Vec::new();
     for (service, latest) in followed.iter().zip(resolved) {
-        let Latest { found, resolution } = match latest {
-            Ok(Some(latest)) => latest,
+        match latest {
+            Ok(Some(latest)) => follow(app, &mut change, service, latest, options).await?,
             Ok(None) => {
-                let why = "a local build; only a machine that has it can record it".to_owned();
-                report.services.push(ServiceChange::skipped(service, why));
-                continue;
+                change.skip(service, "a local build; only a machine that has it can record it");
             }
-            Err(error) => {
-                report.services.push(ServiceChange::failed(service, &error));
-                failures.push(error);
-                continue;
-            }
-        };
-        if let Some(rejected) = rejection(service, &found, options) {
-            let tag = rejected.tag.as_ref().unwrap_or(&found.asked);
-            let why =
-                rejected.reason.as_deref().map_or_else(String::new, |reason| format!(": {reason}"));
-            report.services.push(ServiceChange::skipped(
-                service,
-                format!("{tag} was rejected by an update{why}; `--retry` takes it all the same"),
-            ));
-            continue;
+            Err(error) => change.fail(service, error),
         }
-        let known = known_service(app, service, options.no_pull).await?;
-        let mut step = plan::advance(&known, found, &Intent::Latest, &app.stamp());
-        step.before = (*service).clone();
-        step.notes.extend(resolution.and_then(|resolution| resolution.remark()));
-        if let Some(warning) = step.downgrade() {
-            app.ui.warn(format!("{}: {warning}", service.name));
-            step.notes.push(warning);
-        }
-        if options.retry
-            && let Some(digest) = step.after.current().and_then(|current| current.digest.clone())
-        {
-            step.after.rejected.retain(|rejected| rejected.digest != digest);
-        }
-        steps.push(step);
     }
-    Ok(Planned { steps, failures, early })
+    change.expect(early);
+    Ok(change)
+}
+
+/// Adds what becomes of one service whose tag names `latest` now.
+async fn follow(
+    app: &App,
+    change: &mut Change,
+    service: &Service,
+    latest: Latest,
+    options: LatestOptions,
+) -> Result<()> {
+    let Latest { found, resolution } = latest;
+    if let Some(rejected) = rejection(service, &found, options) {
+        let tag = rejected.tag.as_ref().unwrap_or(&found.asked);
+        let why = rejected.reason.as_ref().map_or_else(String::new, |why| format!(": {why}"));
+        let why = format!("{tag} was rejected by an update{why}; `--retry` takes it all the same");
+        change.skip(service, why);
+        return Ok(());
+    }
+    let known = known_service(app, service, options.no_pull).await?;
+    let mut step = plan::advance_known(service, &known, found, &Intent::Latest, &app.stamp());
+    step.notes.extend(resolution.and_then(|resolution| resolution.remark()));
+    if let Some(warning) = step.downgrade() {
+        app.ui.warn(format!("{}: {warning}", service.name));
+        step.notes.push(warning);
+    }
+    if options.retry
+        && let Some(digest) = step.after.current().and_then(|current| current.digest.clone())
+    {
+        step.after.rejected.retain(|rejected| rejected.digest != digest);
+    }
+    change.add(step);
+    Ok(())
 }
 
 /// Why a safe update found bad what was found now, unless that is to be taken all the same.

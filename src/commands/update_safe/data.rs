@@ -12,7 +12,7 @@ use super::{Update, interrupted};
 use crate::app::App;
 use crate::backup::{self, Cancelled, Source};
 use crate::compose::config::Source as MountSource;
-use crate::compose::{Action, Project, Set};
+use crate::compose::{Action, Project};
 use crate::error;
 use crate::model::manifest::DataBackup;
 use crate::process::Group;
@@ -69,9 +69,9 @@ impl Update<'_> {
         if self.journal.options.no_data_backup {
             return Ok(None);
         }
-        Ok(match self.deployment()?.manifest.data_backup.clone() {
+        Ok(match self.record()?.manifest.data_backup.clone() {
             DataBackup::None => None,
-            DataBackup::Databases if !self.launch.has_databases() => None,
+            DataBackup::Databases if !self.launch.deployment.has_databases() => None,
             DataBackup::Command { words, timeout } => Some(Saved::By { words, timeout }),
             DataBackup::Paths(paths) => {
                 // Compose names mounts by their absolute paths.
@@ -82,7 +82,7 @@ impl Update<'_> {
                 Some(Saved::Copied(paths.iter().map(place).collect()))
             }
             DataBackup::Databases => {
-                let databases = self.launch.config(Set::Databases).await?;
+                let databases = self.launch.databases(&self.project).await?;
                 Some(Saved::Copied(sources_of(self.app, &databases).await?))
             }
         })

@@ -1,27 +1,25 @@
 //! What runs is noted, what shall run is found and pulled; nothing is stopped yet.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use anyhow::Result;
 use chrono::Utc;
 
 use super::Update;
 use crate::app::{App, Exit};
-use crate::commands::pull::{self, Planned};
+use crate::change::Change;
+use crate::commands::pull;
 use crate::commands::pull_latest::LatestOptions;
 use crate::commands::run::{Launch, StartOptions};
-use crate::compose::Set;
-use crate::deployment::Deployment;
+use crate::deployment::{Deployment, Record};
 use crate::docker::{ContainerState, Docker};
 use crate::error;
 use crate::health;
-use crate::images::Early;
 use crate::model::env_file::Pin;
 use crate::model::history::Release;
 use crate::model::manifest::{Service, Source};
 use crate::model::reference::{Digest, Reference, Repository, ServiceName, Tag};
 use crate::plan::{self, KEEP_TAG_PREFIX, Step};
-use crate::report::{Changes, ServiceChange};
 use crate::store::Lock;
 use crate::update::{Journal, Kept, Options, Ran, Target, main_container, to_replace};
 
@@ -29,12 +27,12 @@ impl<'a> Update<'a> {
     /// Notes what runs, on the disk too, and keeps its images from being pruned.
     pub(super) async fn note(app: &'a App, lock: &'a Lock, options: Options) -> Result<Self> {
         let mut update = Self::observe(app, Some(lock), options).await?;
-        let deployment = update.deployment()?;
-        deployment.check_writable(&app.store)?;
+        let record = update.record()?;
+        record.check_writable(&app.store)?;
         let mut kept = Vec::new();
-        for service in deployment.manifest.services.values() {
+        for service in record.services() {
             if let Some(ran) = main_container(&update.journal.ran, &service.name) {
-                kept.extend(keep(&update.docker, service, ran, deployment).await?);
+                kept.extend(keep(&update.docker, service, ran, record).await?);
             }
         }
         update.journal.kept = kept;
@@ -47,18 +45,17 @@ impl<'a> Update<'a> {
 
     /// Looks at what runs; changes nothing.
     async fn observe(app: &'a App, lock: Option<&'a Lock>, options: Options) -> Result<Self> {
-        app.require_manifest()?;
         app.decrypt().await?;
         let mut launch = Launch::assemble(
             app,
             StartOptions { timeout: options.timeout, ..StartOptions::default() },
         )?;
+        launch.deployment.record()?;
         if let Some(lock) = lock {
-            launch.compose = launch.compose.holding(lock.share()?);
+            launch.deployment.hold(lock)?;
         }
         let docker = app.docker().await?.clone();
-        let set = if launch.has_databases() { Set::All } else { Set::Application };
-        let project = launch.config(set).await?;
+        let project = launch.deployment.project().await?.clone();
         let expectations = launch.expectations(&project);
         let found =
             health::snapshot(&docker, &project.name, &expectations, launch.limits(), Utc::now())
@@ -90,26 +87,15 @@ impl<'a> Update<'a> {
 
     /// Finds what the tracked tags name, pulls it, and decides what is replaced.
     pub(super) async fn prepare(&mut self) -> Result<()> {
-        let mut changes = Changes::default();
-        let (steps, early) =
-            plan_steps(self.app, self.deployment()?, self.journal.options, false, &mut changes)
-                .await?;
-        self.changes = changes;
-        let mut failures = Vec::new();
-        let (usable, idle): (Vec<Step>, Vec<Step>) =
-            steps.into_iter().partition(|step| step.after.current().is_some());
-        let total = usable.len();
-        let mut changes = Changes::default();
-        let mut steps = pull::fetch_steps(
-            self.app,
-            self.deployment()?,
-            (usable, early),
-            &mut failures,
-            &mut changes,
-        )
-        .await?;
-        pull::fail_together(failures, total, "nothing was stopped or changed")?;
-        let targets: Vec<&Service> = steps.iter().map(|step| &step.after).collect();
+        let mut change = plan(&self.launch.deployment, self.journal.options, false).await?;
+        self.others = change.others().to_vec();
+        change.fetch(self.app, self.record()?).await?;
+        if change.has_failed() {
+            change.check(false, NOTHING_STOPPED)?;
+        }
+        let is_usable = |service: &&Service| service.current().is_some();
+        let targets: Vec<&Service> =
+            change.steps.iter().map(|step| &step.after).filter(is_usable).collect();
         let wanted = image_ids(&targets);
         self.journal.changed =
             to_replace(&self.project, &self.tracked(), &self.journal.ran, &wanted);
@@ -118,16 +104,15 @@ impl<'a> Update<'a> {
             .filter_map(|service| Some(Target::new(&service.name, service.current()?)))
             .collect();
         let tags = self.tags(&targets).await?;
-        let deployment = self.deployment()?;
+        let record = self.record()?;
         let kept = |service: &Service| self.kept(&service.name);
-        let before = deployment.assignments_with(kept)?;
-        let after = deployment.assignments_with(|service| {
+        let before = record.assignments_with(kept)?;
+        let after = record.assignments_with(|service| {
             tags.get(&service.name).cloned().or_else(|| kept(service))
         })?;
         self.journal.variables_before = before.into_iter().collect();
         self.journal.variables_after = after.into_iter().collect();
-        steps.extend(idle);
-        self.steps = Some(steps);
+        self.change = Some(change);
         self.check_effect(&tags).await
     }
 
@@ -136,18 +121,18 @@ impl<'a> Update<'a> {
         &self,
         targets: &[&Service],
     ) -> Result<BTreeMap<ServiceName, (Repository, String)>> {
-        let deployment = self.deployment()?;
+        let record = self.record()?;
         let mut tags = BTreeMap::new();
         for service in targets {
             let (Some(repository), Some(current)) = (&service.image, service.current()) else {
                 continue;
             };
-            let keep = plan::keep_tag(current, &deployment.hash);
+            let keep = plan::keep_tag(current, &record.hash);
             let image_id = current.image_id.as_ref();
             let tag = tag_for_compose(
                 &self.docker,
                 service,
-                deployment.manifest.env.pin,
+                record.manifest.env.pin,
                 repository,
                 current,
                 image_id,
@@ -172,23 +157,21 @@ impl<'a> Update<'a> {
         if self.journal.changed.is_empty() {
             return Ok(());
         }
-        let environment =
-            self.launch.environment.clone().with(self.journal.variables_after.clone());
-        let project = self.launch.compose.config(self.all(), &environment, None).await?;
+        let project = self.launch.deployment.project_with(&self.journal.variables_after).await?;
         let tracked = self.tracked();
-        let is_deaf = |name: &&String| {
+        let is_literal = |name: &&String| {
             let Some((_, tag)) = tracked.get(*name).and_then(|service| tags.get(service)) else {
                 return false;
             };
             let image = project.service(name).and_then(|service| service.image.as_deref());
             !image.is_some_and(|image| image.ends_with(&format!(":{tag}")))
         };
-        let deaf: Vec<&str> =
-            self.journal.changed.iter().filter(is_deaf).map(String::as_str).collect();
-        if !deaf.is_empty() {
+        let literal: Vec<&str> =
+            self.journal.changed.iter().filter(is_literal).map(String::as_str).collect();
+        if !literal.is_empty() {
             let message = format!(
                 "the Compose files give {} an image that does not follow versions.env",
-                deaf.join(", ")
+                literal.join(", ")
             );
             return Err(error::state(message)
                 .with_hint(
@@ -207,7 +190,7 @@ async fn keep(
     docker: &Docker,
     service: &Service,
     ran: &Ran,
-    deployment: &Deployment,
+    record: &Record,
 ) -> Result<Option<Kept>> {
     let Some(image_id) = &ran.image_id else { return Ok(None) };
     let named: Option<Reference> = ran.image.parse().ok();
@@ -244,9 +227,9 @@ async fn keep(
     let digest = digest.or_else(|| known.first().copied()).cloned();
     let mut release = Release::new(tag, None);
     release.image_id = Some(image_id.clone());
-    let Some(keep_tag) = plan::keep_tag(&release, &deployment.hash) else { return Ok(None) };
+    let Some(keep_tag) = plan::keep_tag(&release, &record.hash) else { return Ok(None) };
     release.digest = digest;
-    let pin = deployment.manifest.env.pin;
+    let pin = record.manifest.env.pin;
     let tag = tag_for_compose(
         docker,
         service,
@@ -301,53 +284,41 @@ fn image_ids(services: &[&Service]) -> BTreeMap<ServiceName, Digest> {
         .collect()
 }
 
+/// What a failure means before anything was stopped.
+const NOTHING_STOPPED: &str = "nothing was stopped or changed";
+
 /// What becomes of every service: what its tracked tag names; what is recorded where it is held, or
 /// where that was rejected; nothing where what is recorded was rejected too. New images are on
 /// their way already, unless this is a dry run.
-async fn plan_steps(
-    app: &App,
-    deployment: &Deployment,
-    options: Options,
-    dry_run: bool,
-    report: &mut Changes,
-) -> Result<(Vec<Step>, Option<Early>)> {
-    let (held, followed): (Vec<&Service>, Vec<&Service>) =
-        deployment.manifest.services.values().partition(|service| service.held);
-    for service in &held {
-        report.services.push(ServiceChange::skipped(
-            service,
-            "held; `dkv unhold` lets it follow its tag again".to_owned(),
-        ));
-    }
+async fn plan(deployment: &Deployment<'_>, options: Options, dry_run: bool) -> Result<Change> {
+    let services: Vec<&Service> = deployment.record()?.services().collect();
     let latest = LatestOptions { retry: options.retry, dry_run, ..LatestOptions::default() };
-    let Planned { mut steps, failures, early } =
-        pull::plan_latest(app, deployment, &followed, latest, report).await?;
-    pull::fail_together(failures, followed.len(), "nothing was stopped or changed")?;
-    let is_planned = |service: &Service| steps.iter().any(|step| step.before.name == service.name);
+    let mut change = pull::plan_latest(deployment, &services, latest).await?;
+    if change.has_failed() {
+        change.check(false, NOTHING_STOPPED)?;
+    }
     let is_rejected = |service: &Service| {
         let digest = service.current().and_then(|current| current.digest.as_ref());
         !options.retry && digest.is_some_and(|digest| service.rejection(digest).is_some())
     };
-    let rest: Vec<Step> = deployment
-        .manifest
-        .services
-        .values()
-        .filter(|service| !is_planned(service) && !is_rejected(service))
-        .map(Step::unchanged)
-        .collect();
-    steps.extend(rest);
-    Ok((steps, early))
+    let planned: BTreeSet<ServiceName> =
+        change.steps.iter().map(|step| step.before.name.clone()).collect();
+    for service in services {
+        if !planned.contains(&service.name) && !is_rejected(service) {
+            change.add(Step::unchanged(service));
+        }
+    }
+    Ok(change)
 }
 
 /// `--dry-run`: what would be updated and replaced. Pulls nothing, so a new image is taken for
 /// another than the one that runs unless it is local already.
 pub(super) async fn show_plan(app: &App, options: Options) -> Result<Exit> {
     let mut update = Update::observe(app, None, options).await?;
-    let mut changes = Changes::default();
-    let (steps, _) = plan_steps(app, update.deployment()?, options, true, &mut changes).await?;
-    update.changes = changes;
+    let change = plan(&update.launch.deployment, options, true).await?;
+    update.others = change.others().to_vec();
     let mut wanted = BTreeMap::new();
-    for step in &steps {
+    for step in &change.steps {
         let (Some(repository), Some(current)) = (&step.after.image, step.after.current()) else {
             continue;
         };
@@ -373,5 +344,5 @@ pub(super) async fn show_plan(app: &App, options: Options) -> Result<Exit> {
             .collect();
         update.report.paused = update.replaced(&paused);
     }
-    update.show_plan(&steps)
+    update.show_plan(&change.steps)
 }

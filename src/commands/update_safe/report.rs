@@ -7,14 +7,14 @@ use anyhow::Result;
 use super::Update;
 use crate::app::{App, Exit};
 use crate::backup;
+use crate::commands::changes;
 use crate::commands::run::{container_line, show_containers};
 use crate::error::{Error, Kind};
+use crate::model::manifest::Service;
 use crate::model::reference::ServiceName;
 use crate::observe::LocalImages;
 use crate::plan::{Outcome, Step};
-use crate::report::{
-    Changes, GivenUpService, ReleaseView, ReplacedService, SafeUpdate, ServiceChange, Started,
-};
+use crate::report::{GivenUpService, ReplacedService, SafeUpdate, ServiceChange, Started};
 
 impl Update<'_> {
     /// `--dry-run`.
@@ -133,16 +133,15 @@ impl Update<'_> {
     }
 
     fn collect(&mut self, steps: &[Step]) {
-        let Changes { services, .. } = std::mem::take(&mut self.changes);
+        let services = std::mem::take(&mut self.others);
         let skipped: Vec<String> = services.iter().map(|change| change.name.clone()).collect();
         let planned = steps
             .iter()
             .filter(|step| !skipped.iter().any(|name| name == step.before.name.as_str()));
         self.report.services = planned.map(ServiceChange::of).chain(services).collect();
-        if let Some(deployment) = &self.launch.deployment {
-            let place = |name: &str| {
-                deployment.manifest.services.keys().position(|key| key.as_str() == name)
-            };
+        if let Some(record) = self.launch.deployment.recorded() {
+            let place =
+                |name: &str| record.manifest.services.keys().position(|key| key.as_str() == name);
             self.report.services.sort_by_key(|change| place(&change.name));
         }
         self.report.replaced = self.replaced(&self.journal.changed);
@@ -223,11 +222,10 @@ impl Update<'_> {
 
     /// The culprits whose bad release an earlier `pull-latest` has recorded.
     fn recorded_culprits(&self) -> Vec<&str> {
-        let Some(deployment) = &self.launch.deployment else { return Vec::new() };
+        let Some(record) = self.launch.deployment.recorded() else { return Vec::new() };
         let is_recorded = |name: &&ServiceName| {
             let target = self.journal.targets.iter().find(|target| target.service == **name);
-            let recorded =
-                deployment.manifest.services.get(*name).and_then(|service| service.current());
+            let recorded = record.service(name).and_then(Service::current);
             target.is_some_and(|target| {
                 target.digest.is_some()
                     && recorded.is_some_and(|recorded| recorded.digest == target.digest)
@@ -264,29 +262,17 @@ pub(super) fn show_restored(app: &App) -> Result<Exit> {
 
 /// A line for each service that changes or is left alone for a reason.
 fn show_services(app: &App, report: &SafeUpdate) {
-    let release = |view: &Option<ReleaseView>| {
-        view.as_ref().map_or_else(|| "nothing".to_owned(), ReleaseView::short)
-    };
     for change in &report.services {
-        let notes = if change.notes.is_empty() {
-            String::new()
-        } else {
-            format!(" ({})", change.notes.join("; "))
-        };
+        let notes = changes::notes(change);
         match change.outcome {
             Outcome::Updated | Outcome::Relabelled => {
-                app.ui.data(format!(
-                    "{}: {} → {}{notes}",
-                    change.name,
-                    release(&change.from),
-                    release(&change.to)
-                ));
+                app.ui.data(format!("{}: {}{notes}", change.name, changes::from_to(change)));
             }
             Outcome::Skipped => app.ui.data(format!("{}: skipped{notes}", change.name)),
             _ => app.ui.data(format!(
                 "{}: {} is up to date{notes}",
                 change.name,
-                release(&change.to)
+                changes::named(change.to.as_ref())
             )),
         }
     }

@@ -4,10 +4,10 @@ use anyhow::Result;
 
 use super::{Update, forget_kept, interrupted, report};
 use crate::app::Exit;
+use crate::change::Change;
 use crate::compose::Action;
 use crate::error::{self, Kind};
 use crate::health;
-use crate::model::manifest::Service;
 use crate::plan::Step;
 use crate::update::reject;
 
@@ -79,10 +79,12 @@ impl Update<'_> {
 
     /// Remembers the digests that failed. That they cannot be written down must not hide that the
     /// old versions are back.
-    pub(super) fn record_rejected(&self) {
+    pub(super) fn record_rejected(&mut self) {
         let recorded = self.rejections().and_then(|steps| {
-            let deployment = self.deployment()?;
-            if steps.is_empty() { Ok(()) } else { self.app.commit(deployment, &steps).map(drop) }
+            if steps.is_empty() {
+                return Ok(());
+            }
+            Change::of(steps).commit(&mut self.launch.deployment).map(drop)
         });
         if let Err(error) = recorded {
             self.app.ui.warn(format!("what failed cannot be recorded as rejected: {error:#}"));
@@ -90,11 +92,11 @@ impl Update<'_> {
     }
 
     fn rejections(&self) -> Result<Vec<Step>> {
-        let manifest = &self.deployment()?.manifest;
+        let record = self.record()?;
         let at = self.app.stamp().at;
         let reason = self.journal.reason.first().map_or("", String::as_str);
         let steps = self.journal.culprits.iter().filter_map(|name| {
-            let service: &Service = manifest.services.get(name)?;
+            let service = record.service(name)?;
             let target = self.journal.targets.iter().find(|target| target.service == *name)?;
             let mut step = Step::unchanged(service);
             reject(&mut step.after, target.digest.as_ref()?, &target.tag, reason, &at);
@@ -106,7 +108,7 @@ impl Update<'_> {
     /// The end of an update that was undone or has failed.
     pub(super) async fn end_restored(mut self) -> Result<Exit> {
         self.remove_journal()?;
-        forget_kept(self.app, &self.journal).await;
+        forget_kept(self.app, self.launch.deployment.recorded(), &self.journal).await;
         if self.is_abort {
             return report::show_restored(self.app);
         }

@@ -3,6 +3,7 @@
 use anyhow::Result;
 
 use super::Update;
+use crate::members::variables_of;
 use crate::model::reference::ServiceName;
 use crate::update::{GivenUp, State};
 
@@ -32,8 +33,8 @@ impl Update<'_> {
             };
         }
         self.journal.targets.retain(|target| !culprits.contains(&target.service));
-        if let Some(steps) = &mut self.steps {
-            steps.retain(|step| !culprits.contains(&step.before.name));
+        if let Some(change) = &mut self.change {
+            change.steps.retain(|step| !culprits.contains(&step.before.name));
         }
         let given_up = culprits.into_iter().map(|service| GivenUp {
             service,
@@ -61,9 +62,10 @@ impl Update<'_> {
     }
 
     fn variables(&self, services: &[ServiceName]) -> Result<Vec<String>> {
-        let deployment = self.deployment()?;
-        let known = services.iter().filter_map(|name| deployment.manifest.services.get(name));
-        Ok(known.flat_map(|service| deployment.variables_of(service)).collect())
+        let record = self.record()?;
+        let prefix = &record.manifest.env.prefix;
+        let known = services.iter().filter_map(|name| record.service(name));
+        Ok(known.flat_map(|service| variables_of(prefix, service)).map(|(name, _)| name).collect())
     }
 }
 

@@ -1,0 +1,271 @@
+//! A change of the record: planned, fetched, committed, told. The only way in which a manifest that
+//! exists is written.
+//!
+//! What the plan was made from is part of it: when the change is committed, every service that was
+//! looked at must still stand in the manifest as it was read, also those that the plan leaves
+//! alone. Otherwise two commands at once could leave a mixture that neither of them meant.
+
+mod files;
+mod keep;
+
+use std::collections::{BTreeSet, HashMap};
+
+use anyhow::Result;
+
+use crate::app::App;
+use crate::deployment::{Deployment, Record};
+use crate::docker::Image;
+use crate::error;
+use crate::images::{Early, Wanted};
+use crate::model::history::Release;
+use crate::model::manifest::{Service, Source};
+use crate::model::reference::{Platform, ServiceName};
+use crate::plan::Step;
+use crate::report::{Changes, Files, ServiceChange};
+use files::Draft;
+pub use files::{create, hold, refresh_env, replace_text};
+pub use keep::Remembered;
+
+/// What a command makes of the record, from the plan to the commit.
+#[derive(Default)]
+pub struct Change {
+    /// What becomes of each service.
+    pub steps: Vec<Step>,
+    /// What is told of services that the change leaves alone, or that failed.
+    others: Vec<ServiceChange>,
+    /// The services that were looked at and are left alone.
+    looked_at: Vec<ServiceName>,
+    failures: Vec<anyhow::Error>,
+    /// Images that are on their way already.
+    early: Option<Early>,
+    /// How many services were to be changed, those that failed included.
+    total: usize,
+}
+
+impl Change {
+    /// The change that `steps` make together.
+    #[must_use]
+    pub fn of(steps: Vec<Step>) -> Self {
+        let total = steps.len();
+        Self { steps, total, ..Self::default() }
+    }
+
+    /// Adds what becomes of one service.
+    pub fn add(&mut self, step: Step) {
+        self.total += 1;
+        self.steps.push(step);
+    }
+
+    /// Adds a service that is looked at and left alone, and why.
+    pub fn skip(&mut self, service: &Service, why: impl Into<String>) {
+        self.looked_at.push(service.name.clone());
+        self.others.push(ServiceChange::skipped(service, why.into()));
+    }
+
+    /// Adds what is told of a service that is looked at and stays as it is.
+    pub fn tell(&mut self, service: &Service, change: ServiceChange) {
+        self.looked_at.push(service.name.clone());
+        self.others.push(change);
+    }
+
+    /// Adds a service that failed. `error` names it.
+    pub fn fail(&mut self, service: &Service, error: anyhow::Error) {
+        self.total += 1;
+        self.looked_at.push(service.name.clone());
+        self.others.push(ServiceChange::failed(service, &error));
+        self.failures.push(error);
+    }
+
+    /// Takes over pulls that began before the change was whole.
+    pub fn expect(&mut self, early: Option<Early>) {
+        self.early = early;
+    }
+
+    /// What is told of the services that are left alone.
+    #[must_use]
+    pub fn others(&self) -> &[ServiceChange] {
+        &self.others
+    }
+
+    /// Whether some services failed.
+    #[must_use]
+    pub fn has_failed(&self) -> bool {
+        !self.failures.is_empty()
+    }
+
+    /// What failed, for the end of a report that tells of the others.
+    pub fn take_failures(&mut self) -> Vec<anyhow::Error> {
+        std::mem::take(&mut self.failures)
+    }
+
+    /// All or nothing: the failures as one, unless there are none, or `keep_going` and there is
+    /// something to go on with. `consequence` is what that means for the others.
+    ///
+    /// # Errors
+    ///
+    /// As said, with the kind of the first failure.
+    pub fn check(&mut self, keep_going: bool, consequence: &str) -> Result<()> {
+        if keep_going && !self.steps.is_empty() {
+            return Ok(());
+        }
+        error::together(self.take_failures(), self.total, consequence)
+    }
+
+    /// What would be done, and nothing is.
+    #[must_use]
+    pub fn preview(&self, record: &Record) -> Changes {
+        Changes { dry_run: true, ..self.told(record, Files::default()) }
+    }
+
+    /// What became of every service, in the manifest's order.
+    fn told(&self, record: &Record, files: Files) -> Changes {
+        let place: HashMap<&str, usize> =
+            record.services().enumerate().map(|(at, one)| (one.name.as_str(), at)).collect();
+        let steps = self.steps.iter().map(ServiceChange::of);
+        let mut services: Vec<ServiceChange> = steps.chain(self.others.iter().cloned()).collect();
+        services.sort_by_key(|change| place.get(change.name.as_str()).copied());
+        Changes { services, files, ..Changes::default() }
+    }
+
+    /// Makes all images local, or waits until they are where that began early, and takes what the
+    /// daemon calls them into the record. Services that fail are taken out of the steps.
+    ///
+    /// # Errors
+    ///
+    /// The daemon cannot be reached (exit 6), or a service has no image (exit 3).
+    pub async fn fetch(&mut self, app: &App, record: &Record) -> Result<()> {
+        let fetcher = app.fetcher().await?;
+        // A service of which nothing is recorded has nothing to fetch.
+        let (steps, idle): (Vec<Step>, Vec<Step>) = std::mem::take(&mut self.steps)
+            .into_iter()
+            .partition(|step| step.after.current().is_some());
+        let mut wanted = Vec::new();
+        for step in &steps {
+            crate::images::image_of(&step.after)?;
+            let release = step.after.current();
+            wanted.extend(
+                release.and_then(|release| Wanted::release(&step.after, release, &record.hash)),
+            );
+        }
+        let platform = fetcher.docker.platform().await?.clone();
+        let arrived = fetcher.fetch_rest(&wanted, self.early.take()).await;
+        for (mut step, arrived) in steps.into_iter().zip(arrived) {
+            let checked = arrived.and_then(|arrived| {
+                check_platform(&step, &arrived.image, &platform).map(|()| arrived)
+            });
+            match checked {
+                Ok(arrived) => {
+                    learn(&mut step.after, &arrived.image);
+                    self.steps.push(step);
+                }
+                Err(error) => {
+                    self.looked_at.push(step.before.name.clone());
+                    self.others.push(ServiceChange::failed(&step.before, &error));
+                    self.failures.push(error.context(format!("service `{}`", step.before.name)));
+                }
+            }
+        }
+        self.steps.extend(idle);
+        Ok(())
+    }
+
+    /// Writes the record, without the daemon: a backup first, then manifest and `versions.env`
+    /// together. Where nothing changes, only a `versions.env` that is not as it should be is
+    /// written.
+    ///
+    /// # Errors
+    ///
+    /// Another dkv holds the lock (exit 4); a service that was looked at has changed, or a file
+    /// cannot be written (exit 3).
+    pub fn commit(&mut self, deployment: &mut Deployment<'_>) -> Result<Changes> {
+        let files = match self.draft(deployment)? {
+            Some(draft) => draft.write(deployment)?.0,
+            None => Files::default(),
+        };
+        Ok(self.told(deployment.record()?, files))
+    }
+
+    /// As [`Self::commit`], for images that were fetched: what is recorded is made sure to be kept
+    /// before it is written, and what no history remembers any more is let go after it, both under
+    /// the lock.
+    ///
+    /// # Errors
+    ///
+    /// As for [`Self::commit`]; an image has vanished since it was fetched (exit 6).
+    pub async fn commit_kept(&mut self, deployment: &mut Deployment<'_>) -> Result<Changes> {
+        let Some(draft) = self.draft(deployment)? else {
+            return Ok(self.told(deployment.record()?, Files::default()));
+        };
+        let docker = deployment.app().docker().await?;
+        keep::ensure(docker, &self.steps, &deployment.record()?.hash).await?;
+        let (files, lock) = draft.write(deployment)?;
+        let record = deployment.record()?;
+        keep::forget(docker, &self.steps, record, &lock).await;
+        Ok(self.told(record, files))
+    }
+
+    /// The new text of the manifest, made from what stands there under the lock; none if nothing is
+    /// to be written.
+    fn draft(&self, deployment: &Deployment<'_>) -> Result<Option<Draft>> {
+        let changed: Vec<Service> = self
+            .steps
+            .iter()
+            .filter(|step| step.is_change())
+            .map(|step| step.after.clone())
+            .collect();
+        if changed.is_empty() {
+            let is_current = deployment.env()?.state.is_current();
+            return if is_current { Ok(None) } else { Draft::begin(deployment).map(Some) };
+        }
+        let draft = Draft::begin(deployment)?;
+        self.check_unchanged(deployment.record()?, draft.record(deployment)?)?;
+        draft.with_services(deployment, &changed).map(Some)
+    }
+
+    /// Refuses to write over what somebody else has written since the plan was made.
+    fn check_unchanged(&self, planned: &Record, now: &Record) -> Result<()> {
+        let stepped = self.steps.iter().map(|step| &step.before.name);
+        let looked_at: BTreeSet<&ServiceName> = stepped.chain(&self.looked_at).collect();
+        match looked_at.into_iter().find(|name| planned.service(name) != now.service(name)) {
+            None => Ok(()),
+            Some(name) => Err(error::state(format!(
+                "service `{name}` was changed in the manifest while this command ran; nothing was \
+                written"
+            ))
+            .with_hint("run the command again")
+            .into()),
+        }
+    }
+}
+
+/// Refuses a release that is made for another kind of machine, unless it was recorded before.
+fn check_platform(step: &Step, image: &Image, host: &Platform) -> Result<()> {
+    let found = &image.platform;
+    let is_recorded = |release: &Release| {
+        step.before.history.entries().iter().any(|entry| entry.digest == release.digest)
+    };
+    let fits = (found.os == host.os && found.architecture == host.architecture)
+        || found.architecture.is_empty();
+    if fits || step.after.current().is_some_and(is_recorded) {
+        return Ok(());
+    }
+    let message = format!("{}: the image is for {found}, this host is {host}", step.before.name);
+    let hint = "ask the publisher for an image for this platform";
+    Err(error::registry(message).with_hint(hint).into())
+}
+
+/// Takes the daemon's name for an image into the record of the current release.
+fn learn(service: &mut Service, image: &Image) {
+    let repository = service.image.clone();
+    let is_local = service.source == Source::Local;
+    let Some(current) = service.history.current_mut() else { return };
+    current.image_id = Some(image.id.clone());
+    if current.digest.is_none()
+        && !is_local
+        && let Some(digest) =
+            repository.as_ref().and_then(|repository| image.digests_of(repository).next())
+    {
+        current.digest = Some(digest.clone());
+        current.unverified_digest = None;
+    }
+}

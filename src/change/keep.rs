@@ -1,0 +1,104 @@
+//! Keep-tags: what is recorded is kept before it is written, what no history remembers is let go
+//! after it.
+
+use std::collections::{BTreeSet, HashSet};
+
+use anyhow::{Context as _, Result};
+
+use crate::deployment::Record;
+use crate::docker::{Docker, Untagged};
+use crate::error;
+use crate::model::history::Release;
+use crate::model::reference::{Repository, Tag};
+use crate::plan::{self, Step};
+use crate::store::Lock;
+
+/// Makes sure that what `steps` record is kept. It was when it was fetched; since then another dkv
+/// may have let go of the same image, because no history remembered it yet.
+///
+/// # Errors
+///
+/// The image is gone, or the daemon does not answer (exit 6).
+pub(super) async fn ensure(docker: &Docker, steps: &[Step], hash: &str) -> Result<()> {
+    let changed: Vec<&Step> = steps.iter().filter(|step| step.is_change()).collect();
+    if changed.is_empty() {
+        return Ok(());
+    }
+    let list = docker.image_list().await?;
+    for step in changed {
+        let (Some(repository), Some(current)) = (&step.after.image, step.after.current()) else {
+            continue;
+        };
+        let (Some(tag), Some(id)) = (plan::keep_tag(current, hash), &current.image_id) else {
+            continue;
+        };
+        if list.by_tag(repository, &tag).is_some_and(|image| image.id == *id) {
+            continue;
+        }
+        docker.tag(id.as_str(), repository, &tag).await.with_context(|| {
+            error::docker(format!(
+                "{}: the image of {} has vanished since it was fetched; nothing was recorded",
+                step.after.name, current.tag
+            ))
+            .with_hint("run the command again")
+        })?;
+    }
+    Ok(())
+}
+
+/// What the histories of `record` remember, as the daemon names it. The history of a service that
+/// is not listed any more counts too, by the digits in its text.
+pub struct Remembered<'r> {
+    tags: HashSet<(&'r Repository, Tag)>,
+    histories: &'r str,
+    prefix: String,
+}
+
+impl<'r> Remembered<'r> {
+    /// What `record` remembers.
+    #[must_use]
+    pub fn of(record: &'r Record) -> Self {
+        let tags = record.services().filter_map(|service| Some((service.image.as_ref()?, service)));
+        let tags = tags.flat_map(|(image, service)| {
+            let entries = service.history.entries().iter();
+            entries.filter_map(move |entry| Some((image, plan::keep_tag(entry, &record.hash)?)))
+        });
+        Self {
+            tags: tags.collect(),
+            histories: record.manifest.history_text(),
+            prefix: format!("{}{}-", plan::KEEP_TAG_PREFIX, record.hash),
+        }
+    }
+
+    /// Whether `tag` is a keep-tag of this deployment that no history remembers.
+    #[must_use]
+    pub fn has_forgotten(&self, repository: &Repository, tag: &Tag) -> bool {
+        let digits = tag.as_str().strip_prefix(&self.prefix);
+        digits.is_some_and(|digits| !self.histories.contains(digits))
+            && !self.tags.contains(&(repository, tag.clone()))
+    }
+}
+
+/// Removes the keep-tags of the releases that fell out of a history, unless another history of the
+/// deployment, which may share the repository, remembers them. What a container still uses stays.
+pub(super) async fn forget(docker: &Docker, steps: &[Step], record: &Record, _lock: &Lock) {
+    let remembered = Remembered::of(record);
+    let mut gone: BTreeSet<(&Repository, Tag)> = BTreeSet::new();
+    for step in steps {
+        let Some(repository) = &step.after.image else { continue };
+        let evicted = step.evicted.iter();
+        let tags = evicted.filter_map(|release: &Release| plan::keep_tag(release, &record.hash));
+        gone.extend(
+            tags.filter(|tag| remembered.has_forgotten(repository, tag))
+                .map(|tag| (repository, tag)),
+        );
+    }
+    for (repository, tag) in gone {
+        let name = repository.with_tag(&tag);
+        match docker.untag(repository, &tag).await {
+            Ok(Untagged::Removed | Untagged::Absent) => {}
+            Ok(Untagged::InUse) => tracing::info!("{name} is still in use and stays"),
+            Err(error) => tracing::warn!("{name} cannot be removed: {error:#}"),
+        }
+    }
+}

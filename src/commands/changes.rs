@@ -1,0 +1,108 @@
+//! How a change of the record is carried through and told, for the commands that make one.
+
+use anyhow::Result;
+
+use crate::app::{App, Exit};
+use crate::change::Change;
+use crate::deployment::Deployment;
+use crate::plan::Outcome;
+use crate::report::{Changes, ReleaseView, ServiceChange};
+
+/// How far a change goes.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Manner {
+    /// Show the plan only.
+    pub dry_run: bool,
+    /// Whether images are made local before they are recorded.
+    pub pulls: bool,
+    /// Record the services that succeeded.
+    pub keep_going: bool,
+}
+
+/// What a failure means where it means that nothing happened.
+pub(super) const NOTHING_RECORDED: &str = "nothing was recorded";
+
+/// Makes the images of `change` local, records it, and tells what became of it.
+pub(super) async fn carry_out(
+    deployment: &mut Deployment<'_>,
+    mut change: Change,
+    manner: Manner,
+) -> Result<Exit> {
+    let app = deployment.app();
+    if manner.dry_run {
+        let report = change.preview(deployment.record()?);
+        app.show(&report, |report| summarise(deployment, report))?;
+        return Ok(Exit::Done);
+    }
+    let report = record(deployment, &mut change, manner).await?;
+    app.show(&report, |report| summarise(deployment, report))?;
+    Ok(end(app, change.take_failures()))
+}
+
+/// Makes the images of `change` local and records it.
+pub(super) async fn record(
+    deployment: &mut Deployment<'_>,
+    change: &mut Change,
+    manner: Manner,
+) -> Result<Changes> {
+    if !manner.pulls {
+        change.check(manner.keep_going, NOTHING_RECORDED)?;
+        return change.commit(deployment);
+    }
+    change.fetch(deployment.app(), deployment.record()?).await?;
+    change.check(manner.keep_going, NOTHING_RECORDED)?;
+    change.commit_kept(deployment).await
+}
+
+/// Tells what failed beside what is done.
+pub(super) fn end(app: &App, failures: Vec<anyhow::Error>) -> Exit {
+    for failure in &failures {
+        app.ui.error(failure);
+    }
+    if failures.is_empty() { Exit::Done } else { Exit::Partial }
+}
+
+/// The result for people: what changed, what did not and why, and what to do next.
+pub(super) fn summarise(deployment: &Deployment<'_>, report: &Changes) {
+    let app = deployment.app();
+    let mut changed = Vec::new();
+    for change in &report.services {
+        let notes = notes(change);
+        match change.outcome {
+            Outcome::Updated | Outcome::Relabelled => {
+                changed.push(change.name.as_str());
+                app.ui.data(format!("{}: {}{notes}", change.name, from_to(change)));
+            }
+            Outcome::Skipped => app.ui.data(format!("{}: skipped{notes}", change.name)),
+            Outcome::Failed => {}
+            _ => app.ui.data(format!(
+                "{}: {} is up to date{notes}",
+                change.name,
+                named(change.to.as_ref())
+            )),
+        }
+    }
+    match (changed.is_empty(), report.dry_run) {
+        (true, _) => app.ui.status("Nothing new"),
+        (false, true) => app.ui.status("nothing was changed (--dry-run)"),
+        (false, false) => app.ui.note(deployment.how_to_start(changed.into_iter())),
+    }
+}
+
+/// From which release to which.
+pub(super) fn from_to(change: &ServiceChange) -> String {
+    format!("{} → {}", named(change.from.as_ref()), named(change.to.as_ref()))
+}
+
+/// A release in a few words.
+pub(super) fn named(release: Option<&ReleaseView>) -> String {
+    release.map_or_else(|| "nothing".to_owned(), ReleaseView::short)
+}
+
+/// What the operator should know beside that, in brackets.
+pub(super) fn notes(change: &ServiceChange) -> String {
+    match change.notes.as_slice() {
+        [] => String::new(),
+        notes => format!(" ({})", notes.join("; ")),
+    }
+}

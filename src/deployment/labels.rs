@@ -1,0 +1,61 @@
+//! What the labels of containers say about a deployment, for where Compose cannot be asked.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+use anyhow::Result;
+
+use crate::compose::config::ServiceConfig;
+use crate::compose::{Files, Generation, Project};
+use crate::docker::{Container, ContainerFilter, Docker};
+
+/// The label that every container of Compose carries.
+const PROJECT_LABEL: &str = "com.docker.compose.project";
+
+/// The project as the labels of its containers have it.
+pub(super) async fn project(docker: &Docker, directory: &Path, files: &Files) -> Result<Project> {
+    let filter = ContainerFilter { labels: vec![PROJECT_LABEL.to_owned()] };
+    let all = docker.containers(&filter).await?;
+    let name = project_name(&all, directory, files).unwrap_or_else(|| files.project_name_v1());
+    let images: BTreeMap<String, String> = all
+        .iter()
+        .filter(|container| container.labels.project() == Some(name.as_str()))
+        .filter_map(|container| {
+            Some((container.labels.service()?.to_owned(), container.image.clone()))
+        })
+        .collect();
+    let services = images
+        .into_iter()
+        .map(|(service, image)| ServiceConfig::named(service, Some(image)))
+        .collect();
+    Ok(Project { name, services, volumes: Default::default() })
+}
+
+/// The name under which the containers of `directory` or of its `files` were made. The same files
+/// may have been started under several names: then Compose's own choice decides.
+pub(super) fn project_name(
+    containers: &[Container],
+    directory: &Path,
+    files: &Files,
+) -> Option<String> {
+    let paths: Vec<PathBuf> = files
+        .all(Generation::V2)
+        .iter()
+        .filter_map(|file| directory.join(file).canonicalize().ok())
+        .collect();
+    let directory = directory.canonicalize().unwrap_or_else(|_| directory.to_owned());
+    let is_here = |container: &&Container| {
+        let Some(home) = container.labels.working_dir().map(Path::new) else { return false };
+        let is_ours =
+            |file: &str| home.join(file).canonicalize().is_ok_and(|file| paths.contains(&file));
+        container.labels.config_files().into_iter().any(is_ours)
+            || home.canonicalize().is_ok_and(|home| home == directory)
+    };
+    let default = files.project_name_v1();
+    let names: Vec<&str> =
+        containers.iter().filter(is_here).filter_map(|one| one.labels.project()).collect();
+    if files.project_name_variable().is_some() || names.contains(&default.as_str()) {
+        return names.contains(&default.as_str()).then_some(default);
+    }
+    names.first().map(|name| (*name).to_owned())
+}

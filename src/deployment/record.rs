@@ -1,0 +1,172 @@
+//! What a manifest records: the services as they were read, what Compose is told of them, and by
+//! which local tags their images are kept. Pure, but for the bytes it was read from.
+
+use std::path::PathBuf;
+use std::sync::OnceLock;
+
+use anyhow::Result;
+
+use crate::error::{self, Error};
+use crate::members::{Members, plain};
+use crate::model::env_file::{self, Assignments};
+use crate::model::interpolation::Template;
+use crate::model::manifest::{Ecr, Manifest, Service};
+use crate::model::reference::{Digest, Reference, Repository, ServiceName, Tag};
+use crate::plan;
+use crate::store::{Snapshot, Store};
+
+/// A manifest as it was read, its images settled.
+#[derive(Debug)]
+pub struct Record {
+    /// What the manifest says.
+    pub manifest: Manifest,
+    /// The bytes it was read from.
+    pub snapshot: Snapshot,
+    /// What tells this deployment's keep-tags from its neighbours'.
+    pub hash: String,
+    members: OnceLock<Members>,
+}
+
+/// The image line of a Compose service: its text before interpolation.
+#[derive(Debug)]
+pub struct Line {
+    /// The Compose service.
+    pub service: String,
+    /// The text behind `image:`, if there is one.
+    pub image: Option<Template>,
+}
+
+impl Record {
+    /// The record of `manifest`, which was read from `snapshot`. Where a service's image is left to
+    /// the Compose files, it is found in `lines`.
+    ///
+    /// # Errors
+    ///
+    /// A service's name and the `ecr` section make no repository (exit 3).
+    pub fn new(
+        mut manifest: Manifest,
+        snapshot: Snapshot,
+        hash: String,
+        lines: &[Line],
+    ) -> Result<Self> {
+        let prefix = manifest.env.prefix.clone();
+        manifest.settle(|service| image_in_lines(service, &prefix, lines)).map_err(|error| {
+            error::state(error.to_string()).with_hint("give the service an `image` in the manifest")
+        })?;
+        Ok(Self { manifest, snapshot, hash, members: OnceLock::new() })
+    }
+
+    /// Which Compose services run which of the services.
+    pub fn members(&self) -> &Members {
+        self.members.get_or_init(|| Members::of(&self.manifest))
+    }
+
+    /// The services, in the manifest's order.
+    pub fn services(&self) -> impl Iterator<Item = &Service> {
+        self.manifest.services.values()
+    }
+
+    /// The service called `name`.
+    #[must_use]
+    pub fn service(&self, name: &ServiceName) -> Option<&Service> {
+        self.manifest.services.get(name)
+    }
+
+    /// The assignments that Compose gets.
+    ///
+    /// # Errors
+    ///
+    /// Two services set one variable to different values (exit 3).
+    pub fn assignments(&self) -> Result<Assignments> {
+        self.assignments_with(|_| None)
+    }
+
+    /// As [`Self::assignments`], with another repository and tag for the services that `choose` has
+    /// them for.
+    ///
+    /// # Errors
+    ///
+    /// As for [`Self::assignments`].
+    pub fn assignments_with(
+        &self,
+        choose: impl Fn(&Service) -> Option<(Repository, String)>,
+    ) -> Result<Assignments> {
+        let Manifest { env, ecr, services, .. } = &self.manifest;
+        let mut lines = Vec::with_capacity(services.len());
+        for service in services.values() {
+            let recorded =
+                || Some((service.image.clone()?, plan::compose_tag(service, env.pin, &self.hash)));
+            let Some((image, tag)) = choose(service).or_else(recorded) else { continue };
+            lines.push(env_file::Line {
+                service: service.name.clone(),
+                image,
+                tag,
+                also_image: service.env_image.clone(),
+                also_tag: service.env_tag.clone(),
+            });
+        }
+        let registry = ecr.as_ref().map(Ecr::prefix);
+        env_file::assignments(&env.prefix, registry.as_deref(), &lines).map_err(|collision| {
+            error::state(collision.to_string())
+                .with_hint(
+                    "rename the service, or give it another `env_tag` or `env_image`, or the \
+                    manifest another `env` `prefix`",
+                )
+                .into()
+        })
+    }
+
+    /// The text that `versions.env` should have.
+    ///
+    /// # Errors
+    ///
+    /// As for [`Self::assignments`].
+    pub fn env_text(&self, store: &Store) -> Result<String> {
+        let digest = Digest::of(&self.snapshot.bytes);
+        Ok(env_file::render(&store.manifest_name(), &digest, &self.assignments()?))
+    }
+
+    /// Where `versions.env` is.
+    #[must_use]
+    pub fn env_path(&self, store: &Store) -> PathBuf {
+        store.directory().join(&self.manifest.env.file)
+    }
+
+    /// Makes sure, before anything expensive happens, that a change can be recorded.
+    ///
+    /// # Errors
+    ///
+    /// As for [`Store::check_writable`].
+    pub fn check_writable(&self, store: &Store) -> Result<()> {
+        store.check_writable(Some(&self.env_path(store)))
+    }
+
+    /// The services named, or all; each once, in the manifest's order.
+    ///
+    /// # Errors
+    ///
+    /// As for [`plan::select`].
+    pub fn select(&self, names: &[ServiceName]) -> Result<Vec<&Service>, Error> {
+        plan::select(&self.manifest, names)
+    }
+}
+
+/// The repository and the default tag that the Compose files give a service: the line that uses its
+/// variables has them, else the line of the Compose service of its name.
+fn image_in_lines(
+    service: &Service,
+    prefix: &str,
+    lines: &[Line],
+) -> Option<(Repository, Option<Tag>)> {
+    let own: Vec<String> =
+        crate::members::variables_of(prefix, service).map(|(name, _)| name).collect();
+    let with_image = || lines.iter().filter_map(|line| Some((line, line.image.as_ref()?)));
+    let has_variables = |(_, image): &(&Line, &Template)| {
+        image.variables().iter().any(|name| own.iter().any(|own| own == name))
+    };
+    let is_namesake =
+        |(line, _): &(&Line, &Template)| plain(&line.service) == plain(service.name.as_str());
+    let (_, image) = with_image().find(has_variables).or_else(|| with_image().find(is_namesake))?;
+    let reference: Reference = image.default_value()?.parse().ok()?;
+    Some((reference.repository, reference.tag))
+}
