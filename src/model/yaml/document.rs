@@ -192,6 +192,27 @@ impl Document {
         position(&self.source, offset)
     }
 
+    /// Makes sure that every `<<` merges a mapping or a list of mappings, as YAML asks.
+    ///
+    /// # Errors
+    /// The first one that does not, at its position.
+    pub fn check_merges(&self) -> Result<(), YamlError> {
+        let is_mapping = |id: &u32| self.node(*id).kind() == Kind::Mapping;
+        for id in 0..self.len() {
+            let Some(entry) = self.own_entry(id, "<<") else { continue };
+            let merged = self.resolve(self.children(id)[entry * 2 + 1]);
+            let is_right = match self.data(merged).shape {
+                Shape::Sequence { .. } => self.children(merged).iter().all(is_mapping),
+                _ => is_mapping(&merged),
+            };
+            if !is_right {
+                let message = "a merge key (`<<`) takes a mapping or a list of mappings";
+                return Err(self.node(merged).error(message));
+            }
+        }
+        Ok(())
+    }
+
     pub(super) fn node(&self, id: u32) -> Node<'_> {
         Node { document: self, id }
     }
@@ -323,6 +344,40 @@ impl<'a> Iterator for Items<'a> {
 
 impl ExactSizeIterator for Items<'_> {}
 
+/// A mapping and those that it merges with `<<`, in the order in which a key is looked for.
+struct Merged<'a> {
+    document: &'a Document,
+    pending: Vec<u32>,
+    seen: HashSet<u32>,
+}
+
+impl<'a> Merged<'a> {
+    fn of(document: &'a Document, id: u32) -> Self {
+        Self { document, pending: vec![id], seen: HashSet::new() }
+    }
+}
+
+impl Iterator for Merged<'_> {
+    type Item = u32;
+
+    fn next(&mut self) -> Option<u32> {
+        let id = self.pending.pop()?;
+        if let Some(merged) = self.document.own_entry(id, "<<")
+            && self.seen.insert(id)
+        {
+            let merged = self.document.resolve(self.document.children(id)[merged * 2 + 1]);
+            match self.document.data(merged).shape {
+                Shape::Sequence { .. } => {
+                    let several = self.document.children(merged).iter().rev();
+                    self.pending.extend(several.map(|&id| self.document.resolve(id)));
+                }
+                _ => self.pending.push(merged),
+            }
+        }
+        Some(id)
+    }
+}
+
 impl<'a> Node<'a> {
     fn resolved(self) -> &'a NodeData {
         self.document.data(self.document.resolve(self.id))
@@ -413,29 +468,41 @@ impl<'a> Node<'a> {
 
     /// As [`Self::get`], for a mapping `id` that merges others.
     fn get_merged(self, id: u32, key: &str) -> Option<Node<'a>> {
-        let mut pending = vec![id];
+        Merged::of(self.document, id).find_map(|id| {
+            let entry = self.document.own_entry(id, key)?;
+            Some(self.document.node(self.document.children(id)[entry * 2 + 1]))
+        })
+    }
+
+    /// The entries of a mapping with those that it merges with `<<`, each key once and with the
+    /// value that [`Self::get`] gives it; of anything else none.
+    #[must_use]
+    pub fn merged_entries(self) -> Vec<(Node<'a>, Node<'a>)> {
         let mut seen = HashSet::new();
-        while let Some(id) = pending.pop() {
-            if let Some(entry) = self.document.own_entry(id, key) {
-                return Some(self.document.node(self.document.children(id)[entry * 2 + 1]));
-            }
-            if let Some(merged) = self.document.own_entry(id, "<<")
-                && seen.insert(id)
-            {
-                let merged = self.document.resolve(self.document.children(id)[merged * 2 + 1]);
-                match self.document.data(merged).shape {
-                    Shape::Sequence { .. } => {
-                        pending.extend(
-                            self.document
-                                .children(merged)
-                                .iter()
-                                .rev()
-                                .map(|&id| self.document.resolve(id)),
-                        );
-                    }
-                    _ => pending.push(merged),
+        let mut entries = Vec::new();
+        for id in Merged::of(self.document, self.document.resolve(self.id)) {
+            for (key, value) in self.document.node(id).entries() {
+                let text = self.document.key_text(key.id);
+                if text != Some("<<") && text.is_none_or(|text| seen.insert(text)) {
+                    entries.push((key, value));
                 }
             }
+        }
+        entries
+    }
+
+    /// The tag that is written before the node, such as `!reset`; aliases are not followed.
+    #[must_use]
+    pub fn tag(self) -> Option<&'a str> {
+        let data = self.document.data(self.id);
+        let properties = &self.document.source[..data.start as usize];
+        let mut at = data.outer as usize;
+        while let Some(rest) = properties.get(at..).filter(|rest| !rest.is_empty()) {
+            let end = rest.find([' ', '\t', '\r', '\n']).unwrap_or(rest.len());
+            if rest.starts_with('!') {
+                return Some(&rest[..end]);
+            }
+            at = parse::trivia_end(properties, at + end);
         }
         None
     }

@@ -94,6 +94,13 @@ impl CharacterIndex {
     }
 }
 
+/// What stands before the content of a node.
+#[derive(Clone, Copy)]
+struct Properties {
+    anchor: bool,
+    tag: bool,
+}
+
 /// A collection whose end has not come yet.
 struct Open {
     id: u32,
@@ -262,7 +269,8 @@ impl<'a> Builder<'a> {
         let bare = anchor == 0 && string_tag.is_none();
         let empty = style == ScalarStyle::Plain && text.is_empty();
         let (outer, indicator, explicit) = self.node_start(!(empty && bare))?;
-        let start = if bare { outer } else { self.skip_properties(outer, !empty) };
+        let properties = Properties { anchor: anchor != 0, tag: string_tag.is_some() };
+        let start = self.skip_properties(outer, properties, !empty);
         let (style, end) = match style {
             ScalarStyle::Plain => (Style::Plain, if empty { start } else { span.end }),
             ScalarStyle::SingleQuoted => {
@@ -313,7 +321,8 @@ impl<'a> Builder<'a> {
         if self.open.len() == MAX_DEPTH {
             return Err(too_deep(position(self.text, outer)));
         }
-        let start = if anchor != 0 || tagged { self.skip_properties(outer, true) } else { outer };
+        let properties = Properties { anchor: anchor != 0, tag: tagged };
+        let start = self.skip_properties(outer, properties, true);
         // A block collection's span ends before its first entry, which may begin with a bracket
         // itself.
         let bracket = span.end > start && (self.at(start, b'[') || self.at(start, b'{'));
@@ -499,12 +508,17 @@ impl<'a> Builder<'a> {
         trivia_end(self.text, from)
     }
 
-    /// The end of the anchor and tag that begin at `from`, and of the trivia behind them when
-    /// content follows.
-    fn skip_properties(&self, from: usize, content: bool) -> usize {
+    /// The end of the node's anchor and tag, which begin at `from`, and of the trivia behind them
+    /// when content follows. Others behind them are those of its first entry.
+    fn skip_properties(&self, from: usize, mut left: Properties, content: bool) -> usize {
         let bytes = self.text.as_bytes();
         let (mut at, mut end) = (from, from);
-        while let Some(b'&' | b'!') = bytes.get(at) {
+        loop {
+            match bytes.get(at) {
+                Some(b'&') if left.anchor => left.anchor = false,
+                Some(b'!') if left.tag => left.tag = false,
+                _ => break,
+            }
             let verbatim = self.text[at..].starts_with("!<");
             let stop = |&byte: &u8| match byte {
                 b' ' | b'\t' | b'\r' | b'\n' => true,

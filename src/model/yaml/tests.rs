@@ -119,6 +119,64 @@ fn trees_and_spans_of_every_shape() {
     }
 }
 
+#[test]
+fn an_anchor_on_its_own_line_leaves_the_tag_below_to_the_first_key() {
+    for text in [
+        "a: &a\n  !!merge <<: {b: 1}\n  c: 2\n",
+        "a: !!map\n  &k b: 1\n  c: 2\n",
+        "a: &a !!map # c\n  !!str b: 1\n  c: 2\n",
+        "- &a\n  &b b: &c\n    !!str c: &d 1\n",
+    ] {
+        second_reader_agrees(&text.replace("!!merge ", ""));
+        let document = parse(text);
+        assert_eq!(show(document.root()), show(parse(&text.replace("!!merge ", "")).root()));
+    }
+}
+
+#[test]
+fn merged_mappings_are_read_as_one() {
+    let text = "x: &x\n  !!merge <<: [&y {a: y, b: y}, {b: z, c: z, <<: {d: deep}}]\n  e: x\n\
+                it: &it {<<: *x, a: own, <: no}\n";
+    let document = parse(text);
+    let it = document.root().get("it").unwrap();
+    let entries: Vec<String> = it
+        .merged_entries()
+        .into_iter()
+        .map(|(key, value)| format!("{}={}", key.text().unwrap(), value.text().unwrap()))
+        .collect();
+    assert_eq!(entries, ["a=own", "<=no", "e=x", "b=y", "c=z", "d=deep"]);
+    for (key, value) in it.merged_entries() {
+        assert_eq!(it.get(key.text().unwrap()).unwrap().span(), value.span());
+    }
+    assert!(document.check_merges().is_ok());
+    for (wrong, line) in [("a: 1\n<<: x", 2), ("<<: ", 1), ("a:\n  b: {<<: [{}, 1]}", 2)] {
+        let error = parse(wrong).check_merges().unwrap_err();
+        assert_eq!(error.line, line, "{wrong:?}: {error}");
+    }
+    let endless = parse("a: &a\n  <<: *a\n  b: 1\n");
+    assert_eq!(endless.root().get("a").unwrap().merged_entries().len(), 1);
+    assert!(endless.root().get("a").unwrap().get("c").is_none());
+}
+
+#[test]
+fn tags_are_told() {
+    let text = "a: !reset null\nb: &x !override # why\n  - 1\nc: !reset\nd: !a &y {}\ne: &z v\n\
+                f: '!no'\ng: *x\nh: !<tag:x,2000:y> z\n";
+    let document = parse(text);
+    let tags: Vec<Option<&str>> = document.root().entries().map(|(_, value)| value.tag()).collect();
+    let expected = [
+        Some("!reset"),
+        Some("!override"),
+        Some("!reset"),
+        Some("!a"),
+        None,
+        None,
+        None,
+        Some("!<tag:x,2000:y>"),
+    ];
+    assert_eq!(tags, expected);
+}
+
 /// Applies edits and checks that an independent reader sees what this one sees.
 fn edited(text: &str, edits: &[Edit]) -> String {
     let result = parse(text).apply(edits).unwrap_or_else(|error| panic!("{text:?}: {error}"));
