@@ -1,9 +1,9 @@
 //! Compose files and the Compose command line.
 //!
-//! [`files`] knows which files make up a deployment, [`argv`] turns what is to be done into a
-//! command line (pure), [`run`] is the one place that starts Compose, [`config`] is the typed
-//! answer of `compose config`, [`lines`] reads image lines without Compose, [`rewrite`] changes
-//! them in place, and [`template`] knows which files are made from others.
+//! [`files`] knows which files make up a deployment, [`texts`] reads them without Compose, [`text`]
+//! is what one of them says, [`rewrite`] changes images in place, and [`template`] knows which files
+//! are made from others. [`argv`] turns what is to be done into a command line (pure), [`run`] is
+//! the one place that starts Compose, and [`config`] is the typed answer of `compose config`.
 
 pub mod argv;
 pub mod config;
@@ -15,8 +15,12 @@ mod real;
 pub mod rewrite;
 pub mod run;
 pub mod template;
+pub mod text;
+pub mod texts;
 
 pub use argv::{Action, Generation, Set};
 pub use config::Project;
 pub use files::Files;
 pub use run::{Compose, Environment, Output, Tool, is_running};
+pub use text::{ComposeText, FileKind, Include, OtherImage, Site, sites};
+pub use texts::{ComposeFiles, Line, Place, Problem, ProblemKind};

@@ -15,7 +15,6 @@ use clap::Args;
 use super::Effect;
 use crate::app::{App, Exit};
 use crate::change::{self, Change};
-use crate::compose::template::template_of;
 use crate::compose::{self, rewrite};
 use crate::deployment::Deployment;
 use crate::docker::Docker;
@@ -421,27 +420,21 @@ impl Run<'_> {
         proposals: &Proposals,
         others: &[OtherVersion],
     ) -> Result<Vec<ComposeChange>> {
-        let directory = self.app.store.directory();
         let mut changes: Vec<ComposeChange> = Vec::new();
         for change in &proposals.changes {
-            let Some(line) =
-                self.scene.written.iter().find(|line| line.service == change.compose_service)
-            else {
-                continue;
-            };
-            let place = rewrite::locate(directory, &line.file, &line.service)?;
-            let file = place.as_ref().map_or(&line.file, |place| &place.file);
+            let Some(line) = self.scene.written.service(&change.compose_service) else { continue };
+            let place = line.place.as_ref();
+            let file = place.map_or(&line.file, |place| &place.file);
             changes.push(ComposeChange {
                 compose_service: change.compose_service.clone(),
                 service_there: place
-                    .as_ref()
                     .map_or_else(|| change.compose_service.clone(), |place| place.service.clone()),
                 file: file.display().to_string(),
-                line: place.as_ref().map(|place| place.line),
+                line: place.map(|place| place.line),
                 from: change.from.clone(),
                 to: change.to.as_ref().ok().cloned(),
                 written: false,
-                template: template_of(directory, file),
+                template: self.scene.written.template_of(file).map(str::to_owned),
                 left: change.to.as_ref().err().cloned(),
             });
         }
@@ -562,7 +555,7 @@ impl Run<'_> {
     fn used_elsewhere(&self, settled: &[Settled]) -> Vec<String> {
         let directory = self.app.store.directory();
         let mut files: Vec<&Path> =
-            self.scene.written.iter().map(|line| line.file.as_path()).collect();
+            self.scene.written.services().map(|line| line.file.as_path()).collect();
         files.dedup();
         let mut notes = Vec::new();
         for variable in settled.iter().filter_map(|settled| settled.service.env_tag.as_deref()) {
@@ -592,7 +585,7 @@ impl Run<'_> {
         let directory = self.app.store.directory();
         let ours: Vec<PathBuf> = self.scene.compose.files().all(compose::Generation::V2);
         let others = scene::other_compose_files(directory).into_iter().filter(|file| {
-            !ours.contains(file) && !self.scene.written.iter().any(|line| line.file == *file)
+            !ours.contains(file) && !self.scene.written.services().any(|line| line.file == *file)
         });
         let names_ours = |file: &PathBuf| {
             let lines =

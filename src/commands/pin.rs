@@ -1,27 +1,27 @@
 //! `pin`: digests into Compose files, in place.
 
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
-use anyhow::{Context as _, Result};
+use anyhow::Result;
 use clap::Args;
 use futures_util::StreamExt as _;
 
 use super::pull_latest::LatestOptions;
 use super::{Effect, Run, pull};
 use crate::app::{App, Exit};
-use crate::compose::Generation;
+use crate::compose::{ComposeFiles, ComposeText, FileKind, Generation, Problem, ProblemKind, Site};
 use crate::deployment::{Deployment, Record};
 use crate::error::{self, Error};
 use crate::model::manifest::{DEFAULT_TRACK, Service, Source};
 use crate::model::reference::{Digest, Reference, Repository, Tag};
-use crate::model::yaml::{Document, YamlError};
-use crate::pin::{self, Answer, FileKind, Known, Mode, Site, Verdict};
+use crate::pin::{self, Answer, Known, Mode, Verdict};
 use crate::plan::Outcome;
 use crate::registry::ManifestName;
 use crate::report::pin::{PinDisagreement, PinnedFile, PinnedImage, Pins};
 use crate::report::{self, Changes, ReleaseView};
-use crate::store::{self, Replacement, Snapshot, Store};
+use crate::store::{self, Replacement, Store};
 
 /// Write digests into Compose files, in place
 #[derive(Debug, Args)]
@@ -72,27 +72,16 @@ struct Options {
     dry_run: bool,
 }
 
-/// A Compose file as it was read.
-pub(super) struct ComposeText {
-    /// The file, as it was named or found.
-    pub name: String,
-    snapshot: Snapshot,
-    document: Document,
-    /// The file that includes it or has services that extend its own; none for one that was found
-    /// or asked for.
-    named_by: Option<String>,
-    /// Its images.
-    pub sites: Vec<Site>,
-    /// Whether it stands in the deployment's directory.
+/// A Compose file to pin.
+struct Target<'f> {
+    text: &'f ComposeText,
+    /// Whether the manifest speaks for it.
     is_ours: bool,
 }
 
-/// A file to read.
-struct Wish {
-    file: PathBuf,
-    /// Whether it is a Compose file for certain, and not only named like one.
-    is_certain: bool,
-    named_by: Option<String>,
+/// Whether a file stands in the deployment's directory.
+fn stands_here(app: &App, text: &ComposeText) -> bool {
+    text.snapshot.path.starts_with(Store::resolve(app.store.directory()))
 }
 
 /// The digests that registries gave, by repository and tag.
@@ -110,34 +99,40 @@ async fn pin(app: &App, files: &[PathBuf], options: Options) -> Result<Exit> {
     if options.latest && deployment.recorded().is_some() {
         record_latest(&mut deployment, options.dry_run, &mut report).await?;
     }
-    let texts = read(&deployment, files)?;
-    for text in &texts {
+    let read = read(&deployment, files)?;
+    let texts: Vec<Target<'_>> = wanted(app, &read, files)?
+        .into_iter()
+        .map(|text| Target { text, is_ours: files.is_empty() || stands_here(app, text) })
+        .collect();
+    for Target { text, .. } in &texts {
         if let Some(by) = &text.named_by {
-            app.ui.status(format!("{} is taken as well: {by} names it", text.name));
+            let by = by.display();
+            app.ui.status(format!("{} is taken as well: {by} names it", text.name()));
         }
     }
     let record = deployment.recorded();
     let resolved = resolve(app, &texts, record, options.mode).await?;
     let verdicts: Vec<Vec<Verdict>> =
         texts.iter().map(|text| judge(text, options.mode, record, &resolved)).collect();
-    report.disagreements = disagreements(&texts);
+    report.disagreements =
+        disagreements(&texts.iter().map(|target| target.text).collect::<Vec<_>>());
     let is_wrong = |verdicts: &Vec<Verdict>| verdicts.iter().any(Verdict::is_wrong);
     report.current = report.disagreements.is_empty() && !verdicts.iter().any(is_wrong);
     if !options.check {
         refuse(&texts, &verdicts)?;
     }
     let mut changes = Vec::new();
-    for (text, verdicts) in texts.iter().zip(&verdicts) {
+    for (Target { text, .. }, verdicts) in texts.iter().zip(&verdicts) {
         let wanted = text
             .sites
             .iter()
             .zip(verdicts)
-            .filter_map(|(site, verdict)| Some((site, verdict.wanted()?)));
-        let new = pin::rewrite(&text.document, &wanted.collect::<Vec<_>>())
-            .map_err(|error| unreadable(&text.name, &error))?;
+            .filter_map(|(site, verdict)| Some((site.as_ref(), verdict.wanted()?)));
+        let new = pin::rewrite(text, &wanted.collect::<Vec<_>>())
+            .map_err(|error| unreadable(&text.name(), &error.to_string()))?;
         let mut file = file_report(text, verdicts);
         file.diff = (options.dry_run && new != text.document.source())
-            .then(|| difference(&text.name, text.document.source(), &new));
+            .then(|| difference(&text.name(), text.document.source(), &new));
         report.files.push(file);
         changes.push(new);
     }
@@ -174,54 +169,78 @@ async fn record_latest(
 }
 
 /// Reads the files named, or all Compose files of the directory with those that they include or
-/// extend inside of it.
+/// extend.
+///
+/// # Errors
+///
+/// The directory cannot be listed, or the manifest configures a file that does not exist (exit 3).
+pub(super) fn read(deployment: &Deployment<'_>, named: &[PathBuf]) -> Result<ComposeFiles> {
+    if !named.is_empty() {
+        return Ok(ComposeFiles::named(deployment.app().store.directory(), named));
+    }
+    let files = deployment.files()?;
+    let mut read = ComposeFiles::read(files, Generation::V2);
+    read.read_beside(files)?;
+    Ok(read)
+}
+
+/// Which of `files` are Compose files to look at: those named, or all inside of the directory.
 ///
 /// # Errors
 ///
 /// A file does not exist, cannot be read or is no YAML (exit 3). A file that is only named like a
 /// Compose file is left alone with a warning.
-pub(super) fn read(deployment: &Deployment<'_>, named: &[PathBuf]) -> Result<Vec<ComposeText>> {
-    let app = deployment.app();
+pub(super) fn wanted<'f>(
+    app: &App,
+    files: &'f ComposeFiles,
+    named: &[PathBuf],
+) -> Result<Vec<&'f ComposeText>> {
     let directory = app.store.directory();
     let home = Store::resolve(directory);
-    let mut wanted: Vec<(PathBuf, bool)> = named.iter().map(|file| (file.clone(), true)).collect();
-    if named.is_empty() {
-        let files = deployment.files()?;
-        let ours = files.all(Generation::V2).into_iter().chain(files.all(Generation::V1));
-        wanted = ours.map(|file| (file, true)).collect();
-        wanted.extend(compose_like(directory)?.into_iter().map(|file| (file, false)));
-    }
-    let mut texts: Vec<ComposeText> = Vec::new();
-    let mut left: VecDeque<Wish> = wanted
-        .into_iter()
-        .map(|(file, is_certain)| Wish { file, is_certain, named_by: None })
-        .collect();
-    while let Some(Wish { file, is_certain, named_by }) = left.pop_front() {
-        let inside = directory.join(&file);
-        // What is named on the command line may also be meant from where dkv was started.
-        let path = if inside.exists() || named.is_empty() { inside } else { file.clone() };
-        let Some(snapshot) = store::read(&path)? else {
-            let by =
-                named_by.as_ref().map_or_else(String::new, |by| format!(", which {by} names,"));
-            let message = format!("the Compose file {}{by} does not exist", path.display());
-            if is_certain {
-                let hint = match &named_by {
-                    Some(by) => format!("mend {by}, or name the files to pin: `dkv pin FILE…`"),
-                    None => format!(
-                        "name files that exist, or none for all Compose files of {}",
-                        directory.display()
-                    ),
-                };
-                return Err(error::state(message).with_hint(hint).into());
+    let manifest = Store::resolve(app.store.manifest_path());
+    let is_outside = |path: &Path, by: Option<&PathBuf>| by.is_some() && !path.starts_with(&home);
+    let leave = |file: &Path, by: Option<&PathBuf>| {
+        let by = by.map_or_else(String::new, |by| format!(", which {} names,", by.display()));
+        app.ui.note(format!(
+            "{}{by} is left alone: it is outside of the deployment's directory",
+            file.display()
+        ));
+    };
+    for problem in files.problems() {
+        let by = problem.named_by.as_ref();
+        match problem.kind {
+            ProblemKind::Missing => {
+                let error = missing(problem, directory);
+                if problem.is_certain {
+                    return Err(error.into());
+                }
+                tracing::warn!("{error}");
             }
-            tracing::warn!("{message}");
-            continue;
-        };
-        if texts.iter().any(|text| text.snapshot.path == snapshot.path) {
-            continue;
+            ProblemKind::Unreadable => return Err(problem.error().into()),
+            ProblemKind::Invalid => {
+                let path = Store::resolve(&problem.path);
+                if path == manifest && named.is_empty() {
+                    continue;
+                }
+                if is_outside(&path, by) {
+                    leave(&problem.file, by);
+                } else if problem.is_certain {
+                    return Err(
+                        unreadable(&problem.file.display().to_string(), &problem.why).into()
+                    );
+                } else {
+                    tracing::warn!("{} is left alone: {}", problem.file.display(), problem.why);
+                }
+            }
+            _ => {}
         }
-        let name = file.display().to_string();
-        if snapshot.path == Store::resolve(app.store.manifest_path()) {
+    }
+    let mut wanted: Vec<&ComposeText> = Vec::new();
+    let mut left: BTreeSet<&Path> = BTreeSet::new();
+    for text in files.texts() {
+        let (name, path) = (text.name(), &text.snapshot.path);
+        let by = text.named_by.as_ref();
+        if *path == manifest {
             if named.is_empty() {
                 continue;
             }
@@ -231,22 +250,12 @@ pub(super) fn read(deployment: &Deployment<'_>, named: &[PathBuf]) -> Result<Vec
             .with_hint("name Compose files only, or none for all of the directory")
             .into());
         }
-        if let Some(by) = named_by.as_ref().filter(|_| !snapshot.path.starts_with(&home)) {
-            app.ui.note(format!(
-                "{name}, which {by} names, is left alone: it is outside of the \
-                deployment's directory"
-            ));
+        if is_outside(path, by) || by.is_some_and(|by| left.contains(by.as_path())) {
+            left.insert(&text.file);
+            leave(&text.file, by);
             continue;
         }
-        let document = match Document::parse_bytes(&snapshot.bytes) {
-            Ok(document) => document,
-            Err(error) if is_certain => return Err(unreadable(&name, &error).into()),
-            Err(error) => {
-                tracing::warn!("{name} is left alone: {error}");
-                continue;
-            }
-        };
-        match pin::kind_of(&document) {
+        match text.kind {
             FileKind::Compose => {}
             kind if !named.is_empty() => return Err(no_compose_file(&name, kind).into()),
             FileKind::FirstFormat => {
@@ -256,30 +265,27 @@ pub(super) fn read(deployment: &Deployment<'_>, named: &[PathBuf]) -> Result<Vec
             FileKind::Manifest => continue,
             FileKind::Other => {}
         }
-        if named.is_empty() {
-            let beside = file.parent().unwrap_or(Path::new(""));
-            left.extend(pin::named_files(&document).into_iter().map(|other| Wish {
-                file: beside.join(other.strip_prefix("./").unwrap_or(&other)),
-                is_certain,
-                named_by: Some(name.clone()),
-            }));
-        }
-        let is_ours = snapshot.path.starts_with(&home) || named.is_empty();
-        texts.push(ComposeText {
-            name,
-            named_by,
-            sites: pin::sites(&document),
-            document,
-            snapshot,
-            is_ours,
-        });
+        wanted.push(text);
     }
-    if texts.is_empty() {
+    if wanted.is_empty() {
         return Err(error::state(format!("no Compose file in {}", directory.display()))
             .with_hint("name the files, or the deployment's directory with -C")
             .into());
     }
-    Ok(texts)
+    Ok(wanted)
+}
+
+/// What is said of a file that is not there.
+fn missing(problem: &Problem, directory: &Path) -> Error {
+    let path = problem.path.display();
+    let Some(by) = problem.named_by.as_ref().map(|by| by.display()) else {
+        return error::state(format!("the Compose file {path} does not exist")).with_hint(format!(
+            "name files that exist, or none for all Compose files of {}",
+            directory.display()
+        ));
+    };
+    error::state(format!("the Compose file {path}, which {by} names, does not exist"))
+        .with_hint(format!("mend {by}, or name the files to pin: `dkv pin FILE…`"))
 }
 
 const FIRST_FORMAT: &str =
@@ -308,37 +314,15 @@ fn no_compose_file(name: &str, kind: FileKind) -> Error {
     .with_hint(hint)
 }
 
-/// The files of a directory that are named like Compose files, such as
-/// `docker-compose.secretvm.yml`.
-fn compose_like(directory: &Path) -> Result<Vec<PathBuf>> {
-    let unreadable = || format!("cannot list {}", directory.display());
-    let mut names = Vec::new();
-    for entry in std::fs::read_dir(directory).with_context(unreadable)? {
-        let name = PathBuf::from(entry.with_context(unreadable)?.file_name());
-        let is_yaml =
-            name.extension().is_some_and(|extension| extension == "yml" || extension == "yaml");
-        let text = name.to_string_lossy();
-        if is_yaml
-            && text.contains("compose")
-            && !text.starts_with('.')
-            && directory.join(&name).is_file()
-        {
-            names.push(name);
-        }
-    }
-    names.sort();
-    Ok(names)
-}
-
-fn unreadable(file: &str, error: &YamlError) -> Error {
-    error::state(format!("{file}, {error}")).with_hint("no file was changed; mend that line")
+fn unreadable(file: &str, why: &str) -> Error {
+    error::state(format!("{file}, {why}")).with_hint("no file was changed; mend that line")
 }
 
 /// Asks the registries for what the manifest does not answer: all images of files that belong to
 /// none.
 async fn resolve(
     app: &App,
-    texts: &[ComposeText],
+    texts: &[Target<'_>],
     record: Option<&Record>,
     mode: Mode,
 ) -> Result<Resolved> {
@@ -346,7 +330,7 @@ async fn resolve(
         return Ok(Resolved::new());
     }
     let mut wanted = BTreeSet::new();
-    for text in texts.iter().filter(|text| record.is_none() || !text.is_ours) {
+    for Target { text, .. } in texts.iter().filter(|one| record.is_none() || !one.is_ours) {
         for site in text.sites.iter().filter(|site| !site.has_build && !site.image.contains('$')) {
             let Ok(reference) = site.image.parse::<Reference>() else { continue };
             wanted.insert(named(&reference)?);
@@ -386,12 +370,12 @@ fn named(reference: &Reference) -> Result<(Repository, Tag)> {
 }
 
 fn judge(
-    text: &ComposeText,
+    Target { text, is_ours }: &Target<'_>,
     mode: Mode,
     record: Option<&Record>,
     resolved: &Resolved,
 ) -> Vec<Verdict> {
-    let ask = |compose_service: &str, reference: &Reference| match record.filter(|_| text.is_ours) {
+    let ask = |compose_service: &str, reference: &Reference| match record.filter(|_| *is_ours) {
         Some(record) => recorded(record, compose_service, reference),
         None => named(reference).map_or(Answer::Untracked, |name| {
             let digest = resolved.get(&name).cloned();
@@ -403,7 +387,8 @@ fn judge(
 
 /// The verdicts of the manifest on the images of a file.
 pub(super) fn judge_recorded(text: &ComposeText, record: &Record) -> Vec<Verdict> {
-    judge(text, Mode::Pin, Some(record), &Resolved::new())
+    let target = Target { text, is_ours: true };
+    judge(&target, Mode::Pin, Some(record), &Resolved::new())
 }
 
 /// What the manifest says that `compose_service` should run, if that is what the file names.
@@ -444,16 +429,17 @@ fn recorded(record: &Record, compose_service: &str, reference: &Reference) -> An
 }
 
 /// Ends with the first image that must be rewritten and cannot be.
-fn refuse(texts: &[ComposeText], verdicts: &[Vec<Verdict>]) -> Result<()> {
-    let all = texts
-        .iter()
-        .zip(verdicts)
-        .flat_map(|(text, verdicts)| text.sites.iter().zip(verdicts).map(move |pair| (text, pair)));
+fn refuse(texts: &[Target<'_>], verdicts: &[Vec<Verdict>]) -> Result<()> {
+    let all = texts.iter().zip(verdicts).flat_map(|(Target { text, .. }, verdicts)| {
+        text.sites.iter().zip(verdicts).map(move |pair| (text, pair))
+    });
     for (text, (site, verdict)) in all {
         if let Verdict::Refused(why) = verdict {
             let message = format!(
                 "{}, {}: `{}` cannot be pinned: {why}",
-                text.name, site.position, site.image
+                text.name(),
+                site.position,
+                site.image
             );
             return Err(error::state(message).with_hint("no file was changed").into());
         }
@@ -462,11 +448,10 @@ fn refuse(texts: &[ComposeText], verdicts: &[Vec<Verdict>]) -> Result<()> {
 }
 
 /// The images to which `texts` give different digests.
-pub(super) fn disagreements(texts: &[ComposeText]) -> Vec<PinDisagreement> {
-    let place = |text: &ComposeText, site: &Site| format!("{}:{}", text.name, site.position.line);
-    let places = texts.iter().flat_map(|text| {
-        text.sites.iter().map(move |site| (place(text, site), site.image.as_str()))
-    });
+pub(super) fn disagreements(texts: &[&ComposeText]) -> Vec<PinDisagreement> {
+    let places = texts
+        .iter()
+        .flat_map(|text| text.sites.iter().map(|site| (site.place(), site.image.as_str())));
     let found = pin::disagreements(places).into_iter().map(|one| PinDisagreement {
         image: one.image,
         digests: one
@@ -479,7 +464,7 @@ pub(super) fn disagreements(texts: &[ComposeText]) -> Vec<PinDisagreement> {
 }
 
 fn file_report(text: &ComposeText, verdicts: &[Verdict]) -> PinnedFile {
-    let image = |(site, verdict): (&Site, &Verdict)| PinnedImage {
+    let image = |(site, verdict): (&Arc<Site>, &Verdict)| PinnedImage {
         line: site.position.line,
         compose_services: site.compose_services.clone(),
         image: site.image.clone(),
@@ -487,7 +472,7 @@ fn file_report(text: &ComposeText, verdicts: &[Verdict]) -> PinnedFile {
         state: verdict.word(),
     };
     let images = text.sites.iter().zip(verdicts).map(image).collect();
-    PinnedFile { file: text.name.clone(), written: false, backup: None, diff: None, images }
+    PinnedFile { file: text.name(), written: false, backup: None, diff: None, images }
 }
 
 fn difference(name: &str, old: &str, new: &str) -> String {
@@ -496,16 +481,16 @@ fn difference(name: &str, old: &str, new: &str) -> String {
 }
 
 /// Backs the changed files up and replaces them; those of one directory all or none.
-fn write(app: &App, texts: &[ComposeText], new: Vec<String>, report: &mut Pins) -> Result<()> {
+fn write(app: &App, texts: &[Target<'_>], new: Vec<String>, report: &mut Pins) -> Result<()> {
     let changed: Vec<(usize, String)> = new
         .into_iter()
         .enumerate()
-        .filter(|(index, text)| text != texts[*index].document.source())
+        .filter(|(index, new)| new != texts[*index].text.document.source())
         .collect();
     // A file from elsewhere has its backups beside it.
     let mut groups: BTreeMap<PathBuf, Vec<(usize, String)>> = BTreeMap::new();
     for (index, text) in changed {
-        let beside = texts[index].snapshot.path.parent().unwrap_or(Path::new("."));
+        let beside = texts[index].text.snapshot.path.parent().unwrap_or(Path::new("."));
         let directory = if texts[index].is_ours { app.store.directory() } else { beside };
         groups.entry(directory.to_owned()).or_default().push((index, text));
     }
@@ -516,11 +501,11 @@ fn write(app: &App, texts: &[ComposeText], new: Vec<String>, report: &mut Pins) 
             let stamp = app.backup_stamp();
             let mut replacements = Vec::new();
             for (index, text) in group {
-                let old = &texts[index].snapshot;
+                let old = &texts[index].text.snapshot;
                 if store::read(&old.path)?.as_ref() != Some(old) {
                     let message = format!(
                         "{} was changed while this command ran; it was not written",
-                        texts[index].name
+                        texts[index].text.name()
                     );
                     return Err(error::state(message).with_hint("run the command again").into());
                 }

@@ -1,7 +1,6 @@
 //! `verify`: what is written, what would start, what is local and what runs, side by side.
 
 use std::collections::BTreeMap;
-use std::path::Path;
 use std::time::Duration;
 
 use anyhow::Result;
@@ -10,14 +9,12 @@ use futures_util::StreamExt as _;
 
 use super::{Effect, Run, pin};
 use crate::app::{App, Exit};
-use crate::compose::template::template_of;
-use crate::compose::{self, Generation, Project, dotenv, lines};
+use crate::compose::{self, ComposeFiles, Generation, Line, Project, dotenv};
 use crate::deployment::{Deployment, EnvState, Record};
 use crate::docker::ContainerFilter;
 use crate::drift::{self, DaemonView, EnvView, FileImage, RemoteView, Start, Views};
 use crate::error::{self, Error, Kind};
 use crate::model::env_file::State;
-use crate::model::interpolation::Template;
 use crate::model::manifest::Source;
 use crate::model::reference::Tag;
 use crate::registry::{self, ManifestName};
@@ -111,8 +108,8 @@ type FileViews = (Vec<FileImage>, Vec<crate::report::pin::PinDisagreement>);
 
 /// The images in all Compose files of the directory, against the manifest.
 fn file_images(deployment: &Deployment<'_>, not_compared: &mut Vec<String>) -> Result<FileViews> {
-    let app = deployment.app();
-    let texts = match pin::read(deployment, &[]) {
+    let read = pin::read(deployment, &[])?;
+    let texts = match pin::wanted(deployment.app(), &read, &[]) {
         Ok(texts) => texts,
         Err(error)
             if deployment.files().is_ok_and(|files| files.all(Generation::V2).is_empty()) =>
@@ -128,11 +125,11 @@ fn file_images(deployment: &Deployment<'_>, not_compared: &mut Vec<String>) -> R
             text.sites.iter().zip(pin::judge_recorded(text, deployment.record()?))
         {
             images.push(FileImage {
-                place: format!("{}:{}", text.name, site.position.line),
+                place: site.place(),
                 compose_services: site.compose_services.clone(),
                 image: site.image.clone(),
                 verdict,
-                template: template_of(app.store.directory(), Path::new(&text.name)),
+                template: read.template_of(&text.file).map(str::to_owned),
             });
         }
     }
@@ -166,30 +163,29 @@ async fn starts(
             None
         }
     };
-    let written = lines::merge(lines::read(files.directory(), &files.all(Generation::V2))?);
+    let written = ComposeFiles::read(files, Generation::V2);
     let name = project.as_ref().map(|project| project.name.clone());
-    Ok((merge(deployment, env, &written, project.as_ref())?, name))
+    Ok((merge(deployment, env, written.require()?, project.as_ref()), name))
 }
 
 /// Compose's answer, with the texts behind it; services that it leaves out are read from the files.
 fn merge(
     deployment: &Deployment<'_>,
     env: &EnvView,
-    written: &[lines::ImageLine],
+    written: &ComposeFiles,
     project: Option<&Project>,
-) -> Result<Vec<Start>> {
-    let files = deployment.files()?;
+) -> Vec<Start> {
     let mut starts: Vec<Start> = Vec::new();
     for service in project.into_iter().flat_map(|project| &project.services) {
         let awaited = service.depends_on.iter().filter(|(_, condition)| {
             **condition == compose::config::Condition::CompletedSuccessfully
         });
-        let line = written.iter().find(|line| line.service == service.name);
+        let line = written.service(&service.name);
         starts.push(Start {
             compose_service: service.name.clone(),
             image: service.image.clone(),
-            text: line.and_then(|line| line.image.clone()),
-            template: line.and_then(|line| template_of(files.directory(), &line.file)),
+            text: line.and_then(Line::image_text).map(str::to_owned),
+            template: line.and_then(|line| written.template_of(&line.file)).map(str::to_owned),
             has_build: service.has_build,
             waits_for_end_of: awaited.map(|(name, _)| name.clone()).collect(),
             is_one_shot: service.restart.as_deref() == Some("no"),
@@ -197,25 +193,22 @@ fn merge(
         });
     }
     let lookup = |name: &str| env.values.get(name).cloned().or_else(|| deployment.variable(name));
-    for line in written {
+    for line in written.services() {
         if !starts.iter().any(|start| start.compose_service == line.service) {
-            let image = line
-                .image
-                .as_ref()
-                .and_then(|text| Template::parse(text).ok()?.evaluate(&lookup).ok());
+            let image = line.template().and_then(|template| template.evaluate(&lookup).ok());
             starts.push(Start {
                 compose_service: line.service.clone(),
                 image,
-                text: line.image.clone(),
+                text: line.image_text().map(str::to_owned),
                 has_build: line.has_build,
                 waits_for_end_of: Vec::new(),
                 is_one_shot: false,
                 is_active: project.is_none(),
-                template: template_of(files.directory(), &line.file),
+                template: written.template_of(&line.file).map(str::to_owned),
             });
         }
     }
-    Ok(starts)
+    starts
 }
 
 async fn daemon_view(app: &App, project: Option<String>) -> Result<DaemonView> {

@@ -12,13 +12,15 @@
 //! that can set the names apart, a top-level `name:`, is treated in [`super::run`].
 
 use std::collections::BTreeMap;
+use std::fmt;
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context as _, Result};
+use anyhow::Result;
 
 use super::argv::{Generation, Selection, Set};
 use super::dotenv;
 use crate::error;
+use crate::store;
 
 /// Compose v2's default files, most preferred first (compose-go's `DefaultFileNames`).
 const NAMES_V2: [&str; 4] =
@@ -57,7 +59,18 @@ pub struct Files {
     databases: Vec<PathBuf>,
     project_name_variable: Option<String>,
     profiles: Vec<String>,
-    dot_env: BTreeMap<String, String>,
+    dot_env: DotEnv,
+}
+
+/// What `.env` assigns, which may be secret.
+#[derive(Clone, Default, PartialEq, Eq)]
+struct DotEnv(BTreeMap<String, String>);
+
+/// Shows names only.
+impl fmt::Debug for DotEnv {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_list().entries(self.0.keys()).finish()
+    }
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -76,29 +89,31 @@ impl Files {
     /// see in its environment; those that it would read from `.env` are read here.
     ///
     /// # Errors
-    /// A file that the manifest configures does not exist. That no file was found at all is not an
-    /// error until one is needed.
+    /// A file that the manifest configures does not exist, or one that Compose would look for
+    /// cannot be looked at (exit 3). That no file was found at all is not an error until one is
+    /// needed.
     pub fn discover(
         directory: &Path,
         configured: &Configured,
         lookup: &dyn Fn(&str) -> Option<String>,
     ) -> Result<Self> {
-        let variables = Variables::read(directory, lookup);
+        let mut variables = Variables { lookup, dot_env: read_dot_env(directory, lookup)? };
         let application = match &configured.files {
             Some(files) if !files.is_empty() => {
                 require(directory, files, "compose.files")?;
                 Application::Configured(files.clone())
             }
-            _ => variables
-                .compose_file()
-                .map_or_else(|| by_convention(directory), Application::Variable),
+            _ => match variables.compose_file() {
+                Some(files) => Application::Variable(files),
+                None => by_convention(directory)?,
+            },
         };
         let databases = match &configured.db_files {
             Some(files) => {
                 require(directory, files, "compose.db_files")?;
                 files.clone()
             }
-            None => first_existing(directory, &DATABASE_NAMES).into_iter().collect(),
+            None => first_existing(directory, &DATABASE_NAMES)?.into_iter().collect(),
         };
         let mut files = Self {
             directory: directory.to_owned(),
@@ -106,19 +121,20 @@ impl Files {
             databases,
             project_name_variable: None,
             profiles: Vec::new(),
-            dot_env: BTreeMap::new(),
+            dot_env: DotEnv::default(),
         };
         let home = files.project_directory();
-        let variables = if home.as_os_str().is_empty() {
-            variables
-        } else {
-            Variables::read(&directory.join(home), lookup)
-        };
+        if !home.as_os_str().is_empty() {
+            // Compose v2 takes both; what stands where it was started comes first.
+            for (name, value) in read_dot_env(&directory.join(home), lookup)? {
+                variables.dot_env.entry(name).or_insert(value);
+            }
+        }
         files.project_name_variable = variables.get("COMPOSE_PROJECT_NAME");
         let profiles = variables.get("COMPOSE_PROFILES").unwrap_or_default();
         files.profiles =
             profiles.split(',').filter(|profile| !profile.is_empty()).map(str::to_owned).collect();
-        files.dot_env = variables.dot_env;
+        files.dot_env = DotEnv(variables.dot_env);
         Ok(files)
     }
 
@@ -162,10 +178,10 @@ impl Files {
         self.project_name_variable.as_deref()
     }
 
-    /// A variable of the `.env` beside the first file.
+    /// A variable of `.env`, as Compose will read it.
     #[must_use]
     pub fn dot_env(&self, name: &str) -> Option<String> {
-        self.dot_env.get(name).cloned()
+        self.dot_env.0.get(name).cloned()
     }
 
     /// The profiles that `COMPOSE_PROFILES` switches on.
@@ -213,7 +229,7 @@ impl Files {
     }
 
     /// The first application file's directory, relative to the deployment's; empty for the same.
-    fn project_directory(&self) -> &Path {
+    pub(super) fn project_directory(&self) -> &Path {
         self.application(Generation::V2)
             .first()
             .or(self.databases.first())
@@ -228,7 +244,8 @@ impl Files {
     }
 }
 
-fn parent(file: &Path) -> &Path {
+/// The directory of a file, empty for the one that it is relative to.
+pub(super) fn parent(file: &Path) -> &Path {
     let parent = file.parent().unwrap_or(Path::new(""));
     parent.strip_prefix(".").unwrap_or(parent)
 }
@@ -236,9 +253,7 @@ fn parent(file: &Path) -> &Path {
 fn require(directory: &Path, files: &[PathBuf], key: &str) -> Result<()> {
     for file in files {
         let path = directory.join(file);
-        let exists =
-            path.try_exists().with_context(|| format!("cannot look at {}", path.display()))?;
-        if !exists {
+        if !exists(&path)? {
             let error = error::state(format!("the Compose file {} does not exist", path.display()));
             return Err(error.with_hint(format!("the manifest names it under `{key}`")).into());
         }
@@ -246,19 +261,54 @@ fn require(directory: &Path, files: &[PathBuf], key: &str) -> Result<()> {
     Ok(())
 }
 
-fn by_convention(directory: &Path) -> Application {
-    let find = |names: &[&str], overrides: &[&str]| match first_existing(directory, names) {
-        Some(file) => std::iter::once(file).chain(first_existing(directory, overrides)).collect(),
-        None => Vec::new(),
-    };
-    Application::Convention {
-        v1: find(&NAMES_V1, &OVERRIDES_V1),
-        v2: find(&NAMES_V2, &OVERRIDES_V2),
+/// Whether there is such a file; one that cannot be looked at is an error, not a file that is not
+/// there.
+fn exists(path: &Path) -> Result<bool> {
+    path.try_exists().map_err(|source| {
+        error::state(format!("cannot look at `{}`: {source}", path.display()))
+            .with_hint("check the file and the disk it is on")
+            .into()
+    })
+}
+
+fn by_convention(directory: &Path) -> Result<Application> {
+    Ok(Application::Convention {
+        v1: with_override(directory, &NAMES_V1, &OVERRIDES_V1)?,
+        v2: with_override(directory, &NAMES_V2, &OVERRIDES_V2)?,
+    })
+}
+
+/// The first of these files, and the first of the override files beside it.
+fn with_override(directory: &Path, names: &[&str], overrides: &[&str]) -> Result<Vec<PathBuf>> {
+    match first_existing(directory, names)? {
+        Some(file) => {
+            Ok(std::iter::once(file).chain(first_existing(directory, overrides)?).collect())
+        }
+        None => Ok(Vec::new()),
     }
 }
 
-fn first_existing(directory: &Path, names: &[&str]) -> Option<PathBuf> {
-    names.iter().find(|name| directory.join(name).exists()).map(PathBuf::from)
+fn first_existing(directory: &Path, names: &[&str]) -> Result<Option<PathBuf>> {
+    for name in names {
+        if exists(&directory.join(name))? {
+            return Ok(Some(PathBuf::from(name)));
+        }
+    }
+    Ok(None)
+}
+
+/// What `.env` in `directory` assigns. One that is malformed assigns nothing: Compose is about to
+/// refuse it in its own words.
+fn read_dot_env(
+    directory: &Path,
+    lookup: &dyn Fn(&str) -> Option<String>,
+) -> Result<BTreeMap<String, String>> {
+    let path = directory.join(".env");
+    if !exists(&path)? {
+        return Ok(BTreeMap::new());
+    }
+    let bytes = store::read(&path)?.map(|found| found.bytes).unwrap_or_default();
+    Ok(dotenv::parse(&String::from_utf8_lossy(&bytes), lookup).unwrap_or_default())
 }
 
 /// The variables that tell Compose about files and project: the environment's, else those of
@@ -268,14 +318,7 @@ struct Variables<'a> {
     dot_env: BTreeMap<String, String>,
 }
 
-impl<'a> Variables<'a> {
-    /// A `.env` that cannot be read counts as empty: Compose is about to refuse it in its own
-    /// words.
-    fn read(directory: &Path, lookup: &'a dyn Fn(&str) -> Option<String>) -> Self {
-        let text = std::fs::read_to_string(directory.join(".env")).unwrap_or_default();
-        Self { lookup, dot_env: dotenv::parse(&text, lookup).unwrap_or_default() }
-    }
-
+impl Variables<'_> {
     /// A variable that is set and not empty.
     fn get(&self, name: &str) -> Option<String> {
         (self.lookup)(name)

@@ -164,6 +164,7 @@ async fn real_name_of_the_application_holds_for_its_databases() {
                 assert_eq!(all.service("web").unwrap().restart.as_deref(), Some("always"));
                 let stranger = "name: other\nservices: {db: {image: b}}\n";
                 std::fs::write(deployment.path().join("db-docker-compose.yml"), stranger).unwrap();
+                let compose = self::compose(deployment.path(), &|_| None);
                 let error = compose.config(Set::All, &environment, None).await.unwrap_err();
                 assert_eq!(error::kind(&error), Kind::State);
             }

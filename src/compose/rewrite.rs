@@ -1,75 +1,11 @@
-//! Image lines of Compose files, found and replaced in place: every other byte stays as it is.
+//! Image lines of Compose files, replaced in place: every other byte stays as it is.
 
 use std::collections::BTreeMap;
 use std::ops::Range;
-use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, Result};
 
-use crate::error;
 use crate::model::yaml::{Document, Edit, Node, Style, YamlError};
-
-/// How many services may extend one another before it is taken for a circle.
-const MAX_DEPTH: usize = 16;
-
-/// Where the image of a Compose service is written.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Place {
-    /// The file, relative to the deployment unless it was absolute.
-    pub file: PathBuf,
-    /// The service in that file: the one it extends, if that has the line.
-    pub service: String,
-    /// The line, from 1; of the service where it has no image line.
-    pub line: usize,
-}
-
-/// Finds where the image of `service` is written, beginning with `file` and following `extends`.
-/// A service without an image line is found where it is built.
-///
-/// # Errors
-/// A file that cannot be read (exit 3).
-pub fn locate(directory: &Path, file: &Path, service: &str) -> Result<Option<Place>> {
-    locate_at(directory, file, service, 0)
-}
-
-fn locate_at(directory: &Path, file: &Path, service: &str, depth: usize) -> Result<Option<Place>> {
-    let document = parse(&directory.join(file))?;
-    let Some(node) = document.root().get("services").and_then(|services| services.get(service))
-    else {
-        return Ok(None);
-    };
-    let place = |node: Node<'_>| Place {
-        file: file.to_owned(),
-        service: service.to_owned(),
-        line: node.position().line,
-    };
-    if let Some(image) = node.get("image") {
-        return Ok(Some(place(image)));
-    }
-    if let Some(extends) = node.get("extends").filter(|_| depth < MAX_DEPTH) {
-        let text = |node: Option<Node<'_>>| node.and_then(|node| node.as_text().map(str::to_owned));
-        let base = text(extends.get("service")).or_else(|| text(Some(extends)));
-        let other = text(extends.get("file"))
-            .map(|other| file.parent().unwrap_or(Path::new("")).join(other));
-        if let Some(base) = base
-            && let Some(found) =
-                locate_at(directory, other.as_deref().unwrap_or(file), &base, depth + 1)?
-        {
-            return Ok(Some(found));
-        }
-    }
-    Ok(node.get("build").is_some().then(|| place(node)))
-}
-
-fn parse(path: &Path) -> Result<Document> {
-    let bytes = std::fs::read(path).map_err(|source| {
-        error::state(format!("cannot read the Compose file {}: {source}", path.display()))
-    })?;
-    let document = Document::parse_bytes(&bytes);
-    document.map_err(|error| {
-        error::state(format!("cannot read the Compose file {}, {error}", path.display())).into()
-    })
-}
 
 /// The text of a Compose file with the images of these services replaced, or added where a service
 /// has none.
@@ -216,27 +152,5 @@ mod tests {
                     ['80:80']\n"
             )
         );
-    }
-
-    #[test]
-    fn an_extended_line_is_found_where_it_is_written() {
-        let directory = tempfile::tempdir().unwrap();
-        let write =
-            |name: &str, text: &str| std::fs::write(directory.path().join(name), text).unwrap();
-        write(
-            "compose.yaml",
-            "services:\n  a:\n    extends: {file: base.yml, service: base}\n  b:\n    build: .\n  \
-                c:\n    extends: a\n",
-        );
-        write("base.yml", "services:\n  base:\n    image: r/a:1\n");
-        let at =
-            |service: &str| locate(directory.path(), Path::new("compose.yaml"), service).unwrap();
-        assert_eq!(
-            at("a"),
-            Some(Place { file: "base.yml".into(), service: "base".into(), line: 3 })
-        );
-        assert_eq!(at("c"), at("a"));
-        assert_eq!(at("b").unwrap().line, 5);
-        assert_eq!(at("nobody"), None);
     }
 }

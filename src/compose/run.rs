@@ -23,10 +23,11 @@ use std::fs::File;
 use std::io::{ErrorKind, IsTerminal as _, Write as _};
 use std::os::fd::AsFd as _;
 use std::os::unix::process::ExitStatusExt as _;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::pin::pin;
 use std::process::{ExitStatus, Stdio};
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use anyhow::{Context as _, Result};
@@ -38,7 +39,7 @@ use tokio::sync::OnceCell;
 use super::argv::{self, Action, Generation, Selection, Set};
 use super::config::{self, Project};
 use super::files::Files;
-use super::lines::Document;
+use super::texts::ComposeFiles;
 use crate::error::{self, Error, Kind};
 
 /// How long a call that took too long may take to end when it is asked to.
@@ -235,6 +236,8 @@ pub struct Compose {
     files: Files,
     output: Output,
     tool: OnceCell<Tool>,
+    /// What the files say, for what Compose does not tell.
+    texts: OnceLock<Arc<ComposeFiles>>,
     /// A lock that calls which change something keep for as long as they run.
     held: Option<File>,
 }
@@ -244,7 +247,14 @@ impl Compose {
     /// first call.
     #[must_use]
     pub fn new(files: Files, output: Output) -> Self {
-        Self { files, output, tool: OnceCell::new(), held: None }
+        Self { files, output, tool: OnceCell::new(), texts: OnceLock::new(), held: None }
+    }
+
+    /// The same with `texts`, what the files of Compose v2 say, so that they need not be read again.
+    #[must_use]
+    pub fn knowing(mut self, texts: Arc<ComposeFiles>) -> Self {
+        self.texts = OnceLock::from(texts);
+        self
     }
 
     /// Lets calls that change something hold the lock that `handle` belongs to: if dkv is killed,
@@ -354,9 +364,10 @@ impl Compose {
 
     /// The name that both sets must use, unless all files leave it to the directory.
     async fn shared_name(&self, environment: &Environment) -> Result<Option<String>> {
-        let databases_are_named = self.is_named(self.files.databases());
+        let texts = self.texts();
+        let databases_are_named = texts.names_project(self.files.databases());
         let application = self.files.application(Generation::V2);
-        if application.is_empty() || !(databases_are_named || self.is_named(application)) {
+        if application.is_empty() || !(databases_are_named || texts.names_project(application)) {
             return Ok(None);
         }
         let plain = self.files.selection(Set::Application, Generation::V2)?;
@@ -379,19 +390,18 @@ impl Compose {
         Ok(Some(name))
     }
 
-    /// Whether one of `files` names its project; what cannot be read here Compose will refuse
-    /// itself.
-    fn is_named(&self, files: &[PathBuf]) -> bool {
-        let directory = self.files.directory();
-        files.iter().any(|file| {
-            Document::read(&directory.join(file)).is_ok_and(|document| document.is_named())
-        })
+    fn texts(&self) -> &ComposeFiles {
+        self.texts.get_or_init(|| Arc::new(ComposeFiles::read(&self.files, Generation::V2)))
     }
 
     /// Whether a failure is explained by a file that only v2 understands.
     fn v1_meets_name(&self) -> bool {
         let is_v1 = self.tool.get().is_some_and(|tool| tool.generation == Generation::V1);
-        is_v1 && self.is_named(&self.files.all(Generation::V1))
+        let files = self.files.all(Generation::V1);
+        if files == self.files.all(Generation::V2) {
+            return is_v1 && self.texts().names_project(&files);
+        }
+        is_v1 && ComposeFiles::read(&self.files, Generation::V1).names_project(&files)
     }
 
     async fn call<'a>(

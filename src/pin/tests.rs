@@ -22,8 +22,8 @@ fn ask(_: &str, reference: &Reference) -> Answer {
     }
 }
 
-fn only(text: &str) -> Site {
-    let mut all = sites(&Document::parse(text).unwrap());
+fn only(text: &str) -> Arc<Site> {
+    let mut all = ComposeText::from_source(text).sites;
     assert_eq!(all.len(), 1, "{text}");
     all.remove(0)
 }
@@ -73,15 +73,15 @@ fn unpinning_goes_back_to_tags() {
 }
 
 fn rewritten(text: &str, mode: Mode) -> String {
-    let document = Document::parse(text).unwrap();
-    let sites = sites(&document);
-    let verdicts: Vec<Verdict> = sites.iter().map(|site| judge(site, mode, ask)).collect();
-    let changes: Vec<(&Site, &str)> = sites
+    let text = ComposeText::from_source(text);
+    let verdicts: Vec<Verdict> = text.sites.iter().map(|site| judge(site, mode, ask)).collect();
+    let changes: Vec<(&Site, &str)> = text
+        .sites
         .iter()
         .zip(&verdicts)
-        .filter_map(|(site, verdict)| Some((site, verdict.wanted()?)))
+        .filter_map(|(site, verdict)| Some((site.as_ref(), verdict.wanted()?)))
         .collect();
-    rewrite(&document, &changes).unwrap()
+    rewrite(&text, &changes).unwrap()
 }
 
 #[test]
@@ -105,11 +105,10 @@ fn a_file_keeps_everything_but_the_images() {
 
 #[test]
 fn services_that_share_an_image_must_agree() {
-    let document = Document::parse(
+    let all = ComposeText::from_source(
         "x: &x {image: 'web:1'}\nservices:\n  a: {<<: *x}\n  b:\n    <<: *x\n    build: null\n",
     )
-    .unwrap();
-    let all = sites(&document);
+    .sites;
     assert_eq!(all[0].compose_services, ["a", "b"]);
     let by_name = |name: &str, _: &Reference| {
         Answer::Known(Known {
@@ -219,41 +218,5 @@ proptest! {
         prop_assert_eq!(rest, "");
         prop_assert_eq!(&rewritten(&pinned, Mode::Pin), &pinned);
         prop_assert_eq!(rewritten(&pinned, Mode::Unpin), text);
-    }
-}
-
-#[test]
-fn the_files_that_a_file_names_are_found() {
-    let text = "include: [a.yml, {path: b.yml}, {path: [c.yml, a.yml], env_file: x.env}, \
-        '${D}/d.yml', 'https://e.example/e.yml']\n\
-                services:\n  one: {extends: {file: f.yml, service: x}}\n  two: {extends: one}\n  \
-                three: {extends: {service: one}}\n";
-    assert_eq!(named_files(&Document::parse(text).unwrap()), ["a.yml", "b.yml", "c.yml", "f.yml"]);
-    for other in ["include: x", "include: {path: a.yml}", "services: [a]", "a: b", ""] {
-        assert_eq!(named_files(&Document::parse(other).unwrap()), Vec::<String>::new(), "{other}");
-    }
-}
-
-#[test]
-fn what_is_no_compose_file_is_known_by_its_shape() {
-    for (text, expected) in [
-        ("services: {web: {image: a}}", FileKind::Compose),
-        ("services: {web: {build: .}}", FileKind::Compose),
-        ("services: {web: {environment: {A: b}}}", FileKind::Compose),
-        ("x-a: &a {image: a}\nservices: {web: {<<: *a}}", FileKind::Compose),
-        ("services: {}", FileKind::Compose),
-        ("services:", FileKind::Compose),
-        ("include: [a.yml]", FileKind::Compose),
-        ("web: {image: a}\ndb: {image: b, ports: ['1:1']}", FileKind::FirstFormat),
-        ("schema_version: '1.1'\nservices: {web: {image: a}}", FileKind::Manifest),
-        ("services: {web: {image: a, current_tag: '1'}}", FileKind::Manifest),
-        ("services: [a, b]", FileKind::Other),
-        ("services: {web: {class: A}}", FileKind::Other),
-        ("image: {repository: a}\nreplicas: 2", FileKind::Other),
-        ("apiVersion: v1\nspec: {image: a}", FileKind::Other),
-        ("- a", FileKind::Other),
-        ("", FileKind::Other),
-    ] {
-        assert_eq!(kind_of(&Document::parse(text).unwrap()), expected, "{text}");
     }
 }

@@ -5,13 +5,12 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context as _, Result};
 
 use crate::app::App;
-use crate::compose::lines::{self, ImageLine};
+use crate::compose::files::Configured;
 use crate::compose::template::is_template;
-use crate::compose::{self, Compose, Files, Generation, Project, Set, dotenv, files::Configured};
+use crate::compose::{self, Compose, ComposeFiles, Files, Generation, Project, Set};
 use crate::deployment::Deployment;
 use crate::docker::{Container, ContainerFilter, ContainerState, Docker};
 use crate::error;
-use crate::model::interpolation::Template;
 use crate::model::reference::Reference;
 use crate::plan::migrate::{Line, Present};
 
@@ -25,7 +24,7 @@ pub struct Scene {
     /// Application and database files, where the manifest has to name them.
     pub configured: Option<[Vec<String>; 2]>,
     /// The image lines as they are written.
-    pub written: Vec<ImageLine>,
+    pub written: ComposeFiles,
     /// The Compose services.
     pub lines: Vec<Line>,
     /// What the operator should know.
@@ -78,7 +77,8 @@ impl Scene {
                 project.name
             ));
         }
-        let written = lines::merge(lines::read(directory, &compose.files().all(generation))?);
+        let written = ComposeFiles::read(compose.files(), generation);
+        written.require()?;
         let mut lines = read_lines(app, &compose, &project, &written, generation)?;
         if let Some(docker) = docker {
             find_images(docker, &containers, &mut lines).await?;
@@ -190,20 +190,17 @@ fn read_lines(
     app: &App,
     compose: &Compose,
     project: &Project,
-    written: &[ImageLine],
+    written: &ComposeFiles,
     generation: Generation,
 ) -> Result<Vec<Line>> {
-    let dot_env =
-        std::fs::read_to_string(compose.files().directory().join(".env")).unwrap_or_default();
-    let inherited = |name: &str| app.environment.text(name);
-    let dot_env = dotenv::parse(&dot_env, &inherited).unwrap_or_default();
-    let lookup = |name: &str| inherited(name).or_else(|| dot_env.get(name).cloned());
+    let files = compose.files();
+    let lookup = |name: &str| app.environment.text(name).or_else(|| files.dot_env(name));
     let separator = if generation == Generation::V1 { '_' } else { '-' };
     let mut lines = Vec::new();
-    for one in written {
+    for one in written.services() {
         let config = project.service(&one.service);
         let has_build = one.has_build || config.is_some_and(|config| config.has_build);
-        let evaluated = || Template::parse(one.image.as_deref()?).ok()?.evaluate(&lookup).ok();
+        let evaluated = || one.template()?.evaluate(&lookup).ok();
         let built = || has_build.then(|| format!("{}{separator}{}", project.name, one.service));
         let Some(image) =
             config.and_then(|config| config.image.clone()).or_else(evaluated).or_else(built)
@@ -219,7 +216,7 @@ fn read_lines(
         })?;
         lines.push(Line {
             compose_service: one.service.clone(),
-            text: one.image.clone(),
+            text: one.image_text().map(str::to_owned),
             image,
             has_build,
             is_database: compose.files().databases().contains(&one.file),
