@@ -10,14 +10,14 @@ mod record;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
-use std::sync::OnceLock;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use anyhow::Result;
 use tokio::sync::OnceCell;
 
 use crate::app::App;
-use crate::compose::{self, Compose, Files, Generation, Project, Set};
+use crate::compose::{self, Compose, ComposeFiles, Files, Generation, Project, Set};
 use crate::docker::{Container, ContainerFilter};
 use crate::error::{self, Kind};
 use crate::lookup::Lookup;
@@ -27,7 +27,7 @@ use crate::model::manifest::{Manifest, Service};
 use crate::model::reference::{Platform, Reference, Repository, ServiceName};
 use crate::store::{Lock, Snapshot};
 pub use env::{EnvFile, EnvState};
-pub use record::{Line, Record};
+pub use record::Record;
 
 /// How long Compose may read its files for a command that only looks.
 const COMPOSE_PATIENCE: Duration = Duration::from_secs(15);
@@ -38,8 +38,7 @@ pub struct Deployment<'a> {
     record: Option<Record>,
     env: OnceLock<EnvFile>,
     files: OnceLock<Files>,
-    lines: OnceLock<Vec<compose::lines::ImageLine>>,
-    templates: OnceLock<BTreeMap<String, Template>>,
+    texts: OnceLock<Arc<ComposeFiles>>,
     databases: OnceLock<BTreeSet<String>>,
     compose: OnceLock<Compose>,
     project: OnceCell<Project>,
@@ -95,8 +94,7 @@ impl<'a> Deployment<'a> {
             record: None,
             env: OnceLock::new(),
             files: OnceLock::new(),
-            lines: OnceLock::new(),
-            templates: OnceLock::new(),
+            texts: OnceLock::new(),
             databases: OnceLock::new(),
             compose: OnceLock::new(),
             project: OnceCell::new(),
@@ -125,18 +123,16 @@ impl<'a> Deployment<'a> {
 
     /// The record of a manifest, with the Compose files that it names itself.
     fn record_of(&self, manifest: Manifest, snapshot: Snapshot) -> Result<Record> {
-        let lines = if manifest.needs_compose() {
+        if manifest.needs_compose() {
             // What is wrong with the files whoever needs Compose itself will say better.
-            let files = self.discover(Some(&manifest)).ok();
-            files.map_or_else(Vec::new, |files| {
-                let lines = self.lines_of(&files);
+            if let Ok(files) = self.discover(Some(&manifest)) {
                 let _ = self.files.set(files);
-                lines.iter().map(line).collect()
-            })
-        } else {
-            Vec::new()
-        };
-        Record::new(manifest, snapshot, self.app.store.deployment_hash()?, &lines)
+            }
+            let texts = self.texts().ok();
+            let lines = texts.map_or(&[][..], |texts| texts.lines());
+            return Record::new(manifest, snapshot, self.app.store.deployment_hash()?, lines);
+        }
+        Record::new(manifest, snapshot, self.app.store.deployment_hash()?, &[])
     }
 
     /// The hint for a manifest that cannot be read.
@@ -236,7 +232,11 @@ impl<'a> Deployment<'a> {
         let record = self.record()?;
         record.select(names).map_err(|error| {
             let unknown = names.iter().find(|name| record.manifest.find(name).is_none());
-            match unknown.and_then(|name| Some((name, self.member(name.as_str()).service()?))) {
+            let meant = |name: &ServiceName| {
+                let owner = || record.members().owner(self.template(name.as_str())?);
+                self.member(name.as_str()).service().or_else(owner)
+            };
+            match unknown.and_then(|name| Some((name, meant(name)?))) {
                 Some((name, service)) => error
                     .with_hint(format!(
                         "`{name}` is a Compose service; in the manifest its image is `{service}`"
@@ -280,27 +280,36 @@ impl<'a> Deployment<'a> {
         Ok(self.files.get_or_init(|| files))
     }
 
-    fn lines_of(&self, files: &Files) -> &[compose::lines::ImageLine] {
-        self.lines.get_or_init(|| {
-            compose::lines::read(files.directory(), &files.all(Generation::V2)).unwrap_or_default()
-        })
+    /// What the Compose files say, read without Compose. What cannot be read is among its problems.
+    ///
+    /// # Errors
+    ///
+    /// As for [`Self::files`].
+    pub fn texts(&self) -> Result<&Arc<ComposeFiles>> {
+        let files = self.files()?;
+        Ok(self.texts.get_or_init(|| Arc::new(ComposeFiles::read(files, Generation::V2))))
     }
 
-    /// The image lines of the Compose files; none where they cannot be read, which whoever needs
-    /// Compose itself will say better.
-    fn templates(&self) -> &BTreeMap<String, Template> {
-        self.templates.get_or_init(|| {
-            let Ok(files) = self.files() else { return BTreeMap::new() };
-            let merged = compose::lines::merge(self.lines_of(files).to_vec());
-            let lines = merged.iter().map(line);
-            lines.filter_map(|line| Some((line.service, line.image?))).collect()
-        })
+    /// Reads as well what looks like a Compose file beside those of the deployment.
+    ///
+    /// # Errors
+    ///
+    /// As for [`Self::files`]; the directory cannot be listed.
+    pub fn read_beside(&mut self) -> Result<()> {
+        self.texts()?;
+        let mut texts = match self.texts.take().map(Arc::try_unwrap) {
+            Some(Ok(texts)) => texts,
+            _ => ComposeFiles::read(self.files()?, Generation::V2),
+        };
+        texts.read_beside(self.files()?)?;
+        self.texts = OnceLock::from(Arc::new(texts));
+        Ok(())
     }
 
     /// The image of a Compose service before interpolation, as far as its file can be read.
     #[must_use]
     pub fn template(&self, compose_service: &str) -> Option<&Template> {
-        self.templates().get(compose_service)
+        self.texts().ok()?.service(compose_service)?.template()
     }
 
     /// The Compose services that only the database files describe.
@@ -320,9 +329,8 @@ impl<'a> Deployment<'a> {
 
     /// The Compose services that some of the files describe, as far as they can be read.
     fn services_in(&self, files: &[PathBuf]) -> BTreeSet<String> {
-        let Ok(all) = self.files() else { return BTreeSet::new() };
-        let lines = self.lines_of(all).iter().filter(|line| files.contains(&line.file));
-        lines.map(|line| line.service.clone()).collect()
+        let Ok(texts) = self.texts() else { return BTreeSet::new() };
+        texts.services_of(files).into_iter().map(str::to_owned).collect()
     }
 
     /// Whether the deployment has database files.
@@ -333,8 +341,8 @@ impl<'a> Deployment<'a> {
 
     /// All Compose services that the files describe, whether Compose would start them or not.
     pub fn described(&self) -> BTreeSet<&str> {
-        let Ok(files) = self.files() else { return BTreeSet::new() };
-        self.lines_of(files).iter().map(|line| line.service.as_str()).collect()
+        let Ok(texts) = self.texts() else { return BTreeSet::new() };
+        texts.services().map(|line| line.service.as_str()).collect()
     }
 
     /// All files: application and databases.
@@ -352,7 +360,7 @@ impl<'a> Deployment<'a> {
         if let Some(compose) = self.compose.get() {
             return Ok(compose);
         }
-        let compose = Compose::new(self.files()?.clone(), self.app.compose_output());
+        let compose = self.new_compose()?;
         Ok(self.compose.get_or_init(|| compose))
     }
 
@@ -362,9 +370,13 @@ impl<'a> Deployment<'a> {
     ///
     /// As for [`Self::files`]; the lock cannot be shared.
     pub fn hold(&mut self, lock: &Lock) -> Result<()> {
-        let compose = Compose::new(self.files()?.clone(), self.app.compose_output());
-        self.compose = OnceLock::from(compose.holding(lock.share()?));
+        self.compose = OnceLock::from(self.new_compose()?.holding(lock.share()?));
         Ok(())
+    }
+
+    fn new_compose(&self) -> Result<Compose> {
+        let compose = Compose::new(self.files()?.clone(), self.app.compose_output());
+        Ok(compose.knowing(Arc::clone(self.texts()?)))
     }
 
     /// The one environment of every Compose call: what was decrypted, if anything was, and the
@@ -475,7 +487,7 @@ impl<'a> Deployment<'a> {
             Membership::Of(member) => member.is_literal && names.contains(&member.service.as_str()),
             Membership::Ambiguous(_) | Membership::Untracked => false,
         };
-        self.templates().keys().map(String::as_str).filter(is_meant).collect()
+        self.described().into_iter().filter(is_meant).collect()
     }
 
     /// Who asks registries about the services of the manifest.
@@ -572,9 +584,4 @@ impl View {
 pub fn repository(project: &Project, compose_service: &str) -> Option<Repository> {
     let image = project.service(compose_service)?.image.as_ref()?;
     image.parse::<Reference>().ok().map(|reference| reference.repository)
-}
-
-fn line(line: &compose::lines::ImageLine) -> Line {
-    let image = line.image.as_deref().and_then(|image| Template::parse(image).ok());
-    Line { service: line.service.clone(), image }
 }

@@ -33,6 +33,10 @@ pub struct Views<'a> {
     pub starts: Vec<Start>,
     /// The images in the Compose files of the directory, as they are written.
     pub files: Vec<FileImage>,
+    /// The images that Compose services use beside their own.
+    pub others: Vec<OtherUse>,
+    /// What of the Compose files is an image and can be compared with nothing.
+    pub incomparable: Vec<String>,
     /// The images to which Compose files give different digests.
     pub disagreements: Vec<PinDisagreement>,
     /// What is local and what runs; none without a daemon.
@@ -88,6 +92,17 @@ pub struct FileImage {
     pub template: Option<String>,
 }
 
+/// An image that a Compose service uses beside its own: mounted, or before or after it.
+#[derive(Debug, Clone)]
+pub struct OtherUse {
+    /// The file and the line, as messages name them.
+    pub place: String,
+    /// The Compose service, and the key of it that names the image.
+    pub used_by: String,
+    /// The image, with all variables replaced.
+    pub image: String,
+}
+
 /// What the daemon has.
 #[derive(Debug)]
 pub struct DaemonView {
@@ -117,6 +132,7 @@ pub fn compare(views: &Views<'_>) -> Verification {
     let mut found = Comparison::of(views);
     found.env();
     found.files();
+    found.others();
     found.products();
     let services = views.manifest.services.values().map(|service| found.service(service)).collect();
     found.outsiders();
@@ -336,6 +352,36 @@ impl<'v, 'a> Comparison<'v, 'a> {
                 (None, None) => "give all of them the same digest".to_owned(),
             };
             self.differs(FindingKind::FilesDisagree, service, message, mend);
+        }
+    }
+
+    /// What services use beside their own image, where that is a tracked one.
+    fn others(&mut self) {
+        for other in &self.views.others {
+            let Ok(reference) = other.image.parse::<Reference>() else { continue };
+            let mut services = self
+                .views
+                .manifest
+                .services
+                .values()
+                .filter(|service| service.image.as_ref() == Some(&reference.repository))
+                .peekable();
+            let Some(&service) = services.peek() else { continue };
+            if services.any(|service| self.is_recorded(service, &reference)) {
+                continue;
+            }
+            let OtherUse { place, used_by, image } = other;
+            let recorded = self.compose_tag(service);
+            let message = format!(
+                "{place}: {used_by} use {}, recorded is {}",
+                shortened(image),
+                shortened(&recorded)
+            );
+            let mend = format!("let it follow the variables of {} there", service.name);
+            self.differs(FindingKind::OtherImageDiffers, Some(service), message, mend);
+        }
+        for what in &self.views.incomparable {
+            self.note(FindingKind::NotCompared, None, format!("not compared: {what}"), None);
         }
     }
 

@@ -150,6 +150,14 @@ impl Members {
         self.one_of(namesakes, name, |index| member(index, Evidence::Name))
     }
 
+    /// The one service whose variables an image line has, whatever repository stands beside them.
+    #[must_use]
+    pub fn owner(&self, line: &Template) -> Option<&ServiceName> {
+        let mut owners = self.owners(line).map(|owner| owner.service);
+        let first = owners.next()?;
+        owners.all(|other| other == first).then(|| &self.services[first])
+    }
+
     /// Who has a variable of an image line.
     fn owners<'a>(&'a self, line: &'a Template) -> impl Iterator<Item = Owner> + 'a {
         let variables = line.variables().into_iter();

@@ -11,7 +11,7 @@ use futures_util::StreamExt as _;
 use super::pull_latest::LatestOptions;
 use super::{Effect, Run, pull};
 use crate::app::{App, Exit};
-use crate::compose::{ComposeFiles, ComposeText, FileKind, Generation, Problem, ProblemKind, Site};
+use crate::compose::{ComposeFiles, ComposeText, FileKind, Problem, ProblemKind, Site};
 use crate::deployment::{Deployment, Record};
 use crate::error::{self, Error};
 use crate::model::manifest::{DEFAULT_TRACK, Service, Source};
@@ -99,8 +99,14 @@ async fn pin(app: &App, files: &[PathBuf], options: Options) -> Result<Exit> {
     if options.latest && deployment.recorded().is_some() {
         record_latest(&mut deployment, options.dry_run, &mut report).await?;
     }
-    let read = read(&deployment, files)?;
-    let texts: Vec<Target<'_>> = wanted(app, &read, files)?
+    let named = ComposeFiles::named(app.store.directory(), files);
+    let read = if files.is_empty() {
+        deployment.read_beside()?;
+        deployment.texts()?
+    } else {
+        &named
+    };
+    let texts: Vec<Target<'_>> = wanted(app, read, files)?
         .into_iter()
         .map(|text| Target { text, is_ours: files.is_empty() || stands_here(app, text) })
         .collect();
@@ -166,22 +172,6 @@ async fn record_latest(
     (report.services, report.recorded) = (services, files);
     deployment.assume(change.steps.into_iter().map(|step| step.after));
     Ok(())
-}
-
-/// Reads the files named, or all Compose files of the directory with those that they include or
-/// extend.
-///
-/// # Errors
-///
-/// The directory cannot be listed, or the manifest configures a file that does not exist (exit 3).
-pub(super) fn read(deployment: &Deployment<'_>, named: &[PathBuf]) -> Result<ComposeFiles> {
-    if !named.is_empty() {
-        return Ok(ComposeFiles::named(deployment.app().store.directory(), named));
-    }
-    let files = deployment.files()?;
-    let mut read = ComposeFiles::read(files, Generation::V2);
-    read.read_beside(files)?;
-    Ok(read)
 }
 
 /// Which of `files` are Compose files to look at: those named, or all inside of the directory.

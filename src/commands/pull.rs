@@ -17,6 +17,7 @@ use crate::deployment::Deployment;
 use crate::docker::PullTarget;
 use crate::error;
 use crate::images::Wanted;
+use crate::model::history::Release;
 use crate::model::manifest::{Service, Source};
 use crate::model::reference::{ServiceName, Tag};
 use crate::plan::{Outcome, Step};
@@ -28,6 +29,9 @@ pub(super) use latest::{known_service, plan_latest};
 pub struct Pull {
     #[command(flatten)]
     services: Services,
+    /// Pull every remembered release, so that a rollback needs no registry
+    #[arg(long)]
+    history: bool,
     /// Go on when a service fails, and exit 9 in the end
     #[arg(long)]
     keep_going: bool,
@@ -42,7 +46,7 @@ impl Run for Pull {
     }
 
     async fn run(self, app: &App) -> Result<Exit> {
-        pull(app, &self.services.names(), self.keep_going, self.dry_run).await
+        pull(app, &self).await
     }
 }
 
@@ -50,8 +54,10 @@ impl Run for Pull {
 ///
 /// # Errors
 ///
-/// An image can be had nowhere (exit 5 or 6); with `keep_going`, exit 9 if others could.
-async fn pull(app: &App, names: &[ServiceName], keep_going: bool, dry_run: bool) -> Result<Exit> {
+/// An image can be had nowhere (exit 5 or 6); with `--keep-going`, exit 9 if others could.
+async fn pull(app: &App, arguments: &Pull) -> Result<Exit> {
+    let Pull { ref services, history, keep_going, dry_run } = *arguments;
+    let names = &services.names();
     let deployment = Deployment::open(app)?;
     if deployment.recorded().is_none() {
         return pull_unrecorded(&deployment, names, keep_going, dry_run).await;
@@ -65,31 +71,37 @@ async fn pull(app: &App, names: &[ServiceName], keep_going: bool, dry_run: bool)
         match recorded.or_else(|| tracked(service)) {
             Some(one) => {
                 wanted.push(one);
-                services.push(service);
+                services.push((service, service.current()));
             }
             None => report
                 .services
                 .push(ServiceChange::skipped(service, "nothing is recorded yet".to_owned())),
+        }
+        for release in remembered(service).filter(|_| history) {
+            if let Some(one) = Wanted::release(service, release, hash) {
+                wanted.push(one);
+                services.push((service, Some(release)));
+            }
         }
     }
     warn_about_tags(app, &wanted);
     if dry_run {
         let references: Vec<String> = wanted.iter().map(Wanted::reference).collect();
         let local = app.docker().await?.images(&references).await?;
-        for (service, image) in services.into_iter().zip(local) {
+        for ((service, release), image) in services.into_iter().zip(local) {
             let outcome = if image.is_some() { Outcome::Present } else { Outcome::Pulled };
-            report.services.push(with_outcome(service, outcome));
+            report.services.push(with_outcome(service, release, outcome));
         }
         app.show(&report, |report| summarise_pull(app, report))?;
         return Ok(Exit::Done);
     }
     let mut failures = Vec::new();
     let results = app.fetcher().await?.fetch(&wanted).await;
-    for (service, arrived) in services.into_iter().zip(results) {
+    for ((service, release), arrived) in services.into_iter().zip(results) {
         match arrived {
             Ok(arrived) => {
                 let outcome = if arrived.pulled { Outcome::Pulled } else { Outcome::Present };
-                report.services.push(with_outcome(service, outcome));
+                report.services.push(with_outcome(service, release, outcome));
             }
             Err(error) => {
                 report.services.push(ServiceChange::failed(service, &error));
@@ -109,8 +121,19 @@ async fn pull(app: &App, names: &[ServiceName], keep_going: bool, dry_run: bool)
     Ok(changes::end(app, failures))
 }
 
-fn with_outcome(service: &Service, outcome: Outcome) -> ServiceChange {
-    ServiceChange { outcome, ..ServiceChange::of(&Step::unchanged(service)) }
+fn with_outcome(service: &Service, release: Option<&Release>, outcome: Outcome) -> ServiceChange {
+    let to = release.map(ReleaseView::from);
+    ServiceChange { outcome, to, ..ServiceChange::of(&Step::unchanged(service)) }
+}
+
+/// The releases of a service beside the current one that anybody could go back to.
+fn remembered(service: &Service) -> impl Iterator<Item = &Release> {
+    let current = service.history.current_index();
+    let entries = service.history.entries().iter().enumerate();
+    let others = entries.filter(move |(index, _)| Some(*index) != current);
+    others
+        .map(|(_, release)| release)
+        .filter(|release| !release.is_lost(|tag| service.is_moving(tag)))
 }
 
 /// How many images were pulled, would be, or are here.

@@ -12,7 +12,7 @@ use crate::app::{App, Exit};
 use crate::compose::{self, ComposeFiles, Generation, Line, Project, dotenv};
 use crate::deployment::{Deployment, EnvState, Record};
 use crate::docker::ContainerFilter;
-use crate::drift::{self, DaemonView, EnvView, FileImage, RemoteView, Start, Views};
+use crate::drift::{self, DaemonView, EnvView, FileImage, OtherUse, RemoteView, Start, Views};
 use crate::error::{self, Error, Kind};
 use crate::model::env_file::State;
 use crate::model::manifest::Source;
@@ -51,7 +51,8 @@ impl Run for Verify {
 ///
 /// No manifest, or a file cannot be read (exit 3); with `remote`, a registry fails (exit 5).
 async fn verify(app: &App, remote: bool) -> Result<Exit> {
-    let deployment = Deployment::open_recorded(app)?;
+    let mut deployment = Deployment::open_recorded(app)?;
+    deployment.read_beside()?;
     let record = deployment.record()?;
     let mut not_compared = Vec::new();
     let env = env_view(&deployment)?;
@@ -65,6 +66,7 @@ async fn verify(app: &App, remote: bool) -> Result<Exit> {
         }
     };
     let remote = if remote { Some(remote_view(app, record).await?) } else { None };
+    let others = others(&deployment, &env)?;
     let views = Views {
         manifest: &record.manifest,
         members: record.members(),
@@ -72,6 +74,8 @@ async fn verify(app: &App, remote: bool) -> Result<Exit> {
         env,
         starts,
         files,
+        others,
+        incomparable: deployment.texts()?.not_compared(),
         disagreements,
         daemon,
         remote,
@@ -108,8 +112,8 @@ type FileViews = (Vec<FileImage>, Vec<crate::report::pin::PinDisagreement>);
 
 /// The images in all Compose files of the directory, against the manifest.
 fn file_images(deployment: &Deployment<'_>, not_compared: &mut Vec<String>) -> Result<FileViews> {
-    let read = pin::read(deployment, &[])?;
-    let texts = match pin::wanted(deployment.app(), &read, &[]) {
+    let read = deployment.texts()?;
+    let texts = match pin::wanted(deployment.app(), read, &[]) {
         Ok(texts) => texts,
         Err(error)
             if deployment.files().is_ok_and(|files| files.all(Generation::V2).is_empty()) =>
@@ -134,6 +138,20 @@ fn file_images(deployment: &Deployment<'_>, not_compared: &mut Vec<String>) -> R
         }
     }
     Ok((images, pin::disagreements(&texts)))
+}
+
+/// The images that services use beside their own, as Compose would make them of the variables.
+fn others(deployment: &Deployment<'_>, env: &EnvView) -> Result<Vec<OtherUse>> {
+    let lookup = |name: &str| env.values.get(name).cloned().or_else(|| deployment.variable(name));
+    let others = deployment.texts()?.other_images().iter();
+    let used = others.filter_map(|other| {
+        Some(OtherUse {
+            place: other.site.place(),
+            used_by: format!("the {} of {}", other.key, other.service),
+            image: other.site.template.as_ref()?.evaluate(&lookup).ok()?,
+        })
+    });
+    Ok(used.collect())
 }
 
 /// What Compose would start for somebody who has sourced `versions.env`, and the project's name.
@@ -163,7 +181,7 @@ async fn starts(
             None
         }
     };
-    let written = ComposeFiles::read(files, Generation::V2);
+    let written = deployment.texts()?;
     let name = project.as_ref().map(|project| project.name.clone());
     Ok((merge(deployment, env, written.require()?, project.as_ref()), name))
 }
@@ -311,6 +329,9 @@ fn tell(app: &App, report: &Verification) {
     report.not_compared.iter().for_each(|what| app.ui.warn(format!("not compared: {what}")));
     report.drift.iter().for_each(|finding| app.ui.data(line(finding)));
     app.ui.status(match report.drift.len() {
+        0 if !report.not_compared.is_empty() => {
+            "No drift in what could be compared; not everything could".to_owned()
+        }
         0 => "No drift".to_owned(),
         1 => "1 disagreement".to_owned(),
         count => format!("{count} disagreements"),

@@ -6,6 +6,7 @@ use std::sync::OnceLock;
 
 use anyhow::Result;
 
+use crate::compose::Line;
 use crate::error::{self, Error};
 use crate::members::{Members, plain};
 use crate::model::env_file::{self, Assignments};
@@ -25,15 +26,6 @@ pub struct Record {
     /// What tells this deployment's keep-tags from its neighbours'.
     pub hash: String,
     members: OnceLock<Members>,
-}
-
-/// The image line of a Compose service: its text before interpolation.
-#[derive(Debug)]
-pub struct Line {
-    /// The Compose service.
-    pub service: String,
-    /// The text behind `image:`, if there is one.
-    pub image: Option<Template>,
 }
 
 impl Record {
@@ -160,7 +152,7 @@ fn image_in_lines(
 ) -> Option<(Repository, Option<Tag>)> {
     let own: Vec<String> =
         crate::members::variables_of(prefix, service).map(|(name, _)| name).collect();
-    let with_image = || lines.iter().filter_map(|line| Some((line, line.image.as_ref()?)));
+    let with_image = || lines.iter().filter_map(|line| Some((line, line.template()?)));
     let has_variables = |(_, image): &(&Line, &Template)| {
         image.variables().iter().any(|name| own.iter().any(|own| own == name))
     };

@@ -87,6 +87,8 @@ fn agreeing(manifest: &Manifest) -> Views<'_> {
         },
         starts: vec![start("web", &pin("1.64"))],
         files: Vec::new(),
+        others: Vec::new(),
+        incomparable: Vec::new(),
         disagreements: Vec::new(),
         daemon: Some(DaemonView {
             project: Some("shop".into()),
@@ -314,7 +316,7 @@ fn containers_beside_the_deployment_are_found() {
 }
 
 #[test]
-fn what_was_never_pulled_here_is_not_missing() {
+fn what_was_recorded_and_never_pulled_is_not_here() {
     let text = format!(
         "services:\n  web: {{image: {IMAGE}, current_tag: '1.64', image_digest: '{}'}}\n",
         digest("1.64")
@@ -325,7 +327,7 @@ fn what_was_never_pulled_here_is_not_missing() {
     let daemon = views.daemon.as_mut().unwrap();
     daemon.images = ImageList::default();
     daemon.containers.clear();
-    assert_eq!((kinds(&views), note_kinds(&views)), (vec![], vec![Found::NotPulled]));
+    assert_eq!((kinds(&views), note_kinds(&views)), (vec![Found::NotPulled], vec![]));
     views.daemon.as_mut().unwrap().containers = vec![container("shop-web-1", "1.64", &OURS)];
     assert_eq!(kinds(&views), [Found::ImageGone]);
 }
@@ -340,9 +342,9 @@ fn images_that_are_gone_are_missed() {
     };
     let mut views = agreeing(&manifest);
     views.daemon.as_mut().unwrap().images = ImageList::default();
-    assert_eq!(kinds(&views), [Found::ImageGone]);
+    assert_eq!(kinds(&views), [Found::ImageGone, Found::ReleaseNotHere]);
     views.remote = Some(remote(true));
-    assert_eq!(kinds(&views), [Found::ImageGone]);
+    assert_eq!(kinds(&views), [Found::ImageGone, Found::ReleaseNotHere]);
     assert_eq!(compare(&views).services[0].releases[1].restorable, Restorable::Registry);
     views.remote = Some(remote(false));
     assert_eq!(kinds(&views), [Found::ImageGone, Found::ReleaseLost]);
@@ -371,9 +373,58 @@ fn keep_tags_must_name_the_recorded_image() {
 fn what_nothing_tracks_is_no_drift() {
     let manifest = manifest("");
     let mut views = agreeing(&manifest);
-    views.starts.push(start("nginx", "nginx:latest"));
-    views.starts.push(Start { is_active: false, ..start("debug", "busybox") });
+    let untracked =
+        |name: &str, image: &str| Start { text: Some(image.into()), ..start(name, image) };
+    views.starts.push(untracked("nginx", "nginx:latest"));
+    views.starts.push(Start { is_active: false, ..untracked("debug", "busybox") });
     assert_eq!((kinds(&views), note_kinds(&views)), (vec![], vec![Found::Untracked]));
+}
+
+#[test]
+fn two_services_of_one_repository_are_told_apart_by_their_variables() {
+    let entry = |name: &str, tag: &str| {
+        format!(
+            "  {name}: {{image: {IMAGE}, current_tag: '{tag}', image_digest: '{}'}}\n",
+            digest(tag)
+        )
+    };
+    let text = format!("services:\n{}{}", entry("red", "1.64"), entry("blue", "1.63"));
+    let mut manifest = Manifest::read(text.as_bytes()).unwrap();
+    manifest.settle(|_| None).unwrap();
+    let mut views = agreeing(&manifest);
+    let follows = |name: &str, variable: &str, tag: &str| Start {
+        text: Some(format!("{IMAGE}:${{{variable}:-latest}}")),
+        ..start(name, &pin(tag))
+    };
+    // Their Compose names say nothing, or even the opposite.
+    views.starts =
+        vec![follows("lamp", "DK_RED_TAG", "1.64"), follows("red", "DK_BLUE_TAG", "1.63")];
+    let daemon = views.daemon.as_mut().unwrap();
+    let labels = |name| [("project", "shop"), ("service", name)];
+    daemon.containers = vec![
+        container("shop-lamp-1", "1.64", &labels("lamp")),
+        container("shop-red-1", "1.63", &labels("red")),
+    ];
+    assert_eq!(kinds(&views), []);
+    views.starts[1].image = Some(pin("1.64"));
+    assert_eq!(kinds(&views), [Found::ComposeDiffers]);
+}
+
+#[test]
+fn images_beside_a_services_own_are_compared_too() {
+    let manifest = manifest("");
+    let other = |image: String| OtherUse {
+        place: "c.yml:9".into(),
+        used_by: "the volumes of app".into(),
+        image,
+    };
+    let mut views = agreeing(&manifest);
+    views.others = vec![other(pin("1.64")), other("r.example/else:1".into())];
+    assert_eq!(kinds(&views), []);
+    views.others.push(other(pin("1.63")));
+    views.incomparable = vec!["c.yml:3: the model `m`, ai/m".into()];
+    assert_eq!(kinds(&views), [Found::OtherImageDiffers]);
+    assert_eq!(note_kinds(&views), [Found::NotCompared]);
 }
 
 #[test]

@@ -50,6 +50,10 @@ pub enum FindingKind {
     FilesDisagree,
     /// Compose would start something else, though the files follow variables.
     ComposeDiffers,
+    /// A tracked image that a service mounts, or runs beside its own, is at another version.
+    OtherImageDiffers,
+    /// Something of a Compose file that has an image, or is one, and can be compared with nothing.
+    NotCompared,
     /// Compose services of one product have different images.
     ImagesDiffer,
     /// Compose services of one product have a local build and a published image.

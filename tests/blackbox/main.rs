@@ -7,6 +7,7 @@
     reason = "tests stop at the first surprise"
 )]
 
+mod budgets;
 mod crash;
 mod credentials;
 mod ecr;
@@ -19,6 +20,7 @@ mod looking;
 mod manifest;
 mod migrate;
 mod network;
+mod oneness;
 mod pin;
 mod pull;
 mod resolution;

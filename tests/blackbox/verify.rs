@@ -97,12 +97,55 @@ fn images_that_are_gone_are_named_with_where_they_can_be_had() {
     let remote = dkv(&deployment, "--json verify --remote", 10).json();
     assert_eq!(remote["services"][0]["releases"][1]["restorable"], "registry");
     dkv(&deployment, "pull", 0);
+    // A monitor asks whether a rollback would succeed without a registry.
+    dkv(&deployment, "verify", 10)
+        .stdout_contains("without a registry no rollback reaches it")
+        .stdout_contains("`dkv pull --history`");
+    dkv(&deployment, "pull --history", 0).stderr_contains("Pulled 1 image; 1 were local already");
     dkv(&deployment, "verify", 0);
 
+    engine.docker(&["rmi", "-f", old.image_id()]);
     registry.delete("web", &old.digest);
     let lost = dkv(&deployment, "verify --remote", 10);
     lost.stdout_contains("a rollback to").stdout_contains("is not possible any more");
+    dkv(&deployment, "verify", 10);
+}
+
+#[test]
+fn what_could_not_be_compared_is_not_clean() {
+    let registry = Registry::start();
+    let deployment = Deployment::new("unasked");
+    let web = registry.push(Image::new("web").tag("1.0").tag("latest"));
+    deployment.write_product(&[("web", web.repository.clone())]);
+    let compose = deployment.read("docker-compose.yml");
+    dkv(&deployment, "pull-latest", 0);
     dkv(&deployment, "verify", 0);
+    let silent = deployment
+        .dkv(["--json", "verify"])
+        .env("DOCKER_HOST", "unix:///nowhere/docker.sock")
+        .exit(6)
+        .json();
+    assert_eq!((&silent["clean"], silent["drift"].as_array().unwrap().len()), (&false.into(), 0));
+    assert!(!silent["not_compared"].as_array().unwrap().is_empty(), "{silent:#}");
+    deployment.write("docker-compose.yml", &(compose.clone() + "    ports: 7\n"));
+    dkv(&deployment, "verify", 6).stderr_contains("not compared").stderr_lacks("No drift");
+    // What is known to be wrong is said in any case.
+    deployment.write("versions.env", "DK_WEB_TAG=0.9\n");
+    dkv(&deployment, "verify", 10);
+
+    // An image that is mounted is compared as well; what can be compared with nothing is named.
+    dkv(&deployment, "generate-env", 0);
+    let mounted = |tag: &str| {
+        format!(
+            "{compose}    volumes: [{{type: image, source: '{}:{tag}', target: /assets}}]\nmodels: \
+            {{llm: {{model: ai/small}}}}\n",
+            web.repository
+        )
+    };
+    deployment.write("docker-compose.yml", &mounted("0.9"));
+    dkv(&deployment, "verify", 10).stdout_contains("the volumes of web use");
+    deployment.write("docker-compose.yml", &mounted(&format!("1.0@{}", web.digest)));
+    dkv(&deployment, "verify", 0).stderr_contains("the model `llm`");
 }
 
 #[test]
@@ -177,7 +220,7 @@ fn where_compose_fails_nothing_is_called_a_stranger() {
     dkv(&deployment, "verify", 0);
     let broken = deployment.read("docker-compose.yml") + "    ports: 7\n";
     deployment.write("docker-compose.yml", &broken);
-    let found = deployment.dkv(["verify"]).finish();
+    let found = dkv(&deployment, "verify", 6);
     found.stdout_lacks("docker rm").stderr_contains("only Compose could say");
 }
 
@@ -219,8 +262,9 @@ fn bytes_under_another_name_are_not_the_recorded_image() {
             && engine.image_id(&old.pin()).is_none()
             && engine.image_id(&new.pin()).is_some()
     );
-    let found = dkv(&deployment, "--json verify", 0).json();
+    let found = dkv(&deployment, "--json verify", 10).json();
     assert_eq!(found["services"][0]["releases"][1]["restorable"], "unknown", "{found:#}");
+    assert_eq!(found["drift"][0]["kind"], "release-not-here");
 }
 
 /// What a container still needs stays, and the dry run says so before.

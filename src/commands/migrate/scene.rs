@@ -85,11 +85,6 @@ impl Scene {
         }
         Ok(Self { compose, configured, written, lines, notes })
     }
-
-    /// Which files a Compose call is about.
-    pub fn set(&self) -> Set {
-        if self.compose.files().databases().is_empty() { Set::Application } else { Set::All }
-    }
 }
 
 /// The files that the containers of this directory were started with, else those that Compose takes
