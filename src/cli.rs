@@ -15,7 +15,7 @@ use clap::{ArgAction, Args, CommandFactory as _, FromArgMatches as _, Parser};
 
 pub use environment::Environment;
 pub use help::{completions, manual};
-pub use parse::{FailedParse, failed_parse};
+pub use parse::failed_parse;
 pub use values::{Moment, TagOrDigest, duration, service_or_nothing};
 
 use crate::commands::Command;

@@ -21,6 +21,6 @@ pub mod texts;
 pub use argv::{Action, Generation, Set};
 pub use config::Project;
 pub use files::Files;
-pub use run::{Compose, Environment, Output, Tool, is_running};
+pub use run::{Compose, Environment, Output, is_running};
 pub use text::{ComposeText, FileKind, Include, OtherImage, Site, sites};
 pub use texts::{ComposeFiles, Line, Place, Problem, ProblemKind};

@@ -23,17 +23,17 @@ use tokio::sync::{OnceCell, watch};
 use tokio::time::Instant;
 
 pub use container::{
-    Container, ContainerDetail, ContainerFilter, ContainerState, Health, HealthProbe, HealthStatus,
-    Labels, Mount, MountKind, RestartPolicy,
+    Container, ContainerDetail, ContainerFilter, ContainerState, HealthProbe, HealthStatus,
+    RestartPolicy,
 };
-pub use endpoint::{Endpoint, Settings, Source};
+#[cfg(test)]
+pub use container::{Health, Labels};
+pub use endpoint::{Endpoint, Settings};
 pub use image::{Image, ImageList, ListedImage, Untagged};
 pub use pull::{
-    Credentials, LayerState, PullError, PullEvent, PullFailure, PullRequest, PullTarget,
-    pull_failure,
+    Credentials, LayerState, PullEvent, PullFailure, PullRequest, PullTarget, pull_failure,
 };
-pub use stream::{Action, Event, LogLine, LogOptions, LogStream};
-pub use volume::Volume;
+pub use stream::{Action, Event, LogOptions};
 
 use crate::model::reference::Platform;
 use failure::{display_safe, is_not_found, status};
@@ -68,8 +68,6 @@ impl Default for Deadlines {
 pub struct Host {
     /// What its images run on, in the words of image indexes.
     pub platform: Platform,
-    /// The engine's version, such as `20.10.24`.
-    pub server_version: String,
     /// Where it keeps images and volumes, on its own machine.
     pub root_dir: PathBuf,
 }
@@ -122,7 +120,6 @@ impl Docker {
                 let info = self.answer("describe itself", self.client.info()).await?;
                 Ok(Host {
                     platform: platform(info.os_type.as_deref(), info.architecture.as_deref()),
-                    server_version: info.server_version.unwrap_or_default(),
                     root_dir: info.docker_root_dir.unwrap_or_default().into(),
                 })
             })
@@ -135,14 +132,6 @@ impl Docker {
     /// As [`Docker::host`].
     pub async fn platform(&self) -> Result<&Platform> {
         Ok(&self.host().await?.platform)
-    }
-
-    /// The engine's version.
-    ///
-    /// # Errors
-    /// As [`Docker::host`].
-    pub async fn server_version(&self) -> Result<&str> {
-        Ok(&self.host().await?.server_version)
     }
 
     /// Where the daemon keeps images and volumes, on its own machine.

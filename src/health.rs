@@ -23,9 +23,9 @@ use indexmap::IndexMap;
 use crate::compose::config::{Condition, Project};
 use crate::docker::{ContainerDetail, ContainerState, HealthProbe, HealthStatus, RestartPolicy};
 
-pub use chain::{Chain, Link};
+pub use chain::Chain;
 pub use explain::{describe, explain};
-pub use wait::{Outcome, snapshot, wait};
+pub use wait::{snapshot, wait};
 pub use watch::{Memory, Observed, Watch};
 
 /// So many restarts, with nothing else still coming up that it may have been waiting for, are a

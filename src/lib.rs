@@ -2,30 +2,43 @@
 //! rolled back exactly. This library exists so that the rules can be tested and fuzzed in place;
 //! its API follows the binary's needs and promises nothing else.
 
-pub mod app;
-pub mod backup;
-pub mod change;
-pub mod cli;
-pub mod commands;
-pub mod compose;
-pub mod deployment;
-pub mod docker;
-pub mod drift;
-pub mod error;
-pub mod health;
-pub mod images;
-pub mod interruption;
-pub mod logs;
-pub mod lookup;
-pub mod members;
-pub mod model;
-pub mod observe;
-pub mod pin;
-pub mod plan;
-pub mod process;
-pub mod registry;
-pub mod report;
-pub mod secrets;
-pub mod store;
-pub mod ui;
-pub mod update;
+mod app;
+mod backup;
+mod change;
+mod cli;
+mod commands;
+mod compose;
+mod deployment;
+mod docker;
+mod drift;
+mod entry;
+mod error;
+mod health;
+mod images;
+mod interruption;
+mod logs;
+mod lookup;
+mod members;
+mod model;
+mod observe;
+mod pin;
+mod plan;
+mod process;
+mod registry;
+mod report;
+mod secrets;
+mod store;
+mod ui;
+mod update;
+
+pub use entry::main;
+
+/// What the fuzz targets and the benchmarks reach.
+#[cfg(feature = "fuzzing")]
+pub mod fuzzing {
+    pub use crate::model::history::Release;
+    pub use crate::model::manifest::{Manifest, Service};
+    pub use crate::model::reference::{Digest, Platform, Reference, Tag};
+    pub use crate::registry::auth::Challenge;
+    pub use crate::registry::{DockerConfig, link};
+}

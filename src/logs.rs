@@ -11,7 +11,7 @@ use chrono::{DateTime, Utc};
 use crate::ui;
 
 pub use archive::Archive;
-pub use filter::{Matcher, moment, start_of_day};
+pub use filter::{Matcher, start_of_day};
 pub use last_words::LastWords;
 pub use view::{Selection, show};
 

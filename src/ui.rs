@@ -21,7 +21,7 @@ use indicatif::MultiProgress;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use serde::Serialize;
 
-pub use progress::{Item, ItemProgress, Live, Progress};
+pub use progress::{ItemProgress, Progress};
 pub use sanitize::{sanitize, sanitize_line};
 pub use table::{Cell, Style, Table};
 

@@ -11,4 +11,4 @@ mod scope;
 
 pub use journal::{GivenUp, Journal, Kept, Options, Ran, Target};
 pub use machine::{Next, Outcome, State};
-pub use scope::{culprits, kept_service, main_container, reject, to_replace};
+pub use scope::{culprits, main_container, reject, to_replace};

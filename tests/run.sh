@@ -45,11 +45,11 @@ export DKV_TEST_COMPOSE_V2 DKV_TEST_BUSYBOX PATH
 # Black-box tests wait more than they compute.
 export RUST_TEST_THREADS=${RUST_TEST_THREADS:-4} DKV_TEST_RUN=$run
 if [ $# -gt 0 ]; then
-    cargo test --no-fail-fast "$@"
+    cargo test --features fuzzing --no-fail-fast "$@"
     exit
 fi
 log=$(mktemp "${TMPDIR:-/tmp}/$run-log.XXXXXX")
-cargo test --no-fail-fast 2>&1 | tee "$log" && exit
+cargo test --features fuzzing --no-fail-fast 2>&1 | tee "$log" && exit
 # A few failures among hundreds of tests that share a daemon and two cores may be the machine's. Each must
 # then pass by itself, and is named either way.
 mapfile -t failed < <(sed -n 's/^test \(.*\) \.\.\. FAILED$/\1/p' "$log")
@@ -57,5 +57,5 @@ if [ ${#failed[@]} -eq 0 ] || [ ${#failed[@]} -gt 3 ]; then
     exit 101
 fi
 setup_say "failed, running again alone: ${failed[*]}"
-RUST_TEST_THREADS=1 cargo test --no-fail-fast -- --exact "${failed[@]}"
+RUST_TEST_THREADS=1 cargo test --features fuzzing --no-fail-fast -- --exact "${failed[@]}"
 setup_say "UNSTABLE, passed only when run alone: ${failed[*]}"

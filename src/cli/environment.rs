@@ -47,21 +47,10 @@ impl Environment {
         self.value(name).map(PathBuf::from)
     }
 
-    /// Every variable, for what a child process or Compose's interpolation sees.
-    pub fn variables(&self) -> impl Iterator<Item = (&OsStr, &OsStr)> {
-        self.variables.iter().map(|(name, value)| (name.as_os_str(), value.as_os_str()))
-    }
-
     /// `HOME`.
     #[must_use]
     pub fn home(&self) -> Option<PathBuf> {
         self.path("HOME")
-    }
-
-    /// The directories of `PATH`.
-    #[must_use]
-    pub fn search_path(&self) -> Vec<PathBuf> {
-        self.value("PATH").map(|path| std::env::split_paths(path).collect()).unwrap_or_default()
     }
 
     /// `DOCKER_HOST`.
@@ -82,12 +71,6 @@ impl Environment {
         self.text("DOCKER_API_VERSION")
     }
 
-    /// Whether `DOCKER_TLS_VERIFY` is set, to whatever value.
-    #[must_use]
-    pub fn docker_tls_verify(&self) -> bool {
-        self.value("DOCKER_TLS_VERIFY").is_some()
-    }
-
     /// `DOCKER_CERT_PATH`.
     #[must_use]
     pub fn docker_cert_path(&self) -> Option<PathBuf> {
@@ -104,45 +87,6 @@ impl Environment {
     #[must_use]
     pub fn ssl_cert_file(&self) -> Option<PathBuf> {
         self.path("SSL_CERT_FILE")
-    }
-
-    /// The directories of `SSL_CERT_DIR`, which may name several, as OpenSSL reads it.
-    #[must_use]
-    pub fn ssl_cert_dirs(&self) -> Vec<PathBuf> {
-        self.value("SSL_CERT_DIR")
-            .map(|path| std::env::split_paths(path).collect())
-            .unwrap_or_default()
-    }
-
-    /// `COMPOSE_PROJECT_NAME`.
-    #[must_use]
-    pub fn compose_project_name(&self) -> Option<String> {
-        self.text("COMPOSE_PROJECT_NAME")
-    }
-
-    /// The files of `COMPOSE_FILE`, separated by `COMPOSE_PATH_SEPARATOR`, else by the system's
-    /// separator.
-    #[must_use]
-    pub fn compose_files(&self) -> Vec<PathBuf> {
-        match (self.value("COMPOSE_FILE"), self.text("COMPOSE_PATH_SEPARATOR")) {
-            (None, _) => Vec::new(),
-            (Some(files), Some(separator)) => {
-                files.to_string_lossy().split(&separator).map(PathBuf::from).collect()
-            }
-            (Some(files), None) => std::env::split_paths(files).collect(),
-        }
-    }
-
-    /// The profiles of `COMPOSE_PROFILES`.
-    #[must_use]
-    pub fn compose_profiles(&self) -> Vec<String> {
-        let profiles = self.text("COMPOSE_PROFILES").unwrap_or_default();
-        profiles
-            .split(',')
-            .map(str::trim)
-            .filter(|profile| !profile.is_empty())
-            .map(str::to_owned)
-            .collect()
     }
 
     /// Who is at work, for `deployed_by`: the user behind `sudo`, else `USER`, else `LOGNAME`, else
@@ -261,17 +205,6 @@ mod tests {
             Some("/c".into())
         );
         assert_eq!(environment(&[]).docker_config(), None);
-    }
-
-    #[test]
-    fn compose_files_are_split_by_the_separator_that_is_set() {
-        let files = environment(&[("COMPOSE_FILE", "a.yml:b.yml")]).compose_files();
-        assert_eq!(files, [PathBuf::from("a.yml"), "b.yml".into()]);
-        let files =
-            environment(&[("COMPOSE_FILE", "a:b.yml;c.yml"), ("COMPOSE_PATH_SEPARATOR", ";")])
-                .compose_files();
-        assert_eq!(files, [PathBuf::from("a:b.yml"), "c.yml".into()]);
-        assert!(environment(&[]).compose_files().is_empty());
     }
 
     #[test]

@@ -31,15 +31,6 @@ impl Project {
     pub fn service(&self, name: &str) -> Option<&ServiceConfig> {
         self.services.iter().find(|service| service.name == name)
     }
-
-    /// Whether another Compose service waits for `name` to finish, which makes it a one-shot.
-    #[must_use]
-    pub fn is_awaited_to_complete(&self, name: &str) -> bool {
-        let waits = |service: &ServiceConfig| {
-            service.depends_on.get(name) == Some(&Condition::CompletedSuccessfully)
-        };
-        self.services.iter().any(waits)
-    }
 }
 
 /// A Compose service.
@@ -496,8 +487,7 @@ volumes:
             (migrate.restart.as_deref(), migrate.healthcheck),
             (Some("no"), Healthcheck::Disabled)
         );
-        assert!(project.is_awaited_to_complete("migrate"));
-        assert!(!project.is_awaited_to_complete("db"));
+        assert_eq!(app.depends_on["migrate"], Condition::CompletedSuccessfully);
         assert_eq!(project.volumes["shared"], Volume { name: "theirs".into(), is_external: true });
         assert_eq!(project.volumes["other"], Volume { name: "other".into(), is_external: true });
     }
@@ -516,7 +506,7 @@ volumes:
         assert!(app.has_build);
         assert_eq!(app.healthcheck, Healthcheck::Defined);
         assert_eq!(app.mounts, expected_mounts("elsewhere"));
-        assert!(project.is_awaited_to_complete("migrate"));
+        assert_eq!(app.depends_on["migrate"], Condition::CompletedSuccessfully);
         assert_eq!(project.volumes["empty"].name, "shop_empty");
         assert!(!format!("{project:?}").contains("hush"));
     }

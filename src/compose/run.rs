@@ -16,7 +16,7 @@
 //! signal's default action, the program must listen for both signals outside these calls as well,
 //! and let a call that [`is_running`] come to its end.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::fmt;
 use std::fs::File;
@@ -93,7 +93,6 @@ pub enum Output {
 pub struct Environment {
     set: BTreeMap<String, String>,
     secrets: BTreeMap<String, String>,
-    removed: BTreeSet<String>,
 }
 
 impl Environment {
@@ -113,18 +112,8 @@ impl Environment {
         self
     }
 
-    /// The environment without the inherited variable `name`.
-    #[must_use]
-    pub fn without(mut self, name: impl Into<String>) -> Self {
-        self.removed.insert(name.into());
-        self
-    }
-
     /// Gives it to a child.
     pub fn apply(&self, command: &mut Command) {
-        for name in &self.removed {
-            command.env_remove(name);
-        }
         command.envs(&self.secrets).envs(&self.set);
         // The two sets of files are one project: each would report the other's containers as
         // orphans.
@@ -145,7 +134,6 @@ impl fmt::Debug for Environment {
         f.debug_struct("Environment")
             .field("set", &self.set.keys())
             .field("secrets", &self.secrets.keys())
-            .field("removed", &self.removed)
             .finish()
     }
 }
@@ -733,15 +721,9 @@ mod tests {
     fn secrets_are_neither_shown_nor_kept() {
         let environment = Environment::default()
             .with([("DK_A_TAG".to_owned(), "1.64".to_owned())])
-            .with_secrets([("PASSWORD".to_owned(), "hunter2!".to_owned())])
-            .without("DK_OLD_TAG");
+            .with_secrets([("PASSWORD".to_owned(), "hunter2!".to_owned())]);
         let shown = format!("{environment:?}");
-        assert!(
-            shown.contains("PASSWORD")
-                && shown.contains("DK_OLD_TAG")
-                && !shown.contains("hunter2!"),
-            "{shown}"
-        );
+        assert!(shown.contains("PASSWORD") && !shown.contains("hunter2!"), "{shown}");
         assert_eq!(
             environment.redact("near \"PASSWORD=hunter2!\"".to_owned()),
             "near \"PASSWORD=***\""
@@ -851,12 +833,10 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn the_child_sees_our_variables_and_not_the_removed_ones() {
+    async fn the_child_sees_our_variables() {
         let deployment = Deployment::new(&[("compose.yaml", ""), ("db-docker-compose.yml", "")]);
-        // cargo sets CARGO_PKG_NAME for every test.
-        let environment = deployment
-            .fake("echo \"$DK_A_TAG,${CARGO_PKG_NAME-gone},$COMPOSE_IGNORE_ORPHANS,$PWD,$*\" >seen")
-            .without("CARGO_PKG_NAME");
+        let environment =
+            deployment.fake("echo \"$DK_A_TAG,$COMPOSE_IGNORE_ORPHANS,$PWD,$*\" >seen");
         let environment = environment.with([("DK_A_TAG".to_owned(), "1.64".to_owned())]);
         let link = deployment.0.path().join("link");
         std::os::unix::fs::symlink(deployment.0.path(), &link).unwrap();
@@ -868,10 +848,7 @@ mod tests {
         let seen = std::fs::read_to_string(deployment.0.path().join("seen")).unwrap();
         assert_eq!(
             seen,
-            format!(
-                "1.64,gone,1,{},-f compose.yaml -f db-docker-compose.yml down\n",
-                link.display()
-            )
+            format!("1.64,1,{},-f compose.yaml -f db-docker-compose.yml down\n", link.display())
         );
     }
 

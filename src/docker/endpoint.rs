@@ -138,12 +138,6 @@ impl fmt::Display for Source {
 }
 
 impl Endpoint {
-    /// How the user chose this daemon.
-    #[must_use]
-    pub fn source(&self) -> &Source {
-        &self.source
-    }
-
     /// Whether the daemon runs on this machine, so that its paths are ours.
     #[must_use]
     pub fn is_local(&self) -> bool {

@@ -30,12 +30,6 @@ pub struct Image {
 }
 
 impl Image {
-    /// Whether the daemon knows these bytes as `repository@digest`.
-    #[must_use]
-    pub fn has_digest(&self, repository: &Repository, digest: &Digest) -> bool {
-        self.digests.iter().any(|(known, by)| known == repository && by == digest)
-    }
-
     /// The digests by which the daemon got it from `repository`.
     pub fn digests_of<'a>(
         &'a self,

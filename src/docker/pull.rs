@@ -11,8 +11,8 @@ use bollard::query_parameters::CreateImageOptionsBuilder;
 use futures_util::StreamExt as _;
 use tokio::time::Instant;
 
+use super::Docker;
 use super::failure::{self, display_safe};
-use super::{Docker, Image};
 use crate::error::{self, Error};
 use crate::model::reference::{Digest, Platform, Repository, Tag};
 
@@ -142,14 +142,6 @@ pub enum PullFailure {
     Daemon,
 }
 
-impl PullFailure {
-    /// Whether the same request may succeed a little later.
-    #[must_use]
-    pub fn is_transient(self) -> bool {
-        matches!(self, Self::RateLimited | Self::Corrupt | Self::Unreachable | Self::Stalled)
-    }
-}
-
 /// A failed pull: the reference, with the cause as its source.
 #[derive(Debug, thiserror::Error)]
 #[error("cannot pull {reference}")]
@@ -177,44 +169,6 @@ impl Docker {
         on_event: &(dyn Fn(PullEvent) + Sync),
     ) -> Result<()> {
         self.stream_pull(request, on_event).await.map_err(|error| request.failed(error).into())
-    }
-
-    /// Pulls an image by digest and makes sure that the daemon has exactly these bytes afterwards.
-    ///
-    /// # Errors
-    /// As [`Docker::pull`]; also when the daemon claims success but does not know the digest.
-    pub async fn pull_verified(
-        &self,
-        repository: &Repository,
-        digest: &Digest,
-        credentials: Option<Credentials>,
-        on_event: &(dyn Fn(PullEvent) + Sync),
-    ) -> Result<Image> {
-        let target = PullTarget::Digest(digest.clone());
-        let request =
-            PullRequest { repository: repository.clone(), target, platform: None, credentials };
-        // A stream that broke off behind its last word has still brought the image; only looking
-        // tells.
-        let broken_off = match self.pull(&request, on_event).await {
-            Ok(()) => None,
-            Err(error) if pull_failure(&error) == Some(PullFailure::Daemon) => Some(error),
-            Err(error) => return Err(error),
-        };
-        match (self.image(&request.reference()).await, broken_off) {
-            (Ok(Some(image)), _) if image.has_digest(repository, digest) => Ok(image),
-            (_, Some(error)) | (Err(error), None) => Err(error),
-            (Ok(_), None) => {
-                let cause = error::docker(
-                    "the daemon reported success, but does not have this \
-                    digest",
-                )
-                .with_hint(
-                    "pull again; if it stays so, see what the daemon logged: \
-                        `journalctl -u docker`",
-                );
-                Err(request.failed((PullFailure::Daemon, cause)).into())
-            }
-        }
     }
 
     async fn stream_pull(

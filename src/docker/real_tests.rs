@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 
 use futures_util::{StreamExt as _, TryStreamExt as _};
 
+use super::stream::{LogLine, LogStream};
 use super::*;
 use crate::error::{self, Kind};
 use crate::model::reference::{Digest, Repository, Tag};
@@ -182,13 +183,14 @@ async fn an_image_is_pulled_by_digest_tagged_and_released() {
     assert_eq!(pull_failure(&error), Some(PullFailure::NotFound), "{error:#}");
 
     let events = Mutex::new(Vec::new());
-    let image = docker
-        .pull_verified(&repository, &digest, Some(registry.credentials()), &|event| {
-            events.lock().unwrap().push(event)
-        })
-        .await
-        .unwrap();
-    assert!(image.has_digest(&repository, &digest));
+    let by_digest = PullRequest {
+        target: PullTarget::Digest(digest.clone()),
+        credentials: Some(registry.credentials()),
+        ..request.clone()
+    };
+    docker.pull(&by_digest, &|event| events.lock().unwrap().push(event)).await.unwrap();
+    let image = docker.image(&by_digest.reference()).await.unwrap().unwrap();
+    assert!(image.digests_of(&repository).any(|one| *one == digest));
     assert_eq!(image.platform, *docker.platform().await.unwrap());
     let events = events.into_inner().unwrap();
     assert!(events.contains(&PullEvent::Digest(digest.clone())), "{events:?}");

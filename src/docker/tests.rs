@@ -9,6 +9,8 @@ use futures_util::TryStreamExt as _;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::UnixListener;
 
+use super::endpoint::Source;
+use super::stream::{LogLine, LogStream};
 use super::*;
 use crate::error::{self, Kind};
 
@@ -411,35 +413,6 @@ async fn a_pull_that_waits_for_its_turn_is_not_given_up_on() {
     pulled.unwrap();
     assert_eq!(pull_failure(&waited.unwrap_err()), Some(PullFailure::Stalled));
     assert!(started.elapsed() > Duration::from_millis(7 * 200 + 900), "{:?}", started.elapsed());
-}
-
-#[tokio::test]
-async fn success_without_the_digest_is_no_success() {
-    let fake = Fake::new(|head| match head.contains("/images/create") {
-        true => Reply::Stream(vec![r#"{"status":"Status: Downloaded newer image"}"#.to_owned()]),
-        false => Reply::Status(404, "", r#"{"message":"No such image"}"#.to_owned()),
-    });
-    let digest = crate::model::reference::Digest::of(b"x");
-    let repository = "127.0.0.1:5000/a".parse().unwrap();
-    let error =
-        fake.docker().await.pull_verified(&repository, &digest, None, &|_| ()).await.unwrap_err();
-    assert_eq!(pull_failure(&error), Some(PullFailure::Daemon));
-}
-
-#[tokio::test]
-async fn a_stream_that_breaks_off_behind_its_last_word_has_brought_the_image() {
-    let digest = crate::model::reference::Digest::of(b"x");
-    let image = format!(
-        r#"{{"Id":"{digest}","RepoTags":[],"RepoDigests":["127.0.0.1:5000/a@{digest}"],"Os":"linux"}}"#
-    );
-    let fake = Fake::new(move |head| match head.contains("/images/create") {
-        true => Reply::Broken(vec![r#"{"status":"Status: Downloaded newer image"}"#.to_owned()]),
-        false => Reply::Status(200, "", image.clone()),
-    });
-    let repository = "127.0.0.1:5000/a".parse().unwrap();
-    let image =
-        fake.docker().await.pull_verified(&repository, &digest, None, &|_| ()).await.unwrap();
-    assert!(image.has_digest(&repository, &digest));
 }
 
 #[tokio::test]

@@ -8,6 +8,7 @@ use std::time::Instant;
 
 use futures_util::StreamExt as _;
 
+use super::wait::Outcome;
 use super::*;
 use crate::docker::{Deadlines, Docker, Endpoint, Settings};
 

@@ -2,7 +2,7 @@
 
 use std::sync::LazyLock;
 
-use chrono::{DateTime, Days, Duration, NaiveDate, NaiveDateTime, NaiveTime, TimeZone, Utc};
+use chrono::{DateTime, Days, Duration, NaiveDate, NaiveDateTime, TimeZone, Utc};
 use regex_lite::Regex;
 
 use crate::error::{self, Error};
@@ -56,41 +56,6 @@ impl Matcher {
     }
 }
 
-/// Reads a moment: so long ago (`90`, `45s`, `10m`, `2h`, `1h30m`, `3d`, `1w`), a date or a date
-/// with a time (RFC 3339; without an offset in the zone of `now`), or a time of today (`14:30`).
-///
-/// # Errors
-/// Kind Usage, for anything else.
-pub fn moment<Zone: TimeZone>(text: &str, now: &DateTime<Zone>) -> Result<DateTime<Utc>, Error> {
-    let text = text.trim();
-    let local = |time: NaiveDateTime| first_moment(&now.timezone(), time);
-    let parsed = ago(text).and_then(|ago| now.to_utc().checked_sub_signed(ago));
-    let parsed =
-        parsed.or_else(|| DateTime::parse_from_rfc3339(text).ok().map(|time| time.to_utc()));
-    let parsed = parsed
-        .or_else(|| NaiveDate::parse_from_str(text, "%Y-%m-%d").ok().map(|day| local(day.into())));
-    let parsed = parsed.or_else(|| {
-        let formats =
-            ["%Y-%m-%dT%H:%M:%S%.f", "%Y-%m-%d %H:%M:%S%.f", "%Y-%m-%dT%H:%M", "%Y-%m-%d %H:%M"];
-        formats
-            .iter()
-            .find_map(|format| NaiveDateTime::parse_from_str(text, format).ok())
-            .map(local)
-    });
-    let parsed = parsed.or_else(|| {
-        let time = ["%H:%M:%S", "%H:%M"]
-            .iter()
-            .find_map(|format| NaiveTime::parse_from_str(text, format).ok())?;
-        Some(local(now.date_naive().and_time(time)))
-    });
-    parsed.ok_or_else(|| {
-        error::usage(format!("`{text}` is no moment")).with_hint(
-            "write how long ago (10m, 2h, 3d), a date (2026-01-31), or a date and time \
-                (2026-01-31T14:30:00Z)",
-        )
-    })
-}
-
 /// The beginning of the day of `now`, in its own zone.
 pub fn start_of_day<Zone: TimeZone>(now: &DateTime<Zone>) -> DateTime<Utc> {
     first_moment(&now.timezone(), now.date_naive().into())
@@ -108,33 +73,6 @@ fn first_moment<Zone: TimeZone>(zone: &Zone, time: NaiveDateTime) -> DateTime<Ut
     ];
     let found = later.iter().find_map(|skip| zone.from_local_datetime(&(time + *skip)).earliest());
     found.map_or_else(|| time.and_utc(), |found| found.to_utc())
-}
-
-/// `1h30m` and the like; a bare number counts seconds.
-fn ago(text: &str) -> Option<Duration> {
-    if text.is_empty() || !text.is_ascii() {
-        return None;
-    }
-    if let Ok(seconds) = text.parse::<u32>() {
-        return Some(Duration::seconds(seconds.into()));
-    }
-    let mut total = Duration::zero();
-    let mut rest = text;
-    while !rest.is_empty() {
-        let unit = rest.find(|c: char| !c.is_ascii_digit())?;
-        let count: u32 = rest[..unit].parse().ok()?;
-        let seconds = match rest.as_bytes()[unit] {
-            b's' => 1,
-            b'm' => 60,
-            b'h' => 3_600,
-            b'd' => 86_400,
-            b'w' => 604_800,
-            _ => return None,
-        };
-        total += Duration::seconds(i64::from(count) * seconds);
-        rest = &rest[unit + 1..];
-    }
-    Some(total)
 }
 
 /// The day `days` before that of `now`.

@@ -1,10 +1,10 @@
-//! Texts, patterns, moments, merging and files; no daemon.
+//! Texts, patterns, days, merging and files; no daemon.
 
 use chrono::{FixedOffset, TimeZone as _};
 use futures_util::{StreamExt as _, stream};
 
 use super::archive::{compress_file, runs_of};
-use super::filter::{Matcher, moment, start_of_day};
+use super::filter::{Matcher, start_of_day};
 use super::merge::{Lines, RawLine, merge};
 use super::*;
 use crate::model::manifest::LogSettings;
@@ -67,33 +67,9 @@ fn patterns_are_regular_expressions() {
 }
 
 #[test]
-fn moments_are_read_as_people_write_them() {
+fn a_day_begins_in_its_own_zone() {
     let now =
         FixedOffset::east_opt(3_600).unwrap().with_ymd_and_hms(2026, 1, 12, 0, 30, 0).unwrap();
-    let cases = [
-        ("90", "2026-01-11T23:28:30Z"),
-        ("45s", "2026-01-11T23:29:15Z"),
-        ("10m", "2026-01-11T23:20:00Z"),
-        ("1h30m", "2026-01-11T22:00:00Z"),
-        ("3d", "2026-01-08T23:30:00Z"),
-        ("1w", "2026-01-04T23:30:00Z"),
-        ("2026-01-02", "2026-01-01T23:00:00Z"),
-        ("2026-01-02T03:04", "2026-01-02T02:04:00Z"),
-        ("2026-01-02 03:04:05", "2026-01-02T02:04:05Z"),
-        ("2026-01-02T03:04:05Z", "2026-01-02T03:04:05Z"),
-        ("2026-01-02T03:04:05.5+02:00", "2026-01-02T01:04:05.500Z"),
-        ("00:10", "2026-01-11T23:10:00Z"),
-    ];
-    for (text, expected) in cases {
-        assert_eq!(
-            moment(text, &now).unwrap(),
-            expected.parse::<DateTime<Utc>>().unwrap(),
-            "{text}"
-        );
-    }
-    for text in ["", "m", "10x", "yesterday", "2026-13-01", "25:00", "-5m", "é"] {
-        assert_eq!(moment(text, &now).unwrap_err().kind(), crate::error::Kind::Usage, "{text}");
-    }
     assert_eq!(start_of_day(&now), "2026-01-11T23:00:00Z".parse::<DateTime<Utc>>().unwrap());
 }
 

@@ -63,12 +63,6 @@ impl Template {
         parse(text).map_err(|why| InvalidTemplate { text: text.to_owned(), why })
     }
 
-    /// Whether the value has no variables.
-    #[must_use]
-    pub fn is_literal(&self) -> bool {
-        self.parts.iter().all(|part| matches!(part, Part::Literal(_)))
-    }
-
     /// The names of all variables in order of appearance, those inside defaults included, each
     /// once.
     #[must_use]
@@ -332,8 +326,7 @@ mod tests {
     fn variables_are_listed_once_and_in_order() {
         let template = Template::parse("${B:-${A:-x}}$C${A}").unwrap();
         assert_eq!(template.variables(), ["B", "A", "C"]);
-        assert!(!template.is_literal());
-        assert!(Template::parse("a/b:1 $$5").unwrap().is_literal());
+        assert!(Template::parse("a/b:1 $$5").unwrap().variables().is_empty());
     }
 
     #[test]

@@ -30,10 +30,6 @@ pub struct Manifest {
     document: Document,
     /// Whether the file is of schema 1.0, the old tool's.
     pub is_legacy: bool,
-    /// `deployment_id`, empty if missing.
-    pub deployment_id: String,
-    /// `customer_id`, empty if missing.
-    pub customer_id: String,
     /// Where images without a name of their own live.
     pub ecr: Option<Ecr>,
     /// Which Compose files belong to the deployment.

@@ -120,25 +120,6 @@ impl Client {
         manifest::parse(digest, &media_type, answer.body).map_err(|detail| query.malformed(&detail))
     }
 
-    /// A small blob such as an image configuration, at most 4 MiB, checked against its digest.
-    ///
-    /// # Errors
-    /// As [`Client::manifest`].
-    pub async fn blob(&self, repository: &Repository, digest: &Digest) -> Result<Vec<u8>> {
-        let query = Query {
-            repository,
-            method: Method::GET,
-            target: format!("/v2/{}/blobs/{digest}", repository.path()),
-            accept: "",
-            limit: MANIFEST_LIMIT,
-            subject: repository.with_digest(digest),
-            deadline: self.inner.transport.deadline(),
-        };
-        let answer = query.good(self.ask(&query).await?)?;
-        query.check_digest(&digest.clone().into(), &Digest::of(&answer.body))?;
-        Ok(answer.body)
-    }
-
     /// All tags of the repository, in the registry's order: at most 200,000 on at most 1,000 pages.
     ///
     /// # Errors

@@ -40,7 +40,9 @@ mod tls;
 mod transport;
 
 pub use client::Client;
-pub use credentials::{Credentials, DockerConfig, Login, Secret};
-pub use error::{Error, Result};
-pub use manifest::{Content, Described, IndexEntry, Manifest, ManifestKind, ManifestName};
+#[cfg(feature = "fuzzing")]
+pub use credentials::DockerConfig;
+pub use credentials::{Credentials, Login, Secret};
+pub use error::Error;
+pub use manifest::{Described, ManifestKind, ManifestName};
 pub use transport::Settings;

@@ -203,8 +203,7 @@ async fn a_real_registry_is_understood() {
     assert_eq!(client.head(&repository, &digest.clone().into()).await.unwrap().digest, digest);
     let fetched = client.manifest(&repository, &tag("1.42")).await.unwrap();
     assert_eq!((fetched.bytes.as_slice(), &fetched.digest), (manifest.as_bytes(), &digest));
-    let ManifestKind::Image { config: content, .. } = fetched.kind else { panic!() };
-    assert_eq!(client.blob(&repository, &content.digest).await.unwrap(), config);
+    assert!(matches!(fetched.kind, ManifestKind::Image { .. }));
     let mut tags: Vec<String> =
         client.tags(&repository).await.unwrap().iter().map(ToString::to_string).collect();
     tags.sort();

@@ -1,7 +1,5 @@
 //! Quantities as people read them.
 
-use std::time::Duration;
-
 use chrono::{DateTime, Utc};
 
 /// A size in decimal units, as Docker shows sizes: `999 B`, `12.3 MB`.
@@ -26,33 +24,6 @@ pub fn bytes(count: u64) -> String {
 /// `count / divisor` in tenths, rounded half up.
 fn tenths(count: u64, divisor: u128) -> u128 {
     (u128::from(count) * 10 + divisor / 2) / divisor
-}
-
-/// A length of time: `340 ms`, `1.2 s`, `12 s`, `1m 12s`, `2h 5m`, `3d 4h`.
-#[must_use]
-pub fn duration(length: Duration) -> String {
-    let milliseconds = length.as_millis();
-    if milliseconds < 1000 {
-        return format!("{milliseconds} ms");
-    }
-    if milliseconds < 9950 {
-        let tenths = (milliseconds + 50) / 100;
-        return format!("{}.{} s", tenths / 10, tenths % 10);
-    }
-    let seconds = (milliseconds + 500) / 1000;
-    let two = |large: u128, large_unit, small: u128, small_unit| {
-        if small == 0 {
-            format!("{large}{large_unit}")
-        } else {
-            format!("{large}{large_unit} {small}{small_unit}")
-        }
-    };
-    match seconds {
-        0..60 => format!("{seconds} s"),
-        60..3600 => two(seconds / 60, "m", seconds % 60, "s"),
-        3600..86_400 => two(seconds / 3600, "h", seconds % 3600 / 60, "m"),
-        _ => two(seconds / 86_400, "d", seconds % 86_400 / 3600, "h"),
-    }
 }
 
 /// How long before `now` something was: `just now`, `12 seconds ago`, `3 days ago`; `in 2 hours`
@@ -94,25 +65,6 @@ mod tests {
             (u64::MAX, "18.4 EB"),
         ] {
             assert_eq!(bytes(count), text);
-        }
-    }
-
-    #[test]
-    fn durations_show_two_units_at_most() {
-        for (milliseconds, text) in [
-            (0, "0 ms"),
-            (999, "999 ms"),
-            (1249, "1.2 s"),
-            (9949, "9.9 s"),
-            (9950, "10 s"),
-            (59_499, "59 s"),
-            (59_500, "1m"),
-            (72_000, "1m 12s"),
-            (7_500_000, "2h 5m"),
-            (3_600_000, "1h"),
-            (273_600_000, "3d 4h"),
-        ] {
-            assert_eq!(duration(Duration::from_millis(milliseconds)), text);
         }
     }
 

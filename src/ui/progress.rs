@@ -2,7 +2,6 @@
 //! in place.
 
 use std::sync::{Mutex, PoisonError};
-use std::time::Instant;
 
 use indicatif::{MultiProgress, ProgressBar, ProgressDrawTarget, ProgressStyle};
 
@@ -41,7 +40,6 @@ pub struct Item {
     ui: Ui,
     name: String,
     done: String,
-    started: Instant,
     bar: Option<ProgressBar>,
     overall: Option<ProgressBar>,
 }
@@ -144,7 +142,6 @@ impl Progress {
             ui: self.ui.clone(),
             name,
             done: self.done.clone(),
-            started: Instant::now(),
             bar,
             overall: self.overall.clone(),
         }
@@ -173,13 +170,6 @@ impl Item {
         self.clear();
         let details = if details.is_empty() { String::new() } else { format!(" ({details})") };
         self.ui.step(&self.done, format!("{}{details}", self.name));
-    }
-
-    /// Says that the image is done, how large it was, and how long it took.
-    pub fn done_with_bytes(self, bytes: u64) {
-        let details =
-            format!("{} in {}", format::bytes(bytes), format::duration(self.started.elapsed()));
-        self.done(&details);
     }
 
     /// Says that the image failed, and why.

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use super::journal::{Journal, Ran};
+use super::journal::Ran;
 use crate::compose::Project;
 use crate::health::{Cause, Deployment, Judged, Verdict};
 use crate::model::manifest::{REJECTED_LIMIT, Rejected, Service};
@@ -59,12 +59,6 @@ pub fn main_container<'a>(ran: &'a [Ran], service: &ServiceName) -> Option<&'a R
         ran.iter().filter(|one| one.service.as_ref() == Some(service) && one.image_id.is_some());
     let first = mine.clone().next();
     mine.find(|one| one.is_running).or(first)
-}
-
-/// The manifest service that a Compose service of `journal` belongs to.
-#[must_use]
-pub fn kept_service<'a>(journal: &'a Journal, compose_service: &str) -> Option<&'a ServiceName> {
-    journal.ran.iter().find(|ran| ran.compose_service == compose_service)?.service.as_ref()
 }
 
 /// The manifest services at fault: those of the changed containers that failed by themselves. If

@@ -6,9 +6,7 @@
 use std::fmt::Write as _;
 use std::time::{Duration, Instant};
 
-use dkv::model::history::Release;
-use dkv::model::manifest::{Manifest, Service};
-use dkv::model::reference::Digest;
+use dkv::fuzzing::{Digest, Manifest, Release, Service};
 
 const RUNS: usize = 9;
 const SIZES: [usize; 4] = [250, 500, 1_000, 2_000];

@@ -49,7 +49,7 @@ PYTHON
 
 case $what in
     start) start ;;
-    record | network | updates) cargo bench --bench bench -- "$what" ;;
-    all) start && cargo bench --bench bench ;;
+    record | network | updates) cargo bench --features fuzzing --bench bench -- "$what" ;;
+    all) start && cargo bench --features fuzzing --bench bench ;;
     *) echo "usage: tests/bench/run.sh [start|record|network|updates]" >&2 && exit 2 ;;
 esac

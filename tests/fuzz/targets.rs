@@ -4,11 +4,9 @@
 use std::alloc::System;
 
 use cap::Cap;
-use dkv::model::history::Release;
-use dkv::model::manifest::{Manifest, Service};
-use dkv::model::reference::{Digest, Platform, Reference, Tag};
-use dkv::registry::auth::Challenge;
-use dkv::registry::{DockerConfig, link};
+use dkv::fuzzing::{
+    Challenge, Digest, DockerConfig, Manifest, Platform, Reference, Release, Service, Tag, link,
+};
 use futures_util::FutureExt as _;
 
 /// The most bytes that may be allocated at any time; asking for more ends the process.

@@ -64,10 +64,12 @@ impl Manifest {
                 services.insert(name, service);
             }
         }
+        // Nothing here depends on them, but other readers of the file may take them for text.
+        for key in ["deployment_id", "customer_id"] {
+            text_or_empty(root, key)?;
+        }
         let manifest = Self {
             is_legacy,
-            deployment_id: text_or_empty(root, "deployment_id")?,
-            customer_id: text_or_empty(root, "customer_id")?,
             ecr,
             compose: read_compose(root)?,
             env: read_env(root)?,

@@ -544,14 +544,6 @@ impl<'a> Node<'a> {
         self.as_text().ok_or_else(|| self.expected("text"))
     }
 
-    /// The text of a scalar, or nothing for null.
-    ///
-    /// # Errors
-    /// A mapping or a list, at its position.
-    pub fn optional_text(self) -> Result<Option<&'a str>, YamlError> {
-        if self.is_null() { Ok(None) } else { self.text().map(Some) }
-    }
-
     /// A plain `true` or `false`, or one of the other spellings of YAML 1.1 (`yes`, `off`, …).
     ///
     /// # Errors
@@ -577,28 +569,12 @@ impl<'a> Node<'a> {
         }
     }
 
-    /// The entries of a mapping, none for null.
-    ///
-    /// # Errors
-    /// Text or a list, at its position.
-    pub fn optional_mapping(self) -> Result<Entries<'a>, YamlError> {
-        if self.is_null() { Ok(self.entries()) } else { self.mapping() }
-    }
-
     /// The items of a list.
     ///
     /// # Errors
     /// Anything but a list, at its position.
     pub fn sequence(self) -> Result<Items<'a>, YamlError> {
         if self.kind() == Kind::Sequence { Ok(self.items()) } else { Err(self.expected("a list")) }
-    }
-
-    /// The items of a list, none for null.
-    ///
-    /// # Errors
-    /// Text or a mapping, at its position.
-    pub fn optional_sequence(self) -> Result<Items<'a>, YamlError> {
-        if self.is_null() { Ok(self.items()) } else { self.sequence() }
     }
 
     /// The value of `key` in the mapping as written, merge keys not followed.

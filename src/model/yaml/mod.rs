@@ -15,9 +15,7 @@ mod usual;
 mod value;
 mod verify;
 
-pub use document::{
-    Document, Entries, Items, Kind, MAX_BYTES, MAX_DEPTH, Node, Position, Style, YamlError,
-};
+pub use document::{Document, Kind, Node, Position, Style, YamlError};
 pub use edit::{Edit, Item, Segment};
 pub use value::{Value, emit};
 

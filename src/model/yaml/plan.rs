@@ -326,11 +326,8 @@ impl<'d> Planner<'d> {
 /// Whether `node` already reads as `value`; text counts whatever its quotes.
 fn is_already(node: Node<'_>, value: &Value) -> bool {
     match value {
-        Value::Flow(inner) => is_already(node, inner),
         Value::Text(text) => node.as_text() == Some(text),
         Value::Bool(value) => node.boolean().is_ok_and(|old| old == *value),
-        Value::Integer(number) => node.is_plain() && node.as_text() == Some(&number.to_string()),
-        Value::Null => node.is_null(),
         Value::Mapping(entries) => {
             let old = node.entries();
             node.mapping().is_ok()

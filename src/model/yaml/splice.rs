@@ -235,7 +235,7 @@ impl<'d> Splicer<'d> {
         let colon = data.indicator as usize;
         let mut below = String::new();
         if becomes_lines {
-            let step = match (value.content(), data.shape) {
+            let step = match (value, data.shape) {
                 (Value::Sequence(_), _) => self.layout.sequence_step,
                 _ => self.layout.mapping_step,
             };

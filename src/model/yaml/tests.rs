@@ -1,3 +1,4 @@
+use super::document::MAX_BYTES;
 use super::*;
 
 fn parse(text: &str) -> Document {
@@ -406,13 +407,9 @@ fn lists_are_created_where_nothing_is() {
         "h:\n  svc:\n  - x\n",
     );
     compare(
-        "h:\n",
-        &[set(
-            "h",
-            Value::mapping([("a", Value::Sequence(vec![entry("1").flow()])), ("b", Value::Null)])
-                .flow(),
-        )],
-        "h: {a: [{tag: '1', status: current}], b: null}\n",
+        "h: {x: y}\n",
+        &[set("h.a", Value::Sequence(vec![entry("1")]))],
+        "h: {x: y, a: [{tag: '1', status: current}]}\n",
     );
 }
 
@@ -488,8 +485,8 @@ fn new_keys_follow_their_siblings() {
     );
     compare(
         "s:\n- a: 1\n- b: 2\n",
-        &[set("s.0.c", Value::Integer(7)), set("s.1.b", Value::Null)],
-        "s:\n- a: 1\n  c: 7\n- b: null\n",
+        &[set("s.0.c", true), set("s.1.b", false)],
+        "s:\n- a: 1\n  c: true\n- b: false\n",
     );
     compare(
         "\"s\":\n  \"a\": \"1\"\n",
@@ -625,7 +622,7 @@ fn what_manifests_look_like_is_read_without_the_whole_grammar() {
             q:\n  -   r\ns: ü\nt:",
         &emit(&Value::mapping([
             ("services", entry("1.0")),
-            ("history", Value::Sequence(vec![entry("1").flow(), "x".into()])),
+            ("history", Value::Sequence(vec![entry("1"), "x".into()])),
         ])),
     ] {
         assert!(is_usual(text), "{text}");
@@ -708,10 +705,9 @@ fn errors_have_line_and_column() {
         "line 2, column 8: expected text, found a list"
     );
     assert_eq!(node("d").text().unwrap_err().message, "expected text, found null");
-    assert_eq!((node("d").optional_text(), node("e").text()), (Ok(None), Ok("1.40")));
+    assert_eq!(node("e").text(), Ok("1.40"));
     assert_eq!((node("g").boolean(), node("f").boolean().is_err()), (Ok(true), true));
     assert_eq!(node("e").mapping().unwrap_err().message, "expected a mapping, found text");
-    assert_eq!(node("d").optional_sequence().unwrap().len(), 0);
 }
 
 #[test]
@@ -833,27 +829,33 @@ fn quotes_only_where_a_reader_needs_them() {
             Some(text)
         );
     }
-    assert_eq!(
-        emit(&Value::mapping([("a", "x:1".into()), ("b", "x, y".into())]).flow()),
-        "{a: 'x:1', b: 'x, y'}\n"
-    );
+    compare("{a: z}\n", &[set("a", "x:1"), set("b", "x, y")], "{a: 'x:1', b: 'x, y'}\n");
 }
 
 #[test]
 fn a_new_document_looks_like_pyyaml_wrote_it() {
-    let entries = Value::Sequence(vec![entry("1.64"), entry("1.63").flow()]);
+    let entries = Value::Sequence(vec![entry("1.64"), entry("1.63")]);
     let document = Value::mapping([
         ("schema_version", "1.1".into()),
         ("customer_id", "".into()),
-        ("ecr", Value::mapping([("use_private", false.into()), ("port", Value::Integer(5000))])),
+        ("ecr", Value::mapping([("use_private", false.into()), ("port", "5000".into())])),
         ("history", Value::mapping([("req_router", entries), ("none", Value::Sequence(vec![]))])),
         ("custom_overrides", Value::mapping::<&str>([])),
-        ("nothing", Value::Null),
     ]);
-    let expected = "schema_version: '1.1'\ncustomer_id: ''\necr:\n  use_private: false\n  port: \
-        5000\nhistory:\n  req_router:\n  \
-                    - tag: '1.64'\n    status: current\n  - {tag: '1.63', status: current}\n  \
-                    none: []\ncustom_overrides: {}\nnothing: null\n";
+    let expected = "schema_version: '1.1'
+customer_id: ''
+ecr:
+  use_private: false
+  port: '5000'
+history:
+  req_router:
+  - tag: '1.64'
+    status: current
+  - tag: '1.63'
+    status: current
+  none: []
+custom_overrides: {}
+";
     assert_eq!(emit(&document), expected);
     second_reader_agrees(expected);
 }
@@ -1146,11 +1148,8 @@ mod random {
             Just(Value::text("1.65")),
             Just(Value::text("new text")),
             Just(Value::text("a\nb")),
-            Just(Value::Null),
             Just(Value::Bool(true)),
-            Just(Value::Integer(7)),
             Just(entry("2")),
-            Just(entry("2").flow()),
             Just(Value::Sequence(vec![entry("3"), "x".into()])),
             Just(Value::Sequence(vec![])),
         ]
@@ -1338,8 +1337,12 @@ mod random {
 
         #[test]
         fn any_text_survives(text in any::<String>(), flow in any::<bool>()) {
-            let value = Value::mapping([("k", Value::text(text.as_str()))]);
-            let line = emit(&if flow { value.flow() } else { value });
+            let line = match flow {
+                // No document can be edited to have it.
+                true if text.contains('\0') => return Ok(()),
+                true => edited("{k: x}\n", &[set("k", text.as_str())]),
+                false => emit(&Value::mapping([("k", Value::text(text.as_str()))])),
+            };
             if !text.contains('\0') {
                 let read = parse(&line);
                 prop_assert_eq!(read.root().get("k").unwrap().text(), Ok(text.as_str()));

@@ -10,16 +10,10 @@ pub enum Value {
     Text(String),
     /// `true` or `false`.
     Bool(bool),
-    /// A whole number.
-    Integer(i64),
-    /// Nothing.
-    Null,
     /// Keys and values in the order they are written.
     Mapping(Vec<(String, Value)>),
     /// Items in the order they are written.
     Sequence(Vec<Value>),
-    /// A collection to be written on one line, `{a: b}`, where no sibling shows another layout.
-    Flow(Box<Value>),
 }
 
 impl Value {
@@ -31,12 +25,6 @@ impl Value {
     /// A mapping of the given entries.
     pub fn mapping<Key: Into<String>>(entries: impl IntoIterator<Item = (Key, Value)>) -> Self {
         Self::Mapping(entries.into_iter().map(|(key, value)| (key.into(), value)).collect())
-    }
-
-    /// The same collection, preferably on one line.
-    #[must_use]
-    pub fn flow(self) -> Self {
-        Self::Flow(Box::new(self))
     }
 }
 
@@ -59,16 +47,8 @@ impl From<bool> for Value {
 }
 
 impl Value {
-    /// The value itself, without the wish for one line.
-    pub(super) fn content(&self) -> &Self {
-        match self {
-            Self::Flow(inner) => inner.content(),
-            _ => self,
-        }
-    }
-
     pub(super) fn is_empty_collection(&self) -> bool {
-        match self.content() {
+        match self {
             Self::Mapping(entries) => entries.is_empty(),
             Self::Sequence(items) => items.is_empty(),
             _ => false,
@@ -76,13 +56,13 @@ impl Value {
     }
 
     fn is_collection(&self) -> bool {
-        matches!(self.content(), Self::Mapping(_) | Self::Sequence(_))
+        matches!(self, Self::Mapping(_) | Self::Sequence(_))
     }
 
     /// Whether `node` is a non-empty collection of the same kind, so that it shows the layout to
     /// follow.
     pub(super) fn is_like(&self, node: Node<'_>) -> bool {
-        let kind = match self.content() {
+        let kind = match self {
             Self::Mapping(_) => Kind::Mapping,
             Self::Sequence(_) => Kind::Sequence,
             _ => return false,
@@ -118,7 +98,7 @@ impl Layout {
 
     /// Whether `value` goes on lines of its own, as its `model` does, or as it wishes.
     pub fn is_block(&self, value: &Value, model: Option<Node<'_>>) -> bool {
-        let wishes_block = value.is_collection() && !matches!(value, Value::Flow(_));
+        let wishes_block = value.is_collection();
         let model = model.filter(|&model| value.is_like(model));
         !value.is_empty_collection() && model.map_or(wishes_block, |model| !model.is_flow())
     }
@@ -139,9 +119,6 @@ impl Layout {
         match value {
             Value::Text(text) => write_text(out, text, style, self.quote, flow),
             Value::Bool(value) => out.push_str(if *value { "true" } else { "false" }),
-            Value::Integer(value) => out.push_str(&value.to_string()),
-            Value::Null => out.push_str("null"),
-            Value::Flow(inner) => self.inline_as(out, inner, model, style, flow),
             Value::Mapping(entries) => {
                 let model = model.filter(|&model| value.is_like(model));
                 let padding = if model.is_some_and(Node::is_padded) { " " } else { "" };
@@ -203,7 +180,7 @@ impl Layout {
         write_text(out, key, key_style, self.quote, flow);
         out.push(':');
         if !flow && self.is_block(value, model) {
-            let step = match value.content() {
+            let step = match value {
                 Value::Sequence(_) => self.sequence_step,
                 _ => self.mapping_step,
             };
@@ -222,7 +199,7 @@ impl Layout {
     /// ends, at `column`.
     pub fn block(&self, out: &mut String, value: &Value, model: Option<Node<'_>>, column: usize) {
         let model = model.filter(|&model| value.is_like(model));
-        match value.content() {
+        match value {
             Value::Mapping(entries) => {
                 for (number, (key, value)) in entries.iter().enumerate() {
                     if number > 0 {
@@ -263,8 +240,7 @@ impl Layout {
     }
 }
 
-/// A new document in block style, as PyYAML would lay it out; [`Value::flow`] collections are on
-/// one line.
+/// A new document in block style, as PyYAML would lay it out.
 #[must_use]
 pub fn emit(value: &Value) -> String {
     let mut out = String::new();

@@ -134,11 +134,8 @@ impl Comparison<'_> {
         let shape = self.new.data(new).shape;
         let found = self.new.children(new);
         let same = match value {
-            Value::Flow(inner) => return self.value(near, new, inner),
             Value::Text(text) => return self.text(near, new, text),
             Value::Bool(value) => self.plain(new, if *value { "true" } else { "false" }),
-            Value::Integer(number) => self.plain(new, &number.to_string()),
-            Value::Null => shape == Shape::Null,
             Value::Mapping(entries) => {
                 for (pair, (key, value)) in found.chunks_exact(2).zip(entries) {
                     self.text(near, pair[0], key)?;

@@ -420,5 +420,7 @@ pub(super) fn busybox_binary() -> Vec<u8> {
 
 /// `sha256:` and the hash of `bytes`.
 pub fn digest(bytes: &[u8]) -> String {
-    dkv::model::reference::Digest::of(bytes).to_string()
+    use sha2::Digest as _;
+    let hex = sha2::Sha256::digest(bytes).into_iter().map(|byte| format!("{byte:02x}"));
+    format!("sha256:{}", hex.collect::<String>())
 }
