@@ -23,7 +23,7 @@ use crate::model::reference::{Platform, ServiceName};
 use crate::plan::Step;
 use crate::report::{Changes, Files, ServiceChange};
 use files::Draft;
-pub use files::{create, hold, refresh_env, replace_text};
+pub use files::{create, hold, refresh_env};
 pub use keep::Remembered;
 
 /// What a command makes of the record, from the plan to the commit.

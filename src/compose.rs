@@ -22,5 +22,5 @@ pub use argv::{Action, Generation, Set};
 pub use config::Project;
 pub use files::Files;
 pub use run::{Compose, Environment, Output, is_running};
-pub use text::{ComposeText, FileKind, Include, OtherImage, Site, sites};
-pub use texts::{ComposeFiles, Line, Place, Problem, ProblemKind};
+pub use text::{ComposeText, FileKind, Site, sites};
+pub use texts::{ComposeFiles, Line, Problem, ProblemKind};

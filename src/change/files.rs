@@ -166,20 +166,6 @@ pub fn create(deployment: &mut Deployment<'_>, text: String) -> Result<Files> {
     draft.write(deployment).map(|(files, _)| files)
 }
 
-/// Replaces the manifest's text as a whole, with a backup, and with `versions.env`.
-///
-/// # Errors
-///
-/// As for a commit; also if the manifest is not the one that `deployment` was read from.
-pub fn replace_text(deployment: &mut Deployment<'_>, text: String) -> Result<Files> {
-    let mut draft = Draft::begin(deployment)?;
-    if matches!(draft.now, Now::Other(_)) {
-        return Err(changed_meanwhile().into());
-    }
-    draft.text = Some(text);
-    draft.write(deployment).map(|(files, _)| files)
-}
-
 /// Brings `versions.env` to what the manifest says, if it says something else.
 ///
 /// # Errors

@@ -330,7 +330,7 @@ fn tell(app: &App, report: &Verification) {
     report.drift.iter().for_each(|finding| app.ui.data(line(finding)));
     app.ui.status(match report.drift.len() {
         0 if !report.not_compared.is_empty() => {
-            "No drift in what could be compared; not everything could".to_owned()
+            "What could be compared agrees, but not everything could".to_owned()
         }
         0 => "No drift".to_owned(),
         1 => "1 disagreement".to_owned(),

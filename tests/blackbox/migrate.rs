@@ -544,6 +544,7 @@ fn of_several_versions_in_the_files_one_is_recorded_whole_and_the_other_lines_st
     deployment.dkv(["verify"]).exit(10).stdout_contains("`dkv pin` writes the recorded version");
     deployment.dkv(["pin"]).exit(0);
     deployment.dkv(["migrate-versions", "-y", "--write"]).exit(0);
+    deployment.dkv(["pull"]).exit(0);
     deployment.dkv(["verify"]).exit(0);
 }
 
@@ -673,7 +674,7 @@ fn what_is_not_tracked_is_added_by_name() {
         .dkv(["migrate-versions", "-y"])
         .exit(0)
         .stderr_contains("`dkv migrate-versions --track db` adds it");
-    deployment.dkv(["verify"]).exit(0).stderr_contains("`dkv migrate-versions --track db` adds it");
+    deployment.dkv(["verify"]).exit(10).stderr_contains("`dkv migrate-versions --track db` adds it");
     deployment
         .dkv(["migrate-versions", "-y", "--track", "cache"])
         .exit(2)
