@@ -8,7 +8,7 @@ use crate::members::Members;
 use crate::model::env_file;
 use crate::model::history::Release;
 use crate::model::interpolation::Template;
-use crate::model::manifest::{DEFAULT_TRACK, Manifest, Service, Source};
+use crate::model::manifest::{DEFAULT_TRACK, Manifest, Rank, Service, Source};
 use crate::model::reference::{Digest, Reference, Repository, ServiceName};
 use crate::pin::Verdict;
 use crate::plan;
@@ -679,13 +679,13 @@ impl<'v, 'a> Comparison<'v, 'a> {
         &mut self,
         service: &'a Service,
         release: &Release,
-        status: &str,
+        status: Rank,
         restorable: Restorable,
     ) {
         let name = described(release);
         let is_named = release.digest.is_some() || release.image_id.is_some();
         match (status, restorable) {
-            ("current", Restorable::Registry | Restorable::Unknown)
+            (Rank::Current, Restorable::Registry | Restorable::Unknown)
                 if self.views.daemon.is_some() && is_named =>
             {
                 let has_bytes =
@@ -703,7 +703,7 @@ impl<'v, 'a> Comparison<'v, 'a> {
                 };
                 self.differs(kind, Some(service), message, "`dkv pull`");
             }
-            ("previous" | "archived", Restorable::Registry | Restorable::Unknown)
+            (Rank::Previous | Rank::Archived, Restorable::Registry | Restorable::Unknown)
                 if self.views.daemon.is_some() && is_named =>
             {
                 let message = format!(
@@ -713,7 +713,7 @@ impl<'v, 'a> Comparison<'v, 'a> {
                 let mend = "`dkv pull --history`";
                 self.differs(FindingKind::ReleaseNotHere, Some(service), message, mend);
             }
-            ("current", Restorable::Lost) if is_named => {
+            (Rank::Current, Restorable::Lost) if is_named => {
                 let message = format!(
                     "the image of the recorded release {name} is neither on this host nor in a \
                         registry"
@@ -725,7 +725,7 @@ impl<'v, 'a> Comparison<'v, 'a> {
                 };
                 self.differs(FindingKind::ReleaseLost, Some(service), message, mend);
             }
-            ("previous" | "archived", Restorable::Lost) if is_named => {
+            (Rank::Previous | Rank::Archived, Restorable::Lost) if is_named => {
                 let message = format!(
                     "a rollback to {name} is not possible any more: it is neither on this host \
                         nor in a registry"
@@ -733,7 +733,9 @@ impl<'v, 'a> Comparison<'v, 'a> {
                 let mend = format!("`dkv version-pull {} TAG` takes another version", service.name);
                 self.differs(FindingKind::ReleaseLost, Some(service), message, mend);
             }
-            (_, Restorable::Here) => self.judge_kept(service, release, &name, status == "current"),
+            (_, Restorable::Here) => {
+                self.judge_kept(service, release, &name, status == Rank::Current)
+            }
             _ => {}
         }
     }

@@ -22,6 +22,7 @@ use indexmap::IndexMap;
 
 use crate::compose::config::{Condition, Project};
 use crate::docker::{ContainerDetail, ContainerState, HealthProbe, HealthStatus, RestartPolicy};
+use crate::report::Standing;
 
 pub use chain::Chain;
 pub use explain::{describe, explain};
@@ -206,15 +207,15 @@ impl Verdict {
         matches!(self, Self::Healthy | Self::Unchecked | Self::Completed)
     }
 
-    /// One word for tables and `--json`.
+    /// What it comes to, for reports.
     #[must_use]
-    pub fn word(&self) -> &'static str {
+    pub fn standing(&self) -> Standing {
         match self {
-            Self::Healthy => "healthy",
-            Self::Unchecked => "unchecked",
-            Self::Completed => "completed",
-            Self::Pending(_) => "pending",
-            Self::Failed(_) => "failed",
+            Self::Healthy => Standing::Healthy,
+            Self::Unchecked => Standing::Unchecked,
+            Self::Completed => Standing::Completed,
+            Self::Pending(_) => Standing::Pending,
+            Self::Failed(_) => Standing::Failed,
         }
     }
 }

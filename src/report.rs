@@ -13,10 +13,10 @@ use serde::Serialize;
 
 use crate::error::{Error, Kind};
 use crate::model::history::Release;
-use crate::model::manifest::{Manifest, Service, Source};
+use crate::model::manifest::{Manifest, Rank, Service, Source};
 use crate::plan::{Outcome, Step};
 
-pub use update::{GivenUpService, ReplacedService, RestoredData, SafeUpdate};
+pub use update::{GivenUpService, ReplacedService, RestoredData, SafeUpdate, UpdateResult};
 
 /// A report with what every JSON document carries.
 #[derive(Debug, Serialize)]
@@ -169,8 +169,8 @@ pub struct ServiceVersion {
     pub deployed_by: Option<String>,
     /// The tag that `pull-latest` follows.
     pub track: String,
-    /// `registry` or `local`.
-    pub source: &'static str,
+    /// Where its images come from.
+    pub source: Source,
     /// Whether `pull-latest` leaves it alone.
     pub held: bool,
     /// Whether it is a version set by hand.
@@ -208,7 +208,7 @@ impl ServiceVersion {
                 .clone()
                 .or_else(|| current.as_ref()?.deployed_by.clone()),
             track: service.track_name().to_owned(),
-            source: source_name(service.source),
+            source: service.source,
             held: service.held,
             custom: custom.is_some(),
             custom_reason: custom.and_then(|custom| custom.reason.clone()),
@@ -216,13 +216,6 @@ impl ServiceVersion {
                 .previous_index()
                 .map(|index| service.history.entries()[index].tag.to_string()),
         }
-    }
-}
-
-fn source_name(source: Source) -> &'static str {
-    match source {
-        Source::Registry => "registry",
-        Source::Local => "local",
     }
 }
 
@@ -250,8 +243,8 @@ pub struct HistoryEntry {
     /// The release.
     #[serde(flatten)]
     pub release: ReleaseView,
-    /// `current`, `previous`, `archived` or `rolled-back`.
-    pub status: &'static str,
+    /// What it is to the others.
+    pub status: Rank,
     /// Whether it is a version set by hand.
     pub custom: bool,
     /// Whether nothing tells any more which bytes it had.
@@ -393,6 +386,36 @@ pub struct Started {
     pub error: Option<FailureDetail>,
 }
 
+/// How a container stands: what its judgement comes to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Standing {
+    /// Its health check passes.
+    Healthy,
+    /// It runs and has no health check.
+    Unchecked,
+    /// It has done its work and ended.
+    Completed,
+    /// It is waited for.
+    Pending,
+    /// It is not what it should be.
+    Failed,
+}
+
+impl Standing {
+    /// The word for it in tables.
+    #[must_use]
+    pub fn word(self) -> &'static str {
+        match self {
+            Self::Healthy => "healthy",
+            Self::Unchecked => "unchecked",
+            Self::Completed => "completed",
+            Self::Pending => "pending",
+            Self::Failed => "failed",
+        }
+    }
+}
+
 /// One container of a deployment.
 #[derive(Debug, Clone, Serialize)]
 pub struct ContainerLine {
@@ -413,8 +436,8 @@ pub struct ContainerLine {
     /// What the daemon says of the health check: `starting`, `healthy`, `unhealthy`; `null` if
     /// there is none.
     pub health: Option<&'static str>,
-    /// The judgement: `healthy`, `unchecked`, `completed`, `pending`, `failed`.
-    pub verdict: &'static str,
+    /// The judgement.
+    pub verdict: Standing,
     /// The judgement in words.
     pub details: String,
     /// When the container was started.

@@ -24,7 +24,7 @@ use crate::model::env_file::Pin;
 use crate::model::manifest::Service;
 use crate::model::reference::Reference;
 use crate::observe::LocalImages;
-use crate::report::{ContainerLine, Failure, Started};
+use crate::report::{ContainerLine, Failure, Standing, Started};
 use crate::store::Lock;
 use crate::ui::{Cell, Style, Table};
 
@@ -539,7 +539,7 @@ pub(super) fn container_line(
         health: container
             .and_then(|container| container.health.as_ref())
             .map(|health| health_word(health.status)),
-        verdict: judged.verdict.word(),
+        verdict: judged.verdict.standing(),
         details: health::describe(&judged.verdict),
         started_at: container.and_then(|container| container.started_at).map(to_seconds),
         since: container.and_then(since).map(to_seconds),
@@ -578,15 +578,20 @@ fn to_seconds(time: DateTime<Utc>) -> String {
     time.to_rfc3339_opts(SecondsFormat::Secs, true)
 }
 
+/// The colour of a judgement.
+pub(super) fn style_of(standing: Standing) -> Style {
+    match standing {
+        Standing::Failed => Style::Red,
+        Standing::Pending => Style::Yellow,
+        Standing::Healthy | Standing::Unchecked | Standing::Completed => Style::Green,
+    }
+}
+
 /// The table that is redrawn while containers come up.
 pub(super) fn waiting_table(deployment: &health::Deployment) -> Table {
     let mut table = Table::default();
     for judged in deployment.containers.iter().filter(|judged| judged.counts) {
-        let style = match judged.verdict.word() {
-            "failed" => Style::Red,
-            "pending" => Style::Yellow,
-            _ => Style::Green,
-        };
+        let style = style_of(judged.verdict.standing());
         table.row([
             Cell::new(&judged.service, Style::Bold),
             Cell::new(health::describe(&judged.verdict), style),
@@ -628,11 +633,7 @@ fn show_steps(app: &App, report: &Started) {
 pub(super) fn show_containers(app: &App, report: &Started) {
     let mut table = Table::new(&["SERVICE", "VERSION", "DIGEST", "STATE"]);
     for line in &report.containers {
-        let style = match line.verdict {
-            "failed" => Style::Red,
-            "pending" => Style::Yellow,
-            _ => Style::Green,
-        };
+        let style = style_of(line.verdict);
         table.row([
             Cell::new(&line.compose_service, Style::Bold),
             Cell::plain(line.tag.as_deref().unwrap_or("-")),

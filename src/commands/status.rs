@@ -8,7 +8,7 @@ use chrono::{DateTime, Utc};
 use clap::Args;
 use futures_util::StreamExt as _;
 
-use super::run::container_line;
+use super::run::{container_line, style_of};
 use super::{Effect, Run};
 use crate::app::{App, Exit};
 use crate::deployment::Deployment;
@@ -121,7 +121,7 @@ pub(super) fn show(app: &App, status: &report::Status) {
     let missing = status.containers.iter().filter(is_missing).count();
     for StatusLine { container, .. } in &status.containers {
         let Some((first, causes)) = container.problem.split_first() else { continue };
-        app.ui.data_line(&[Cell::new(first, style(container))]);
+        app.ui.data_line(&[Cell::new(first, style_of(container.verdict))]);
         for cause in causes {
             app.ui.data_line(&[Cell::plain("  "), Cell::plain(cause)]);
         }
@@ -157,8 +157,11 @@ fn table(status: &report::Status, now: DateTime<Utc>, has_problems: bool) -> Tab
             .map(|since| format::age(since, now));
         table.row([
             Cell::new(name(status, container), Style::Bold),
-            Cell::new(state, style(container)),
-            Cell::new(container.health.unwrap_or(container.verdict), style(container)),
+            Cell::new(state, style_of(container.verdict)),
+            Cell::new(
+                container.health.unwrap_or(container.verdict.word()),
+                style_of(container.verdict),
+            ),
             Cell::plain(since.as_deref().unwrap_or("-")),
             Cell::plain(container.restarts),
             Cell::plain(container.tag.as_deref().unwrap_or("-")),
@@ -178,14 +181,6 @@ fn name<'a>(status: &report::Status, container: &'a ContainerLine) -> &'a str {
     match &container.container {
         Some(name) if others.count() > 1 => name,
         _ => &container.compose_service,
-    }
-}
-
-fn style(container: &ContainerLine) -> Style {
-    match container.verdict {
-        "failed" => Style::Red,
-        "pending" => Style::Yellow,
-        _ => Style::Green,
     }
 }
 
@@ -254,7 +249,7 @@ fn summary(status: &report::Status, line: &report::StatusLine) -> String {
     let container = &line.container;
     let version = container.tag.as_deref().unwrap_or("-");
     let notes = notes(line, true);
-    let health = container.health.unwrap_or(container.verdict);
+    let health = container.health.unwrap_or(container.verdict.word());
     let name = name(status, container);
     format!("{name}: {} {health} {version} {notes}", container.state).trim_end().to_owned()
 }

@@ -15,7 +15,7 @@ use crate::docker::ContainerFilter;
 use crate::drift::{self, DaemonView, EnvView, FileImage, OtherUse, RemoteView, Start, Views};
 use crate::error::{self, Error, Kind};
 use crate::model::env_file::State;
-use crate::model::manifest::Source;
+use crate::model::manifest::{Rank, Source};
 use crate::model::reference::Tag;
 use crate::registry::{self, ManifestName};
 use crate::report::drift::{FindingKind, Restorable, ServiceViews, Verification};
@@ -300,7 +300,7 @@ fn tell(app: &App, report: &Verification) {
         app.ui.table(&table);
     }
     for service in &report.services {
-        for state in service.releases.iter().filter(|state| state.status != "current") {
+        for state in service.releases.iter().filter(|state| state.status != Rank::Current) {
             let name = state.release.short();
             match state.restorable {
                 Restorable::Registry => app

@@ -7,6 +7,7 @@ use super::arguments::Services;
 use super::{Effect, Run};
 use crate::app::{App, Exit};
 use crate::deployment::Deployment;
+use crate::model::manifest::Source;
 use crate::model::reference::ServiceName;
 use crate::report::{Versions, short_digest};
 use crate::ui::{Cell, Style, Table};
@@ -62,7 +63,7 @@ pub(super) fn show_versions(app: &App, report: &Versions) {
         if service.held {
             marks.push("[held]".to_owned());
         }
-        if service.source == "local" {
+        if service.source == Source::Local {
             marks.push("[local]".to_owned());
         }
         table.row([

@@ -8,6 +8,7 @@ use super::version::to_seconds;
 use super::{Effect, Run};
 use crate::app::{App, Exit};
 use crate::deployment::Deployment;
+use crate::model::manifest::Rank;
 use crate::model::reference::ServiceName;
 use crate::report::{Histories, short_digest};
 use crate::ui::{Cell, Style, Table};
@@ -44,18 +45,18 @@ fn history(app: &App, names: &[ServiceName]) -> Result<Exit> {
         for service in &report.services {
             for (index, entry) in service.releases.iter().enumerate() {
                 let (mut mark, style) = match entry.status {
-                    "current" => ("[current]".to_owned(), Style::Green),
-                    "previous" => ("[previous] ← rollback goes here".to_owned(), Style::Cyan),
-                    "rolled-back" => ("[rolled-back]".to_owned(), Style::Yellow),
-                    _ => (String::new(), Style::Dim),
+                    Rank::Current => ("[current]".to_owned(), Style::Green),
+                    Rank::Previous => ("[previous] ← rollback goes here".to_owned(), Style::Cyan),
+                    Rank::RolledBack => ("[rolled-back]".to_owned(), Style::Yellow),
+                    Rank::Archived => (String::new(), Style::Dim),
                 };
                 if entry.custom {
                     mark.push_str(" [custom]");
                 }
-                if entry.status == "current" && service.held {
+                if entry.status == Rank::Current && service.held {
                     mark.push_str(" [held]");
                 }
-                if entry.lost && entry.status != "current" {
+                if entry.lost && entry.status != Rank::Current {
                     mark = "[lost] nobody recorded which bytes this was".to_owned();
                 }
                 let digest = entry

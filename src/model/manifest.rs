@@ -152,8 +152,36 @@ impl Default for LogSettings {
     }
 }
 
+/// What a remembered release is to the others of its service.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Rank {
+    /// What the manifest says should run.
+    Current,
+    /// What a rollback goes to.
+    Previous,
+    /// Older than that.
+    Archived,
+    /// Left by a rollback.
+    RolledBack,
+}
+
+impl Rank {
+    /// The word for it in the manifest.
+    #[must_use]
+    pub fn word(self) -> &'static str {
+        match self {
+            Self::Current => "current",
+            Self::Previous => "previous",
+            Self::Archived => "archived",
+            Self::RolledBack => "rolled-back",
+        }
+    }
+}
+
 /// Where a service's images come from.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, serde::Serialize)]
+#[serde(rename_all = "kebab-case")]
 pub enum Source {
     /// A registry.
     #[default]
@@ -292,18 +320,18 @@ impl Service {
         self.rejected.iter().find(|rejected| rejected.digest == *digest)
     }
 
-    /// The status word of the release at `index`, as the manifest writes it.
+    /// What the release at `index` is to the others.
     #[must_use]
-    pub fn status(&self, index: usize) -> &'static str {
+    pub fn status(&self, index: usize) -> Rank {
         let entry = self.history.entries().get(index);
         if self.history.current_index() == Some(index) {
-            "current"
+            Rank::Current
         } else if self.previous_index() == Some(index) {
-            "previous"
+            Rank::Previous
         } else if entry.is_some_and(|entry| entry.rolled_back) {
-            "rolled-back"
+            Rank::RolledBack
         } else {
-            "archived"
+            Rank::Archived
         }
     }
 }

@@ -3,6 +3,7 @@
 use serde::Serialize;
 
 use super::ReleaseView;
+use crate::model::manifest::Rank;
 
 /// `verify`.
 #[derive(Debug, Default, Serialize)]
@@ -139,8 +140,8 @@ pub struct ReleaseState {
     /// The release.
     #[serde(flatten)]
     pub release: ReleaseView,
-    /// `current`, `previous`, `archived` or `rolled-back`.
-    pub status: &'static str,
+    /// What it is to the others.
+    pub status: Rank,
     /// Where it can be had.
     pub restorable: Restorable,
 }

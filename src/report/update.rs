@@ -4,15 +4,31 @@ use serde::Serialize;
 
 use super::{ContainerLine, Files, ServiceChange};
 
+/// What came of an `update-safe` that did not fail.
+#[derive(Debug, Default, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum UpdateResult {
+    /// Nothing was done, because only the plan was asked for.
+    #[default]
+    Planned,
+    /// The new versions run.
+    Updated,
+    /// Some do; with `--keep-going`.
+    PartlyUpdated,
+    /// There was nothing new.
+    Unchanged,
+    /// What ran before runs, after `--abort`.
+    Restored,
+}
+
 /// `update-safe`: what was updated, or with `--dry-run` would be. A failed update is an error
 /// document.
 #[derive(Debug, Default, Serialize)]
 pub struct SafeUpdate {
     /// Whether nothing was done.
     pub dry_run: bool,
-    /// `updated`, `partly-updated` (with `--keep-going`), `unchanged`, or `restored` after
-    /// `--abort`; `planned` with `--dry-run`.
-    pub result: &'static str,
+    /// What came of it.
+    pub result: UpdateResult,
     /// One entry a service of the manifest.
     pub services: Vec<ServiceChange>,
     /// The Compose services whose containers were replaced.

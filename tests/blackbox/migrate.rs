@@ -674,7 +674,10 @@ fn what_is_not_tracked_is_added_by_name() {
         .dkv(["migrate-versions", "-y"])
         .exit(0)
         .stderr_contains("`dkv migrate-versions --track db` adds it");
-    deployment.dkv(["verify"]).exit(10).stderr_contains("`dkv migrate-versions --track db` adds it");
+    deployment
+        .dkv(["verify"])
+        .exit(10)
+        .stderr_contains("`dkv migrate-versions --track db` adds it");
     deployment
         .dkv(["migrate-versions", "-y", "--track", "cache"])
         .exit(2)

@@ -14,13 +14,15 @@ use crate::model::manifest::Service;
 use crate::model::reference::ServiceName;
 use crate::observe::LocalImages;
 use crate::plan::{Outcome, Step};
-use crate::report::{GivenUpService, ReplacedService, SafeUpdate, ServiceChange, Started};
+use crate::report::{
+    GivenUpService, ReplacedService, SafeUpdate, ServiceChange, Started, UpdateResult,
+};
 
 impl Update<'_> {
     /// `--dry-run`.
     pub(super) fn show_plan(mut self, steps: &[Step]) -> Result<Exit> {
         self.report.dry_run = true;
-        self.report.result = "planned";
+        self.report.result = UpdateResult::Planned;
         self.collect(steps);
         let app = self.app;
         app.show(&self.report, |report| {
@@ -44,9 +46,9 @@ impl Update<'_> {
     pub(super) fn show_updated(mut self, steps: &[Step]) -> Result<Exit> {
         let is_change = !self.journal.changed.is_empty() || steps.iter().any(Step::is_change);
         self.report.result = match is_change {
-            _ if !self.journal.given_up.is_empty() => "partly-updated",
-            true => "updated",
-            false => "unchanged",
+            _ if !self.journal.given_up.is_empty() => UpdateResult::PartlyUpdated,
+            true => UpdateResult::Updated,
+            false => UpdateResult::Unchanged,
         };
         self.report.given_up = self
             .journal
@@ -86,7 +88,7 @@ impl Update<'_> {
         }
         app.show(&self.report, |report| {
             show_services(app, report);
-            if report.result == "unchanged" {
+            if report.result == UpdateResult::Unchanged {
                 return app.ui.status("Nothing new");
             }
             let started = Started { containers: report.containers.clone(), ..Started::default() };
@@ -255,7 +257,7 @@ impl Update<'_> {
 
 /// `--abort`, when what ran runs.
 pub(super) fn show_restored(app: &App) -> Result<Exit> {
-    let report = SafeUpdate { result: "restored", ..SafeUpdate::default() };
+    let report = SafeUpdate { result: UpdateResult::Restored, ..SafeUpdate::default() };
     app.show(&report, |_| app.ui.status("What ran before the update runs"))?;
     Ok(Exit::Done)
 }

@@ -250,7 +250,7 @@ fn recording_a_release_changes_no_line_of_another_service() {
         );
         assert_eq!(
             (router.status(0), router.status(1), router.status(2)),
-            ("current", "previous", "archived")
+            (Rank::Current, Rank::Previous, Rank::Archived)
         );
         assert_eq!(foreign_lines(&text, "req_router"), foreign_lines(&written, "req_router"));
         assert_eq!(text.contains('\r'), written.contains('\r'));

@@ -105,14 +105,18 @@ fn history_edits(old: &Service, new: &Service, is_listed: bool, edits: &mut Vec<
     let at = path(&["history", new.name.as_str()]);
     let entries = new.history.entries();
     if !is_listed || !entries.iter().any(|entry| entry.origin.is_some()) {
-        let values =
-            entries.iter().enumerate().map(|(index, entry)| entry_value(entry, new.status(index)));
+        let values = entries
+            .iter()
+            .enumerate()
+            .map(|(index, entry)| entry_value(entry, new.status(index).word()));
         edits.push(Edit::set(at, Value::Sequence(values.collect())));
         return;
     }
     let items = entries.iter().enumerate().map(|(index, entry)| match entry.origin {
-        Some(origin) => Item::Keep(origin, kept_entry_edits(old, entry, origin, new.status(index))),
-        None => Item::New(entry_value(entry, new.status(index))),
+        Some(origin) => {
+            Item::Keep(origin, kept_entry_edits(old, entry, origin, new.status(index).word()))
+        }
+        None => Item::New(entry_value(entry, new.status(index).word())),
     });
     edits.push(Edit::rearrange(at, items.collect()));
 }
