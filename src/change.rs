@@ -242,7 +242,7 @@ impl Change {
 fn check_platform(step: &Step, image: &Image, host: &Platform) -> Result<()> {
     let found = &image.platform;
     let is_recorded = |release: &Release| {
-        step.before.history.entries().iter().any(|entry| entry.digest == release.digest)
+        step.before.history.entries().iter().any(|entry| entry.bytes.digest == release.bytes.digest)
     };
     let fits = (found.os == host.os && found.architecture == host.architecture)
         || found.architecture.is_empty();
@@ -259,13 +259,13 @@ fn learn(service: &mut Service, image: &Image) {
     let repository = service.image.clone();
     let is_local = service.source == Source::Local;
     let Some(current) = service.history.current_mut() else { return };
-    current.image_id = Some(image.id.clone());
-    if current.digest.is_none()
+    current.bytes.image_id = Some(image.id.clone());
+    if current.bytes.digest.is_none()
         && !is_local
         && let Some(digest) =
             repository.as_ref().and_then(|repository| image.digests_of(repository).next())
     {
-        current.digest = Some(digest.clone());
+        current.bytes.digest = Some(digest.clone());
         current.unverified_digest = None;
     }
 }

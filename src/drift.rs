@@ -519,7 +519,7 @@ impl<'v, 'a> Comparison<'v, 'a> {
         let releases = self.releases(service);
         let running = self.running(service);
         let current = service.current();
-        if current.is_none_or(|current| current.digest.is_none() && current.image_id.is_none()) {
+        if current.is_none_or(|current| !current.bytes.is_known()) {
             let message =
                 "no digest is recorded, so nobody knows which bytes should run".to_owned();
             let (message, mend) = match service.source {
@@ -600,8 +600,7 @@ impl<'v, 'a> Comparison<'v, 'a> {
             return tag.is_none_or(|tag| tag.as_str() == service.track_name());
         };
         if let Some(digest) = &reference.digest {
-            return current.digest.as_ref() == Some(digest)
-                || current.platform_digest.as_ref() == Some(digest);
+            return current.bytes.has_digest(digest);
         }
         let expected = self.compose_tag(service);
         if tag.is_some_and(|tag| tag.as_str() == expected) {
@@ -612,7 +611,7 @@ impl<'v, 'a> Comparison<'v, 'a> {
             .and_then(|tag| self.views.daemon.as_ref()?.images.by_tag(&reference.repository, tag));
         match (service.source, &self.views.daemon) {
             (Source::Local, Some(_)) => {
-                named.is_some_and(|image| Some(&image.id) == current.image_id.as_ref())
+                named.is_some_and(|image| Some(&image.id) == current.bytes.image_id.as_ref())
             }
             (Source::Local, None) => true,
             (Source::Registry, _) => false,
@@ -624,7 +623,7 @@ impl<'v, 'a> Comparison<'v, 'a> {
     fn local(&self, service: &Service, release: &Release) -> Option<&ListedImage> {
         let images = &self.views.daemon.as_ref()?.images;
         let repository = service.image.as_ref()?;
-        match (&release.image_id, &release.digest) {
+        match (&release.bytes.image_id, &release.bytes.digest) {
             (Some(id), _) if service.source == Source::Local => images.by_id(id),
             (_, Some(digest)) => images.by_digest(repository, digest),
             (id, None) => {
@@ -671,7 +670,7 @@ impl<'v, 'a> Comparison<'v, 'a> {
     }
 
     fn in_registry(&self, service: &Service, release: &Release) -> Option<bool> {
-        let key = (service.image.clone()?, release.digest.clone()?);
+        let key = (service.image.clone()?, release.bytes.digest.clone()?);
         self.views.remote.as_ref()?.has.get(&key).copied()
     }
 
@@ -683,20 +682,20 @@ impl<'v, 'a> Comparison<'v, 'a> {
         restorable: Restorable,
     ) {
         let name = described(release);
-        let is_named = release.digest.is_some() || release.image_id.is_some();
+        let is_named = release.bytes.is_known();
         match (status, restorable) {
             (Rank::Current, Restorable::Registry | Restorable::Unknown)
                 if self.views.daemon.is_some() && is_named =>
             {
                 let has_bytes =
-                    release.image_id.as_ref().is_some_and(|id| self.image(id).is_some());
+                    release.bytes.image_id.as_ref().is_some_and(|id| self.image(id).is_some());
                 let elsewhere =
                     if has_bytes { ", only its bytes are, under another name" } else { "" };
                 let message = format!(
                     "the image of the recorded release {name} is not on this host{elsewhere}"
                 );
                 // What only `--no-pull` has recorded was never here.
-                let kind = if release.image_id.is_some() || self.runs_here() {
+                let kind = if release.bytes.image_id.is_some() || self.runs_here() {
                     FindingKind::ImageGone
                 } else {
                     FindingKind::NotPulled
@@ -775,7 +774,9 @@ impl<'v, 'a> Comparison<'v, 'a> {
             }
             // Compose is given the keep-tag, and would look for it in a registry.
             Some((tag, None))
-                if is_current && service.source == Source::Local && release.image_id.is_some() =>
+                if is_current
+                    && service.source == Source::Local
+                    && release.bytes.image_id.is_some() =>
             {
                 let message = format!(
                     "{tag}, by which Compose starts the build {name}, is gone from this host"
@@ -807,7 +808,7 @@ impl<'v, 'a> Comparison<'v, 'a> {
         let mut views = Vec::new();
         let id_of = |release: &Release| {
             let local = self.local(service, release).filter(|_| !Self::is_lost(service, release));
-            local.map(|image| image.id.clone()).or_else(|| release.image_id.clone())
+            local.map(|image| image.id.clone()).or_else(|| release.bytes.image_id.clone())
         };
         let recorded = service.current().and_then(id_of);
         let known: Vec<(Digest, &Release)> = service
@@ -977,10 +978,7 @@ fn says_record(service: Option<&Service>, image: &str) -> bool {
     };
     let Ok(reference) = image.parse::<Reference>() else { return true };
     match (&reference.digest, &reference.tag) {
-        (Some(digest), _) => {
-            current.digest.as_ref() == Some(digest)
-                || current.platform_digest.as_ref() == Some(digest)
-        }
+        (Some(digest), _) => current.bytes.has_digest(digest),
         (None, Some(tag)) => *tag == current.tag || tag.as_str() == service.track_name(),
         (None, None) => service.track_name() == DEFAULT_TRACK,
     }

@@ -41,7 +41,7 @@ impl Wanted {
     /// The image of `release`, a release of `service`.
     #[must_use]
     pub fn release(service: &Service, release: &Release, deployment: &str) -> Option<Self> {
-        let target = match &release.digest {
+        let target = match &release.bytes.digest {
             Some(digest) => PullTarget::Digest(digest.clone()),
             None => PullTarget::Tag(release.tag.clone()),
         };
@@ -51,7 +51,7 @@ impl Wanted {
             target,
             tag: Some(release.tag.clone()),
             keep: plan::keep_tag(release, deployment),
-            image_id: release.image_id.clone(),
+            image_id: release.bytes.image_id.clone(),
             is_local: service.source == Source::Local,
         })
     }

@@ -95,7 +95,7 @@ pub use entry::main;
 /// What the fuzz targets and the benchmarks reach.
 #[cfg(feature = "fuzzing")]
 pub mod fuzzing {
-    pub use crate::model::history::Release;
+    pub use crate::model::history::{Bytes, Release};
     pub use crate::model::manifest::{Manifest, Service};
     pub use crate::model::reference::{Digest, Platform, Reference, Tag};
     pub use crate::registry::auth::Challenge;

@@ -6,6 +6,7 @@ use anyhow::Result;
 use crate::docker::Docker;
 use crate::error::{self, Error};
 use crate::images;
+use crate::model::history::Bytes;
 use crate::model::manifest::{Ecr, Service, Source};
 use crate::model::reference::{Digest, Platform, Repository, Tag};
 use crate::model::version;
@@ -103,15 +104,13 @@ impl Lookup {
         let mut found = Found {
             asked: asked.clone(),
             version: None,
-            digest: Some(described.digest.clone()),
-            platform_digest: None,
-            image_id: None,
+            bytes: Bytes::of(Some(described.digest.clone())),
         };
         let is_known = service
             .history
             .entries()
             .iter()
-            .any(|entry| entry.digest.as_ref() == Some(&described.digest));
+            .any(|entry| entry.bytes.digest.as_ref() == Some(&described.digest));
         let Some(platform) = self.platform.as_ref().filter(|_| described.is_index && !is_known)
         else {
             return Ok(Named { found, is_index: described.is_index });
@@ -122,8 +121,9 @@ impl Lookup {
             .manifest(repository, &exact)
             .await
             .map_err(|error| explain(service, error))?;
-        found.platform_digest = manifest.platform_entry(platform);
-        if let (None, ManifestKind::Index(entries)) = (&found.platform_digest, &manifest.kind) {
+        found.bytes.platform_digest = manifest.platform_entry(platform);
+        if let (None, ManifestKind::Index(entries)) = (&found.bytes.platform_digest, &manifest.kind)
+        {
             let offered: Vec<String> = entries
                 .iter()
                 .filter_map(|entry| entry.platform.as_ref())
@@ -166,7 +166,9 @@ impl Lookup {
             self.named(service, &ManifestName::Tag(tag.clone()), &tag).await?;
         on_found(&found);
         let is_named = |entry: &crate::model::history::Release| {
-            entry.digest.is_some() && entry.digest == found.digest && !service.is_moving(&entry.tag)
+            entry.bytes.digest.is_some()
+                && entry.bytes.digest == found.bytes.digest
+                && !service.is_moving(&entry.tag)
         };
         if service.history.entries().iter().any(is_named) {
             return Ok(Latest { found, resolution: None });
@@ -198,7 +200,7 @@ impl Lookup {
             ecr: EcrHint { registry_id: None, private: self.private(&repository) },
             repository,
             tracked: track(service).ok()?,
-            digest: found.digest.clone()?,
+            digest: found.bytes.digest.clone()?,
             is_index,
             platform: Some(self.platform.clone().unwrap_or_else(Platform::of_this_program)),
             pattern: service.version_pattern.clone(),
@@ -264,13 +266,7 @@ pub async fn local(docker: &Docker, service: &Service, tag: &Tag) -> Result<Foun
     } else {
         None
     };
-    Ok(Found {
-        asked: tag.clone(),
-        version,
-        digest: None,
-        platform_digest: None,
-        image_id: Some(image.id),
-    })
+    Ok(Found { asked: tag.clone(), version, bytes: Bytes::of_image(image.id) })
 }
 
 /// The service with what the daemon can add to a current release that has no digest: the wizard
@@ -285,11 +281,12 @@ pub async fn with_known_digest(docker: &Docker, service: &Service) -> Result<Ser
         return Ok(known);
     };
     let Some(current) = known.history.current_mut() else { return Ok(known) };
-    if let Some(digest) = current.digest.take() {
+    if let Some(digest) = current.bytes.digest.take() {
         // What dkv recorded it has seen; what others wrote may be an image ID.
-        let is_id = current.image_id.is_none() && is_image_id(docker, repository, &digest).await?;
+        let is_id =
+            current.bytes.image_id.is_none() && is_image_id(docker, repository, &digest).await?;
         if !is_id {
-            current.digest = Some(digest);
+            current.bytes.digest = Some(digest);
             return Ok(known);
         }
         current.unverified_digest = Some(digest);
@@ -304,8 +301,8 @@ pub async fn with_known_digest(docker: &Docker, service: &Service) -> Result<Ser
     if let Some(image) = image
         && let Some(digest) = image.digests_of(repository).next()
     {
-        current.digest = Some(digest.clone());
-        current.image_id = Some(image.id.clone());
+        current.bytes.digest = Some(digest.clone());
+        current.bytes.image_id = Some(image.id.clone());
         current.unverified_digest = None;
     }
     Ok(known)

@@ -27,13 +27,13 @@ impl LocalImages {
     #[must_use]
     pub fn id(&self, service: &Service, release: &Release) -> Option<Digest> {
         let pinned = service.image.as_ref().and_then(|repository| {
-            let digests = release.digest.iter().chain(&release.platform_digest);
+            let digests = release.bytes.digest.iter().chain(&release.bytes.platform_digest);
             digests
                 .filter_map(|digest| self.0.by_digest(repository, digest))
                 .map(|image| image.id.clone())
                 .next()
         });
-        pinned.or_else(|| release.image_id.clone())
+        pinned.or_else(|| release.bytes.image_id.clone())
     }
 
     /// The release of a service's history that has the image ID; the current one is the likeliest.

@@ -4,7 +4,7 @@ pub mod migrate;
 
 use crate::error::{self, Error, Kind};
 use crate::model::env_file::Pin;
-use crate::model::history::{Advance, Release};
+use crate::model::history::{Advance, Bytes, Release};
 use crate::model::manifest::{Custom, Manifest, Service, Source};
 use crate::model::reference::{Digest, ServiceName, Tag};
 use crate::model::version;
@@ -110,12 +110,8 @@ pub struct Found {
     pub asked: Tag,
     /// The version that names the same bytes, where one is known.
     pub version: Option<Tag>,
-    /// The release's digests and image ID; its tag and stamp are filled in by the plan.
-    pub digest: Option<Digest>,
-    /// Digest of the index's entry for this host.
-    pub platform_digest: Option<Digest>,
-    /// The daemon's name for the image.
-    pub image_id: Option<Digest>,
+    /// The release's bytes; its tag and stamp are filled in by the plan.
+    pub bytes: Bytes,
 }
 
 /// The services named, or all; each once, in the manifest's order.
@@ -181,9 +177,7 @@ pub fn advance_known(
     let service = known;
     let after = &mut step.after;
     let moving = |tag: &Tag| service.is_moving(tag);
-    let mut release = Release::new(found.asked.clone(), found.digest);
-    release.platform_digest = found.platform_digest;
-    release.image_id = found.image_id;
+    let mut release = Release::new(found.asked.clone(), found.bytes);
     release.deployed_at = Some(stamp.at.clone());
     release.deployed_by = Some(stamp.by.clone());
     release.tag = match (found.version, intent) {
@@ -297,7 +291,7 @@ fn settle_move(step: &mut Step, stamp: &Stamp) {
 /// a release that nothing but its tag names.
 #[must_use]
 pub fn keep_tag(release: &Release, deployment: &str) -> Option<Tag> {
-    let digest = release.digest.as_ref().or(release.image_id.as_ref())?;
+    let digest = release.bytes.name()?;
     format!("{KEEP_TAG_PREFIX}{deployment}-{}", digest.short()).parse().ok()
 }
 
@@ -309,9 +303,9 @@ pub const KEEP_TAG_PREFIX: &str = "dkv-";
 #[must_use]
 pub fn compose_tag(service: &Service, pin: Pin, deployment: &str) -> String {
     let Some(current) = service.current() else { return service.track_name().to_owned() };
-    match (&current.digest, service.source) {
+    match (&current.bytes.digest, service.source) {
         (_, Source::Local) => {
-            match keep_tag(current, deployment).filter(|_| current.image_id.is_some()) {
+            match keep_tag(current, deployment).filter(|_| current.bytes.image_id.is_some()) {
                 Some(keep) => keep.to_string(),
                 None => current.tag.to_string(),
             }
@@ -349,7 +343,9 @@ pub fn find_target(service: &Service, text: &str) -> Result<Target, Error> {
         let by_digest = |digest: &Option<Digest>| {
             digest.as_ref().is_some_and(|digest| is_prefix && digest.hex().starts_with(hex))
         };
-        entry.tag.as_str() == text || by_digest(&entry.digest) || by_digest(&entry.image_id)
+        entry.tag.as_str() == text
+            || by_digest(&entry.bytes.digest)
+            || by_digest(&entry.bytes.image_id)
     };
     let fitting: Vec<usize> = (0..entries.len()).filter(|index| named(&entries[*index])).collect();
     let usable: Vec<usize> = fitting
@@ -381,7 +377,11 @@ pub fn find_target(service: &Service, text: &str) -> Result<Target, Error> {
             let digests: Vec<String> = several
                 .iter()
                 .filter_map(|index| {
-                    entries[*index].digest.as_ref().or(entries[*index].image_id.as_ref())
+                    entries[*index]
+                        .bytes
+                        .digest
+                        .as_ref()
+                        .or(entries[*index].bytes.image_id.as_ref())
                 })
                 .map(|digest| digest.short().to_owned())
                 .collect();
@@ -408,9 +408,7 @@ mod tests {
         Found {
             asked: tag.parse().unwrap(),
             version: version.map(|version| version.parse().unwrap()),
-            digest: Some(Digest::of(bytes)),
-            platform_digest: None,
-            image_id: None,
+            bytes: Bytes::of(Some(Digest::of(bytes))),
         }
     }
 

@@ -116,9 +116,9 @@ impl From<&Release> for ReleaseView {
         };
         Self {
             tag: release.tag.to_string(),
-            digest: text(&release.digest),
-            platform_digest: text(&release.platform_digest),
-            image_id: text(&release.image_id),
+            digest: text(&release.bytes.digest),
+            platform_digest: text(&release.bytes.platform_digest),
+            image_id: text(&release.bytes.image_id),
             deployed_at: release.deployed_at.clone(),
             deployed_by: release.deployed_by.clone(),
         }
@@ -562,7 +562,7 @@ impl ServiceUpdate {
             available_tag: found.map(|found| found.asked.to_string()),
             available_version: None,
             available_digest: found
-                .and_then(|found| found.digest.as_ref())
+                .and_then(|found| found.bytes.digest.as_ref())
                 .map(ToString::to_string),
             newest: None,
             state,

@@ -29,7 +29,7 @@ pub(super) async fn ensure(docker: &Docker, steps: &[Step], hash: &str) -> Resul
         let (Some(repository), Some(current)) = (&step.after.image, step.after.current()) else {
             continue;
         };
-        let (Some(tag), Some(id)) = (plan::keep_tag(current, hash), &current.image_id) else {
+        let (Some(tag), Some(id)) = (plan::keep_tag(current, hash), &current.bytes.image_id) else {
             continue;
         };
         if list.by_tag(repository, &tag).is_some_and(|image| image.id == *id) {

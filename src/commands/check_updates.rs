@@ -144,7 +144,7 @@ fn judge_local(service: &Service, found: Found, stamp: &plan::Stamp) -> ServiceU
         .history
         .entries()
         .iter()
-        .find(|entry| entry.rolled_back && entry.image_id == found.image_id);
+        .find(|entry| entry.rolled_back && entry.bytes.image_id == found.bytes.image_id);
     let named = found.version.as_ref().unwrap_or(&found.asked);
     let change = match step.outcome {
         Outcome::Updated => match (left, service.current()) {
@@ -192,7 +192,7 @@ fn judge(service: &Service, latest: &Latest) -> ServiceUpdate {
         .history
         .entries()
         .iter()
-        .find(|entry| entry.digest.is_some() && entry.digest == found.digest);
+        .find(|entry| entry.bytes.digest.is_some() && entry.bytes.digest == found.bytes.digest);
     let offered = found
         .version
         .as_ref()
@@ -200,9 +200,10 @@ fn judge(service: &Service, latest: &Latest) -> ServiceUpdate {
         .unwrap_or(&found.asked);
     let current_tag =
         current.map_or_else(|| "nothing".to_owned(), |current| current.tag.to_string());
-    let is_same =
-        current.is_some_and(|current| current.digest.is_some() && current.digest == found.digest);
-    let rejection = found.digest.as_ref().and_then(|digest| service.rejection(digest));
+    let is_same = current.is_some_and(|current| {
+        current.bytes.digest.is_some() && current.bytes.digest == found.bytes.digest
+    });
+    let rejection = found.bytes.digest.as_ref().and_then(|digest| service.rejection(digest));
     let (state, details) = if service.held {
         let names = if is_same {
             "which is what is recorded".to_owned()
@@ -227,7 +228,9 @@ fn judge(service: &Service, latest: &Latest) -> ServiceUpdate {
         )
     } else if let Some(left) = known.filter(|entry| entry.rolled_back) {
         (UpdateState::Behind, left_by_rollback(service, left))
-    } else if current.is_some_and(|current| current.tag == *offered && current.digest.is_some()) {
+    } else if current
+        .is_some_and(|current| current.tag == *offered && current.bytes.digest.is_some())
+    {
         let details = if names_another_index(resolution) {
             // The tag of the version may well be as it was; it is the tracked tag that moved.
             let other = format!("`{}` names another index than the recorded one", found.asked);

@@ -394,7 +394,7 @@ impl Run<'_> {
         for service in services {
             let Some(current) = service.current() else { continue };
             if let (Some(image), Some(id), Some(keep)) =
-                (&service.image, &current.image_id, plan::keep_tag(current, &hash))
+                (&service.image, &current.bytes.image_id, plan::keep_tag(current, &hash))
             {
                 docker.tag(id.as_str(), image, &keep).await?;
             }
@@ -834,8 +834,10 @@ fn migrated(settled: &Settled) -> MigratedService {
         image: service.image.as_ref().map_or_else(String::new, ToString::to_string),
         tag: current
             .map_or_else(|| service.track_name().to_owned(), |current| current.tag.to_string()),
-        digest: current.and_then(|current| current.digest.as_ref()).map(ToString::to_string),
-        image_id: current.and_then(|current| current.image_id.as_ref()).map(ToString::to_string),
+        digest: current.and_then(|current| current.bytes.digest.as_ref()).map(ToString::to_string),
+        image_id: current
+            .and_then(|current| current.bytes.image_id.as_ref())
+            .map(ToString::to_string),
         source: if service.source == Source::Local { "local" } else { "registry" },
         found: settled.found,
         track: service.track_name().to_owned(),

@@ -394,13 +394,12 @@ fn recorded(record: &Record, compose_service: &str, reference: &Reference) -> An
         return Answer::Local;
     }
     let current = service.current();
-    let of_digest = || {
-        service
-            .history
-            .entries()
-            .iter()
-            .find(|entry| entry.digest.is_some() && entry.digest == reference.digest)
-    };
+    let of_digest =
+        || {
+            service.history.entries().iter().find(|entry| {
+                entry.bytes.digest.is_some() && entry.bytes.digest == reference.digest
+            })
+        };
     let written =
         reference.digest.as_ref().and_then(|_| of_digest()).filter(|_| reference.tag.is_none());
     let Some(tag) = written
@@ -413,7 +412,7 @@ fn recorded(record: &Record, compose_service: &str, reference: &Reference) -> An
     let keeps_tag = reference.tag.as_ref().is_some_and(|tag| service.is_moving(tag));
     Answer::Known(Known {
         tag,
-        digest: current.and_then(|current| current.digest.clone()),
+        digest: current.and_then(|current| current.bytes.digest.clone()),
         keeps_tag,
     })
 }

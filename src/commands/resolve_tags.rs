@@ -157,17 +157,13 @@ async fn resolve_one(app: &App, lookup: &lookup::Lookup, service: &Service) -> R
         return unresolved("nothing is recorded".to_owned());
     };
     let asked = current.tag.clone();
-    let mut found = Found {
-        asked,
-        version: None,
-        digest: current.digest.clone(),
-        platform_digest: current.platform_digest.clone(),
-        image_id: current.image_id.clone(),
-    };
+    let mut found = Found { asked, version: None, bytes: current.bytes.clone() };
     let note = if service.source == Source::Local {
         match app.docker().await {
             Ok(docker) => match lookup::local(docker, service, &found.asked).await {
-                Ok(local) if local.image_id == found.image_id => found.version = local.version,
+                Ok(local) if local.bytes.image_id == found.bytes.image_id => {
+                    found.version = local.version
+                }
                 Ok(_) => return unresolved("the tag names another build now".to_owned()),
                 Err(error) => return unresolved(format!("{error:#}")),
             },
@@ -197,7 +193,7 @@ async fn resolve_one(app: &App, lookup: &lookup::Lookup, service: &Service) -> R
 
 /// The service with a digest for its current release, if the daemon can tell it.
 async fn known_release(app: &App, service: &Service) -> Result<Service, String> {
-    let lacks_digest = service.current().is_none_or(|current| current.digest.is_none());
+    let lacks_digest = service.current().is_none_or(|current| current.bytes.digest.is_none());
     if service.source == Source::Local || !lacks_digest {
         return Ok(service.clone());
     }

@@ -12,6 +12,7 @@ use crate::deployment::Deployment;
 use crate::docker::{Container, ContainerFilter, Docker, PullTarget};
 use crate::error;
 use crate::images::Wanted;
+use crate::model::history::Bytes;
 use crate::model::manifest::{Service, Source};
 use crate::model::reference::{Reference, Repository, ServiceName};
 use crate::plan::{self, Found, Intent, Outcome, Step, Target};
@@ -212,14 +213,7 @@ async fn running(docker: &Docker, service: &Service, target: &str) -> Result<Opt
             continue;
         }
         if docker.image(&repository.with_digest(&digest)).await?.is_some() {
-            let found = Found {
-                asked: tag,
-                version: None,
-                digest: Some(digest),
-                platform_digest: None,
-                image_id: None,
-            };
-            return Ok(Some(found));
+            return Ok(Some(Found { asked: tag, version: None, bytes: Bytes::of(Some(digest)) }));
         }
     }
     Ok(None)
@@ -324,7 +318,7 @@ fn runs_one_of(container: &Container, steps: &[Step]) -> bool {
 
 /// Whether every container of a service runs what `step` records, and there is one.
 fn runs(deployment: &Deployment<'_>, step: &Step, containers: &[&Container]) -> bool {
-    let recorded = step.after.current().and_then(|current| current.image_id.as_ref());
+    let recorded = step.after.current().and_then(|current| current.bytes.image_id.as_ref());
     let is_member = |container: &&&Container| {
         let Some(name) = container.labels.service() else { return false };
         let member = deployment.member_with(name, repository(container).as_ref());

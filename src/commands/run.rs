@@ -529,7 +529,7 @@ pub(super) fn container_line(
             named.as_ref().and_then(|named| named.tag.as_ref()).map(ToString::to_string)
         }),
         digest: release
-            .and_then(|release| release.digest.clone())
+            .and_then(|release| release.bytes.digest.clone())
             .or_else(|| named.as_ref().and_then(|named| named.digest.clone()))
             .or_else(|| images.digest(&named.as_ref()?.repository, runs.as_ref()?))
             .map(|digest| digest.to_string()),

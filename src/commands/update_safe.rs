@@ -478,12 +478,12 @@ impl<'a> Update<'a> {
             let found = Found {
                 asked: target.tag.clone(),
                 version: Some(target.tag.clone()),
-                digest: target.digest.clone(),
-                platform_digest: target.platform_digest.clone(),
-                image_id: target.image_id.clone(),
+                bytes: target.bytes.clone(),
             };
             let mut step = plan::advance(service, found, &Intent::Latest, &self.app.stamp());
-            step.after.rejected.retain(|rejected| Some(&rejected.digest) != target.digest.as_ref());
+            step.after
+                .rejected
+                .retain(|rejected| Some(&rejected.digest) != target.bytes.digest.as_ref());
             Some(step)
         });
         Ok(Change::of(steps.collect()))

@@ -244,7 +244,8 @@ async fn remote_view(app: &App, record: &Record) -> Result<RemoteView> {
     let mut questions = Vec::new();
     for service in record.services().filter(|service| service.source == Source::Registry) {
         let Some(image) = &service.image else { continue };
-        let digests = service.history.entries().iter().filter_map(|entry| entry.digest.clone());
+        let digests =
+            service.history.entries().iter().filter_map(|entry| entry.bytes.digest.clone());
         questions.extend(digests.map(|digest| (service, image, ManifestName::Digest(digest))));
         let tracked = service.track_name().parse::<Tag>().ok();
         questions.extend(tracked.map(|tag| (service, image, ManifestName::Tag(tag))));

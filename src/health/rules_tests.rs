@@ -1,5 +1,6 @@
 //! The rules, on made-up containers and made-up time.
 
+use crate::report::Standing;
 use chrono::TimeZone as _;
 use proptest::prelude::*;
 
@@ -362,7 +363,10 @@ fn a_loop_is_seen_without_patience_also_in_the_moment_in_which_it_runs() {
         "web (shop_web_1): keeps restarting (3 restarts so far): it has just started again";
     assert_eq!(headlines(&look(RESTARTS_OF_A_LOOP, 4_999)), [headline]);
     assert!(look(RESTARTS_OF_A_LOOP, 5_000).is_good());
-    assert_eq!(verdict_of(&look(RESTARTS_OF_A_LOOP - 1, 4_999), "web").word(), "pending");
+    assert_eq!(
+        verdict_of(&look(RESTARTS_OF_A_LOOP - 1, 4_999), "web").standing(),
+        Standing::Pending
+    );
 }
 
 #[test]
@@ -538,7 +542,7 @@ fn without_patience_a_normal_start_is_pending_and_the_rest_has_failed() {
     let words: Vec<_> = deployment
         .containers
         .iter()
-        .map(|judged| (judged.service.as_str(), judged.verdict.word()))
+        .map(|judged| (judged.service.as_str(), judged.verdict.standing().word()))
         .collect();
     assert_eq!(
         words,

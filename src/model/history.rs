@@ -5,10 +5,63 @@
 //! going back twice goes back two releases and never returns to one that was left, and right after
 //! an advance the release just left is always what a rollback goes to.
 
+use serde::{Deserialize, Serialize};
+
 use super::reference::{Digest, Tag};
 
 /// How many distinct releases a service remembers.
 pub const LIMIT: usize = 5;
+
+/// The bytes of a release, by all the names that are known of them.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Bytes {
+    /// Digest of the manifest in the registry; of the index for a multi-platform image.
+    pub digest: Option<Digest>,
+    /// Digest of the index's entry for this host's platform.
+    pub platform_digest: Option<Digest>,
+    /// The daemon's own name for the image.
+    pub image_id: Option<Digest>,
+}
+
+impl Bytes {
+    /// Bytes of which only the digest in the registry is known, if that is.
+    #[must_use]
+    pub fn of(digest: Option<Digest>) -> Self {
+        Self { digest, ..Self::default() }
+    }
+
+    /// The bytes of an image that only the daemon has a name for.
+    #[must_use]
+    pub fn of_image(id: Digest) -> Self {
+        Self { image_id: Some(id), ..Self::default() }
+    }
+
+    /// Whether a digest or an image ID tells which bytes these are.
+    #[must_use]
+    pub fn is_known(&self) -> bool {
+        self.name().is_some()
+    }
+
+    /// What names the bytes: the digest, else the image ID.
+    #[must_use]
+    pub fn name(&self) -> Option<&Digest> {
+        self.digest.as_ref().or(self.image_id.as_ref())
+    }
+
+    /// Whether a registry may call them `digest`, for this platform or for all.
+    #[must_use]
+    pub fn has_digest(&self, digest: &Digest) -> bool {
+        self.digest.as_ref() == Some(digest) || self.platform_digest.as_ref() == Some(digest)
+    }
+
+    /// Takes over what `newer` knows of the same bytes and this does not.
+    fn learn(&mut self, newer: &Self) {
+        self.digest = newer.digest.clone().or_else(|| self.digest.take());
+        self.platform_digest =
+            newer.platform_digest.clone().or_else(|| self.platform_digest.take());
+        self.image_id = newer.image_id.clone().or_else(|| self.image_id.take());
+    }
+}
 
 /// One release of a service: the bytes, the name they went by, and when and by whom they were
 /// recorded.
@@ -16,15 +69,11 @@ pub const LIMIT: usize = 5;
 pub struct Release {
     /// The tag that named the release when it was recorded.
     pub tag: Tag,
-    /// Digest of the manifest in the registry; of the index for a multi-platform image.
-    pub digest: Option<Digest>,
+    /// Which bytes it had.
+    pub bytes: Bytes,
     /// What the old migration wizard wrote as the digest: perhaps the daemon's image ID. Never used
     /// as a digest before the daemon or the registry has said that it is one.
     pub unverified_digest: Option<Digest>,
-    /// Digest of the index's entry for this host's platform.
-    pub platform_digest: Option<Digest>,
-    /// The daemon's own name for the image.
-    pub image_id: Option<Digest>,
     /// When the release was recorded, as the manifest has it.
     pub deployed_at: Option<String>,
     /// Who recorded it.
@@ -36,15 +85,13 @@ pub struct Release {
 }
 
 impl Release {
-    /// A release with nothing known but its tag and digest.
+    /// A release with nothing known but its tag and bytes.
     #[must_use]
-    pub fn new(tag: Tag, digest: Option<Digest>) -> Self {
+    pub fn new(tag: Tag, bytes: Bytes) -> Self {
         Self {
             tag,
-            digest,
+            bytes,
             unverified_digest: None,
-            platform_digest: None,
-            image_id: None,
             deployed_at: None,
             deployed_by: None,
             rolled_back: false,
@@ -56,32 +103,29 @@ impl Release {
     /// had, the same fixed tag. A moving tag without a digest is never the same as anything.
     #[must_use]
     pub fn is_same(&self, other: &Self, moving: impl Fn(&Tag) -> bool) -> bool {
-        if let (Some(mine), Some(theirs)) = (&self.digest, &other.digest) {
+        if let (Some(mine), Some(theirs)) = (&self.bytes.digest, &other.bytes.digest) {
             return mine == theirs;
         }
-        if let (Some(mine), Some(theirs)) = (&self.image_id, &other.image_id) {
+        if let (Some(mine), Some(theirs)) = (&self.bytes.image_id, &other.bytes.image_id) {
             return mine == theirs;
         }
-        let is_nameless = |release: &Self| release.digest.is_none() && release.image_id.is_none();
-        (is_nameless(self) || is_nameless(other)) && self.tag == other.tag && !moving(&self.tag)
+        let is_known = self.bytes.is_known() && other.bytes.is_known();
+        !is_known && self.tag == other.tag && !moving(&self.tag)
     }
 
     /// Takes over what `newer` knows of the same release and this one does not.
     fn learn(&mut self, newer: &Self) {
-        self.digest = newer.digest.clone().or_else(|| self.digest.take());
-        if self.digest.is_some() {
+        self.bytes.learn(&newer.bytes);
+        if self.bytes.digest.is_some() {
             self.unverified_digest = None;
         }
-        self.platform_digest =
-            newer.platform_digest.clone().or_else(|| self.platform_digest.take());
-        self.image_id = newer.image_id.clone().or_else(|| self.image_id.take());
     }
 
     /// Whether nothing tells any more which bytes this release had: a moving tag without a digest
     /// or an image ID.
     #[must_use]
     pub fn is_lost(&self, moving: impl Fn(&Tag) -> bool) -> bool {
-        self.digest.is_none() && self.image_id.is_none() && moving(&self.tag)
+        !self.bytes.is_known() && moving(&self.tag)
     }
 }
 
@@ -187,13 +231,7 @@ impl History {
         if let Some(index) = held {
             let mut entry = self.entries.remove(index);
             entry.learn(&release);
-            release = Release {
-                digest: entry.digest,
-                platform_digest: entry.platform_digest,
-                image_id: entry.image_id,
-                origin: entry.origin,
-                ..release
-            };
+            release = Release { bytes: entry.bytes, origin: entry.origin, ..release };
             if index < self.current {
                 left -= 1;
             }
@@ -253,7 +291,7 @@ mod tests {
     }
 
     fn release(number: u8) -> Release {
-        Release::new(format!("1.{number}").parse().unwrap(), Some(Digest::of(&[number])))
+        Release::new(format!("1.{number}").parse().unwrap(), Bytes::of(Some(Digest::of(&[number]))))
     }
 
     fn tags(history: &History) -> Vec<String> {
@@ -332,8 +370,8 @@ mod tests {
 
     #[test]
     fn a_moving_tag_without_digest_is_lost_and_never_a_target() {
-        let lost = Release::new("latest".parse().unwrap(), None);
-        let fixed = Release::new("1.62".parse().unwrap(), None);
+        let lost = Release::new("latest".parse().unwrap(), Bytes::default());
+        let fixed = Release::new("1.62".parse().unwrap(), Bytes::default());
         let mut history = History::from_entries(vec![release(9), lost, fixed], 0).unwrap();
         assert_eq!(history.rollback(moving), Some(2));
     }

@@ -677,10 +677,7 @@ impl Group<'_> {
     fn rivals_of_record(&self, service: &Service, prefix: &str) -> Vec<Rival> {
         let own_tag = env_file::variable(prefix, &service.name, "TAG");
         let Some(current) = service.current() else { return Vec::new() };
-        let is_recorded = |digest: &Digest| {
-            current.digest.as_ref() == Some(digest)
-                || current.platform_digest.as_ref() == Some(digest)
-        };
+        let is_recorded = |digest: &Digest| current.bytes.has_digest(digest);
         let agrees = |reading: &Reading<'_>| {
             let (line, present) = (&reading.line.image, reading.line.present.as_ref());
             let names_it = match &line.digest {
@@ -692,7 +689,7 @@ impl Group<'_> {
             };
             names_it
                 || present.is_some_and(|present| {
-                    current.image_id.as_ref() == Some(&present.image_id)
+                    current.bytes.image_id.as_ref() == Some(&present.image_id)
                         || present.digests.iter().any(|(repository, digest)| {
                             *repository == self.repository && is_recorded(digest)
                         })

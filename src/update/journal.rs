@@ -7,7 +7,7 @@ use anyhow::{Context as _, Result, bail};
 use serde::{Deserialize, Serialize};
 
 use super::machine::State;
-use crate::model::history::Release;
+use crate::model::history::{Bytes, Release};
 use crate::model::reference::{Digest, Repository, ServiceName, Tag};
 
 /// The shape of the file that this dkv writes.
@@ -120,25 +120,16 @@ pub struct Target {
     pub service: ServiceName,
     /// The release's tag.
     pub tag: Tag,
-    /// Its digest.
-    pub digest: Option<Digest>,
-    /// Digest of the index's entry for this host.
-    pub platform_digest: Option<Digest>,
-    /// Its image ID.
-    pub image_id: Option<Digest>,
+    /// Its bytes.
+    #[serde(flatten)]
+    pub bytes: Bytes,
 }
 
 impl Target {
     /// The target that records `release` for `service`.
     #[must_use]
     pub fn new(service: &ServiceName, release: &Release) -> Self {
-        Self {
-            service: service.clone(),
-            tag: release.tag.clone(),
-            digest: release.digest.clone(),
-            platform_digest: release.platform_digest.clone(),
-            image_id: release.image_id.clone(),
-        }
+        Self { service: service.clone(), tag: release.tag.clone(), bytes: release.bytes.clone() }
     }
 }
 

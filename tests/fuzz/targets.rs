@@ -5,7 +5,8 @@ use std::alloc::System;
 
 use cap::Cap;
 use dkv::fuzzing::{
-    Challenge, Digest, DockerConfig, Manifest, Platform, Reference, Release, Service, Tag, link,
+    Bytes, Challenge, Digest, DockerConfig, Manifest, Platform, Reference, Release, Service, Tag,
+    link,
 };
 use futures_util::FutureExt as _;
 
@@ -58,7 +59,7 @@ fn manifest(data: &[u8]) {
         }
         assert_eq!(service.held, new.held, "\n{text}");
         let current = |service: &Service| {
-            service.current().map(|current| (current.tag.clone(), current.digest.clone()))
+            service.current().map(|current| (current.tag.clone(), current.bytes.digest.clone()))
         };
         assert_eq!(current(service), current(&new), "\n{text}");
         assert_eq!(service.history.entries().len(), new.history.entries().len(), "\n{text}");
@@ -71,7 +72,8 @@ fn manifest(data: &[u8]) {
 fn updated(service: &Service) -> Service {
     let mut after = service.clone();
     after.held = !after.held;
-    let mut release = Release::new("1.2.3".parse().expect("a tag"), Some(Digest::of(b"fuzz")));
+    let mut release =
+        Release::new("1.2.3".parse().expect("a tag"), Bytes::of(Some(Digest::of(b"fuzz"))));
     release.deployed_at = Some("2026-01-12T12:29:08Z".to_owned());
     release.deployed_by = Some("# \"fuzz\": '".to_owned());
     after.history.advance(release, |_| false);

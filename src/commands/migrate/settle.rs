@@ -5,6 +5,7 @@ use anyhow::Result;
 use crate::app::App;
 use crate::error;
 use crate::lookup::Lookup;
+use crate::model::history::Bytes;
 use crate::model::manifest::{DEFAULT_TRACK, Service, Source};
 use crate::model::reference::{DOCKER_HUB, Digest, Tag};
 use crate::plan::migrate::{Proposal, Rival};
@@ -70,9 +71,11 @@ pub async fn settle(app: &App, lookup: &Lookup, proposal: Proposal) -> Result<Se
     let mut found = Found {
         asked: tag.clone(),
         version: None,
-        digest: choice.digest,
-        platform_digest: choice.platform_digest,
-        image_id: proposal.image_id.clone(),
+        bytes: Bytes {
+            digest: choice.digest,
+            platform_digest: choice.platform_digest,
+            image_id: proposal.image_id.clone(),
+        },
     };
     if service.source == Source::Registry && service.is_moving(&tag) {
         let resolution = lookup.version_of(&service, &found, choice.is_index).await;
@@ -120,7 +123,7 @@ async fn contradiction(
 /// The digests that the registry has for `tag`: of the index, and of its entry for this host.
 async fn named(lookup: &Lookup, service: &Service, tag: &Tag) -> Result<Vec<Digest>> {
     let found = lookup.named(service, &ManifestName::Tag(tag.clone()), tag).await?.found;
-    Ok(found.digest.into_iter().chain(found.platform_digest).collect())
+    Ok(found.bytes.digest.into_iter().chain(found.bytes.platform_digest).collect())
 }
 
 /// The Compose services of the proposal that have another version than `choice`, as far as that can
@@ -180,9 +183,9 @@ async fn choose(
     let Some(image_id) = &proposal.image_id else {
         return match lookup.named(service, &name, tag).await {
             Ok(named) => Choice {
-                platform_digest: named.found.platform_digest,
+                platform_digest: named.found.bytes.platform_digest,
                 is_index: Some(named.is_index),
-                ..Choice::registry(named.found.digest, "registry")
+                ..Choice::registry(named.found.bytes.digest, "registry")
             },
             Err(error) => {
                 let why = error.root_cause();

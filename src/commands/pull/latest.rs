@@ -9,7 +9,7 @@ use crate::commands::pull_latest::LatestOptions;
 use crate::deployment::Deployment;
 use crate::images::{Early, Wanted};
 use crate::lookup::{self, Latest, Lookup};
-use crate::model::history::Release;
+use crate::model::history::{Bytes, Release};
 use crate::model::manifest::{Rejected, Service, Source};
 use crate::plan::{self, Found, Intent};
 
@@ -93,7 +93,7 @@ async fn follow(
         step.notes.push(warning);
     }
     if options.retry
-        && let Some(digest) = step.after.current().and_then(|current| current.digest.clone())
+        && let Some(digest) = step.after.current().and_then(|current| current.bytes.digest.clone())
     {
         step.after.rejected.retain(|rejected| rejected.digest != digest);
     }
@@ -107,12 +107,17 @@ fn rejection<'a>(
     found: &Found,
     options: LatestOptions,
 ) -> Option<&'a Rejected> {
-    found.digest.as_ref().and_then(|digest| service.rejection(digest)).filter(|_| !options.retry)
+    found
+        .bytes
+        .digest
+        .as_ref()
+        .and_then(|digest| service.rejection(digest))
+        .filter(|_| !options.retry)
 }
 
 /// The bytes that a tag names, whatever they will be called.
 fn early_wish(service: &Service, found: &Found, deployment: &str) -> Option<Wanted> {
-    let release = Release::new(found.asked.clone(), Some(found.digest.clone()?));
+    let release = Release::new(found.asked.clone(), Bytes::of(Some(found.bytes.digest.clone()?)));
     Wanted::release(service, &release, deployment)
 }
 
@@ -123,7 +128,8 @@ pub(in crate::commands) async fn known_service(
     service: &Service,
     no_daemon: bool,
 ) -> Result<Service> {
-    let is_unseen = |current: &Release| current.digest.is_none() || current.image_id.is_none();
+    let is_unseen =
+        |current: &Release| current.bytes.digest.is_none() || current.bytes.image_id.is_none();
     if no_daemon || service.source != Source::Registry || !service.current().is_some_and(is_unseen)
     {
         return Ok(service.clone());

@@ -16,7 +16,7 @@ use crate::docker::{ContainerState, Docker};
 use crate::error;
 use crate::health;
 use crate::model::env_file::Pin;
-use crate::model::history::Release;
+use crate::model::history::{Bytes, Release};
 use crate::model::manifest::{Service, Source};
 use crate::model::reference::{Digest, Reference, Repository, ServiceName, Tag};
 use crate::plan::{self, KEEP_TAG_PREFIX, Step};
@@ -128,7 +128,7 @@ impl<'a> Update<'a> {
                 continue;
             };
             let keep = plan::keep_tag(current, &record.hash);
-            let image_id = current.image_id.as_ref();
+            let image_id = current.bytes.image_id.as_ref();
             let tag = tag_for_compose(
                 &self.docker,
                 service,
@@ -211,8 +211,8 @@ async fn keep(
     })?;
     let known: Vec<&Digest> = image.digests_of(&repository).collect();
     let is_it = |entry: &&Release| {
-        entry.image_id.as_ref() == Some(image_id)
-            || entry.digest.as_ref().is_some_and(|digest| known.contains(&digest))
+        entry.bytes.image_id.as_ref() == Some(image_id)
+            || entry.bytes.digest.as_ref().is_some_and(|digest| known.contains(&digest))
     };
     let entry =
         service.current().filter(is_it).or_else(|| service.history.entries().iter().find(is_it));
@@ -223,12 +223,11 @@ async fn keep(
     let tag = entry.map(|entry| entry.tag.clone()).or(named_tag);
     let tag: Tag = tag.map_or_else(|| service.track_name().parse(), Ok)?;
     let digest =
-        entry.and_then(|entry| entry.digest.as_ref()).filter(|digest| known.contains(digest));
+        entry.and_then(|entry| entry.bytes.digest.as_ref()).filter(|digest| known.contains(digest));
     let digest = digest.or_else(|| known.first().copied()).cloned();
-    let mut release = Release::new(tag, None);
-    release.image_id = Some(image_id.clone());
+    let mut release = Release::new(tag, Bytes::of_image(image_id.clone()));
     let Some(keep_tag) = plan::keep_tag(&release, &record.hash) else { return Ok(None) };
-    release.digest = digest;
+    release.bytes.digest = digest;
     let pin = record.manifest.env.pin;
     let tag = tag_for_compose(
         docker,
@@ -267,7 +266,7 @@ async fn tag_for_compose(
         if pin == Pin::Tag && names(repository.with_tag(&release.tag)).await? {
             return Ok(release.tag.to_string());
         }
-        if let Some(digest) = &release.digest
+        if let Some(digest) = &release.bytes.digest
             && names(repository.with_digest(digest)).await?
         {
             return Ok(format!("{}@{digest}", release.tag));
@@ -280,7 +279,9 @@ async fn tag_for_compose(
 fn image_ids(services: &[&Service]) -> BTreeMap<ServiceName, Digest> {
     services
         .iter()
-        .filter_map(|service| Some((service.name.clone(), service.current()?.image_id.clone()?)))
+        .filter_map(|service| {
+            Some((service.name.clone(), service.current()?.bytes.image_id.clone()?))
+        })
         .collect()
 }
 
@@ -298,7 +299,7 @@ async fn plan(deployment: &Deployment<'_>, options: Options, dry_run: bool) -> R
         change.check(false, NOTHING_STOPPED)?;
     }
     let is_rejected = |service: &Service| {
-        let digest = service.current().and_then(|current| current.digest.as_ref());
+        let digest = service.current().and_then(|current| current.bytes.digest.as_ref());
         !options.retry && digest.is_some_and(|digest| service.rejection(digest).is_some())
     };
     let planned: BTreeSet<ServiceName> =
@@ -322,14 +323,14 @@ pub(super) async fn show_plan(app: &App, options: Options) -> Result<Exit> {
         let (Some(repository), Some(current)) = (&step.after.image, step.after.current()) else {
             continue;
         };
-        let local = match &current.digest {
+        let local = match &current.bytes.digest {
             Some(digest) => {
                 update.docker.image(&repository.with_digest(digest)).await?.map(|image| image.id)
             }
-            None => current.image_id.clone(),
+            None => current.bytes.image_id.clone(),
         };
         wanted.extend(
-            local.or_else(|| current.digest.clone()).map(|id| (step.after.name.clone(), id)),
+            local.or_else(|| current.bytes.digest.clone()).map(|id| (step.after.name.clone(), id)),
         );
     }
     update.journal.changed =

@@ -229,8 +229,8 @@ impl Update<'_> {
             let target = self.journal.targets.iter().find(|target| target.service == **name);
             let recorded = record.service(name).and_then(Service::current);
             target.is_some_and(|target| {
-                target.digest.is_some()
-                    && recorded.is_some_and(|recorded| recorded.digest == target.digest)
+                target.bytes.digest.is_some()
+                    && recorded.is_some_and(|recorded| recorded.bytes.digest == target.bytes.digest)
             })
         };
         self.journal.culprits.iter().filter(is_recorded).map(ServiceName::as_str).collect()

@@ -99,7 +99,7 @@ impl Update<'_> {
             let service = record.service(name)?;
             let target = self.journal.targets.iter().find(|target| target.service == *name)?;
             let mut step = Step::unchanged(service);
-            reject(&mut step.after, target.digest.as_ref()?, &target.tag, reason, &at);
+            reject(&mut step.after, target.bytes.digest.as_ref()?, &target.tag, reason, &at);
             Some(step)
         });
         Ok(steps.collect())

@@ -10,7 +10,7 @@ use super::{
 };
 use crate::model::duration;
 use crate::model::env_file::{self, Pin};
-use crate::model::history::{History, Release};
+use crate::model::history::{Bytes, History, Release};
 use crate::model::reference::{Digest, Repository, ServiceName, Tag};
 use crate::model::yaml::{Document, Kind, Node, YamlError};
 
@@ -408,11 +408,12 @@ impl Images {
 /// it has seen.
 fn settle_unverified(recorded: &mut Release, entries: &[Entry]) {
     let has_seen = |entry: &Entry| {
-        let seen = entry.release.image_id.is_some() || entry.release.platform_digest.is_some();
-        seen && entry.release.digest == recorded.unverified_digest
+        let seen =
+            entry.release.bytes.image_id.is_some() || entry.release.bytes.platform_digest.is_some();
+        seen && entry.release.bytes.digest == recorded.unverified_digest
     };
     if recorded.unverified_digest.is_some() && entries.iter().any(has_seen) {
-        recorded.digest = recorded.unverified_digest.take();
+        recorded.bytes.digest = recorded.unverified_digest.take();
     }
 }
 
@@ -428,13 +429,15 @@ fn read_recorded(
         None if service.track.is_none() && node.get("image_digest").is_none() => return Ok(None),
         None => service.track_name().parse().map_err(|error| node.error(format!("{error}")))?,
     };
-    let mut release = Release::new(tag, None);
+    let mut release = Release::new(tag, Bytes::default());
     if let Some(digest) = node.get("image_digest") {
         match read_digest(digest, images)? {
             Some(Written::Bare(digest)) if service.deployed_by.as_deref() == Some(OLD_WIZARD) => {
                 release.unverified_digest = Some(digest);
             }
-            Some(Written::Bare(digest) | Written::Printed(digest)) => release.digest = Some(digest),
+            Some(Written::Bare(digest) | Written::Printed(digest)) => {
+                release.bytes.digest = Some(digest)
+            }
             Some(Written::Elsewhere) => warnings.push(format!(
                 "{0}: image_digest names other repositories only, so the digest of {1} is not \
                     known; `dkv pull-latest {0}` or \
@@ -508,17 +511,17 @@ fn read_entries(history: Node<'_>, images: &Images) -> Result<Vec<Entry>, YamlEr
         let Some(tag) = node.get("tag") else {
             return Err(node.error("a history entry needs its `tag`"));
         };
-        let mut release = Release::new(parsed(tag)?, None);
+        let mut release = Release::new(parsed(tag)?, Bytes::default());
         for key in ["digest", "image_digest"] {
             if let Some(digest) = node.get(key)
                 && let Some(Written::Bare(digest) | Written::Printed(digest)) =
                     read_digest(digest, images)?
             {
-                release.digest = Some(digest);
+                release.bytes.digest = Some(digest);
             }
         }
-        release.platform_digest = optional_parsed(node, "platform_digest")?;
-        release.image_id = optional_parsed(node, "image_id")?;
+        release.bytes.platform_digest = optional_parsed(node, "platform_digest")?;
+        release.bytes.image_id = optional_parsed(node, "image_id")?;
         release.deployed_at = optional_text(node, "deployed_at")?;
         release.deployed_by = optional_text(node, "deployed_by")?;
         release.origin = Some(index);
@@ -549,9 +552,9 @@ fn settle_history(
     };
     let names_it = |release: &Release| {
         release.tag == recorded.tag
-            && (recorded.digest.is_none()
-                || release.digest.is_none()
-                || release.digest == recorded.digest)
+            && (recorded.bytes.digest.is_none()
+                || release.bytes.digest.is_none()
+                || release.bytes.digest == recorded.bytes.digest)
     };
     let current = match marked.filter(|index| names_it(&releases[*index])) {
         Some(index) => Some(index),
@@ -567,23 +570,23 @@ fn settle_history(
     };
     if let Some(index) = current {
         let entry = &mut releases[index];
-        entry.digest = entry.digest.take().or(recorded.digest);
+        entry.bytes.digest = entry.bytes.digest.take().or(recorded.bytes.digest);
         entry.unverified_digest =
-            if entry.digest.is_none() { recorded.unverified_digest } else { None };
+            if entry.bytes.digest.is_none() { recorded.unverified_digest } else { None };
         entry.deployed_by = entry.deployed_by.take().or(recorded.deployed_by);
         return without_repeats(service, releases, index);
     }
     let mut front = recorded;
     // Somebody changed the tag by hand and left the digest of the version before it.
-    if let Some(stale) =
-        marked.filter(|index| front.digest.is_some() && releases[*index].digest == front.digest)
-    {
+    if let Some(stale) = marked.filter(|index| {
+        front.bytes.digest.is_some() && releases[*index].bytes.digest == front.bytes.digest
+    }) {
         warnings.push(format!(
             "{name}: current_tag was changed by hand from {} to {}, whose digest is not known; \
              `dkv version-pull {name} {}` records it",
             releases[stale].tag, front.tag, front.tag
         ));
-        front.digest = None;
+        front.bytes.digest = None;
     }
     releases.insert(0, front);
     without_repeats(service, releases, 0)

@@ -1,7 +1,7 @@
 //! Manifests as deployments have them, read and written.
 
-use super::{Manifest, Service, Source};
-use crate::model::history::Release;
+use super::{Manifest, Rank, Service, Source};
+use crate::model::history::{Bytes, Release};
 use crate::model::reference::{Digest, Repository, ServiceName};
 
 const PULLED: &str = include_str!("../../../tests/fixtures/manifests/dkapp-pulled.yaml");
@@ -30,23 +30,23 @@ fn reads_what_the_old_tool_wrote() {
     let manifest = read(PULLED);
     assert!(manifest.is_legacy);
     let router = service(&manifest, "req_router");
-    assert_eq!(router.current().unwrap().digest, digit('1'));
+    assert_eq!(router.current().unwrap().bytes.digest, digit('1'));
     assert_eq!(
         router.previous_index(),
         Some(1),
         "a fixed tag without a digest can be gone back to"
     );
     let tasks = service(&manifest, "taskservice");
-    assert_eq!(tasks.current().unwrap().digest, None);
+    assert_eq!(tasks.current().unwrap().bytes.digest, None);
     assert_eq!(tasks.previous_index(), Some(2), "`latest` without a digest is lost");
     let settings = service(&manifest, "settings");
     assert_eq!(
-        (settings.current().unwrap().tag.as_str(), &settings.current().unwrap().digest),
+        (settings.current().unwrap().tag.as_str(), &settings.current().unwrap().bytes.digest),
         ("1.40", &digit('2'))
     );
     let custom = service(&manifest, "conv_mgr");
     assert!(custom.custom_in_force().is_some());
-    assert_eq!(custom.current().unwrap().digest, None);
+    assert_eq!(custom.current().unwrap().bytes.digest, None);
     assert_eq!(manifest.services.len(), 4, "a service that is only in the history is left alone");
 }
 
@@ -54,10 +54,10 @@ fn reads_what_the_old_tool_wrote() {
 fn the_wizards_image_id_is_never_a_digest() {
     let manifest = read(WIZARD);
     let current = service(&manifest, "wsfe").current().unwrap();
-    assert_eq!((&current.digest, &current.unverified_digest), (&None, &digit('3')));
+    assert_eq!((&current.bytes.digest, &current.unverified_digest), (&None, &digit('3')));
     // A change of another service has raised the schema meanwhile.
     let ours = WIZARD.replace("schema_version: '1.0'", "schema_version: '1.1'");
-    assert_eq!(service(&read(&ours), "wsfe").current().unwrap().digest, None);
+    assert_eq!(service(&read(&ours), "wsfe").current().unwrap().bytes.digest, None);
 }
 
 #[test]
@@ -75,7 +75,7 @@ fn what_dkv_has_seen_in_the_daemon_is_a_digest_whoever_deployed_it() {
     for (history, expected) in [(entry.as_str(), Some(&digest)), ("", None)] {
         let manifest = read(&format!("schema_version: '1.1'\n{service_lines}{history}"));
         assert_eq!(
-            service(&manifest, "wsfe").current().unwrap().digest.as_ref(),
+            service(&manifest, "wsfe").current().unwrap().bytes.digest.as_ref(),
             expected,
             "{history}"
         );
@@ -96,7 +96,7 @@ fn the_digest_of_another_repository_is_never_taken() {
     for image in ["", "image: r.example/acme/web,"] {
         let known = read(image, &both);
         assert_eq!(
-            service(&known, "web").current().unwrap().digest.as_ref(),
+            service(&known, "web").current().unwrap().bytes.digest.as_ref(),
             Some(&ours),
             "{image}"
         );
@@ -104,7 +104,7 @@ fn the_digest_of_another_repository_is_never_taken() {
     for digest in [format!("[mirror.example/web@{theirs}]"), format!("mirror.example/web@{theirs}")]
     {
         let foreign = read("image: r.example/acme/web,", &digest);
-        assert_eq!(service(&foreign, "web").current().unwrap().digest, None, "{digest}");
+        assert_eq!(service(&foreign, "web").current().unwrap().bytes.digest, None, "{digest}");
         assert!(foreign.warnings[0].contains("other repositories"), "{:?}", foreign.warnings);
     }
 }
@@ -192,7 +192,7 @@ fn a_tag_changed_by_hand_leaves_its_old_digest_behind() {
     let manifest = read(&ours);
     let web = service(&manifest, "web");
     assert_eq!(
-        (web.current().unwrap().tag.as_str(), &web.current().unwrap().digest),
+        (web.current().unwrap().tag.as_str(), &web.current().unwrap().bytes.digest),
         ("9.9", &None)
     );
 }
@@ -233,7 +233,7 @@ fn recording_a_release_changes_no_line_of_another_service() {
     for text in [PULLED.to_owned(), PULLED.replace('\n', "\r\n")] {
         let manifest = read(&text);
         let mut router = service(&manifest, "req_router").clone();
-        let mut release = Release::new("1.65".parse().unwrap(), digit('9'));
+        let mut release = Release::new("1.65".parse().unwrap(), Bytes::of(digit('9')));
         release.deployed_at = Some("2026-02-01T00:00:00Z".to_owned());
         release.deployed_by = Some("bob".to_owned());
         router.history.advance(release, |tag| tag.as_str() == "latest");
@@ -244,7 +244,7 @@ fn recording_a_release_changes_no_line_of_another_service() {
         let router = service(&again, "req_router");
         assert_eq!(tags(router), ["1.65", "1.64", "1.63"]);
         assert_eq!(
-            router.history.entries()[1].digest,
+            router.history.entries()[1].bytes.digest,
             digit('1'),
             "the digest that only the service had"
         );
@@ -273,11 +273,11 @@ fn a_service_of_its_own_is_added_with_its_history() {
     let manifest = read(PULLED);
     let mut added =
         Service::new("mcp-server".parse().unwrap(), Some("r.example/mcp".parse().unwrap()));
-    added.history.advance(Release::new("1.0".parse().unwrap(), digit('7')), |_| false);
+    added.history.advance(Release::new("1.0".parse().unwrap(), Bytes::of(digit('7'))), |_| false);
     let written = manifest.with_services(&[added]).unwrap();
     let again = read(&written);
     assert_eq!(again.services.len(), 5);
-    assert_eq!(service(&again, "mcp-server").current().unwrap().digest, digit('7'));
+    assert_eq!(service(&again, "mcp-server").current().unwrap().bytes.digest, digit('7'));
 }
 
 /// The old tool wrote only beside the service who had deployed what is current.
@@ -289,7 +289,7 @@ fn who_deployed_a_release_is_still_known_when_it_is_left() {
                 current}\n";
     let manifest = read(text);
     let mut web = service(&manifest, "web").clone();
-    let mut next = Release::new("1.1".parse().unwrap(), digit('1'));
+    let mut next = Release::new("1.1".parse().unwrap(), Bytes::of(digit('1')));
     next.deployed_by = Some("bob".to_owned());
     web.history.advance(next, |_| false);
     web.deployed_by = Some("bob".to_owned());

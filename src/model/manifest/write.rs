@@ -84,7 +84,7 @@ impl Manifest {
         let digest = |service: &Service| {
             service
                 .current()
-                .map(|release| text(release.digest.as_ref().map_or("", Digest::as_str)))
+                .map(|release| text(release.bytes.digest.as_ref().map_or("", Digest::as_str)))
         };
         // The old tool's spellings of a digest are replaced as soon as the service is written.
         put("image_digest", None, digest(new));
@@ -133,18 +133,19 @@ fn kept_entry_edits(old: &Service, entry: &Release, origin: usize, status: &str)
         }
     };
     put("tag", before.map(|before| before.tag.as_str()), Some(entry.tag.as_str()));
-    let digest = |release: &Release| release.digest.as_ref().map(Digest::as_str).map(str::to_owned);
+    let digest =
+        |release: &Release| release.bytes.digest.as_ref().map(Digest::as_str).map(str::to_owned);
     // What a legacy entry only inherited from its service is written out here for good.
     put("digest", None, digest(entry).as_deref());
     put(
         "platform_digest",
-        before.and_then(|b| b.platform_digest.as_ref()).map(Digest::as_str),
-        entry.platform_digest.as_ref().map(Digest::as_str),
+        before.and_then(|b| b.bytes.platform_digest.as_ref()).map(Digest::as_str),
+        entry.bytes.platform_digest.as_ref().map(Digest::as_str),
     );
     put(
         "image_id",
-        before.and_then(|b| b.image_id.as_ref()).map(Digest::as_str),
-        entry.image_id.as_ref().map(Digest::as_str),
+        before.and_then(|b| b.bytes.image_id.as_ref()).map(Digest::as_str),
+        entry.bytes.image_id.as_ref().map(Digest::as_str),
     );
     put("deployed_at", before.and_then(|b| b.deployed_at.as_deref()), entry.deployed_at.as_deref());
     // The old tool said of the current release only in `services` who had deployed it.
@@ -199,9 +200,13 @@ fn rejected_edits(old: &[Rejected], new: &[Rejected], name: &ServiceName, edits:
 /// A history entry as it is written for the first time.
 fn entry_value(entry: &Release, status: &str) -> Value {
     let mut fields = vec![("tag".to_owned(), text(entry.tag.as_str()))];
-    push_text(&mut fields, "digest", entry.digest.as_ref().map(Digest::as_str));
-    push_text(&mut fields, "platform_digest", entry.platform_digest.as_ref().map(Digest::as_str));
-    push_text(&mut fields, "image_id", entry.image_id.as_ref().map(Digest::as_str));
+    push_text(&mut fields, "digest", entry.bytes.digest.as_ref().map(Digest::as_str));
+    push_text(
+        &mut fields,
+        "platform_digest",
+        entry.bytes.platform_digest.as_ref().map(Digest::as_str),
+    );
+    push_text(&mut fields, "image_id", entry.bytes.image_id.as_ref().map(Digest::as_str));
     push_text(&mut fields, "deployed_at", entry.deployed_at.as_deref());
     push_text(&mut fields, "deployed_by", entry.deployed_by.as_deref());
     push_text(&mut fields, "status", Some(status));
