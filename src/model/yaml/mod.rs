@@ -11,7 +11,6 @@ mod parse;
 mod plan;
 mod quote;
 mod splice;
-mod usual;
 mod value;
 mod verify;
 

@@ -3,8 +3,7 @@
 //! saphyr-parser supplies the events. Its spans count characters, leave out the `-`, `|` and `:`
 //! that introduce a node, and end quoted scalars late, so every start is found again in the source,
 //! token by token, and compared with the parser's: a document that the two read differently is
-//! refused instead of edited in the wrong place. For what manifests mostly look like, [`usual`]
-//! supplies the same events in a tenth of the time.
+//! refused instead of edited in the wrong place.
 
 use std::borrow::Cow;
 use std::ops::Range;
@@ -16,7 +15,6 @@ use super::document::{
     Document, MAX_BYTES, MAX_DEPTH, NONE, NodeData, Position, Shape, Style, YamlError, position,
     to_u32,
 };
-use super::usual;
 
 /// Mappings with more entries than this are searched by a sorted index.
 const LINEAR_SEARCH: usize = 12;
@@ -38,18 +36,6 @@ pub fn parse(text: &str) -> Result<Document, YamlError> {
         );
         return Err(YamlError::new(Position { line: 1, column: 1 }, message));
     }
-    parse_usual(text).map_or_else(|| parse_whole_grammar(text), Ok)
-}
-
-/// As [`parse`], if the document is laid out as most are.
-pub(super) fn parse_usual(text: &str) -> Option<Document> {
-    let mut builder = Builder::new(text);
-    usual::read(&mut builder, text)?;
-    Some(builder.finished())
-}
-
-/// As [`parse`], whatever the layout.
-pub(super) fn parse_whole_grammar(text: &str) -> Result<Document, YamlError> {
     if let Some(nul) = text.find('\0') {
         return Err(YamlError::new(position(text, nul), "a NUL character"));
     }

@@ -605,75 +605,6 @@ fn what_is_nested_deep_enough_is_accepted() {
     parse(&format!("a: [it's, {}b]\n", "a[0, ".replace('[', "").repeat(100)));
 }
 
-/// Whether the quick reader knows the layout of `text`; what it reads, the whole grammar must read
-/// alike.
-fn is_usual(text: &str) -> bool {
-    let Some(usual) = parse::parse_usual(text) else { return false };
-    let whole = parse::parse_whole_grammar(text).map(|document| format!("{document:?}"));
-    assert_eq!(Ok(format!("{usual:?}")), whole, "{text:?}");
-    true
-}
-
-#[test]
-fn what_manifests_look_like_is_read_without_the_whole_grammar() {
-    for text in [
-        include_str!("../../../version-manifest.example.yaml"),
-        "a: 1\nb:\n  c: 'd' # e\n\n# f\n  g:\n  - {h: i, j: [k, \"l\"], m: {}}\n  - n: o:p\n    \
-            q:\n  -   r\ns: ü\nt:",
-        &emit(&Value::mapping([
-            ("services", entry("1.0")),
-            ("history", Value::Sequence(vec![entry("1"), "x".into()])),
-        ])),
-    ] {
-        assert!(is_usual(text), "{text}");
-    }
-}
-
-#[test]
-fn other_layouts_are_left_to_the_whole_grammar() {
-    for text in [
-        "",
-        "x",
-        "- a",
-        " a: b",
-        "---\na: b",
-        "a: b\n...",
-        "a: b\r\n",
-        "a:\tb",
-        "\u{feff}a: b",
-        "a: b\n  c",
-        "a: b: c",
-        "a: 'b\n  c'",
-        "a: 'b'c",
-        "a: 'b'#c",
-        "a: 'b''c'",
-        "a: \"b\\n\"",
-        "a: |\n  b",
-        "a: &b c",
-        "a: !!str b",
-        "? a\n: b",
-        "a : b",
-        "a: -b",
-        "a: {b: c,\n  d: e}",
-        "a: {b: c,}",
-        "a: {b}",
-        "a: {b: }",
-        "a: {b: c:}",
-        "a: [b: c]",
-        "a: [b]]",
-        "a: [b] c",
-        "a:\n - b\n c: d",
-        "a:\n  b: c\n d: e",
-        "a:\n- - b",
-        "a:\n-\n  b",
-        "a: b\na: c",
-        &format!("{}: b", "a".repeat(1_100)),
-        &format!("a: {}{}", "[".repeat(64), "]".repeat(64)),
-    ] {
-        assert!(!is_usual(text), "{text:?}");
-    }
-}
-
 #[test]
 fn errors_have_line_and_column() {
     let cases: &[(&str, &str)] = &[
@@ -920,51 +851,6 @@ mod random {
         "!t ", "? ", ": ", "~", "é", "\r\n", "<<: ", "---", "...", " ", "1.40", "\u{feff}",
     ];
 
-    /// Lines of block collections, with `K` for a key.
-    const LINES: [&str; 36] = [
-        "K: v",
-        "K: v",
-        "K:",
-        "K:",
-        "K:",
-        "- K: v",
-        "- K:",
-        "- v",
-        "-",
-        "- - v",
-        "-   K: 'v'",
-        "- {K: v}",
-        "'K': v",
-        "\"K\": v",
-        "K: 'q' # c",
-        "K: v # c",
-        "K: v #",
-        "K:  # c",
-        "# c",
-        "",
-        "K: a:b",
-        "K: a: b",
-        "K: v ",
-        "K : v",
-        "v",
-        "K: ~",
-        "K: é",
-        "K: {a: b, c: ['d', e f]}",
-        "K: {a: b} # c",
-        "K: {a: b}c",
-        "K: []",
-        "K: 'a'#c",
-        "K: a#c",
-        "~: v",
-        "...",
-        "---",
-    ];
-
-    const CHARACTERS: [char; 26] = [
-        ' ', ' ', ' ', '\n', '\n', ':', ':', '-', '{', '}', '[', ']', ',', ',', '#', '\'', '"',
-        'a', 'b', '0', '~', 'é', '/', '?', '\\', '$',
-    ];
-
     fn tree() -> impl Strategy<Value = Tree> {
         let leaf = prop::sample::select(&SCALARS[..]).prop_map(Tree::Scalar);
         leaf.prop_recursive(4, 40, 5, |inner| {
@@ -1206,27 +1092,6 @@ mod random {
         #[test]
         fn generated_documents_are_read_alike(text in document()) {
             second_reader_agrees(&text);
-        }
-
-        #[test]
-        fn the_quick_reader_reads_as_the_whole_grammar_does(
-            generated in document(),
-            lines in prop::collection::vec((0usize..5, prop::sample::select(&LINES[..]), 0u8..5), 0..12),
-            characters in prop::collection::vec(prop::sample::select(&CHARACTERS[..]), 0..25),
-        ) {
-            is_usual(&generated);
-            // Keys mostly differ: a duplicate ends what there is to compare.
-            let lines = lines.iter().enumerate().map(|(number, (indent, line, same))| {
-                let key = if *same == 0 { "k".to_owned() } else { format!("k{number}") };
-                format!("{}{}\n", " ".repeat(*indent), line.replace('K', &key))
-            });
-            let lines: String = lines.collect();
-            is_usual(&lines);
-            is_usual(lines.trim_end());
-            let characters: String = characters.into_iter().collect();
-            is_usual(&characters);
-            is_usual(&format!("a: {characters}"));
-            is_usual(&format!("a: [b, {{c: {characters}}}]"));
         }
 
         /// Setting, adding, removing and rearranging one thing: the editor proves the content
