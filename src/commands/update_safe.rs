@@ -193,8 +193,8 @@ impl<'a> Update<'a> {
         let mut launch = Launch::assemble(app, options)?;
         launch.deployment.record()?;
         launch.deployment.hold(lock)?;
-        launch.environment = launch.environment.with(journal.variables_after.clone());
-        let project = launch.deployment.project_with(&journal.variables_after).await?;
+        launch.environment = launch.environment.with(journal.plan.variables_after.clone());
+        let project = launch.deployment.project_with(&journal.plan.variables_after).await?;
         Ok(Self::new(app, Some(lock), launch, app.docker().await?.clone(), project, journal))
     }
 
@@ -277,7 +277,11 @@ impl<'a> Update<'a> {
                     () = interruption.raised() => Err(interrupted()),
                 };
                 prepared.map(|()| {
-                    if self.journal.changed.is_empty() { Outcome::Nothing } else { Outcome::Done }
+                    if self.journal.plan.changed.is_empty() {
+                        Outcome::Nothing
+                    } else {
+                        Outcome::Done
+                    }
                 })
             }
             State::Saving => self.save_data().await.map(|()| Outcome::Done),
@@ -326,8 +330,8 @@ impl<'a> Update<'a> {
     /// Keeps a failure for the one who reads of it in the end. The first is the cause of the
     /// others.
     fn fail(&mut self, error: anyhow::Error) -> Outcome {
-        if self.journal.reason.is_empty() {
-            self.journal.reason = format!("{error:#}").lines().map(str::to_owned).collect();
+        if self.journal.failure.reason.is_empty() {
+            self.journal.failure.reason = format!("{error:#}").lines().map(str::to_owned).collect();
         }
         self.failure.get_or_insert(error);
         Outcome::Failed
@@ -335,11 +339,11 @@ impl<'a> Update<'a> {
 
     /// The old containers give way to the new ones.
     async fn replace(&mut self) -> Result<()> {
-        self.app.ui.step("Replacing", self.journal.changed.join(", "));
+        self.app.ui.step("Replacing", self.journal.plan.changed.join(", "));
         self.downtime.watch(&self.docker, &self.journal.project);
         let environment =
-            self.launch.environment.clone().with(self.journal.variables_after.clone());
-        let started = self.up(self.journal.changed.clone(), &environment).await;
+            self.launch.environment.clone().with(self.journal.plan.variables_after.clone());
+        let started = self.up(self.journal.plan.changed.clone(), &environment).await;
         let Err(error) = started else { return Ok(()) };
         if error::kind(&error) == Kind::Interrupted {
             return Err(error);
@@ -349,7 +353,7 @@ impl<'a> Update<'a> {
         let mut reason: Vec<String> = judged.failures().flat_map(health::explain).collect();
         reason.extend(format!("{error:#}").lines().map(str::to_owned));
         self.blame(&judged);
-        self.journal.reason = reason;
+        self.journal.failure.reason = reason;
         Err(error)
     }
 
@@ -454,7 +458,8 @@ impl<'a> Update<'a> {
 
     /// Remembers whose new release is at fault.
     fn blame(&mut self, judged: &health::Deployment) {
-        self.journal.culprits = culprits(Some(judged), &self.journal.changed, &self.tracked());
+        self.journal.failure.culprits =
+            culprits(Some(judged), &self.journal.plan.changed, &self.tracked());
     }
 
     /// Writes manifest and `versions.env`.
@@ -473,7 +478,7 @@ impl<'a> Update<'a> {
     /// What an update that was taken up again records. What is recorded already becomes no change.
     fn planned_change(&self) -> Result<Change> {
         let record = self.record()?;
-        let steps = self.journal.targets.iter().filter_map(|target| {
+        let steps = self.journal.plan.targets.iter().filter_map(|target| {
             let service = record.service(&target.service)?;
             let found = Found {
                 asked: target.tag.clone(),
@@ -525,7 +530,7 @@ impl<'a> Update<'a> {
         let kind = error.map_or(Kind::State, error::kind);
         let message = format!(
             "the new versions run and are healthy, but are not recorded: {}",
-            self.journal.reason.join("\n")
+            self.journal.failure.reason.join("\n")
         );
         let hint = error
             .and_then(error::find)

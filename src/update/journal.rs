@@ -33,25 +33,49 @@ pub struct Journal {
     pub ran: Vec<Ran>,
     /// The images that ran, with what brings them back.
     pub kept: Vec<Kept>,
+    /// What [`State::Preparing`] has found.
+    #[serde(flatten)]
+    pub plan: Plan,
+    /// What [`State::Saving`] has done.
+    #[serde(flatten)]
+    pub saving: Saving,
+    /// Why the update goes back, in part or as a whole.
+    #[serde(flatten)]
+    pub failure: Failure,
+    /// The services whose new release was given up while the others' updates went on.
+    #[serde(default)]
+    pub given_up: Vec<GivenUp>,
+}
+
+/// What is to become of a deployment; empty until that is known.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Plan {
     /// The releases to record once they are healthy.
     pub targets: Vec<Target>,
     /// The Compose services to replace.
     pub changed: Vec<String>,
-    /// The Compose services that were stopped for the data backup.
-    pub stopped: Vec<String>,
     /// Compose's variables for what ran, where they are not the manifest's.
     pub variables_before: BTreeMap<String, String>,
     /// Compose's variables for what shall run.
     pub variables_after: BTreeMap<String, String>,
+}
+
+/// What was done for the data; empty unless something was.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Saving {
+    /// The Compose services that were stopped for the data backup.
+    pub stopped: Vec<String>,
     /// The file of the data backup.
     pub data_backup: Option<String>,
-    /// Why what ran is brought back, line by line.
+}
+
+/// Why an update goes back; empty while it goes on.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Failure {
+    /// Why, line by line.
     pub reason: Vec<String>,
     /// The services whose new release is at fault.
     pub culprits: Vec<ServiceName>,
-    /// The services whose new release was given up while the others' updates went on.
-    #[serde(default)]
-    pub given_up: Vec<GivenUp>,
 }
 
 /// How an update was asked for.
@@ -147,14 +171,9 @@ impl Journal {
             is_replacing: false,
             ran: Vec::new(),
             kept: Vec::new(),
-            targets: Vec::new(),
-            changed: Vec::new(),
-            stopped: Vec::new(),
-            variables_before: BTreeMap::new(),
-            variables_after: BTreeMap::new(),
-            data_backup: None,
-            reason: Vec::new(),
-            culprits: Vec::new(),
+            plan: Plan::default(),
+            saving: Saving::default(),
+            failure: Failure::default(),
             given_up: Vec::new(),
         }
     }
@@ -217,7 +236,7 @@ impl Journal {
     /// Whether `compose_service` is to be replaced.
     #[must_use]
     pub fn is_changed(&self, compose_service: &str) -> bool {
-        self.changed.iter().any(|changed| changed == compose_service)
+        self.plan.changed.iter().any(|changed| changed == compose_service)
     }
 }
 

@@ -39,18 +39,20 @@ impl Update<'_> {
                 .await
         };
         measured?;
-        self.journal.stopped = self.running_users_of(&sources);
+        self.journal.saving.stopped = self.running_users_of(&sources);
         self.write_journal()?;
         self.downtime.watch(&self.docker, &self.journal.project);
         let saved = self.stop_and_copy(sources, directory).await;
         let waiting: Vec<String> = self
             .journal
+            .saving
             .stopped
             .iter()
             .filter(|name| !self.journal.is_changed(name))
             .cloned()
             .collect();
-        let again = if saved.is_ok() { waiting.clone() } else { self.journal.stopped.clone() };
+        let again =
+            if saved.is_ok() { waiting.clone() } else { self.journal.saving.stopped.clone() };
         // After an interruption too: this is the safe point.
         let started = self.start_again(&again).await;
         let path = saved?;
@@ -60,7 +62,7 @@ impl Update<'_> {
         for paused in &mut self.paused {
             paused.downtime_seconds = self.downtime.seconds(&paused.compose_service);
         }
-        self.journal.data_backup = name_of(&path);
+        self.journal.saving.data_backup = name_of(&path);
         Ok(())
     }
 
@@ -107,8 +109,8 @@ impl Update<'_> {
     async fn stop_and_copy(&self, sources: Vec<Source>, directory: PathBuf) -> Result<PathBuf> {
         let names: Vec<String> = sources.iter().map(ToString::to_string).collect();
         self.app.ui.step("Saving", names.join(", "));
-        if !self.journal.stopped.is_empty() {
-            let stop = Action::Stop { services: self.journal.stopped.clone() };
+        if !self.journal.saving.stopped.is_empty() {
+            let stop = Action::Stop { services: self.journal.saving.stopped.clone() };
             self.compose(&stop, &self.launch.environment).await?;
         }
         let (stamp, made_at) = (self.stamp(), self.app.stamp().at);
@@ -156,7 +158,7 @@ impl Update<'_> {
             return Err(failed(format!("ended with {status}")).into());
         }
         let kept = blocking(move |cancelled| dump.keep(cancelled), self.app).await?;
-        self.journal.data_backup = kept.as_deref().and_then(name_of);
+        self.journal.saving.data_backup = kept.as_deref().and_then(name_of);
         Ok(())
     }
 

@@ -97,9 +97,9 @@ impl<'a> Update<'a> {
         let targets: Vec<&Service> =
             change.steps.iter().map(|step| &step.after).filter(is_usable).collect();
         let wanted = image_ids(&targets);
-        self.journal.changed =
+        self.journal.plan.changed =
             to_replace(&self.project, &self.tracked(), &self.journal.ran, &wanted);
-        self.journal.targets = targets
+        self.journal.plan.targets = targets
             .iter()
             .filter_map(|service| Some(Target::new(&service.name, service.current()?)))
             .collect();
@@ -110,8 +110,8 @@ impl<'a> Update<'a> {
         let after = record.assignments_with(|service| {
             tags.get(&service.name).cloned().or_else(|| kept(service))
         })?;
-        self.journal.variables_before = before.into_iter().collect();
-        self.journal.variables_after = after.into_iter().collect();
+        self.journal.plan.variables_before = before.into_iter().collect();
+        self.journal.plan.variables_after = after.into_iter().collect();
         self.change = Some(change);
         self.check_effect(&tags).await
     }
@@ -154,10 +154,11 @@ impl<'a> Update<'a> {
         &mut self,
         tags: &BTreeMap<ServiceName, (Repository, String)>,
     ) -> Result<()> {
-        if self.journal.changed.is_empty() {
+        if self.journal.plan.changed.is_empty() {
             return Ok(());
         }
-        let project = self.launch.deployment.project_with(&self.journal.variables_after).await?;
+        let project =
+            self.launch.deployment.project_with(&self.journal.plan.variables_after).await?;
         let tracked = self.tracked();
         let is_literal = |name: &&String| {
             let Some((_, tag)) = tracked.get(*name).and_then(|service| tags.get(service)) else {
@@ -167,7 +168,7 @@ impl<'a> Update<'a> {
             !image.is_some_and(|image| image.ends_with(&format!(":{tag}")))
         };
         let literal: Vec<&str> =
-            self.journal.changed.iter().filter(is_literal).map(String::as_str).collect();
+            self.journal.plan.changed.iter().filter(is_literal).map(String::as_str).collect();
         if !literal.is_empty() {
             let message = format!(
                 "the Compose files give {} an image that does not follow versions.env",
@@ -333,10 +334,10 @@ pub(super) async fn show_plan(app: &App, options: Options) -> Result<Exit> {
             local.or_else(|| current.bytes.digest.clone()).map(|id| (step.after.name.clone(), id)),
         );
     }
-    update.journal.changed =
+    update.journal.plan.changed =
         to_replace(&update.project, &update.tracked(), &update.journal.ran, &wanted);
-    if !update.journal.changed.is_empty() {
-        let changed = &update.journal.changed;
+    if !update.journal.plan.changed.is_empty() {
+        let changed = &update.journal.plan.changed;
         let paused: Vec<String> = update
             .would_pause()
             .await?

@@ -44,7 +44,7 @@ impl Update<'_> {
 
     /// The end of an update that went well.
     pub(super) fn show_updated(mut self, steps: &[Step]) -> Result<Exit> {
-        let is_change = !self.journal.changed.is_empty() || steps.iter().any(Step::is_change);
+        let is_change = !self.journal.plan.changed.is_empty() || steps.iter().any(Step::is_change);
         self.report.result = match is_change {
             _ if !self.journal.given_up.is_empty() => UpdateResult::PartlyUpdated,
             true => UpdateResult::Updated,
@@ -59,7 +59,7 @@ impl Update<'_> {
                 reason: one.reason.join("\n"),
             })
             .collect();
-        self.report.data_backup.clone_from(&self.journal.data_backup);
+        self.report.data_backup.clone_from(&self.journal.saving.data_backup);
         self.report.paused = std::mem::take(&mut self.paused);
         self.collect(steps);
         let (app, downtime) = (self.app, &self.downtime);
@@ -146,7 +146,7 @@ impl Update<'_> {
                 |name: &str| record.manifest.services.keys().position(|key| key.as_str() == name);
             self.report.services.sort_by_key(|change| place(&change.name));
         }
-        self.report.replaced = self.replaced(&self.journal.changed);
+        self.report.replaced = self.replaced(&self.journal.plan.changed);
     }
 
     /// Entries for Compose services; how long each was away is still to be said.
@@ -162,7 +162,7 @@ impl Update<'_> {
 
     /// What a failed update says about saved data, which nothing puts back by itself.
     fn about_data(&self) -> String {
-        match &self.journal.data_backup {
+        match &self.journal.saving.data_backup {
             Some(backup) if backup::is_dump(Path::new(backup)) => {
                 format!(
                     "; if data was migrated, .version-backups/data/{backup} is the dump from before"
@@ -180,9 +180,10 @@ impl Update<'_> {
         let message = format!(
             "the update failed, {}: {}",
             self.what_is_back(),
-            self.journal.reason.join("\n")
+            self.journal.failure.reason.join("\n")
         );
-        let culprits: Vec<&str> = self.journal.culprits.iter().map(ServiceName::as_str).collect();
+        let culprits: Vec<&str> =
+            self.journal.failure.culprits.iter().map(ServiceName::as_str).collect();
         let recorded = self.recorded_culprits();
         let mut hint = match culprits.as_slice() {
             [] => "`dkv update-safe` tries again".to_owned(),
@@ -204,7 +205,7 @@ impl Update<'_> {
 
     /// What runs after a restore, to follow "the update failed".
     fn what_is_back(&self) -> String {
-        let changed = &self.journal.changed;
+        let changed = &self.journal.plan.changed;
         let ailing: Vec<&str> = changed
             .iter()
             .filter(|name| self.journal.had_container(name) && !self.journal.was_good(name))
@@ -226,20 +227,20 @@ impl Update<'_> {
     fn recorded_culprits(&self) -> Vec<&str> {
         let Some(record) = self.launch.deployment.recorded() else { return Vec::new() };
         let is_recorded = |name: &&ServiceName| {
-            let target = self.journal.targets.iter().find(|target| target.service == **name);
+            let target = self.journal.plan.targets.iter().find(|target| target.service == **name);
             let recorded = record.service(name).and_then(Service::current);
             target.is_some_and(|target| {
                 target.bytes.digest.is_some()
                     && recorded.is_some_and(|recorded| recorded.bytes.digest == target.bytes.digest)
             })
         };
-        self.journal.culprits.iter().filter(is_recorded).map(ServiceName::as_str).collect()
+        self.journal.failure.culprits.iter().filter(is_recorded).map(ServiceName::as_str).collect()
     }
 
     /// Exit 8.
     pub(super) fn restore_failed(&self) -> anyhow::Error {
         let problems = self.restore_problems.join("\n");
-        let reason = match self.journal.reason.as_slice() {
+        let reason = match self.journal.failure.reason.as_slice() {
             [] => "the update was undone".to_owned(),
             lines => format!("the update failed: {}", lines.join("\n")),
         };

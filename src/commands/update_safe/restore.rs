@@ -15,13 +15,14 @@ impl Update<'_> {
     /// Brings back the images that ran and starts what was stopped; whether all that was good is
     /// good again.
     pub(super) async fn restore(&mut self) -> Result<bool> {
-        if !self.journal.is_replacing && self.journal.stopped.is_empty() {
+        if !self.journal.is_replacing && self.journal.saving.stopped.is_empty() {
             return Ok(true);
         }
         self.app.ui.step("Restoring", "what ran before");
         let replaced = self.journal.is_replacing;
         let stopped: Vec<String> = self
             .journal
+            .saving
             .stopped
             .iter()
             .filter(|name| !(replaced && self.journal.is_changed(name)))
@@ -46,10 +47,15 @@ impl Update<'_> {
 
     /// Replaces the new containers by old ones; a service that had none has none again.
     async fn bring_back(&self) -> Result<()> {
-        let (had, lacked): (Vec<String>, Vec<String>) =
-            self.journal.changed.iter().cloned().partition(|name| self.journal.had_container(name));
+        let (had, lacked): (Vec<String>, Vec<String>) = self
+            .journal
+            .plan
+            .changed
+            .iter()
+            .cloned()
+            .partition(|name| self.journal.had_container(name));
         let environment =
-            self.launch.environment.clone().with(self.journal.variables_before.clone());
+            self.launch.environment.clone().with(self.journal.plan.variables_before.clone());
         if !lacked.is_empty() {
             let kept = self
                 .launch
@@ -94,10 +100,10 @@ impl Update<'_> {
     fn rejections(&self) -> Result<Vec<Step>> {
         let record = self.record()?;
         let at = self.app.stamp().at;
-        let reason = self.journal.reason.first().map_or("", String::as_str);
-        let steps = self.journal.culprits.iter().filter_map(|name| {
+        let reason = self.journal.failure.reason.first().map_or("", String::as_str);
+        let steps = self.journal.failure.culprits.iter().filter_map(|name| {
             let service = record.service(name)?;
-            let target = self.journal.targets.iter().find(|target| target.service == *name)?;
+            let target = self.journal.plan.targets.iter().find(|target| target.service == *name)?;
             let mut step = Step::unchanged(service);
             reject(&mut step.after, target.bytes.digest.as_ref()?, &target.tag, reason, &at);
             Some(step)
@@ -118,7 +124,7 @@ impl Update<'_> {
         Err(self
             .failure
             .take()
-            .unwrap_or_else(|| error::state(self.journal.reason.join("\n")).into()))
+            .unwrap_or_else(|| error::state(self.journal.failure.reason.join("\n")).into()))
     }
 }
 

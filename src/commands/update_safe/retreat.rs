@@ -14,25 +14,25 @@ impl Update<'_> {
         let has_failed = matches!(self.journal.state, State::Replacing | State::Judging);
         if !self.journal.options.keep_going
             || !has_failed
-            || !self.can_spare(&self.journal.culprits)?
+            || !self.can_spare(&self.journal.failure.culprits)?
         {
             return Ok(false);
         }
         self.app.ui.step(
             "Restoring",
-            list(&self.journal.culprits) + " only, and going on with the others",
+            list(&self.journal.failure.culprits) + " only, and going on with the others",
         );
         self.record_rejected();
-        let culprits = std::mem::take(&mut self.journal.culprits);
-        let reason = std::mem::take(&mut self.journal.reason);
+        let culprits = std::mem::take(&mut self.journal.failure.culprits);
+        let reason = std::mem::take(&mut self.journal.failure.reason);
         self.failure = None;
         for variable in self.variables(&culprits)? {
-            match self.journal.variables_before.get(&variable) {
-                Some(value) => self.journal.variables_after.insert(variable, value.clone()),
-                None => self.journal.variables_after.remove(&variable),
+            match self.journal.plan.variables_before.get(&variable) {
+                Some(value) => self.journal.plan.variables_after.insert(variable, value.clone()),
+                None => self.journal.plan.variables_after.remove(&variable),
             };
         }
-        self.journal.targets.retain(|target| !culprits.contains(&target.service));
+        self.journal.plan.targets.retain(|target| !culprits.contains(&target.service));
         if let Some(change) = &mut self.change {
             change.steps.retain(|step| !culprits.contains(&step.before.name));
         }
@@ -49,7 +49,7 @@ impl Update<'_> {
     /// others, every culprit ran before, and no variable serves both sides.
     fn can_spare(&self, culprits: &[ServiceName]) -> Result<bool> {
         let tracked = self.tracked();
-        let changed = self.journal.changed.iter().filter_map(|name| tracked.get(name));
+        let changed = self.journal.plan.changed.iter().filter_map(|name| tracked.get(name));
         let others: Vec<ServiceName> =
             changed.filter(|service| !culprits.contains(service)).cloned().collect();
         let ran =
