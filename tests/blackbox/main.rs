@@ -26,6 +26,7 @@ mod pull;
 mod resolution;
 mod rollback;
 mod running;
+mod screens;
 mod seeing;
 mod support;
 mod update_safe;

@@ -6,7 +6,7 @@ use std::io::{Read, Write};
 use std::os::unix::fs::{PermissionsExt, symlink};
 use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, ExitStatus, Stdio};
+use std::process::{Child, ChildStdin, Command, ExitStatus, Stdio};
 use std::sync::{Arc, Mutex};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
@@ -15,6 +15,9 @@ use rustix::process::{Pid, Signal, kill_process, kill_process_group};
 use tempfile::TempDir;
 
 use super::{Engine, Image, TEST_LABEL, image, program, tools, unique, wait_for};
+
+/// The height of terminals.
+const TERMINAL_ROWS: u16 = 40;
 
 /// What dkv finds on its `PATH`, besides Docker and Compose.
 const PROGRAMS: [&str; 12] = [
@@ -256,7 +259,8 @@ impl Deployment {
             compose,
             stdin: None,
             strace: None,
-            tty: false,
+            tty: None,
+            interactive: false,
             timeout: Duration::from_secs(300),
         }
     }
@@ -316,7 +320,8 @@ pub struct Run {
     compose: Compose,
     stdin: Option<String>,
     strace: Option<Vec<String>>,
-    tty: bool,
+    tty: Option<u16>,
+    interactive: bool,
     timeout: Duration,
 }
 
@@ -352,8 +357,19 @@ impl Run {
     }
 
     /// Runs it on a terminal of 120 columns; standard output then holds both outputs.
-    pub fn tty(mut self) -> Self {
-        self.tty = true;
+    pub fn tty(self) -> Self {
+        self.terminal(120)
+    }
+
+    /// As [`Run::tty`], on a terminal of so many columns.
+    pub fn terminal(mut self, columns: u16) -> Self {
+        self.tty = Some(columns);
+        self
+    }
+
+    /// Keeps standard input open for [`Running::answer`].
+    pub fn interactive(mut self) -> Self {
+        self.interactive = true;
         self
     }
 
@@ -403,11 +419,12 @@ impl Run {
                 [program("strace").display().to_string(), "-o".into(), file.display().to_string()];
             words = tracer.into_iter().chain(args.iter().cloned()).chain(words).collect();
         }
-        if self.tty {
+        if let Some(columns) = self.tty {
             let quoted: Vec<String> =
                 words.iter().map(|word| format!("'{}'", word.replace('\'', r"'\''"))).collect();
+            let size = format!("cols {columns} rows {TERMINAL_ROWS}");
             let command = format!(
-                "/usr/bin/stty cols 120 rows 40 2>/dev/null || /bin/stty cols 120 rows 40; exec {}",
+                "/usr/bin/stty {size} 2>/dev/null || /bin/stty {size}; exec {}",
                 quoted.join(" ")
             );
             words = vec![
@@ -425,18 +442,22 @@ impl Run {
             .current_dir(&self.directory)
             .env_clear()
             .envs(self.environment.iter().cloned());
-        if self.tty {
+        if self.tty.is_some() {
             command.env("TERM", "xterm-256color").env("SHELL", "/bin/sh");
         }
         std::os::unix::process::CommandExt::process_group(&mut command, 0);
-        let stdin = if self.stdin.is_some() { Stdio::piped() } else { Stdio::null() };
+        let stdin = match self.interactive || self.stdin.is_some() {
+            true => Stdio::piped(),
+            false => Stdio::null(),
+        };
         let mut child = command
             .stdin(stdin)
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())
             .spawn()
             .unwrap_or_else(|error| panic!("cannot run {}: {error}", words[0]));
-        if let (Some(text), Some(mut pipe)) = (self.stdin, child.stdin.take()) {
+        let mut stdin = child.stdin.take();
+        if let (Some(text), Some(pipe)) = (self.stdin, &mut stdin) {
             // A program that reads nothing may be gone already.
             let _ = pipe.write_all(text.as_bytes());
         }
@@ -446,6 +467,8 @@ impl Run {
         let line = format!("{} {}", self.program.display(), self.args.join(" "));
         Running {
             child: Some(child),
+            stdin: stdin.filter(|_| self.interactive),
+            heard: 0,
             stdout,
             stderr,
             started,
@@ -526,6 +549,9 @@ impl Capture {
 /// A command that runs; dropped before its end it is killed with its process group.
 pub struct Running {
     child: Option<Child>,
+    stdin: Option<ChildStdin>,
+    /// How much of the output was there at the last answer.
+    heard: usize,
     stdout: Capture,
     stderr: Capture,
     started: Instant,
@@ -577,6 +603,23 @@ impl Running {
             );
             thread::sleep(Duration::from_millis(5));
         }
+    }
+
+    /// Waits for a question on an interactive terminal, and types a line.
+    #[track_caller]
+    pub fn answer(&mut self, question: &str, line: &str) {
+        let heard = self.heard;
+        wait_for(&format!("the question {question:?}"), Duration::from_secs(60), || {
+            assert!(self.is_running(), "it ended before {question:?}:\n{}", self.output());
+            self.stdout
+                .text()
+                .get(heard..)
+                .is_some_and(|text| text.contains(question))
+                .then_some(())
+        });
+        self.heard = self.stdout.text().len();
+        let pipe = self.stdin.as_mut().expect("an interactive command");
+        writeln!(pipe, "{line}").expect("a program that reads");
     }
 
     /// Waits for its end and asserts the exit code.

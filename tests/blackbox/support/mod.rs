@@ -31,16 +31,22 @@ pub use registry::Registry;
 /// Label on every image (and so on every container) that a test makes: its [`unique`] name.
 pub const TEST_LABEL: &str = "dkv.test";
 
+/// How long a [`unique`] name is without its topic: more than a run, a process and a count need.
+const UNIQUE_LENGTH: usize = 27;
+
 /// A name that no other test has, safe as a Compose project, an image repository and a directory.
 ///
 /// `tests/run.sh` gives all tests of one run a common prefix, so that it can sweep what a killed
-/// one left.
+/// one left. Names of one topic are equally long, so that what is aligned to them is the same in
+/// every run.
 pub fn unique(topic: &str) -> String {
     static COUNT: AtomicU32 = AtomicU32::new(0);
     let run = run();
     let clock = SystemTime::now().duration_since(UNIX_EPOCH).expect("a clock past 1970").as_nanos()
         % 0xff_ffff;
-    format!("{run}-{:x}{clock:x}{:x}-{topic}", process::id(), COUNT.fetch_add(1, Ordering::Relaxed))
+    let own = format!("{:x}{clock:x}{:x}", process::id(), COUNT.fetch_add(1, Ordering::Relaxed));
+    let width = UNIQUE_LENGTH.saturating_sub(run.len());
+    format!("{run}-{own:0>width$}-{topic}")
 }
 
 /// What the names of everything that this run of the tests makes begin with.
@@ -48,10 +54,10 @@ fn run() -> String {
     std::env::var("DKV_TEST_RUN").unwrap_or_else(|_| "dkvt".into())
 }
 
-/// A temporary directory, removed when dropped.
+/// A temporary directory, removed when dropped; those of one purpose have paths of one length.
 pub fn temporary(purpose: &str) -> TempDir {
     tempfile::Builder::new()
-        .prefix(&format!("{}-{purpose}-", run()))
+        .prefix(&format!("{:-<12}{purpose}-", run()))
         .tempdir()
         .expect("a temporary directory")
 }
