@@ -194,7 +194,7 @@ fn failing() {
     let holder = format!("process {}", std::process::id());
     story.hide(holder.clone(), "process [pid]");
     for (name, line) in [
-        (".state.lock", "pull-latest web --no-pull --lock-timeout 0"),
+        (".state.lock", "version-set web 1.0 --hold --no-pull --lock-timeout 0"),
         (".operation.lock", "restart --lock-timeout 0"),
     ] {
         let path = story.deployment.path(".version-backups").join(name);
