@@ -9,7 +9,6 @@ pub mod argv;
 pub mod config;
 pub mod dotenv;
 pub mod files;
-pub mod lines;
 #[cfg(test)]
 mod real;
 pub mod rewrite;
@@ -23,4 +22,4 @@ pub use config::Project;
 pub use files::Files;
 pub use run::{Compose, Environment, Output, is_running};
 pub use text::{ComposeText, FileKind, Site, sites};
-pub use texts::{ComposeFiles, Line, Problem, ProblemKind};
+pub use texts::{ComposeFiles, Line, Problem, ProblemKind, compose_like};

@@ -280,6 +280,20 @@ impl<'a> Deployment<'a> {
         Ok(self.files.get_or_init(|| files))
     }
 
+    /// Goes on with these files, which the manifest to be will name.
+    ///
+    /// # Errors
+    ///
+    /// One of them does not exist (exit 3).
+    pub fn use_files(&mut self, files: Vec<PathBuf>, databases: Vec<PathBuf>) -> Result<()> {
+        let configured =
+            compose::files::Configured { files: Some(files), db_files: Some(databases) };
+        let directory = self.app.store.directory();
+        let files = Files::discover(directory, &configured, &|name| self.app.variable(name))?;
+        *self = Self { files: OnceLock::from(files), ..Self::without_manifest(self.app) };
+        Ok(())
+    }
+
     /// What the Compose files say, read without Compose. What cannot be read is among its problems.
     ///
     /// # Errors

@@ -1,38 +1,39 @@
 //! `migrate-versions`: a manifest from what runs and what the Compose files say; with a manifest,
 //! what it lacks.
+//!
+//! The evidence is gathered once, a pure plan proposes services, registries settle their versions,
+//! and what comes of it is asked about, written and told.
 
-mod others;
-mod scene;
+mod evidence;
 mod settle;
+mod tell;
+mod tools;
 
-use std::collections::{BTreeMap, BTreeSet};
-use std::path::{Path, PathBuf};
+use std::collections::BTreeMap;
+use std::path::Path;
 
 use anyhow::{Context as _, Result};
 use chrono::Local;
 use clap::Args;
 
+use self::evidence::Evidence;
+use self::settle::Settled;
 use super::Effect;
 use crate::app::{App, Exit};
 use crate::change::{self, Change};
-use crate::compose::{self, rewrite};
+use crate::compose::{rewrite, template::is_template};
 use crate::deployment::Deployment;
 use crate::docker::Docker;
 use crate::error;
 use crate::lookup::Lookup;
-use crate::model::manifest::{Ecr, Manifest, Service, Source};
-use crate::model::reference::{Reference, Repository};
+use crate::model::interpolation::Template;
+use crate::model::manifest::{Ecr, Manifest, Service};
+use crate::model::reference::Reference;
 use crate::model::yaml::{self, Value};
-use crate::plan::migrate::{self as plan_migrate, Proposals, Rival};
-use crate::plan::{self, Step};
-use crate::report::ReleaseView;
-use crate::report::migrate::{
-    ComposeChange, Difference, MigratedService, Migration, OtherVersion, UntrackedImage,
-};
-use crate::store::{self, Replacement, Store};
-use crate::ui::{Cell, Style, Table};
-use scene::Scene;
-use settle::Settled;
+use crate::plan::migrate::{self as plan, Proposal};
+use crate::plan::{Step, keep_tag};
+use crate::report::migrate::{ComposeChange, Difference, MigratedService, Migration, OtherTool};
+use crate::store::{self, Replacement, Snapshot, Store};
 
 /// What variable names begin with where no manifest says otherwise.
 const PREFIX: &str = "DK_";
@@ -67,168 +68,124 @@ impl super::Run for MigrateVersions {
     }
 
     async fn run(self, app: &App) -> Result<Exit> {
-        migrate(app, self).await
+        let deployment = Deployment::open(app)?;
+        if !self.dry_run {
+            let env = deployment.recorded().map(|record| record.env_path(&app.store));
+            app.store.check_writable(env.as_deref())?;
+        }
+        if let Err(error) = app.decrypt().await {
+            // Few image lines need a secret; if one does, Compose will say so.
+            app.ui.warn(format!("going on without the encrypted environment: {error:#}"));
+        }
+        let prefix = deployment.recorded().map(|record| record.manifest.env.prefix.clone());
+        let prefix = prefix.unwrap_or_else(|| PREFIX.to_owned());
+        let tools = tools::find(app.store.directory());
+        Migrating { app, options: self, deployment, prefix, tools }.run().await
     }
-}
-
-/// `dkv migrate-versions`.
-///
-/// # Errors
-///
-/// No Compose files (exit 3), Compose or the daemon fails (exit 6), a question that nobody answers
-/// (exit 2).
-async fn migrate(app: &App, options: MigrateVersions) -> Result<Exit> {
-    let deployment = Deployment::open(app)?;
-    if !options.dry_run {
-        let env = deployment.recorded().map(|record| record.env_path(&app.store));
-        app.store.check_writable(env.as_deref())?;
-    }
-    if let Err(error) = app.decrypt().await {
-        // Few image lines need a secret; if one does, Compose will say so.
-        app.ui.warn(format!("going on without the encrypted environment: {error:#}"));
-    }
-    let docker = daemon(app, &options).await?;
-    let scene = Scene::look(&deployment, docker).await?;
-    let mut migration = Run { app, options, deployment, docker, scene };
-    migration.run().await
-}
-
-/// The daemon; none where there is none at all and the operator goes on without. One that is there
-/// and does not answer could run other versions than registries name, so that is an error.
-async fn daemon<'a>(app: &'a App, options: &MigrateVersions) -> Result<Option<&'a Docker>> {
-    let error = match app.docker().await {
-        Ok(docker) => return Ok(Some(docker)),
-        Err(error) if has_socket(app) => return Err(error),
-        Err(error) => error,
-    };
-    app.ui.warn(format!("what runs cannot be seen: {error:#}"));
-    let question = "Go on with what the Compose files and registries say?";
-    if app.ui.confirm(question, options.yes || options.dry_run, &app.command)? {
-        Ok(None)
-    } else {
-        Err(error)
-    }
-}
-
-/// Whether the daemon that is meant has a socket, or is not reached by one.
-fn has_socket(app: &App) -> bool {
-    let host = app.environment.docker_host().unwrap_or_else(|| DEFAULT_HOST.to_owned());
-    app.environment.docker_context().is_some()
-        || host.strip_prefix("unix://").is_none_or(|path| Path::new(path).exists())
 }
 
 /// One migration.
-struct Run<'a> {
+struct Migrating<'a> {
     app: &'a App,
     options: MigrateVersions,
     deployment: Deployment<'a>,
-    docker: Option<&'a Docker>,
-    scene: Scene,
+    /// What variable names begin with.
+    prefix: String,
+    tools: Vec<OtherTool>,
 }
 
-/// What a new manifest says beside its services.
-struct Header {
-    deployment_id: String,
-    customer_id: String,
-    ecr: Option<Ecr>,
-}
-
-impl Run<'_> {
-    async fn run(&mut self) -> Result<Exit> {
-        self.check_tracked()?;
-        let mut proposals = self.propose(&self.options.track);
-        let others = self.other_versions(&proposals, &[]);
-        let mut report = Migration {
-            dry_run: self.options.dry_run,
-            manifest: self.app.store.manifest_path().display().to_string(),
-            created: self.deployment.recorded().is_none(),
-            compose_changes: self.compose_changes(&proposals, &others)?,
-            other_versions: others,
-            other_tools: others::find(self.app.store.directory()),
-            notes: self.scene.notes.clone(),
-            ..Migration::default()
-        };
-        let is_complete = self.deployment.recorded().is_some() && proposals.services.is_empty();
-        let rewrites = |report: &Migration| {
-            self.options.write && report.compose_changes.iter().any(ComposeChange::is_writable)
-        };
-        if is_complete && !rewrites(&report) {
-            report.untracked = untracked(&proposals);
-            self.app.show(&report, |report| {
-                self.app.ui.status("The manifest has every service already; nothing to add");
+impl<'a> Migrating<'a> {
+    async fn run(mut self) -> Result<Exit> {
+        let (app, docker) = (self.app, self.daemon().await?);
+        let evidence = evidence::gather(&mut self.deployment, docker).await?;
+        self.check_tracked(&evidence)?;
+        let mut proposal = self.propose(&evidence, &self.options.track);
+        let report = self.report(&evidence, &proposal, &[]);
+        let is_new = self.deployment.recorded().is_none();
+        if !is_new && proposal.services.is_empty() && !self.rewrites(&report) {
+            app.show(&report, |report| {
+                app.ui.status("The manifest has every service already; nothing to add");
                 self.tell(report);
             })?;
-            return Ok(if report.other_versions.is_empty() { Exit::Done } else { Exit::Different });
+            return Ok(exit(!report.other_versions.is_empty()));
         }
-        let header = if self.deployment.recorded().is_none() {
-            Some(self.ask_header(&proposals)?)
-        } else {
-            None
-        };
-        let wanted = self.ask_untracked(&proposals)?;
+        let manifest = if is_new { Some(self.ask_header(&evidence, &proposal)?) } else { None };
+        let wanted = self.ask_untracked(&proposal)?;
         if !wanted.is_empty() {
-            let all: Vec<String> = self.options.track.iter().cloned().chain(wanted).collect();
-            proposals = self.propose(&all);
+            proposal = self.propose(&evidence, &[self.options.track.clone(), wanted].concat());
         }
-        report.untracked = untracked(&proposals);
-        let settled = self.settle(&proposals, header.as_ref()).await?;
-        report.services = settled.iter().map(migrated).collect();
-        report.other_versions = self.other_versions(&proposals, &settled);
-        report.compose_changes = self.compose_changes(&proposals, &report.other_versions)?;
-        let rewrites = rewrites(&report);
-        report.notes.extend(self.used_elsewhere(&settled));
-        report.notes.extend(self.other_files(&settled));
-        let services: Vec<Service> = settled.into_iter().map(|settled| settled.service).collect();
-        let text = self.manifest_text(header.as_ref(), &services)?;
+        let settled = self.settle(docker, &proposal, manifest.as_ref()).await?;
+        let mut report = self.report(&evidence, &proposal, &settled);
+        report.notes.extend(self.files_beside(&settled)?);
+        let services: Vec<Service> = settled.into_iter().map(|one| one.service).collect();
+        let text = match &manifest {
+            Some(manifest) => manifest.with_services(&services)?,
+            None => self.deployment.record()?.manifest.with_services(&services)?,
+        };
         if self.options.dry_run {
-            self.app.show(&report, |report| {
-                self.show_services(report);
-                self.tell(report);
-                for file in
-                    files_of(&report.compose_changes, |change| rewrites && change.is_writable())
-                {
-                    self.app.ui.status(format!("would write {file}, after a backup"));
-                }
-                self.app.ui.status(format!("would write {}:", report.manifest));
-                self.app.ui.data(&text);
-            })?;
-            return Ok(if report.other_versions.is_empty() { Exit::Done } else { Exit::Different });
+            app.show(&report, |report| self.tell_dry_run(report, &text))?;
+            return Ok(exit(!report.other_versions.is_empty()));
         }
-        if !self.options.yes && !self.app.settings.json {
+        let files = if self.rewrites(&report) { self.rewritten(&report)? } else { Vec::new() };
+        if !self.options.yes && !app.settings.json {
             self.show_services(&report);
         }
-        self.confirm(rewrites)?;
-        self.keep(&services).await?;
-        report.files = self.write(text, &services)?;
-        if rewrites {
-            self.rewrite(&mut report.compose_changes)?;
+        self.confirm(!files.is_empty())?;
+        if let Some(docker) = docker {
+            keep(docker, &services, &app.store.deployment_hash()?).await?;
         }
-        report.differences = self.differences(&report.compose_changes).await?;
+        for change in report.compose_changes.iter_mut().filter(|one| one.is_writable()) {
+            change.written = !files.is_empty();
+        }
+        if let Some(docker) = docker {
+            let changes = &report.compose_changes;
+            report.differences = self.differences(docker, &evidence, &text, changes).await?;
+        }
+        report.files = self.write(text, services)?;
+        self.replace(&files)?;
         let is_off = !report.other_versions.is_empty()
             || report.differences.iter().any(|difference| !difference.line_does_not_follow);
-        self.app.show(&report, |report| {
+        app.show(&report, |report| {
             if self.options.yes {
                 self.show_services(report);
             }
             self.tell(report);
-            self.conclude(report);
+            self.conclude(report, evidence.runs());
         })?;
-        Ok(if is_off { Exit::Different } else { Exit::Done })
+        Ok(exit(is_off))
     }
 
-    fn prefix(&self) -> &str {
-        self.deployment.recorded().map_or(PREFIX, |before| before.manifest.env.prefix.as_str())
+    /// The daemon; none where there is none at all and the operator goes on without. One that is
+    /// there and does not answer could run other versions than registries name, so that is an error.
+    async fn daemon(&self) -> Result<Option<&'a Docker>> {
+        let app = self.app;
+        let error = match app.docker().await {
+            Ok(docker) => return Ok(Some(docker)),
+            Err(error) => error,
+        };
+        let host = app.environment.docker_host().unwrap_or_else(|| DEFAULT_HOST.to_owned());
+        let has_socket = app.environment.docker_context().is_some()
+            || host.strip_prefix("unix://").is_none_or(|path| Path::new(path).exists());
+        if has_socket {
+            return Err(error);
+        }
+        app.ui.warn(format!("what runs cannot be seen: {error:#}"));
+        let question = "Go on with what the Compose files and registries say?";
+        match app.ui.confirm(question, self.takes_defaults(), &app.command)? {
+            true => Ok(None),
+            false => Err(error),
+        }
     }
 
-    fn propose(&self, wanted: &[String]) -> Proposals {
-        let known = self.deployment.recorded().map(|before| &before.manifest);
-        plan_migrate::propose(&self.scene.lines, known, self.prefix(), wanted)
+    fn propose<'l>(&self, evidence: &'l Evidence, wanted: &[String]) -> Proposal<'l> {
+        let known = self.deployment.recorded().map(|record| (&record.manifest, record.members()));
+        plan::propose(&evidence.lines, known, &self.prefix, wanted)
     }
 
     /// Makes sure that everything to track is there.
-    fn check_tracked(&self) -> Result<()> {
+    fn check_tracked(&self, evidence: &Evidence) -> Result<()> {
         let known: Vec<&str> =
-            self.scene.lines.iter().map(|line| line.compose_service.as_str()).collect();
+            evidence.lines.iter().map(|line| line.compose_service.as_str()).collect();
         match self.options.track.iter().find(|name| !known.contains(&name.as_str())) {
             Some(unknown) => Err(error::usage(format!(
                 "the Compose files have no service `{unknown}` with an image"
@@ -239,28 +196,40 @@ impl Run<'_> {
         }
     }
 
-    /// The Compose services that have other versions than are recorded, or are about to be.
-    fn other_versions(&self, proposals: &Proposals, settled: &[Settled]) -> Vec<OtherVersion> {
-        let known = self.deployment.recorded().map(|before| &before.manifest);
-        let of = |service: &Service, rival: &Rival| OtherVersion {
-            service: service.name.to_string(),
-            compose_service: rival.compose_service.clone(),
-            image: rival.image.to_string(),
-            runs: rival.runs.as_ref().map(ToString::to_string),
-            recorded: service.current().map_or_else(
-                || service.track_name().to_owned(),
-                |current| ReleaseView::from(current).short(),
-            ),
-            will_change: rival.follows,
-        };
-        let recorded = proposals
-            .rivals
+    /// What is known before anything is written.
+    fn report(
+        &self,
+        evidence: &Evidence,
+        proposal: &Proposal<'_>,
+        settled: &[Settled],
+    ) -> Migration {
+        let new = settled.iter().flat_map(|settled| settled.others.clone());
+        let other_versions: Vec<_> = proposal.others.iter().cloned().chain(new).collect();
+        let mut compose_changes = proposal.changes.clone();
+        plan::leave_alone(&mut compose_changes, &other_versions);
+        let mut notes = [evidence.notes.as_slice(), &proposal.notes].concat();
+        notes.extend(self.used_elsewhere(settled));
+        let services = settled
             .iter()
-            .filter_map(|(name, rival)| Some(of(known?.services.get(name)?, rival)));
-        let new = settled
-            .iter()
-            .flat_map(|settled| settled.rivals.iter().map(|rival| of(&settled.service, rival)));
-        recorded.chain(new).collect()
+            .map(|one| MigratedService::of(&one.service, one.found, &one.notes))
+            .collect();
+        Migration {
+            dry_run: self.options.dry_run,
+            manifest: self.app.store.manifest_path().display().to_string(),
+            created: self.deployment.recorded().is_none(),
+            services,
+            untracked: proposal.untracked.clone(),
+            compose_changes,
+            other_versions,
+            other_tools: self.tools.clone(),
+            notes,
+            ..Migration::default()
+        }
+    }
+
+    /// Whether Compose files are to be written.
+    fn rewrites(&self, report: &Migration) -> bool {
+        self.options.write && report.compose_changes.iter().any(ComposeChange::is_writable)
     }
 
     fn takes_defaults(&self) -> bool {
@@ -271,40 +240,51 @@ impl Run<'_> {
         self.app.ui.ask(question, default, self.takes_defaults(), &self.app.command)
     }
 
-    fn ask_header(&self, proposals: &Proposals) -> Result<Header> {
+    /// A manifest without services.
+    fn ask_header(&self, evidence: &Evidence, proposal: &Proposal<'_>) -> Result<Manifest> {
         let directory = std::path::absolute(self.app.store.directory())
             .context("cannot find the current directory")?;
-        let name = directory
-            .file_name()
-            .map_or_else(|| "deployment".into(), std::ffi::OsStr::to_string_lossy);
+        let name = directory.file_name().unwrap_or("deployment".as_ref()).to_string_lossy();
         let day = self.app.now.with_timezone(&Local).format("%Y%m%d");
-        let deployment_id = self.ask("Deployment", &format!("{name}-{day}"))?;
-        let customer_id = self.ask("Customer (may stay empty)", "")?;
-        let images: Vec<&Repository> =
-            proposals.services.iter().map(|service| &service.image).collect();
-        Ok(Header { deployment_id, customer_id, ecr: plan_migrate::ecr_of(images.into_iter()) })
+        let deployment = self.ask("Deployment", &format!("{name}-{day}"))?;
+        let customer = self.ask("Customer (may stay empty)", "")?;
+        let mut entries = vec![
+            ("schema_version", Value::text("1.1")),
+            ("deployment_id", Value::text(deployment)),
+            ("customer_id", Value::text(customer)),
+        ];
+        let images = proposal.services.iter().filter_map(|new| new.service.image.as_ref());
+        entries.extend(plan::ecr_of(images).map(|ecr| ("ecr", ecr_value(&ecr))));
+        if let Some([files, databases]) = &evidence.configured {
+            let mut compose = vec![("files", list(files))];
+            if !databases.is_empty() {
+                compose.push(("db_files", list(databases)));
+            }
+            entries.push(("compose", Value::mapping(compose)));
+        }
+        Ok(Manifest::read(yaml::emit(&Value::mapping(entries)).as_bytes())?)
     }
 
     /// The Compose services whose images shall be tracked although they do not look like the
     /// product's.
-    fn ask_untracked(&self, proposals: &Proposals) -> Result<Vec<String>> {
-        if proposals.untracked.is_empty() {
+    fn ask_untracked(&self, proposal: &Proposal<'_>) -> Result<Vec<String>> {
+        let names: Vec<&str> = proposal
+            .untracked
+            .iter()
+            .flat_map(|image| &image.compose_services)
+            .map(String::as_str)
+            .collect();
+        if names.is_empty() {
             return Ok(Vec::new());
         }
-        let known: Vec<&String> =
-            proposals.untracked.iter().flat_map(|image| &image.compose_services).collect();
-        let names: Vec<&str> = known.iter().map(|name| name.as_str()).collect();
         let question = format!(
             "Not part of the product, it seems: {}. Track any of them (names)?",
             names.join(", ")
         );
         let answer = self.ask(&question, "none")?;
-        let wanted: Vec<String> = answer
-            .split([' ', ','])
-            .filter(|word| !word.is_empty() && *word != "none")
-            .map(str::to_owned)
-            .collect();
-        match wanted.iter().find(|name| !known.contains(name)) {
+        let words = answer.split([' ', ',']).filter(|word| !word.is_empty() && *word != "none");
+        let wanted: Vec<String> = words.map(str::to_owned).collect();
+        match wanted.iter().find(|name| !names.contains(&name.as_str())) {
             Some(unknown) => {
                 Err(error::usage(format!("`{unknown}` is none of {}", names.join(", "))).into())
             }
@@ -313,265 +293,53 @@ impl Run<'_> {
     }
 
     fn confirm(&self, rewrites: bool) -> Result<()> {
-        let env = self
-            .deployment
-            .recorded()
-            .map_or("versions.env", |before| before.manifest.env.file.as_str());
+        let record = self.deployment.recorded();
+        let env = record.map_or("versions.env", |record| record.manifest.env.file.as_str());
         let files = if rewrites { ", and the Compose files" } else { "" };
         let question = format!("Write {} and {env}{files}?", self.app.store.manifest_name());
-        let answer = self.ask(&question, "yes")?;
-        if matches!(answer.to_lowercase().as_str(), "y" | "yes") {
-            return Ok(());
+        match self.ask(&question, "yes")?.to_lowercase().as_str() {
+            "y" | "yes" => Ok(()),
+            _ => Err(error::usage("not confirmed; nothing was written").into()),
         }
-        Err(error::usage("not confirmed; nothing was written").into())
     }
 
-    async fn settle(&self, proposals: &Proposals, header: Option<&Header>) -> Result<Vec<Settled>> {
-        let platform = match self.docker {
+    async fn settle(
+        &self,
+        docker: Option<&Docker>,
+        proposal: &Proposal<'_>,
+        manifest: Option<&Manifest>,
+    ) -> Result<Vec<Settled>> {
+        let platform = match docker {
             Some(docker) => Some(docker.platform().await?.clone()),
             None => None,
         };
-        let ecr = match (self.deployment.recorded(), header) {
-            (Some(before), _) => before.manifest.ecr.clone(),
-            (None, header) => header.and_then(|header| header.ecr.clone()),
-        };
-        let lookup = Lookup::new(
-            self.app.registry().clone(),
-            ecr,
-            self.app.environment.has_aws_credentials(),
-            platform,
-        );
-        let asked: Vec<Service> = proposals
-            .services
-            .iter()
-            .filter(|proposal| !proposal.is_built)
-            .map(|proposal| Service::new(proposal.name.clone(), Some(proposal.image.clone())))
-            .collect();
-        lookup.expect(&asked.iter().collect::<Vec<_>>()).await;
-        let work = proposals
-            .services
-            .iter()
-            .map(|proposal| settle::settle(self.app, &lookup, proposal.clone()));
+        let known = self.deployment.recorded().map(|record| &record.manifest);
+        let ecr = known.or(manifest).and_then(|manifest| manifest.ecr.clone());
+        let has_credentials = self.app.environment.has_aws_credentials();
+        let lookup = Lookup::new(self.app.registry().clone(), ecr, has_credentials, platform);
+        let asked = proposal.services.iter().filter(|new| !new.is_built);
+        lookup.expect(&asked.map(|new| &new.service).collect::<Vec<_>>()).await;
+        let services = proposal.services.iter();
+        let work = services.map(|new| settle::settle(self.app, &lookup, new, &self.prefix));
         futures_util::future::try_join_all(work).await
-    }
-
-    /// The manifest as it shall be.
-    fn manifest_text(&self, header: Option<&Header>, services: &[Service]) -> Result<String> {
-        let skeleton;
-        let manifest = match (self.deployment.recorded(), header) {
-            (Some(before), _) => &before.manifest,
-            (None, header) => {
-                skeleton = Manifest::read(self.skeleton(header).as_bytes())?;
-                &skeleton
-            }
-        };
-        Ok(manifest.with_services(services)?)
-    }
-
-    /// A manifest without services.
-    fn skeleton(&self, header: Option<&Header>) -> String {
-        let mut entries = vec![("schema_version", Value::text("1.1"))];
-        if let Some(header) = header {
-            entries.push(("deployment_id", Value::text(&header.deployment_id)));
-            entries.push(("customer_id", Value::text(&header.customer_id)));
-            entries.extend(header.ecr.as_ref().map(|ecr| ("ecr", ecr_value(ecr))));
-        }
-        if let Some([files, databases]) = &self.scene.configured {
-            let list = |names: &[String]| Value::Sequence(names.iter().map(Value::text).collect());
-            let mut compose = vec![("files", list(files))];
-            if !databases.is_empty() {
-                compose.push(("db_files", list(databases)));
-            }
-            entries.push(("compose", Value::mapping(compose)));
-        }
-        yaml::emit(&Value::mapping(entries))
-    }
-
-    /// Gives what is local its keep-tags, so that nothing takes it away any more.
-    async fn keep(&self, services: &[Service]) -> Result<()> {
-        let Some(docker) = self.docker else { return Ok(()) };
-        let hash = self.app.store.deployment_hash()?;
-        for service in services {
-            let Some(current) = service.current() else { continue };
-            if let (Some(image), Some(id), Some(keep)) =
-                (&service.image, &current.bytes.image_id, plan::keep_tag(current, &hash))
-            {
-                docker.tag(id.as_str(), image, &keep).await?;
-            }
-        }
-        Ok(())
-    }
-
-    fn write(&mut self, text: String, services: &[Service]) -> Result<crate::report::Files> {
-        if self.deployment.recorded().is_none() {
-            return change::create(&mut self.deployment, text);
-        }
-        let steps = services.iter().map(|service| Step {
-            before: Service::new(service.name.clone(), None),
-            ..Step::unchanged(service)
-        });
-        Ok(Change::of(steps.collect()).commit(&mut self.deployment)?.files)
-    }
-
-    /// The image lines that do not follow `versions.env`, where they stand. Those of `others` are
-    /// left alone, with whatever shares their line: written, they would start another version.
-    fn compose_changes(
-        &self,
-        proposals: &Proposals,
-        others: &[OtherVersion],
-    ) -> Result<Vec<ComposeChange>> {
-        let mut changes: Vec<ComposeChange> = Vec::new();
-        for change in &proposals.changes {
-            let Some(line) = self.scene.written.service(&change.compose_service) else { continue };
-            let place = line.place.as_ref();
-            let file = place.map_or(&line.file, |place| &place.file);
-            changes.push(ComposeChange {
-                compose_service: change.compose_service.clone(),
-                service_there: place
-                    .map_or_else(|| change.compose_service.clone(), |place| place.service.clone()),
-                file: file.display().to_string(),
-                line: place.map(|place| place.line),
-                from: change.from.clone(),
-                to: change.to.as_ref().ok().cloned(),
-                written: false,
-                template: self.scene.written.template_of(file).map(str::to_owned),
-                left: change.to.as_ref().err().cloned(),
-            });
-        }
-        for other in others {
-            let place =
-                changes.iter().find(|change| change.compose_service == other.compose_service);
-            let Some(place) = place.map(|change| (change.file.clone(), change.line)) else {
-                continue;
-            };
-            for change in changes
-                .iter_mut()
-                .filter(|change| (&change.file, change.line) == (&place.0, place.1))
-            {
-                let why = if change.compose_service == other.compose_service {
-                    format!("it is another version than the recorded {}", other.recorded)
-                } else {
-                    format!("{}, which shares the line, has another version", other.compose_service)
-                };
-                change.left.get_or_insert(why);
-            }
-        }
-        Ok(changes)
-    }
-
-    /// Changes the image lines of files that no template makes, each file backed up first.
-    fn rewrite(&self, changes: &mut [ComposeChange]) -> Result<()> {
-        let store = &self.app.store;
-        let mut files: BTreeMap<String, BTreeMap<String, String>> = BTreeMap::new();
-        for change in changes.iter().filter(|change| change.is_writable()) {
-            let Some(to) = &change.to else { continue };
-            files
-                .entry(change.file.clone())
-                .or_default()
-                .insert(change.service_there.clone(), to.clone());
-        }
-        {
-            let lock = self.app.lock_state()?;
-            let stamp = self.app.backup_stamp();
-            let mut replacements = Vec::new();
-            let mut old = Vec::new();
-            for (file, images) in &files {
-                let path = store.directory().join(file);
-                let found = store::read(&path)?
-                    .with_context(|| format!("`{file}` vanished while this command ran"))?;
-                let source = String::from_utf8(found.bytes.clone())
-                    .with_context(|| format!("`{file}` is not UTF-8"))?;
-                let text = rewrite::set_images(&source, images).map_err(|error| {
-                    error::state(format!("`{file}` cannot be changed: {error:#}")).with_hint(
-                        "make the changes shown by hand; the manifest and versions.env are written",
-                    )
-                })?;
-                replacements.push(Replacement {
-                    path: Store::resolve(&path),
-                    bytes: text.into_bytes(),
-                    before: Some(found.clone()),
-                    owner_like: path.clone(),
-                });
-                old.push((path, found.bytes));
-            }
-            for (path, bytes) in &old {
-                let name = path
-                    .file_name()
-                    .map_or_else(String::new, |name| name.to_string_lossy().into_owned());
-                store.back_up(&lock, &name, bytes, &stamp)?;
-            }
-            store::replace_all(&replacements)?;
-        }
-        for change in changes.iter_mut().filter(|change| change.is_writable()) {
-            change.written = true;
-        }
-        Ok(())
-    }
-
-    /// Where Compose, with the new `versions.env`, would start another image than runs now.
-    async fn differences(&self, changes: &[ComposeChange]) -> Result<Vec<Difference>> {
-        let Some(docker) = self.docker else { return Ok(Vec::new()) };
-        let deployment = Deployment::open_recorded(self.app)?;
-        let project = deployment.project().await?;
-        let tracked = deployment.tracked(project);
-        let mut differences = Vec::new();
-        for line in &self.scene.lines {
-            let Some(runs) = line.present.as_ref().filter(|present| present.is_running) else {
-                continue;
-            };
-            let Some(image) =
-                project.service(&line.compose_service).and_then(|service| service.image.clone())
-            else {
-                continue;
-            };
-            if !tracked.contains_key(&line.compose_service) {
-                continue;
-            }
-            let same_digest = image
-                .parse::<Reference>()
-                .ok()
-                .and_then(|reference| reference.digest)
-                .is_some_and(|digest| runs.digests.iter().any(|(_, known)| *known == digest));
-            let would_start = docker.image(&image).await?;
-            if same_digest || would_start.is_some_and(|would_start| would_start.id == runs.image_id)
-            {
-                continue;
-            }
-            let line_does_not_follow = changes
-                .iter()
-                .any(|change| change.compose_service == line.compose_service && !change.written);
-            differences.push(Difference {
-                compose_service: line.compose_service.clone(),
-                runs: runs.image_id.to_string(),
-                would_start: image,
-                line_does_not_follow,
-            });
-        }
-        Ok(differences)
     }
 
     /// Variables that will carry `tag@digest` and that the Compose files use for something else,
     /// too.
     fn used_elsewhere(&self, settled: &[Settled]) -> Vec<String> {
-        let directory = self.app.store.directory();
-        let mut files: Vec<&Path> =
-            self.scene.written.services().map(|line| line.file.as_path()).collect();
-        files.dedup();
+        let Ok(texts) = self.deployment.texts() else { return Vec::new() };
         let mut notes = Vec::new();
         for variable in settled.iter().filter_map(|settled| settled.service.env_tag.as_deref()) {
-            for file in &files {
-                let text = std::fs::read_to_string(directory.join(file)).unwrap_or_default();
-                let uses = |line: &str| {
-                    line.contains(&format!("${variable}"))
-                        || line.contains(&format!("${{{variable}"))
-                };
-                let elsewhere =
-                    text.lines().position(|line| uses(line) && !line.contains("image:"));
+            let spellings = [format!("${variable}"), format!("${{{variable}")];
+            for text in texts.texts().filter(|text| texts.is_deployed(text)) {
+                let elsewhere = text.document.source().lines().position(|line| {
+                    !line.contains("image:") && spellings.iter().any(|one| line.contains(one))
+                });
                 notes.extend(elsewhere.map(|index| {
                     format!(
                         "{}, line {}: {variable} is used outside of an image line; it will carry \
-                            the digest there as well",
-                        file.display(),
+                        the digest there as well",
+                        text.name(),
                         index + 1
                     )
                 }));
@@ -581,271 +349,151 @@ impl Run<'_> {
     }
 
     /// Compose files beside the deployment's that name its images.
-    fn other_files(&self, settled: &[Settled]) -> Vec<String> {
-        let directory = self.app.store.directory();
-        let ours: Vec<PathBuf> = self.scene.compose.files().all(compose::Generation::V2);
-        let others = scene::other_compose_files(directory).into_iter().filter(|file| {
-            !ours.contains(file) && !self.scene.written.services().any(|line| line.file == *file)
-        });
-        let names_ours = |file: &PathBuf| {
-            let lines =
-                compose::lines::read(directory, std::slice::from_ref(file)).unwrap_or_default();
-            lines.iter().filter_map(|line| line.image.as_deref()).any(|image| {
-                let image = image.parse::<Reference>().ok().map(|reference| reference.repository);
-                image.is_some() && settled.iter().any(|settled| settled.service.image == image)
-            })
+    fn files_beside(&mut self, settled: &[Settled]) -> Result<Vec<String>> {
+        self.deployment.read_beside()?;
+        let texts = self.deployment.texts()?;
+        let is_ours = |image: &str| {
+            let image = image.parse::<Reference>().ok().map(|reference| reference.repository);
+            image.is_some() && settled.iter().any(|settled| settled.service.image == image)
         };
-        others
-            .filter(names_ours)
-            .map(|file| {
-                let file = file.display();
+        let others = texts.texts().filter(|text| {
+            text.named_by.is_none() && !texts.is_deployed(text) && !is_template(&text.name())
+        });
+        let naming = others.filter(|text| text.sites.iter().any(|site| is_ours(&site.image)));
+        Ok(naming
+            .map(|text| {
+                let file = text.name();
                 format!(
-                    "{file} names images of this deployment but is no part of it; `dkv pin \
-                    {file}` keeps its digests current"
+                    "{file} names images of this deployment but is no part of it; `dkv pin {file}` \
+                    keeps its digests current"
                 )
             })
-            .collect()
+            .collect())
     }
 
-    fn show_services(&self, report: &Migration) {
-        let mut table =
-            Table::new(&["SERVICE", "IMAGE", "VERSION", "DIGEST", "FROM", "COMPOSE SERVICES"]);
-        for service in &report.services {
-            let digest = service
-                .digest
-                .as_deref()
-                .or(service.image_id.as_deref())
-                .map_or("-", crate::report::short_digest);
-            let from = if service.source == "local" { "local build" } else { service.found };
-            table.row([
-                Cell::new(&service.name, Style::Bold),
-                Cell::plain(&service.image),
-                Cell::plain(&service.tag),
-                Cell::new(digest, Style::Dim),
-                Cell::plain(from),
-                Cell::plain(service.compose_services.join(", ")),
-            ]);
+    /// The Compose files as they were read, and with the image lines changed that no template makes.
+    fn rewritten(&self, report: &Migration) -> Result<Vec<(Snapshot, String)>> {
+        let mut files: BTreeMap<&str, BTreeMap<String, String>> = BTreeMap::new();
+        for change in report.compose_changes.iter().filter(|change| change.is_writable()) {
+            let images = files.entry(&change.file).or_default();
+            images.extend(change.to.clone().map(|to| (change.service_there.clone(), to)));
         }
-        if !report.services.is_empty() {
-            self.app.ui.table(&table);
-        }
-    }
-
-    /// What the operator should know besides the services.
-    fn tell(&self, report: &Migration) {
-        let ui = &self.app.ui;
-        for service in &report.services {
-            for note in &service.notes {
-                ui.note(format!("{}: {note}", service.name));
-            }
-            if let Some(variable) = &service.env_tag {
-                ui.note(format!(
-                    "{}: the Compose files take its tag from {variable}, which versions.env sets",
-                    service.name
-                ));
-            }
-        }
-        for note in &report.notes {
-            ui.note(note);
-        }
-        for image in &report.untracked {
-            let (names, first) = (image.compose_services.join(", "), &image.compose_services[0]);
-            ui.note(format!(
-                "not tracked: {} ({names}); `dkv migrate-versions --track {first}` adds it",
-                image.image
-            ));
-        }
-        let mut told = BTreeSet::new();
-        // Services that share a line through an anchor or `extends` need it changed once.
-        for change in
-            report.compose_changes.iter().filter(|change| told.insert((&change.file, change.line)))
-        {
-            let line = change.line.map_or_else(String::new, |line| format!(":{line}"));
-            let place = format!("{}{line}, {}", change.file, change.compose_service);
-            let old = change
-                .from
-                .as_deref()
-                .map_or_else(String::new, |from| format!("\n- image: {from}"));
-            let what = match (&change.template, change.written) {
-                (Some(template), _) => format!(
-                    "is made from {template}; change it there to \
-                    follow versions.env"
-                ),
-                (None, true) => "follows versions.env now".to_owned(),
-                (None, false) if change.left.is_some() => {
-                    let why = change.left.as_deref().unwrap_or_default();
-                    format!(
-                        "does not follow versions.env and is left as it is, with --write too: \
-                        {why}"
-                    )
-                }
-                (None, false) if self.options.write && self.options.dry_run => {
-                    format!(
-                        "would follow versions.env: {} would be written, after a \
-                        backup",
-                        change.file
-                    )
-                }
-                (None, false)
-                    if change.from.as_deref().is_some_and(|from| from.contains("@sha256:")) =>
-                {
-                    "does not follow versions.env; keep its digest current with `dkv pin`, or \
-                        make it follow (--write)"
-                        .to_owned()
-                }
-                (None, false) => "does not follow versions.env; with this one line it does \
-                    (--write makes it)"
-                    .to_owned(),
-            };
-            let new = match (&change.to, &change.left) {
-                (Some(to), None) => format!("\n+ image: {to}"),
-                _ => String::new(),
-            };
-            ui.note(format!("{place} {what}:{old}{new}"));
-        }
-        for other in &report.other_versions {
-            let runs = other.runs.as_deref().map_or_else(String::new, |id| {
-                format!(" (it runs {})", crate::report::short_digest(id))
-            });
-            let has = format!("{} has {}{runs}", other.compose_service, other.image);
-            let recorded = format!("of {} {} is recorded", other.service, other.recorded);
-            ui.warn(if other.will_change {
-                format!("{has}, but {recorded}: the next start changes its version")
-            } else {
-                let line = report
-                    .compose_changes
-                    .iter()
-                    .find(|change| change.compose_service == other.compose_service);
-                let has_variables = line
-                    .and_then(|change| change.from.as_ref())
-                    .is_some_and(|from| from.contains('$'));
-                let mend = match line.and_then(|change| change.template.as_ref()) {
-                    Some(template) => format!(
-                        "To change it, write the recorded version into \
-                        {template}"
-                    ),
-                    None if has_variables => "To change it, write the recorded version \
-                        there"
-                        .to_owned(),
-                    None => "`dkv pin` writes the recorded version there".to_owned(),
-                };
-                let name = env_name(&other.compose_service);
-                let prefix = self.prefix();
-                format!(
-                    "{has}, but {recorded}: its line stays as it is. {mend}; variables of \
-                     its own, {prefix}{name}_IMAGE and {prefix}{name}_TAG, make it a service of \
-                     its own"
+        let texts = self.deployment.texts()?;
+        let rewrite = |(file, images): (&str, BTreeMap<String, String>)| {
+            let text =
+                texts.text(Path::new(file)).with_context(|| format!("`{file}` was not read"))?;
+            let new = rewrite::set_images(text.document.source(), &images).map_err(|error| {
+                error::state(format!("`{file}` cannot be changed: {error:#}")).with_hint(
+                    "nothing was written; without --write the manifest is, and the changes are \
+                    shown, to be made by hand",
                 )
+            })?;
+            Ok((text.snapshot.clone(), new))
+        };
+        files.into_iter().map(rewrite).collect()
+    }
+
+    /// Replaces Compose files, each backed up first.
+    fn replace(&self, files: &[(Snapshot, String)]) -> Result<()> {
+        if files.is_empty() {
+            return Ok(());
+        }
+        let (lock, stamp) = (self.app.lock_state()?, self.app.backup_stamp());
+        let mut replacements = Vec::new();
+        for (old, new) in files {
+            let name = old.path.file_name().unwrap_or_default().to_string_lossy();
+            self.app.store.back_up(&lock, &name, &old.bytes, &stamp)?;
+            replacements.push(Replacement {
+                path: old.path.clone(),
+                bytes: new.clone().into_bytes(),
+                before: Some(old.clone()),
+                owner_like: old.path.clone(),
             });
         }
-        for tool in &report.other_tools {
-            ui.warn(format!(
-                "{}:{}: {}\ninstead: {}",
-                tool.file, tool.line, tool.text, tool.instead
-            ));
-        }
+        store::replace_all(&replacements)
     }
 
-    fn conclude(&self, report: &Migration) {
-        let ui = &self.app.ui;
-        for difference in &report.differences {
-            let why = if difference.line_does_not_follow {
-                ", because its image line does not follow versions.env"
-            } else {
-                ""
-            };
-            ui.warn(format!(
-                "{}: Compose would start {} now, not what runs ({}){why}",
-                difference.compose_service,
-                difference.would_start,
-                crate::report::short_digest(&difference.runs)
-            ));
+    fn write(&mut self, text: String, services: Vec<Service>) -> Result<crate::report::Files> {
+        if self.deployment.recorded().is_none() {
+            return change::create(&mut self.deployment, text);
         }
-        let verb = if report.created { "wrote" } else { "added to" };
-        let services: Vec<&str> =
-            report.services.iter().map(|service| service.name.as_str()).collect();
-        if !services.is_empty() {
-            ui.status(format!("{verb} {}: {}", report.manifest, services.join(", ")));
-        }
-        let runs = self
-            .scene
-            .lines
-            .iter()
-            .any(|line| line.present.as_ref().is_some_and(|present| present.is_running));
-        let is_literal =
-            |change: &ComposeChange| change.from.as_deref().is_some_and(|from| !from.contains('$'));
-        let lines = files_of(&report.compose_changes, |change| {
-            !change.written
-                && change.template.is_none()
-                && (change.left.is_none() || is_literal(change))
+        let steps = services.into_iter().map(|service| Step {
+            before: Service::new(service.name.clone(), None),
+            ..Step::unchanged(&service)
         });
-        if !lines.is_empty() {
-            ui.status(format!(
-                "Image lines in {} do not follow the manifest: until `dkv migrate-versions \
-                    --write` or `dkv pin` changes them, \
-                 Compose starts what they say, whatever is recorded",
-                lines.into_iter().collect::<Vec<_>>().join(", ")
-            ));
+        Ok(Change::of(steps.collect()).commit(&mut self.deployment)?.files)
+    }
+
+    /// Where Compose, with the new `versions.env`, would start another image than runs now.
+    async fn differences(
+        &self,
+        docker: &Docker,
+        evidence: &Evidence,
+        text: &str,
+        changes: &[ComposeChange],
+    ) -> Result<Vec<Difference>> {
+        let path = Store::resolve(self.app.store.manifest_path());
+        let planned = Snapshot::planned(path, text.as_bytes().to_vec());
+        let record = self.deployment.interpret_written(planned)?;
+        let variables: BTreeMap<String, String> = record.assignments()?.into_iter().collect();
+        let project = self.deployment.project_with(&variables).await?;
+        let lookup =
+            |name: &str| variables.get(name).cloned().or_else(|| self.deployment.variable(name));
+        let mut differences = Vec::new();
+        for line in &evidence.lines {
+            let Some(runs) = line.present.as_ref().filter(|present| present.is_running) else {
+                continue;
+            };
+            let name = &line.compose_service;
+            let change = changes.iter().find(|change| change.compose_service == *name);
+            let new = change.filter(|change| change.written).and_then(|change| change.to.as_ref());
+            let new = new.and_then(|new| Template::parse(new).ok());
+            let template = new.as_ref().or_else(|| self.deployment.template(name));
+            let image = match &new {
+                Some(new) => new.evaluate(&lookup).ok(),
+                None => project.service(name).and_then(|service| service.image.clone()),
+            };
+            let Some(image) = image else { continue };
+            let reference = image.parse::<Reference>().ok();
+            let repository = reference.as_ref().map(|reference| &reference.repository);
+            if record.members().find(name, template, repository).service().is_none() {
+                continue;
+            }
+            let digest = reference.as_ref().and_then(|reference| reference.digest.as_ref());
+            let is_same =
+                digest.is_some_and(|digest| runs.digests.iter().any(|(_, known)| known == digest));
+            if is_same || docker.image(&image).await?.is_some_and(|one| one.id == runs.image_id) {
+                continue;
+            }
+            differences.push(Difference {
+                compose_service: name.clone(),
+                runs: runs.image_id.to_string(),
+                would_start: image,
+                line_does_not_follow: change.is_some_and(|change| !change.written),
+            });
         }
-        if runs && report.differences.is_empty() && report.other_versions.is_empty() {
-            ui.status(
-                "With versions.env, Compose starts exactly what runs now; nothing was \
-                started or stopped",
-            );
-        } else if !runs {
-            ui.status(
-                "Nothing of this deployment runs, so there was nothing to compare; nothing \
-                was started",
-            );
-        }
-        ui.hint(
-            "`dkv restart` starts everything from the manifest; `dkv pull-latest` looks for \
-            updates",
-        );
+        Ok(differences)
     }
 }
 
-/// The files with image lines that are `wanted`, each once.
-fn files_of(changes: &[ComposeChange], wanted: impl Fn(&ComposeChange) -> bool) -> BTreeSet<&str> {
-    changes.iter().filter(|change| wanted(change)).map(|change| change.file.as_str()).collect()
+fn exit(is_off: bool) -> Exit {
+    if is_off { Exit::Different } else { Exit::Done }
 }
 
-/// A Compose service's name as part of a variable's.
-fn env_name(compose_service: &str) -> String {
-    compose_service
-        .chars()
-        .map(|c| if c.is_ascii_alphanumeric() { c.to_ascii_uppercase() } else { '_' })
-        .collect()
-}
-
-fn untracked(proposals: &Proposals) -> Vec<UntrackedImage> {
-    let image = |one: &plan_migrate::Untracked| UntrackedImage {
-        image: one.image.clone(),
-        compose_services: one.compose_services.clone(),
-    };
-    proposals.untracked.iter().map(image).collect()
-}
-
-fn migrated(settled: &Settled) -> MigratedService {
-    let service = &settled.service;
-    let current = service.current();
-    MigratedService {
-        name: service.name.to_string(),
-        image: service.image.as_ref().map_or_else(String::new, ToString::to_string),
-        tag: current
-            .map_or_else(|| service.track_name().to_owned(), |current| current.tag.to_string()),
-        digest: current.and_then(|current| current.bytes.digest.as_ref()).map(ToString::to_string),
-        image_id: current
-            .and_then(|current| current.bytes.image_id.as_ref())
-            .map(ToString::to_string),
-        source: if service.source == Source::Local { "local" } else { "registry" },
-        found: settled.found,
-        track: service.track_name().to_owned(),
-        compose_services: service.compose_services.clone(),
-        env_tag: service.env_tag.clone(),
-        env_image: service.env_image.clone(),
-        notes: settled.notes.clone(),
+/// Gives what is local its keep-tags, so that nothing takes it away any more.
+async fn keep(docker: &Docker, services: &[Service], hash: &str) -> Result<()> {
+    for service in services {
+        let Some(current) = service.current() else { continue };
+        let id = current.bytes.image_id.as_ref();
+        if let (Some(image), Some(id), Some(keep)) = (&service.image, id, keep_tag(current, hash)) {
+            docker.tag(id.as_str(), image, &keep).await?;
+        }
     }
+    Ok(())
+}
+
+fn list(names: &[String]) -> Value {
+    Value::Sequence(names.iter().map(Value::text).collect())
 }
 
 fn ecr_value(ecr: &Ecr) -> Value {

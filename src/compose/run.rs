@@ -253,12 +253,6 @@ impl Compose {
         self
     }
 
-    /// The deployment's files.
-    #[must_use]
-    pub fn files(&self) -> &Files {
-        &self.files
-    }
-
     /// The Compose program, looked for once.
     ///
     /// # Errors

@@ -210,12 +210,6 @@ impl ComposeFiles {
         }
     }
 
-    /// The deployment directory, which the names of the files are relative to.
-    #[must_use]
-    pub fn directory(&self) -> &Path {
-        &self.directory
-    }
-
     /// All files that were read: those asked for in that order, then those that they name.
     pub fn texts(&self) -> impl Iterator<Item = &ComposeText> {
         let text = |file: &PathBuf| match self.known.get(file) {
@@ -236,6 +230,12 @@ impl ComposeFiles {
             Reading::Text(index) => Some(&self.texts[*index]),
             Reading::Problem(_) => None,
         }
+    }
+
+    /// Whether a file gives the deployment services, or some that others extend.
+    #[must_use]
+    pub fn is_deployed(&self, text: &ComposeText) -> bool {
+        self.deployed().any(|deployed| std::ptr::eq(deployed, text))
     }
 
     /// What could not be read or followed.
@@ -321,6 +321,8 @@ impl ComposeFiles {
         self.deployed.iter().map(|index| &self.texts[*index])
     }
 }
+
+pub use reading::compose_like;
 
 #[cfg(test)]
 mod tests;

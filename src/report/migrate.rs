@@ -3,6 +3,8 @@
 use serde::Serialize;
 
 use super::Files;
+use crate::model::manifest::{Service, Source};
+use crate::model::reference::{Digest, Repository, ServiceName};
 
 /// `migrate-versions`.
 #[derive(Debug, Default, Serialize)]
@@ -31,23 +33,50 @@ pub struct Migration {
     pub files: Files,
 }
 
+/// Where the version of a service was found.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Origin {
+    /// A container runs it.
+    Running,
+    /// The daemon has it under the name of the Compose file.
+    LocalImage,
+    /// A registry has it.
+    Registry,
+    /// The Compose file names it.
+    ComposeFile,
+}
+
+impl Origin {
+    /// The word for it in tables.
+    #[must_use]
+    pub fn word(self) -> &'static str {
+        match self {
+            Self::Running => "running",
+            Self::LocalImage => "local-image",
+            Self::Registry => "registry",
+            Self::ComposeFile => "compose-file",
+        }
+    }
+}
+
 /// A service that was added.
 #[derive(Debug, Serialize)]
 pub struct MigratedService {
     /// Its name in the manifest.
-    pub name: String,
+    pub name: ServiceName,
     /// Its repository.
-    pub image: String,
+    pub image: Option<Repository>,
     /// The recorded tag.
     pub tag: String,
     /// The recorded digest; `null` for local builds and where no registry could be asked.
-    pub digest: Option<String>,
+    pub digest: Option<Digest>,
     /// The image ID on this host.
-    pub image_id: Option<String>,
-    /// `registry` or `local`.
-    pub source: &'static str,
-    /// Where the version was found: `running`, `local-image`, `registry` or `compose-file`.
-    pub found: &'static str,
+    pub image_id: Option<Digest>,
+    /// Where its images come from.
+    pub source: Source,
+    /// Where the version was found.
+    pub found: Origin,
     /// The tag that `pull-latest` follows.
     pub track: String,
     /// The Compose services that run it.
@@ -60,8 +89,31 @@ pub struct MigratedService {
     pub notes: Vec<String>,
 }
 
+impl MigratedService {
+    /// What is told of `service`.
+    #[must_use]
+    pub fn of(service: &Service, found: Origin, notes: &[String]) -> Self {
+        let current = service.current();
+        let track = service.track_name().to_owned();
+        Self {
+            name: service.name.clone(),
+            image: service.image.clone(),
+            tag: current.map_or_else(|| track.clone(), |current| current.tag.to_string()),
+            digest: current.and_then(|current| current.bytes.digest.clone()),
+            image_id: current.and_then(|current| current.bytes.image_id.clone()),
+            source: service.source,
+            found,
+            track,
+            compose_services: service.compose_services.clone(),
+            env_tag: service.env_tag.clone(),
+            env_image: service.env_image.clone(),
+            notes: notes.to_vec(),
+        }
+    }
+}
+
 /// An image that nothing tracks.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Clone, Serialize)]
 pub struct UntrackedImage {
     /// The image.
     pub image: String,
@@ -70,7 +122,7 @@ pub struct UntrackedImage {
 }
 
 /// An image line and what makes it follow `versions.env`.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Clone, Serialize)]
 pub struct ComposeChange {
     /// The Compose service.
     pub compose_service: String,
@@ -120,7 +172,7 @@ pub struct OtherVersion {
 }
 
 /// A line of another tool.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, Serialize)]
 pub struct OtherTool {
     /// The file.
     pub file: String,

@@ -41,7 +41,7 @@ impl ComposeFiles {
     }
 
     /// Reads some files, relative to `directory`, each as the first of a project.
-    #[must_use]
+    #[cfg(test)]
     pub fn of(directory: &Path, files: &[PathBuf]) -> Self {
         let mut read = Self::empty(directory);
         read.follow(files.iter().map(|file| Wish::asked(file.clone(), true)));
@@ -441,7 +441,10 @@ fn beside(base: &Path, path: &str) -> PathBuf {
 
 /// The files of a directory that are named like Compose files, such as
 /// `docker-compose.secretvm.yml`.
-fn compose_like(directory: &Path) -> Result<Vec<PathBuf>> {
+///
+/// # Errors
+/// The directory cannot be listed.
+pub fn compose_like(directory: &Path) -> Result<Vec<PathBuf>> {
     let unreadable = || format!("cannot list {}", directory.display());
     let mut names = Vec::new();
     for entry in std::fs::read_dir(directory).with_context(unreadable)? {

@@ -9,7 +9,7 @@ use crate::report::migrate::OtherTool;
 const MAX_BYTES: u64 = 256 * 1024;
 
 /// Directories inside a deployment where such tools are kept.
-const NOOKS: [&str; 6] = ["scripts", "bin", "systemd", "cron", "deploy", "tools"];
+const NOOKS: [&str; 7] = [".", "scripts", "bin", "systemd", "cron", "deploy", "tools"];
 
 /// Where the machine keeps units and cron tables.
 const MACHINE: [&str; 5] = [
@@ -19,6 +19,9 @@ const MACHINE: [&str; 5] = [
     "/var/spool/cron/crontabs",
     "/var/spool/cron",
 ];
+
+/// The old version manager, in whose place dkv is.
+const OLD_MANAGER: &str = "version-manager.py";
 
 /// What a file is for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -32,22 +35,27 @@ enum Purpose {
 /// The lines of other tools in `directory`, and of units and cron tables of the machine that name
 /// it.
 #[must_use]
-pub fn find(directory: &Path) -> Vec<OtherTool> {
+pub(super) fn find(directory: &Path) -> Vec<OtherTool> {
     let real = directory.canonicalize().unwrap_or_else(|_| directory.to_owned());
+    let ours = NOOKS.iter().flat_map(|nook| entries(&directory.join(nook)));
+    let machine = MACHINE.iter().flat_map(|place| entries(Path::new(place)));
     let mut found = Vec::new();
-    let mut files = entries(directory);
-    files.extend(NOOKS.iter().flat_map(|nook| entries(&directory.join(nook))));
-    for path in files {
-        let Some(purpose) = purpose_of(&path) else { continue };
-        let Some(text) = read(&path) else { continue };
-        let shown = path.strip_prefix(directory).unwrap_or(&path).display().to_string();
-        found.extend(judge(&shown, &text, purpose, &real));
-    }
-    for path in MACHINE.iter().flat_map(|place| entries(Path::new(place))) {
+    for path in ours.chain(machine) {
+        let own = path.strip_prefix(directory).ok();
         let is_unit = path.extension().is_some_and(|extension| extension == "service");
-        let purpose = if is_unit { Purpose::Unit } else { Purpose::Cron };
-        let Some(text) = read(&path).filter(|text| names(text, &real)) else { continue };
-        found.extend(judge(&path.display().to_string(), &text, purpose, &real));
+        let purpose = match own {
+            Some(_) => purpose_of(&path),
+            None if is_unit => Some(Purpose::Unit),
+            None => Some(Purpose::Cron),
+        };
+        let Some((purpose, text)) = purpose.and_then(|purpose| Some((purpose, read(&path)?)))
+        else {
+            continue;
+        };
+        if own.is_some() || names(&text, &real) {
+            let shown = own.unwrap_or(&path);
+            found.extend(judge(&shown.display().to_string(), &text, purpose, &real));
+        }
     }
     found
 }
@@ -65,23 +73,20 @@ fn entries(place: &Path) -> Vec<PathBuf> {
 }
 
 fn read(path: &Path) -> Option<String> {
-    if std::fs::metadata(path).ok()?.len() > MAX_BYTES {
-        return None;
-    }
-    String::from_utf8(std::fs::read(path).ok()?).ok()
+    let is_small = std::fs::metadata(path).ok()?.len() <= MAX_BYTES;
+    String::from_utf8(std::fs::read(path).ok().filter(|_| is_small)?).ok()
 }
 
 fn purpose_of(path: &Path) -> Option<Purpose> {
     let name = path.file_name()?.to_str()?.to_lowercase();
-    let ends = |endings: &[&str]| endings.iter().any(|ending| name.ends_with(ending));
-    if ends(&[".service", ".timer"]) {
-        Some(Purpose::Unit)
-    } else if name.contains("crontab") || ends(&[".cron"]) {
-        Some(Purpose::Cron)
-    } else if matches!(name.as_str(), "makefile" | "gnumakefile") || ends(&[".mk"]) {
-        Some(Purpose::Makefile)
-    } else {
-        ends(&[".sh", ".bash", ".py"]).then_some(Purpose::Script)
+    let (_, ending) = name.rsplit_once('.').unwrap_or_default();
+    match ending {
+        "service" | "timer" => Some(Purpose::Unit),
+        _ if name.contains("crontab") || ending == "cron" => Some(Purpose::Cron),
+        _ if matches!(name.as_str(), "makefile" | "gnumakefile") || ending == "mk" => {
+            Some(Purpose::Makefile)
+        }
+        _ => matches!(ending, "sh" | "bash" | "py").then_some(Purpose::Script),
     }
 }
 
@@ -97,32 +102,26 @@ fn names(text: &str, directory: &Path) -> bool {
 
 /// The lines of one file that should be dkv's.
 fn judge(file: &str, text: &str, purpose: Purpose, directory: &Path) -> Vec<OtherTool> {
-    if file.ends_with("version-manager.py") {
+    let tool = |line, text: &str, instead| OtherTool {
+        file: file.to_owned(),
+        line,
+        text: text.chars().take(160).collect(),
+        instead,
+    };
+    if file.ends_with(OLD_MANAGER) {
         let instead = "remove it: dkv reads its manifest, and two writers of versions.env \
-            contradict each other"
-            .to_owned();
-        return vec![OtherTool {
-            file: file.to_owned(),
-            line: 1,
-            text: "the old version manager".to_owned(),
-            instead,
-        }];
+            contradict each other";
+        return vec![tool(1, "the old version manager", instead.to_owned())];
     }
-    let lines = text.lines().enumerate().filter_map(|(index, line)| {
-        let line = line.trim();
-        let instead = instead_of(line, purpose, directory)?;
-        Some(OtherTool {
-            file: file.to_owned(),
-            line: index + 1,
-            text: line.chars().take(160).collect(),
-            instead,
-        })
-    });
-    lines.collect()
+    let lines = text.lines().map(str::trim).enumerate();
+    lines
+        .filter_map(|(at, line)| Some(tool(at + 1, line, instead_of(line, purpose, directory)?)))
+        .collect()
 }
 
 /// What to put instead of `line`, if it starts the deployment or writes its versions.
 fn instead_of(line: &str, purpose: Purpose, directory: &Path) -> Option<String> {
+    const MAKE: &str = "the targets of examples/Makefile, which call dkv";
     let words: Vec<&str> = line
         .split(|c: char| c.is_whitespace() || matches!(c, '=' | ';' | '"' | '\'' | '&' | '|'))
         .collect();
@@ -130,43 +129,34 @@ fn instead_of(line: &str, purpose: Purpose, directory: &Path) -> Option<String> 
         .first()
         .is_some_and(|word| matches!(word.trim_start_matches('@'), "echo" | "printf" | "print"));
     let writes_env = writes(line, "versions.env");
-    if line.starts_with('#')
-        || (is_said_only && !writes_env)
-        || words.iter().any(|word| *word == "dkv" || word.ends_with("/dkv"))
-    {
+    let is_dkv = words.iter().any(|word| *word == "dkv" || word.ends_with("/dkv"));
+    if line.starts_with('#') || (is_said_only && !writes_env) || is_dkv {
         return None;
     }
     let here = directory.display();
-    let manager = words.iter().any(|word| word.ends_with("version-manager.py"));
-    let verb = compose_verb(&words);
-    let starts_unit = purpose == Purpose::Unit
-        && (line.starts_with("ExecStart=") || line.starts_with("ExecStop="));
-    if starts_unit {
-        let verb = if line.starts_with("ExecStop=") { "stop" } else { "start" };
-        let key = line.split('=').next().unwrap_or_default();
+    let starts_unit =
+        [("ExecStart", "start"), ("ExecStop", "stop")].into_iter().find(|(key, _)| {
+            let value = line.strip_prefix(key);
+            purpose == Purpose::Unit && value.is_some_and(|value| value.starts_with('='))
+        });
+    if let Some((key, verb)) = starts_unit {
         return Some(format!(
-            "{key}=/usr/local/bin/dkv -C {here} {verb}; examples/systemd/dkv-deployment.service \
-                is a whole unit"
+            "{key}=/usr/local/bin/dkv -C {here} {verb}; examples/systemd/dkv-deployment.service is \
+            a whole unit"
         ));
     }
-    if manager {
-        return Some(match purpose {
-            Purpose::Makefile => "the targets of examples/Makefile, which call dkv".to_owned(),
-            _ => format!("the dkv command of the same name: dkv -C {here} …"),
-        });
-    }
-    if writes_env {
-        return Some(format!("dkv -C {here} generate-env"));
-    }
-    let verb = verb?;
+    let is_manager = words.iter().any(|word| word.ends_with(OLD_MANAGER));
+    let verb = compose_verb(&words);
     Some(match (purpose, verb) {
-        (Purpose::Makefile, _) => "the targets of examples/Makefile, which call dkv".to_owned(),
-        (Purpose::Cron, _) => {
-            format!("dkv -C {here} {}", if verb == "pull" { "update-safe -q" } else { "start -q" })
-        }
-        (_, "pull") => format!("dkv -C {here} pull"),
-        (_, "restart") => format!("dkv -C {here} restart"),
-        _ => format!("dkv -C {here} start"),
+        (Purpose::Makefile, _) if is_manager => MAKE.to_owned(),
+        _ if is_manager => format!("the dkv command of the same name: dkv -C {here} …"),
+        _ if writes_env => format!("dkv -C {here} generate-env"),
+        (Purpose::Makefile, Some(_)) => MAKE.to_owned(),
+        (Purpose::Cron, Some("pull")) => format!("dkv -C {here} update-safe -q"),
+        (Purpose::Cron, Some(_)) => format!("dkv -C {here} start -q"),
+        (_, Some(verb @ ("pull" | "restart"))) => format!("dkv -C {here} {verb}"),
+        (_, Some(_)) => format!("dkv -C {here} start"),
+        (_, None) => return None,
     })
 }
 
@@ -175,31 +165,25 @@ fn compose_verb<'a>(words: &[&'a str]) -> Option<&'a str> {
     let at = words.iter().position(|word| {
         let word = word.to_lowercase();
         let word = word.trim_matches(|c: char| !c.is_alphanumeric());
-        word == "compose"
+        matches!(word, "compose" | "dc")
             || word.ends_with("docker-compose")
             || word.ends_with("docker_compose")
-            || word == "dc"
     })?;
-    words[at + 1..]
-        .iter()
-        .copied()
-        .find(|word| matches!(*word, "up" | "start" | "restart" | "pull"))
+    let mut rest = words[at + 1..].iter().copied();
+    rest.find(|word| matches!(*word, "up" | "start" | "restart" | "pull"))
 }
 
 /// Whether a shell line redirects into `file`, copies over it, or edits it.
 fn writes(line: &str, file: &str) -> bool {
+    let is_file = |word: &str| word.trim_matches(['"', '\'']).ends_with(file);
     let redirected = line.split('>').skip(1).any(|target| {
-        let target = target.trim_start_matches('>').split_whitespace().next().unwrap_or_default();
-        target.trim_matches(['"', '\'']).ends_with(file)
+        is_file(target.trim_start_matches('>').split_whitespace().next().unwrap_or_default())
     });
     let mut words = line.split_whitespace();
     let program = words.next().unwrap_or_default().trim_start_matches('@');
-    let last = words.last().unwrap_or_default().trim_matches(['"', '\'']);
-    redirected
-        || (last.ends_with(file)
-            && (matches!(program, "cp" | "mv" | "tee")
-                || line.contains("sed -i")
-                || line.contains("| tee")))
+    let edits = matches!(program, "cp" | "mv" | "tee")
+        || ["sed -i", "| tee"].iter().any(|edit| line.contains(edit));
+    redirected || (edits && words.last().is_some_and(is_file))
 }
 
 #[cfg(test)]

@@ -1,0 +1,228 @@
+//! What a migration goes by, gathered once: the Compose files, what Compose makes of them, and what
+//! this host has.
+
+use std::path::{Path, PathBuf};
+
+use anyhow::Result;
+
+use crate::compose::{self, Generation, template::is_template};
+use crate::deployment::Deployment;
+use crate::docker::{Container, ContainerFilter, ContainerState, Docker, ImageList};
+use crate::error;
+use crate::model::reference::Reference;
+use crate::plan::migrate::{Line, Place, Present};
+
+/// The label that every container of Compose carries.
+const PROJECT: &str = "com.docker.compose.project";
+
+/// What was found.
+pub(super) struct Evidence {
+    /// The Compose services, those of inactive profiles too.
+    pub lines: Vec<Line>,
+    /// Application and database files, where the manifest has to name them.
+    pub configured: Option<[Vec<String>; 2]>,
+    /// What the operator should know.
+    pub notes: Vec<String>,
+}
+
+impl Evidence {
+    /// Whether any of the Compose services runs.
+    pub(super) fn runs(&self) -> bool {
+        let mut present = self.lines.iter().filter_map(|line| line.present.as_ref());
+        present.any(|present| present.is_running)
+    }
+}
+
+/// Looks at files, Compose and, where there is a daemon, containers and images.
+///
+/// # Errors
+///
+/// There are no Compose files (exit 3); Compose refuses them or the daemon breaks off (exit 6).
+pub(super) async fn gather(
+    deployment: &mut Deployment<'_>,
+    docker: Option<&Docker>,
+) -> Result<Evidence> {
+    let directory = deployment.app().store.directory();
+    let filter = ContainerFilter { labels: vec![PROJECT.to_owned()] };
+    let (mut containers, images) = match docker {
+        Some(docker) => tokio::try_join!(docker.containers(&filter), docker.image_list())?,
+        None => Default::default(),
+    };
+    containers.retain(|container| !container.labels.is_one_off());
+    let configured = match deployment.recorded() {
+        Some(_) => None,
+        None => choose_files(deployment, &containers)?,
+    };
+    let project = deployment.project().await?;
+    containers.retain(|container| {
+        let place = container.labels.working_dir().map(Path::new);
+        let moved = place.is_none_or(|place| !place.exists());
+        place.is_some_and(|place| is_same(place, directory))
+            || (moved && container.labels.project() == Some(&project.name))
+    });
+    let mut notes = Vec::new();
+    let mut names = containers.iter().filter_map(|container| container.labels.project());
+    if let Some(other) = names.find(|name| *name != project.name) {
+        notes.push(format!(
+            "containers of this directory run as the project `{other}`, but Compose would start \
+            `{}` now: put COMPOSE_PROJECT_NAME={other} into .env",
+            project.name
+        ));
+    }
+    let generation = deployment.compose()?.tool(&deployment.environment()?).await?.generation;
+    let separator = if generation == Generation::V1 { '_' } else { '-' };
+    let texts = deployment.texts()?.require()?;
+    let mut lines = Vec::new();
+    for written in texts.services() {
+        let service = &written.service;
+        let config = project.service(service);
+        let has_build = written.has_build || config.is_some_and(|config| config.has_build);
+        let evaluated = || written.template()?.evaluate(&|name| deployment.variable(name)).ok();
+        let built = || has_build.then(|| format!("{}{separator}{service}", project.name));
+        let named = config.and_then(|config| config.image.clone());
+        let Some(image) = named.or_else(evaluated).or_else(built) else { continue };
+        let image: Reference = image.parse().map_err(|error| {
+            let file = written.file.display();
+            error::state(format!("{file}, Compose service `{service}`: {error}"))
+        })?;
+        let place = written.place.as_ref();
+        let file = place.map_or(&written.file, |place| &place.file);
+        lines.push(Line {
+            compose_service: service.clone(),
+            text: written.image_text().map(str::to_owned),
+            has_build,
+            is_database: deployment.files()?.databases().contains(&written.top),
+            place: Place {
+                file: file.display().to_string(),
+                service: place.map_or(service, |place| &place.service).clone(),
+                line: place.map(|place| place.line),
+                template: texts.template_of(file).map(str::to_owned),
+            },
+            present: match docker {
+                Some(docker) => present(docker, &images, &containers, service, &image).await?,
+                None => None,
+            },
+            image,
+        });
+    }
+    Ok(Evidence { lines, configured, notes })
+}
+
+/// Settles on the files that the containers of this directory were started with, else on those that
+/// Compose takes by itself, else on the only one that looks like it. Those that Compose would not
+/// take next time as well, with nothing said, have to be named in the manifest.
+fn choose_files(
+    deployment: &mut Deployment<'_>,
+    containers: &[Container],
+) -> Result<Option<[Vec<String>; 2]>> {
+    let app = deployment.app();
+    let directory = app.store.directory();
+    let files = deployment.files()?;
+    let databases = files.databases().to_vec();
+    let [v1, v2] = [Generation::V1, Generation::V2].map(|one| files.application(one).to_vec());
+    let named = if app.environment.text("COMPOSE_FILE").is_some() {
+        // This process's environment will be forgotten.
+        v2
+    } else {
+        match used_files(directory, &databases, containers) {
+            Some(used) if used == v1 || used == v2 => return Ok(None),
+            Some(used) => used,
+            None if !v2.is_empty() => return Ok(None),
+            None => match only_candidate(directory, &databases)? {
+                Some(file) => vec![file],
+                None => return Ok(None),
+            },
+        }
+    };
+    let names = [&named, &databases]
+        .map(|list| list.iter().map(|file| file.display().to_string()).collect());
+    deployment.use_files(named, databases)?;
+    Ok(Some(names))
+}
+
+/// The application files that the containers of this directory were started with, if they agree.
+fn used_files(
+    directory: &Path,
+    databases: &[PathBuf],
+    containers: &[Container],
+) -> Option<Vec<PathBuf>> {
+    let real = directory.canonicalize().ok()?;
+    let relative = |file: &str| {
+        let path = real.join(file);
+        let path = path.canonicalize().unwrap_or(path);
+        path.strip_prefix(&real).map_or_else(|_| path.clone(), Path::to_owned)
+    };
+    let mut lists = Vec::new();
+    for labels in containers.iter().map(|container| &container.labels) {
+        if labels.working_dir().is_some_and(|place| is_same(Path::new(place), directory)) {
+            let mut files: Vec<PathBuf> = labels.config_files().into_iter().map(relative).collect();
+            files.retain(|file| !databases.contains(file));
+            lists.extend(Some(files).filter(|files| !files.is_empty()));
+        }
+    }
+    lists.dedup();
+    let only = lists.pop()?;
+    (lists.is_empty() && only.iter().all(|file| real.join(file).is_file())).then_some(only)
+}
+
+/// The one file that looks like a Compose file without having a name that Compose looks for.
+fn only_candidate(directory: &Path, databases: &[PathBuf]) -> Result<Option<PathBuf>> {
+    let mut names = compose::compose_like(directory)?;
+    names.retain(|name| !databases.contains(name) && !is_template(&name.to_string_lossy()));
+    if names.len() > 1 {
+        let all: Vec<String> = names.iter().map(|file| file.display().to_string()).collect();
+        let message = format!(
+            "several Compose files, none of which Compose takes by itself: {}",
+            all.join(", ")
+        );
+        let hint = format!("say which: COMPOSE_FILE={} dkv migrate-versions", all[0]);
+        return Err(error::state(message).with_hint(hint).into());
+    }
+    Ok(names.pop())
+}
+
+fn is_same(one: &Path, other: &Path) -> bool {
+    one == other
+        || one.canonicalize().is_ok_and(|one| other.canonicalize().is_ok_and(|other| one == other))
+}
+
+/// What a service runs or ran, or else the local image of its name.
+async fn present(
+    docker: &Docker,
+    images: &ImageList,
+    containers: &[Container],
+    service: &str,
+    image: &Reference,
+) -> Result<Option<Present>> {
+    let runs = |one: &Container| {
+        use ContainerState::{Paused, Restarting, Running};
+        matches!(one.state, Running | Paused | Restarting)
+    };
+    let own = containers.iter().filter(|one| one.labels.service() == Some(service));
+    // One that has ended still says what the deployment ran last.
+    let container = own.min_by_key(|one| !runs(one));
+    let detail = match container {
+        Some(container) => docker.inspect_container(&container.id).await?,
+        None => None,
+    };
+    if let Some((image_id, named)) =
+        detail.and_then(|detail| Some((detail.image_id?, detail.image)))
+    {
+        let known = images.by_id(&image_id);
+        return Ok(Some(Present {
+            is_running: container.is_some_and(runs),
+            named: named.parse().ok(),
+            digests: known.map(|known| known.digests.clone()).unwrap_or_default(),
+            tags: known.map(|known| known.tags.clone()).unwrap_or_default(),
+            image_id,
+        }));
+    }
+    let known = docker.image(&image.to_string()).await?;
+    Ok(known.map(|known| Present {
+        is_running: false,
+        named: Some(image.clone()),
+        image_id: known.id,
+        digests: known.digests,
+        tags: known.tags,
+    }))
+}

@@ -1,0 +1,189 @@
+//! A migration in words.
+
+use std::collections::BTreeSet;
+
+use super::Migrating;
+use crate::model::manifest::Source;
+use crate::report::migrate::{ComposeChange, Migration, OtherVersion};
+use crate::report::short_digest;
+use crate::ui::{Cell, Style, Table};
+
+impl Migrating<'_> {
+    pub(super) fn show_services(&self, report: &Migration) {
+        let mut table =
+            Table::new(&["SERVICE", "IMAGE", "VERSION", "DIGEST", "FROM", "COMPOSE SERVICES"]);
+        for service in &report.services {
+            let digest = service.digest.as_ref().or(service.image_id.as_ref());
+            let is_local = service.source == Source::Local;
+            table.row([
+                Cell::new(service.name.as_str(), Style::Bold),
+                Cell::plain(service.image.as_ref().map_or_else(String::new, ToString::to_string)),
+                Cell::plain(&service.tag),
+                Cell::new(digest.map_or("-", |digest| digest.short()), Style::Dim),
+                Cell::plain(if is_local { "local build" } else { service.found.word() }),
+                Cell::plain(service.compose_services.join(", ")),
+            ]);
+        }
+        if !table.is_empty() {
+            self.app.ui.table(&table);
+        }
+    }
+
+    pub(super) fn tell_dry_run(&self, report: &Migration, text: &str) {
+        let ui = &self.app.ui;
+        self.show_services(report);
+        self.tell(report);
+        let rewrites = self.rewrites(report);
+        for file in files_of(report, |change| rewrites && change.is_writable()) {
+            ui.status(format!("would write {file}, after a backup"));
+        }
+        ui.status(format!("would write {}:", report.manifest));
+        ui.data(text);
+    }
+
+    /// What the operator should know besides the services.
+    pub(super) fn tell(&self, report: &Migration) {
+        let ui = &self.app.ui;
+        for service in &report.services {
+            service.notes.iter().for_each(|note| ui.note(format!("{}: {note}", service.name)));
+            if let Some(variable) = &service.env_tag {
+                ui.note(format!(
+                    "{}: the Compose files take its tag from {variable}, which versions.env sets",
+                    service.name
+                ));
+            }
+        }
+        report.notes.iter().for_each(|note| ui.note(note));
+        for image in &report.untracked {
+            let (names, first) = (image.compose_services.join(", "), &image.compose_services[0]);
+            ui.note(format!(
+                "not tracked: {} ({names}); `dkv migrate-versions --track {first}` adds it",
+                image.image
+            ));
+        }
+        let mut told = BTreeSet::new();
+        // Services that share a line through an anchor or `extends` need it changed once.
+        for change in &report.compose_changes {
+            if told.insert((&change.file, change.line)) {
+                self.tell_change(change);
+            }
+        }
+        for other in &report.other_versions {
+            ui.warn(self.about_other(report, other));
+        }
+        for tool in &report.other_tools {
+            let place = format!("{}:{}", tool.file, tool.line);
+            ui.warn(format!("{place}: {}\ninstead: {}", tool.text, tool.instead));
+        }
+    }
+
+    /// An image line that does not follow, or did not until now.
+    fn tell_change(&self, change: &ComposeChange) {
+        let file = &change.file;
+        let line = change.line.map_or_else(String::new, |line| format!(":{line}"));
+        let is_pinned = change.from.as_ref().is_some_and(|from| from.contains("@sha256:"));
+        let what = if let Some(template) = &change.template {
+            format!("is made from {template}; change it there to follow versions.env")
+        } else if change.written {
+            "follows versions.env now".to_owned()
+        } else if let Some(why) = &change.left {
+            format!("does not follow versions.env and is left as it is, with --write too: {why}")
+        } else if self.options.write && self.options.dry_run {
+            format!("would follow versions.env: {file} would be written, after a backup")
+        } else if is_pinned {
+            "does not follow versions.env; keep its digest current with `dkv pin`, or make it \
+            follow (--write)"
+                .to_owned()
+        } else {
+            "does not follow versions.env; with this one line it does (--write makes it)".to_owned()
+        };
+        let old = change.from.iter().map(|from| format!("\n- image: {from}"));
+        let new = change.to.iter().filter(|_| change.left.is_none());
+        let lines: String = old.chain(new.map(|to| format!("\n+ image: {to}"))).collect();
+        self.app.ui.note(format!("{file}{line}, {} {what}:{lines}", change.compose_service));
+    }
+
+    /// A Compose service that has another version than is recorded.
+    fn about_other(&self, report: &Migration, other: &OtherVersion) -> String {
+        let OtherVersion { compose_service, image, service, recorded, .. } = other;
+        let runs = other.runs.as_deref().map(|id| format!(" (it runs {})", short_digest(id)));
+        let runs = runs.unwrap_or_default();
+        let has =
+            format!("{compose_service} has {image}{runs}, but of {service} {recorded} is recorded");
+        if other.will_change {
+            return format!("{has}: the next start changes its version");
+        }
+        let mut changes = report.compose_changes.iter();
+        let line = changes.find(|change| change.compose_service == *compose_service);
+        let has_variables =
+            line.and_then(|line| line.from.as_ref()).is_some_and(|from| from.contains('$'));
+        let mend = match line.and_then(|line| line.template.as_ref()) {
+            Some(template) => {
+                format!("To change it, write the recorded version into {template}")
+            }
+            None if has_variables => "To change it, write the recorded version there".to_owned(),
+            None => "`dkv pin` writes the recorded version there".to_owned(),
+        };
+        let upper = |c: char| if c.is_ascii_alphanumeric() { c.to_ascii_uppercase() } else { '_' };
+        let name =
+            format!("{}{}", self.prefix, compose_service.chars().map(upper).collect::<String>());
+        format!(
+            "{has}: its line stays as it is. {mend}; variables of its own, {name}_IMAGE and \
+            {name}_TAG, make it a service of its own"
+        )
+    }
+
+    /// What was done, and what starts now.
+    pub(super) fn conclude(&self, report: &Migration, runs: bool) {
+        let ui = &self.app.ui;
+        for difference in &report.differences {
+            let why = match difference.line_does_not_follow {
+                true => ", because its image line does not follow versions.env",
+                false => "",
+            };
+            ui.warn(format!(
+                "{}: Compose would start {} now, not what runs ({}){why}",
+                difference.compose_service,
+                difference.would_start,
+                short_digest(&difference.runs)
+            ));
+        }
+        let services: Vec<&str> =
+            report.services.iter().map(|service| service.name.as_str()).collect();
+        if !services.is_empty() {
+            let verb = if report.created { "wrote" } else { "added to" };
+            ui.status(format!("{verb} {}: {}", report.manifest, services.join(", ")));
+        }
+        let lines = files_of(report, |change| {
+            let is_literal = change.from.as_ref().is_some_and(|from| !from.contains('$'));
+            let is_open = change.left.is_none() || is_literal;
+            is_open && !change.written && change.template.is_none()
+        });
+        if !lines.is_empty() {
+            ui.status(format!(
+                "Image lines in {} do not follow the manifest: until `dkv migrate-versions \
+                --write` or `dkv pin` changes them, Compose starts what they say, whatever is \
+                recorded",
+                lines.into_iter().collect::<Vec<_>>().join(", ")
+            ));
+        }
+        if !runs {
+            ui.status(
+                "Nothing of this deployment runs, so there was nothing to compare; nothing was \
+                started",
+            );
+        } else if report.differences.is_empty() && report.other_versions.is_empty() {
+            ui.status(
+                "With versions.env, Compose starts exactly what runs now; nothing was started or \
+                stopped",
+            );
+        }
+        ui.hint("`dkv restart` starts everything from the manifest; `dkv pull-latest` looks for updates");
+    }
+}
+
+/// The files with image lines that are `wanted`, each once.
+fn files_of(report: &Migration, wanted: impl Fn(&ComposeChange) -> bool) -> BTreeSet<&str> {
+    let changes = report.compose_changes.iter().filter(|change| wanted(change));
+    changes.map(|change| change.file.as_str()).collect()
+}
