@@ -200,14 +200,15 @@ impl App {
     ///
     /// It cannot be decrypted (exit 3).
     pub async fn decrypt(&self) -> Result<()> {
-        let decrypt = || async {
-            let directory = self.store.directory();
-            if !secrets::is_encrypted(directory) {
-                return Ok(Secrets::default());
-            }
-            secrets::decrypt(directory, &|name| self.environment.text(name)).await
-        };
-        self.secrets.get_or_try_init(decrypt).await.map(drop)
+        self.secrets.get_or_try_init(|| self.decrypted()).await.map(drop)
+    }
+
+    async fn decrypted(&self) -> Result<Secrets> {
+        let directory = self.store.directory();
+        if !secrets::is_encrypted(directory) {
+            return Ok(Secrets::default());
+        }
+        secrets::decrypt(directory, &|name| self.environment.text(name)).await
     }
 
     /// What Compose's environment has before any version: what was decrypted, if anything was.
@@ -220,8 +221,7 @@ impl App {
     /// A variable of the environment, or of what was decrypted.
     #[must_use]
     pub fn variable(&self, name: &str) -> Option<String> {
-        let secret = || self.secrets.get()?.get(name).map(ToOwned::to_owned);
-        self.environment.text(name).or_else(secret)
+        self.environment.text(name).or_else(|| self.secrets.get()?.get(name).map(ToOwned::to_owned))
     }
 
     /// Where the output of Compose goes.
@@ -260,13 +260,12 @@ impl App {
     /// Runs `lock` with what waiting for another dkv takes.
     fn waiting(&self, lock: impl FnOnce(&LockWait<'_>) -> Result<Lock>) -> Result<Lock> {
         let purpose = format!("dkv {}", self.command);
-        let on_wait = |holder: &str| {
-            self.ui.status(format!("Waiting for {holder} to let go of this deployment"));
-        };
         lock(&LockWait {
             timeout: self.settings.lock_timeout,
             purpose: &purpose,
-            on_wait: &on_wait,
+            on_wait: &|holder| {
+                self.ui.status(format!("Waiting for {holder} to let go of this deployment"));
+            },
             is_interrupted: &|| self.interruption().is_raised(),
         })
     }

@@ -17,7 +17,6 @@ use crate::deployment::{Deployment, Record};
 use crate::docker::Image;
 use crate::error;
 use crate::images::{Early, Wanted};
-use crate::model::history::Release;
 use crate::model::manifest::{Service, Source};
 use crate::model::reference::{Platform, ServiceName};
 use crate::plan::Step;
@@ -241,12 +240,13 @@ impl Change {
 /// Refuses a release that is made for another kind of machine, unless it was recorded before.
 fn check_platform(step: &Step, image: &Image, host: &Platform) -> Result<()> {
     let found = &image.platform;
-    let is_recorded = |release: &Release| {
-        step.before.history.entries().iter().any(|entry| entry.bytes.digest == release.bytes.digest)
-    };
     let fits = (found.os == host.os && found.architecture == host.architecture)
         || found.architecture.is_empty();
-    if fits || step.after.current().is_some_and(is_recorded) {
+    let was_recorded = step.after.current().is_some_and(|current| {
+        let entries = step.before.history.entries();
+        entries.iter().any(|entry| entry.bytes.digest == current.bytes.digest)
+    });
+    if fits || was_recorded {
         return Ok(());
     }
     let message = format!("{}: the image is for {found}, this host is {host}", step.before.name);

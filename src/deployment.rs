@@ -9,7 +9,7 @@ mod labels;
 mod record;
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
@@ -21,10 +21,10 @@ use crate::compose::{self, Compose, ComposeFiles, Files, Generation, Project, Se
 use crate::docker::{Container, ContainerFilter};
 use crate::error::{self, Kind};
 use crate::lookup::Lookup;
-use crate::members::Membership;
+use crate::members::{Membership, repository_of};
 use crate::model::interpolation::Template;
 use crate::model::manifest::{Manifest, Service};
-use crate::model::reference::{Platform, Reference, Repository, ServiceName};
+use crate::model::reference::{Platform, Repository, ServiceName};
 use crate::store::{Lock, Snapshot};
 pub use env::{EnvFile, EnvState};
 pub use record::Record;
@@ -42,12 +42,12 @@ pub struct Deployment<'a> {
     databases: OnceLock<BTreeSet<String>>,
     compose: OnceLock<Compose>,
     project: OnceCell<Project>,
-    view: OnceCell<View>,
+    view: OnceCell<DeploymentView>,
 }
 
 /// What a deployment consists of, for commands that only look.
 #[derive(Debug)]
-pub struct View {
+pub struct DeploymentView {
     /// What Compose would start; without Compose, what containers say of themselves.
     pub project: Project,
     /// Whether Compose itself described the project.
@@ -138,12 +138,7 @@ impl<'a> Deployment<'a> {
     /// The hint for a manifest that cannot be read.
     fn advice(&self) -> String {
         let store = &self.app.store;
-        let is_readable = |path: &PathBuf| {
-            std::fs::read(path).is_ok_and(|bytes| {
-                Manifest::read(&bytes).is_ok_and(|manifest| !manifest.services.is_empty())
-            })
-        };
-        match store.backups().into_iter().find(is_readable) {
+        match store.backups().into_iter().find(|path| has_services(path)) {
             Some(path) => format!(
                 "mend that line; or go back to the newest readable backup, which is from before \
                 the last change: cp {} {}, then `dkv generate-env`",
@@ -166,14 +161,15 @@ impl<'a> Deployment<'a> {
     ///
     /// There is no manifest (exit 3).
     pub fn record(&self) -> Result<&Record> {
-        let missing = || {
+        self.record.as_ref().ok_or_else(|| {
             let path = self.app.store.manifest_path().display();
-            error::state(format!("there is no manifest `{path}`")).with_hint(
-                "`dkv migrate-versions` makes one from what runs and what the Compose files say; \
-                -C names another directory",
-            )
-        };
-        Ok(self.record.as_ref().ok_or_else(missing)?)
+            error::state(format!("there is no manifest `{path}`"))
+                .with_hint(
+                    "`dkv migrate-versions` makes one from what runs and what the Compose files \
+                    say; -C names another directory",
+                )
+                .into()
+        })
     }
 
     /// What the manifest records, if there is one.
@@ -232,11 +228,7 @@ impl<'a> Deployment<'a> {
         let record = self.record()?;
         record.select(names).map_err(|error| {
             let unknown = names.iter().find(|name| record.manifest.find(name).is_none());
-            let meant = |name: &ServiceName| {
-                let owner = || record.members().owner(self.template(name.as_str())?);
-                self.member(name.as_str()).service().or_else(owner)
-            };
-            match unknown.and_then(|name| Some((name, meant(name)?))) {
+            match unknown.and_then(|name| Some((name, self.meant_by(name.as_str())?))) {
                 Some((name, service)) => error
                     .with_hint(format!(
                         "`{name}` is a Compose service; in the manifest its image is `{service}`"
@@ -245,6 +237,13 @@ impl<'a> Deployment<'a> {
                 None => error.into(),
             }
         })
+    }
+
+    /// The service of the manifest that a Compose service of this name speaks for.
+    fn meant_by(&self, name: &str) -> Option<&ServiceName> {
+        self.member(name)
+            .service()
+            .or_else(|| self.record.as_ref()?.members().owner(self.template(name)?))
     }
 
     /// The service of the manifest called `name`.
@@ -258,8 +257,6 @@ impl<'a> Deployment<'a> {
     }
 
     fn discover(&self, manifest: Option<&Manifest>) -> Result<Files> {
-        let paths =
-            |list: &Vec<String>| (!list.is_empty()).then(|| list.iter().map(Into::into).collect());
         let configured = compose::files::Configured {
             files: manifest.and_then(|manifest| paths(&manifest.compose.files)),
             db_files: manifest.and_then(|manifest| paths(&manifest.compose.db_files)),
@@ -417,9 +414,11 @@ impl<'a> Deployment<'a> {
     }
 
     async fn project_within(&self, patience: Option<Duration>) -> Result<&Project> {
-        let ask =
-            || async { self.compose()?.config(self.all(), &self.environment()?, patience).await };
-        self.project.get_or_try_init(ask).await
+        self.project
+            .get_or_try_init(async || {
+                self.compose()?.config(self.all(), &self.environment()?, patience).await
+            })
+            .await
     }
 
     /// What Compose would start with other `variables`. Where dkv can show that it reads the image
@@ -440,15 +439,22 @@ impl<'a> Deployment<'a> {
                 }
                 continue;
             };
-            let with = |set: &BTreeMap<String, String>| {
-                template.evaluate(&|name| set.get(name).cloned().or_else(|| self.variable(name)))
-            };
-            if with(&known).ok() != service.image {
+            if self.evaluate(template, &known) != service.image {
                 return self.ask_with(variables).await;
             }
-            service.image = with(variables).ok();
+            service.image = self.evaluate(template, variables);
         }
         Ok(changed)
+    }
+
+    /// An image line as Compose would make it of `variables` and of what it finds beside them.
+    #[must_use]
+    pub fn evaluate(
+        &self,
+        line: &Template,
+        variables: &BTreeMap<String, String>,
+    ) -> Option<String> {
+        line.evaluate(&|name| variables.get(name).cloned().or_else(|| self.variable(name))).ok()
     }
 
     async fn ask_with(&self, variables: &BTreeMap<String, String>) -> Result<Project> {
@@ -467,7 +473,8 @@ impl<'a> Deployment<'a> {
     #[must_use]
     pub fn member(&self, name: &str) -> Membership<'_> {
         let project = self.project.get().or_else(|| self.view.get().map(|view| &view.project));
-        let image = project.and_then(|project| repository(project, name));
+        let image =
+            project.and_then(|project| repository_of(project.service(name)?.image.as_ref()?));
         self.member_with(name, image.as_ref())
     }
 
@@ -485,23 +492,23 @@ impl<'a> Deployment<'a> {
     #[must_use]
     pub fn tracked(&self, project: &Project) -> BTreeMap<String, &Service> {
         let Some(record) = &self.record else { return BTreeMap::new() };
-        let find = |name: &str| {
-            let image = repository(project, name);
-            record.service(self.member_with(name, image.as_ref()).service()?)
-        };
-        let services = project.services.iter();
-        services.filter_map(|one| Some((one.name.clone(), find(&one.name)?))).collect()
+        let services = project.services.iter().filter_map(|one| {
+            let image = one.image.as_deref().and_then(repository_of);
+            let service = self.member_with(&one.name, image.as_ref()).service()?;
+            Some((one.name.clone(), record.service(service)?))
+        });
+        services.collect()
     }
 
     /// The Compose services that run one of the services called `names`, but whose image line
     /// follows none of their variables.
-    #[must_use]
-    pub fn literal_members(&self, names: &[&str]) -> Vec<&str> {
-        let is_meant = |name: &&str| match self.member(name) {
+    fn literal_members(&self, names: &[&str]) -> Vec<&str> {
+        let mut literal = Vec::from_iter(self.described());
+        literal.retain(|name| match self.member(name) {
             Membership::Of(member) => member.is_literal && names.contains(&member.service.as_str()),
             Membership::Ambiguous(_) | Membership::Untracked => false,
-        };
-        self.described().into_iter().filter(is_meant).collect()
+        });
+        literal
     }
 
     /// Who asks registries about the services of the manifest.
@@ -535,18 +542,20 @@ impl<'a> Deployment<'a> {
     ///
     /// There is neither a Compose file nor a container (exit 3); the daemon does not answer (exit
     /// 6).
-    pub async fn view(&self) -> Result<&View> {
-        self.view.get_or_try_init(|| self.look()).await
+    pub async fn view(&self) -> Result<&DeploymentView> {
+        self.view.get_or_try_init(|| self.new_view()).await
     }
 
-    async fn look(&self) -> Result<View> {
+    async fn new_view(&self) -> Result<DeploymentView> {
         let files = self.files()?;
         // Both are asked at once: the daemon's refusal matters more than what Compose makes of it.
         let (described, docker) =
             tokio::join!(self.project_within(Some(COMPOSE_PATIENCE)), self.app.docker());
         let docker = docker?;
         let error = match described {
-            Ok(project) => return Ok(View { project: project.clone(), is_complete: true }),
+            Ok(project) => {
+                return Ok(DeploymentView { project: project.clone(), is_complete: true });
+            }
             Err(error) if error::kind(&error) == Kind::Interrupted => return Err(error),
             Err(error) => error,
         };
@@ -558,7 +567,7 @@ impl<'a> Deployment<'a> {
             "showing what containers say about themselves, because Compose cannot be asked: \
             {error:#}"
         ));
-        Ok(View { project, is_complete: false })
+        Ok(DeploymentView { project, is_complete: false })
     }
 
     /// The name of the project that the containers of this directory have, if any of `containers`
@@ -585,7 +594,7 @@ impl<'a> Deployment<'a> {
     }
 }
 
-impl View {
+impl DeploymentView {
     /// The project's containers.
     #[must_use]
     pub fn filter(&self) -> ContainerFilter {
@@ -593,9 +602,13 @@ impl View {
     }
 }
 
-/// The repository that a Compose service runs, if its `image` is a proper reference.
-#[must_use]
-pub fn repository(project: &Project, compose_service: &str) -> Option<Repository> {
-    let image = project.service(compose_service)?.image.as_ref()?;
-    image.parse::<Reference>().ok().map(|reference| reference.repository)
+/// Whether a backup can be read as a manifest that says something.
+fn has_services(backup: &Path) -> bool {
+    let manifest = std::fs::read(backup).ok().and_then(|bytes| Manifest::read(&bytes).ok());
+    manifest.is_some_and(|manifest| !manifest.services.is_empty())
+}
+
+/// The files that a list of the manifest names; none where it names none.
+fn paths(list: &[String]) -> Option<Vec<PathBuf>> {
+    (!list.is_empty()).then(|| list.iter().map(Into::into).collect())
 }

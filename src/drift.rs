@@ -4,7 +4,7 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use crate::docker::{Container, ContainerState, ImageList, ListedImage};
-use crate::members::Members;
+use crate::members::{Members, repository_of};
 use crate::model::env_file;
 use crate::model::history::Release;
 use crate::model::interpolation::Template;
@@ -30,7 +30,7 @@ pub struct Views<'a> {
     /// What `versions.env` says.
     pub env: EnvView,
     /// What Compose would start, for somebody who has sourced `versions.env`.
-    pub starts: Vec<Start>,
+    pub starts: Vec<ServiceStart>,
     /// The images in the Compose files of the directory, as they are written.
     pub files: Vec<FileImage>,
     /// The images that Compose services use beside their own.
@@ -58,7 +58,7 @@ pub struct EnvView {
 
 /// What Compose would start for one Compose service.
 #[derive(Debug, Clone, Default)]
-pub struct Start {
+pub struct ServiceStart {
     /// The Compose service.
     pub compose_service: String,
     /// Its image with all variables replaced.
@@ -129,7 +129,7 @@ pub struct RemoteView {
 /// Compares the views.
 #[must_use]
 pub fn compare(views: &Views<'_>) -> Verification {
-    let mut found = Comparison::of(views);
+    let mut found = DriftSearch::of(views);
     found.env();
     found.files();
     found.others();
@@ -137,11 +137,11 @@ pub fn compare(views: &Views<'_>) -> Verification {
     let services = views.manifest.services.values().map(|service| found.service(service)).collect();
     found.outsiders();
     found.untracked();
-    let Comparison { drift, notes, .. } = found;
+    let DriftSearch { drift, notes, .. } = found;
     Verification { clean: drift.is_empty(), not_compared: Vec::new(), drift, notes, services }
 }
 
-struct Comparison<'v, 'a> {
+struct DriftSearch<'v, 'a> {
     views: &'v Views<'a>,
     drift: Vec<Finding>,
     notes: Vec<Finding>,
@@ -150,14 +150,14 @@ struct Comparison<'v, 'a> {
     /// The manifest service of each Compose service that runs one.
     tracked: HashMap<&'v str, &'a Service>,
     /// What Compose would start for each service of the manifest.
-    starts: HashMap<&'a ServiceName, Vec<&'v Start>>,
+    starts: HashMap<&'a ServiceName, Vec<&'v ServiceStart>>,
     /// The deployment's containers that say what runs, by their Compose service.
     containers: HashMap<&'v str, Vec<&'v Container>>,
     /// The Compose services that end when their work is done.
     one_shots: BTreeSet<&'v str>,
 }
 
-impl<'v, 'a> Comparison<'v, 'a> {
+impl<'v, 'a> DriftSearch<'v, 'a> {
     /// Nothing compared yet, everything put where it is looked for.
     fn of(views: &'v Views<'a>) -> Self {
         let mut found = Self {
@@ -205,7 +205,7 @@ impl<'v, 'a> Comparison<'v, 'a> {
     }
 
     /// What Compose would start for a service of the manifest.
-    fn starts_of(&self, service: &Service) -> Vec<&'v Start> {
+    fn starts_of(&self, service: &Service) -> Vec<&'v ServiceStart> {
         self.starts.get(&service.name).cloned().unwrap_or_default()
     }
 
@@ -232,7 +232,7 @@ impl<'v, 'a> Comparison<'v, 'a> {
     }
 
     /// The manifest service that a Compose service runs.
-    fn tracked(&self, start: &Start) -> Option<&'a Service> {
+    fn tracked(&self, start: &ServiceStart) -> Option<&'a Service> {
         self.tracked.get(start.compose_service.as_str()).copied()
     }
 
@@ -272,7 +272,7 @@ impl<'v, 'a> Comparison<'v, 'a> {
     fn files(&mut self) {
         for image in &self.views.files {
             let FileImage { place, compose_services, image, verdict, template } = image;
-            let repository = image.parse::<Reference>().ok().map(|reference| reference.repository);
+            let repository = repository_of(image);
             let service = compose_services
                 .first()
                 .and_then(|name| self.service_of(name, Some(image), repository.as_ref()));
@@ -330,20 +330,16 @@ impl<'v, 'a> Comparison<'v, 'a> {
                 disagreement.image,
                 sides.join("; ")
             );
-            let repository =
-                disagreement.image.parse::<Reference>().ok().map(|reference| reference.repository);
+            let repository = repository_of(&disagreement.image);
             let service = self
                 .views
                 .manifest
                 .services
                 .values()
                 .find(|service| service.image.is_some() && service.image == repository);
-            let is_made = |image: &&FileImage| {
-                image.template.is_some()
-                    && disagreement.digests.values().flatten().any(|place| *place == image.place)
-            };
-            let template =
-                self.views.files.iter().find(is_made).and_then(|image| image.template.as_ref());
+            let places: Vec<&String> = disagreement.digests.values().flatten().collect();
+            let files = self.views.files.iter().filter(|image| places.contains(&&image.place));
+            let template = files.filter_map(|image| image.template.as_ref()).next();
             let mend = match (service, template) {
                 (_, Some(template)) => {
                     format!("give all of them the same digest, and change it in {template}")
@@ -389,9 +385,10 @@ impl<'v, 'a> Comparison<'v, 'a> {
     fn products(&mut self) {
         for service in self.views.manifest.services.values() {
             let mine = self.starts_of(service);
-            let (own, foreign): (Vec<&Start>, Vec<&Start>) = mine.into_iter().partition(|start| {
-                repository(start).is_none_or(|repository| Some(repository) == service.image)
-            });
+            let (own, foreign): (Vec<&ServiceStart>, Vec<&ServiceStart>) =
+                mine.into_iter().partition(|start| {
+                    repository(start).is_none_or(|repository| Some(repository) == service.image)
+                });
             for start in foreign {
                 let (name, image) =
                     (&start.compose_service, start.image.as_deref().unwrap_or_default());
@@ -452,13 +449,13 @@ impl<'v, 'a> Comparison<'v, 'a> {
     }
 
     /// Whether a Compose service would start what is recorded.
-    fn starts_record(&self, service: &Service, start: &Start) -> bool {
+    fn starts_record(&self, service: &Service, start: &ServiceStart) -> bool {
         let reference = start.image.as_ref().and_then(|image| image.parse().ok());
         reference.is_some_and(|reference| self.is_recorded(service, &reference))
     }
 
     /// What makes the image line of `start` give what `service` has recorded.
-    fn mend_of_line(&self, service: &Service, start: &Start) -> String {
+    fn mend_of_line(&self, service: &Service, start: &ServiceStart) -> String {
         if let Some(template) = &start.template {
             return follow_in(template);
         }
@@ -472,13 +469,8 @@ impl<'v, 'a> Comparison<'v, 'a> {
             }
             .to_owned();
         }
-        let is_shared = |variable: &String| {
-            let others =
-                self.views.starts.iter().filter(|other| tag_variables(other).contains(variable));
-            others.filter_map(|other| self.tracked(other)).any(|other| other.name != service.name)
-        };
         let variables = tag_variables(start);
-        match variables.iter().find(|variable| !is_shared(variable)) {
+        match variables.iter().find(|variable| !self.is_shared(variable, service)) {
             Some(variable) => format!(
                 "`env_tag: {variable}` for the service in the manifest, then `dkv generate-env`"
             ),
@@ -493,22 +485,27 @@ impl<'v, 'a> Comparison<'v, 'a> {
         }
     }
 
+    /// Whether `variable` gives the tag of other services than `service` too.
+    fn is_shared(&self, variable: &str, service: &Service) -> bool {
+        let having =
+            self.views.starts.iter().filter(|start| tag_variables(start).contains(variable));
+        having.filter_map(|start| self.tracked(start)).any(|other| other.name != service.name)
+    }
+
     /// Whether a Compose service runs something that was built on this host.
-    fn is_local(&self, start: &Start) -> bool {
+    fn is_local(&self, start: &ServiceStart) -> bool {
         let is_recorded = self.tracked(start).is_some_and(|service| {
             service.source == Source::Local && service.image == repository(start)
         });
-        let never_pulled = || {
-            let reference: Reference = start.image.as_ref()?.parse().ok()?;
-            let image = self
-                .views
-                .daemon
-                .as_ref()?
-                .images
-                .by_tag(&reference.repository, reference.tag.as_ref()?)?;
-            Some(image.digests.is_empty())
-        };
-        start.has_build || is_recorded || never_pulled().unwrap_or(false)
+        start.has_build || is_recorded || self.was_never_pulled(start).unwrap_or(false)
+    }
+
+    /// Whether no registry has given a name to the image of a Compose service, if it is here.
+    fn was_never_pulled(&self, start: &ServiceStart) -> Option<bool> {
+        let reference: Reference = start.image.as_ref()?.parse().ok()?;
+        let images = &self.views.daemon.as_ref()?.images;
+        let image = images.by_tag(&reference.repository, reference.tag.as_ref()?)?;
+        Some(image.digests.is_empty())
     }
 
     /// Compares the views of one service.
@@ -803,19 +800,21 @@ impl<'v, 'a> Comparison<'v, 'a> {
         }
     }
 
+    /// What the daemon calls a release, where that is known.
+    fn id_of(&self, service: &Service, release: &Release) -> Option<Digest> {
+        let local = self.local(service, release).filter(|_| !Self::is_lost(service, release));
+        local.map(|image| image.id.clone()).or_else(|| release.bytes.image_id.clone())
+    }
+
     /// What runs, against the record.
     fn running(&mut self, service: &'a Service) -> Vec<RunningView> {
         let mut views = Vec::new();
-        let id_of = |release: &Release| {
-            let local = self.local(service, release).filter(|_| !Self::is_lost(service, release));
-            local.map(|image| image.id.clone()).or_else(|| release.bytes.image_id.clone())
-        };
-        let recorded = service.current().and_then(id_of);
+        let recorded = service.current().and_then(|current| self.id_of(service, current));
         let known: Vec<(Digest, &Release)> = service
             .history
             .entries()
             .iter()
-            .filter_map(|release| Some((id_of(release)?, release)))
+            .filter_map(|release| Some((self.id_of(service, release)?, release)))
             .collect();
         let mut told = BTreeSet::new();
         let starts = self.starts_of(service);
@@ -926,17 +925,11 @@ impl<'v, 'a> Comparison<'v, 'a> {
 
     /// The manifest service whose image a container runs, whatever started it.
     fn service_of_container(&self, container: &Container) -> Option<&'a Service> {
-        let named = container.image.parse::<Reference>().ok().map(|reference| reference.repository);
-        let image =
-            container.image_id.as_ref().and_then(|id| self.views.daemon.as_ref()?.images.by_id(id));
-        let known = image.into_iter().flat_map(|image| {
-            image
-                .tags
-                .iter()
-                .map(|(repository, _)| repository)
-                .chain(image.digests.iter().map(|(repository, _)| repository))
-        });
-        let repositories: Vec<&Repository> = named.iter().chain(known).collect();
+        let named = repository_of(&container.image);
+        let image = container.image_id.as_ref().and_then(|id| self.image(id));
+        let tags = image.into_iter().flat_map(|image| &image.tags).map(|(name, _)| name);
+        let digests = image.into_iter().flat_map(|image| &image.digests).map(|(name, _)| name);
+        let repositories: Vec<&Repository> = named.iter().chain(tags).chain(digests).collect();
         self.views
             .manifest
             .services
@@ -992,44 +985,44 @@ fn follow_in(template: &str) -> String {
     )
 }
 
-fn repository(start: &Start) -> Option<Repository> {
-    start.image.as_ref()?.parse::<Reference>().ok().map(|reference| reference.repository)
+fn repository(start: &ServiceStart) -> Option<Repository> {
+    repository_of(start.image.as_ref()?)
 }
 
 /// Pairs of Compose services of one product of which one runs a local build and the other a
 /// published image. One product they are if one variable gives both their tags, if their
 /// repositories have the same last name, or if one extends the other's name and one is a step of
 /// the other, as migrations are of an application.
-fn mixed(starts: &[Start], is_local: impl Fn(&Start) -> bool) -> Vec<(&Start, &Start)> {
-    let (local, published): (Vec<&Start>, Vec<&Start>) =
+fn mixed(
+    starts: &[ServiceStart],
+    is_local: impl Fn(&ServiceStart) -> bool,
+) -> Vec<(&ServiceStart, &ServiceStart)> {
+    let (local, published): (Vec<&ServiceStart>, Vec<&ServiceStart>) =
         starts.iter().filter(|start| start.image.is_some()).partition(|start| is_local(start));
-    let waits = |one: &Start, other: &Start| one.waits_for_end_of.contains(&other.compose_service);
-    let belongs = |local: &Start, published: &Start| {
-        let (Some(here), Some(there)) = (repository(local), repository(published)) else {
-            return false;
-        };
-        let (here, there) = (here.base_name(), there.base_name());
-        let extends = |long: &str, short: &str| {
-            long.strip_prefix(short).is_some_and(|rest| rest.starts_with(['-', '_']))
-        };
-        let shares_variable = !tag_variables(local).is_disjoint(&tag_variables(published));
-        let is_step = waits(local, published)
-            || waits(published, local)
-            || local.is_one_shot != published.is_one_shot;
-        here == there
-            || shares_variable
-            || (is_step && (extends(here, there) || extends(there, here)))
-    };
     // One line for each published service: all local ones would say the same.
     let pairs = published.into_iter().filter_map(|published| {
-        let local = local.iter().find(|local| belongs(local, published))?;
+        let local = local.iter().find(|local| belong_together(local, published))?;
         Some((*local, published))
     });
     pairs.collect()
 }
 
+fn belong_together(one: &ServiceStart, other: &ServiceStart) -> bool {
+    let (Some(here), Some(there)) = (repository(one), repository(other)) else { return false };
+    let (here, there) = (here.base_name(), there.base_name());
+    let shares_variable = !tag_variables(one).is_disjoint(&tag_variables(other));
+    let is_step = one.waits_for_end_of.contains(&other.compose_service)
+        || other.waits_for_end_of.contains(&one.compose_service)
+        || one.is_one_shot != other.is_one_shot;
+    here == there || shares_variable || (is_step && (extends(here, there) || extends(there, here)))
+}
+
+fn extends(long: &str, short: &str) -> bool {
+    long.strip_prefix(short).is_some_and(|rest| rest.starts_with(['-', '_']))
+}
+
 /// The variables that give the tag of a Compose service's image.
-fn tag_variables(start: &Start) -> BTreeSet<String> {
+fn tag_variables(start: &ServiceStart) -> BTreeSet<String> {
     let text = start.text.as_deref().unwrap_or_default();
     let mut depth = 0_usize;
     let mut colon = None;

@@ -97,7 +97,9 @@ fn dispatch(app: &App, command: Command) -> Result<Exit> {
         tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
     let outcome = {
         let _context = runtime.enter();
-        runtime.spawn(listen(app.interruption().clone(), Signals::listen()?));
+        let interrupts = signal(SignalKind::interrupt())?;
+        let terminations = signal(SignalKind::terminate())?;
+        runtime.spawn(listen(app.interruption().clone(), interrupts, terminations));
         runtime.block_on(interruptible(app, command))
     };
     // What is still under way belongs to a command that has ended.
@@ -105,27 +107,12 @@ fn dispatch(app: &App, command: Command) -> Result<Exit> {
     outcome
 }
 
-/// The signals that ask a command to stop.
-struct Signals {
-    interrupts: Signal,
-    terminations: Signal,
-}
-
-impl Signals {
-    fn listen() -> Result<Self> {
-        Ok(Self {
-            interrupts: signal(SignalKind::interrupt())?,
-            terminations: signal(SignalKind::terminate())?,
-        })
-    }
-}
-
 /// Passes signals on for as long as the command runs.
-async fn listen(interruption: Interruption, mut signals: Signals) {
+async fn listen(interruption: Interruption, mut interrupts: Signal, mut terminations: Signal) {
     loop {
         tokio::select! {
-            _ = signals.interrupts.recv() => {}
-            _ = signals.terminations.recv() => {}
+            _ = interrupts.recv() => {}
+            _ = terminations.recv() => {}
         }
         interruption.raise();
     }

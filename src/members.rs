@@ -9,7 +9,7 @@ use crate::model::reference::{Reference, Repository, ServiceName};
 
 /// What shows that a Compose service runs a service of the manifest, the strongest first.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Evidence {
+pub enum KnownBy {
     /// The manifest lists it under `compose_services`.
     Listed,
     /// Its image line has the service's variables.
@@ -26,7 +26,7 @@ pub struct Member<'m> {
     /// The service of the manifest.
     pub service: &'m ServiceName,
     /// What shows it.
-    pub evidence: Evidence,
+    pub known_by: KnownBy,
     /// Whether its image line has none of the service's variables: whatever is recorded, Compose
     /// gives it what the line says.
     pub is_literal: bool,
@@ -112,42 +112,53 @@ impl Members {
         line: Option<&Template>,
         image: Option<&Repository>,
     ) -> Membership<'_> {
-        let is_literal = |index: usize| {
-            line.is_some_and(|line| !self.owners(line).any(|owner| owner.service == index))
-        };
-        let member = |index: usize, evidence| {
-            let is_literal = is_literal(index);
-            Membership::Of(Member { service: &self.services[index], evidence, is_literal })
-        };
+        let (candidates, known_by) = self.candidates(name, line, image);
+        match self.choose(&candidates, name) {
+            Some(index) => Membership::Of(Member {
+                service: &self.services[index],
+                known_by,
+                is_literal: line
+                    .is_some_and(|line| !self.owners(line).any(|owner| owner.service == index)),
+            }),
+            None if candidates.is_empty() => Membership::Untracked,
+            None => Membership::Ambiguous(
+                candidates.into_iter().map(|index| &self.services[index]).collect(),
+            ),
+        }
+    }
+
+    /// The services that the strongest evidence speaks for.
+    fn candidates(
+        &self,
+        name: &str,
+        line: Option<&Template>,
+        image: Option<&Repository>,
+    ) -> (Vec<usize>, KnownBy) {
         if let Some(&index) = self.listed.get(name) {
-            return member(index, Evidence::Listed);
+            return (vec![index], KnownBy::Listed);
         }
         let written = line.and_then(default_repository);
         let image = image.or(written.as_ref());
-        let has_image = |index: &usize| {
-            let same = image.and_then(|image| self.repositories.get(image));
-            same.is_some_and(|same| same.contains(index))
-        };
+        let of_image: &[usize] =
+            image.and_then(|image| self.repositories.get(image)).map_or(&[], Vec::as_slice);
         let mut by_variable: Vec<usize> = line
             .into_iter()
             .flat_map(|line| self.owners(line))
-            .filter(|owner| image.is_none() || owner.is_image || has_image(&owner.service))
+            .filter(|owner| image.is_none() || owner.is_image || of_image.contains(&owner.service))
             .map(|owner| owner.service)
             .collect();
         by_variable.sort_unstable();
         by_variable.dedup();
-        if by_variable.len() > 1 && by_variable.iter().any(has_image) {
-            by_variable.retain(has_image);
+        if by_variable.len() > 1 && by_variable.iter().any(|index| of_image.contains(index)) {
+            by_variable.retain(|index| of_image.contains(index));
         }
         if !by_variable.is_empty() {
-            return self.one_of(&by_variable, name, |index| member(index, Evidence::Variable));
+            (by_variable, KnownBy::Variable)
+        } else if image.is_some() {
+            (of_image.to_vec(), KnownBy::Repository)
+        } else {
+            (self.names.get(&plain(name)).cloned().unwrap_or_default(), KnownBy::Name)
         }
-        if let Some(image) = image {
-            let same = self.repositories.get(image).map(Vec::as_slice).unwrap_or_default();
-            return self.one_of(same, name, |index| member(index, Evidence::Repository));
-        }
-        let namesakes = self.names.get(&plain(name)).map(Vec::as_slice).unwrap_or_default();
-        self.one_of(namesakes, name, |index| member(index, Evidence::Name))
     }
 
     /// The one service whose variables an image line has, whatever repository stands beside them.
@@ -165,27 +176,13 @@ impl Members {
     }
 
     /// The one candidate, or the one of several that has the Compose service's name.
-    fn one_of<'m>(
-        &'m self,
-        candidates: &[usize],
-        name: &str,
-        member: impl Fn(usize) -> Membership<'m>,
-    ) -> Membership<'m> {
-        match candidates {
-            [] => Membership::Untracked,
-            [one] => member(*one),
-            several => {
-                let is_namesake =
-                    |index: &&usize| plain(self.services[**index].as_str()) == plain(name);
-                let mut namesakes = several.iter().filter(is_namesake);
-                match (namesakes.next(), namesakes.next()) {
-                    (Some(one), None) => member(*one),
-                    _ => Membership::Ambiguous(
-                        several.iter().map(|index| &self.services[*index]).collect(),
-                    ),
-                }
-            }
+    fn choose(&self, candidates: &[usize], name: &str) -> Option<usize> {
+        if let [one] = candidates {
+            return Some(*one);
         }
+        let mut namesakes =
+            candidates.iter().filter(|index| plain(self.services[**index].as_str()) == plain(name));
+        namesakes.next().copied().filter(|_| namesakes.next().is_none())
     }
 }
 
@@ -200,9 +197,14 @@ pub fn variables_of(prefix: &str, service: &Service) -> impl Iterator<Item = (St
 }
 
 /// The repository that an image line has where no variable is set.
+fn default_repository(line: &Template) -> Option<Repository> {
+    repository_of(&line.default_value()?)
+}
+
+/// The repository of an image, if that is a proper reference.
 #[must_use]
-pub fn default_repository(line: &Template) -> Option<Repository> {
-    Some(line.default_value()?.parse::<Reference>().ok()?.repository)
+pub fn repository_of(image: &str) -> Option<Repository> {
+    Some(image.parse::<Reference>().ok()?.repository)
 }
 
 /// A name with `-` and `_` alike.
@@ -265,9 +267,9 @@ services:
             let image = (!image.is_empty()).then(|| image.parse().unwrap());
             let found = match members.find(name, line.as_ref(), image.as_ref()) {
                 Membership::Of(member) => {
-                    let evidence = format!("{:?}", member.evidence);
+                    let known_by = format!("{:?}", member.known_by);
                     let literal = if member.is_literal { " literal" } else { "" };
-                    format!("{} {}{literal}", member.service, &evidence[..1])
+                    format!("{} {}{literal}", member.service, &known_by[..1])
                 }
                 Membership::Ambiguous(several) => {
                     let names: Vec<&str> = several.into_iter().map(ServiceName::as_str).collect();

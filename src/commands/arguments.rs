@@ -28,7 +28,7 @@ impl Services {
 }
 
 /// The switches of commands that change something and ask first.
-#[derive(Debug, Args)]
+#[derive(Debug, Clone, Copy, Args)]
 pub struct Confirmed {
     /// Do not ask
     #[arg(short, long)]

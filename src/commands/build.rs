@@ -3,7 +3,7 @@
 use anyhow::Result;
 use clap::Args;
 
-use super::run::{Launch, StartOptions};
+use super::run::{Launch, StartOptions, show_steps};
 use super::{Effect, Run, changes, pull};
 use crate::app::{App, Exit};
 use crate::compose::{Action, Project};
@@ -24,33 +24,26 @@ impl Run for Build {
         Effect::unless(self.dry_run)
     }
 
+    /// # Errors
+    ///
+    /// Compose or the daemon fails (exit 6), another dkv is at it (exit 4).
     async fn run(self, app: &App) -> Result<Exit> {
-        build(app, self.dry_run).await
+        let dry_run = self.dry_run;
+        let options = StartOptions { dry_run, ..StartOptions::default() };
+        let (_lock, mut launch, mut report) = Launch::begin(app, options).await?;
+        let built = build_images(&launch, &mut report).await?;
+        if dry_run || built.is_empty() {
+            app.show(&report, |report| {
+                if dry_run {
+                    show_steps(app, report);
+                }
+            })?;
+            return Ok(Exit::Done);
+        }
+        let changes = pull::record_builds(&mut launch.deployment, &built).await?;
+        app.show(&changes, |changes| changes::summarise(&launch.deployment, changes))?;
+        Ok(Exit::Done)
     }
-}
-
-/// `dkv build`: builds what has a build section under the tracked tags, and records local builds.
-///
-/// # Errors
-///
-/// Compose or the daemon fails (exit 6), another dkv is at it (exit 4).
-async fn build(app: &App, dry_run: bool) -> Result<Exit> {
-    let _lock = if dry_run { None } else { Some(app.lock_operation()?) };
-    let mut launch =
-        Launch::prepare(app, StartOptions { dry_run, ..StartOptions::default() }).await?;
-    let mut report = Started { dry_run, ..Started::default() };
-    let built = build_images(&launch, &mut report).await?;
-    if dry_run || built.is_empty() {
-        app.show(&report, |report| {
-            if dry_run {
-                app.ui.data(format!("would do: {}", report.steps.join(", ")));
-            }
-        })?;
-        return Ok(Exit::Done);
-    }
-    let changes = pull::record_builds(&mut launch.deployment, &built).await?;
-    app.show(&changes, |changes| changes::summarise(&launch.deployment, changes))?;
-    Ok(Exit::Done)
 }
 
 /// Builds, and returns the services of the manifest whose images were built.
@@ -62,10 +55,7 @@ pub(super) async fn build_images(
     let project = launch.deployment.project().await?;
     let built = built_services(launch, project);
     if !project.services.iter().any(|service| service.has_build) {
-        launch
-            .app()
-            .ui
-            .status("The Compose files have no service with a build section; nothing to build");
+        app.ui.status("The Compose files have no service with a build section; nothing to build");
         return Ok(Vec::new());
     }
     report.steps.push("build".to_owned());
@@ -76,12 +66,10 @@ pub(super) async fn build_images(
     // build.
     let mut environment = launch.environment.clone();
     if let Some(record) = launch.deployment.recorded() {
-        let is_built = |service: &Service| built.iter().any(|one| one.name == service.name);
-        let tracked =
-            |service: &Service| Some((service.image.clone()?, service.track_name().to_owned()));
-        environment = environment.with(
-            record.assignments_with(|service| tracked(service).filter(|_| is_built(service)))?,
-        );
+        environment = environment.with(record.assignments_with(|service| {
+            let built = built.iter().find(|one| one.name == service.name)?;
+            Some((built.image.clone()?, built.track_name().to_owned()))
+        })?);
     }
     let action = Action::Build { services: Vec::new() };
     let compose = launch.deployment.compose()?;
@@ -102,7 +90,7 @@ pub(super) async fn build_images(
 
 /// The manifest services whose Compose services have a build section, each once.
 fn built_services<'s>(launch: &'s Launch<'_>, project: &Project) -> Vec<&'s Service> {
-    let tracked = launch.tracked(project);
+    let tracked = launch.deployment.tracked(project);
     let mut built: Vec<&Service> = Vec::new();
     for service in project.services.iter().filter(|service| service.has_build) {
         if let Some(one) = tracked.get(&service.name)

@@ -65,28 +65,30 @@ pub(super) fn end(app: &App, failures: Vec<anyhow::Error>) -> Exit {
 /// The result for people: what changed, what did not and why, and what to do next.
 pub(super) fn summarise(deployment: &Deployment<'_>, report: &Changes) {
     let app = deployment.app();
-    let mut changed = Vec::new();
-    for change in &report.services {
-        let notes = notes(change);
-        match change.outcome {
-            Outcome::Updated | Outcome::Relabelled => {
-                changed.push(change.name.as_str());
-                app.ui.data(format!("{}: {}{notes}", change.name, from_to(change)));
-            }
-            Outcome::Skipped => app.ui.data(format!("{}: skipped{notes}", change.name)),
-            Outcome::Failed => {}
-            _ => app.ui.data(format!(
-                "{}: {} is up to date{notes}",
-                change.name,
-                named(change.to.as_ref())
-            )),
-        }
+    for change in report.services.iter().filter(|change| change.outcome != Outcome::Failed) {
+        app.ui.data(line(change));
     }
-    match (changed.is_empty(), report.dry_run) {
-        (true, _) => app.ui.status("Nothing new"),
-        (false, true) => app.ui.status("nothing was changed (--dry-run)"),
-        (false, false) => app.ui.note(deployment.how_to_start(changed.into_iter())),
+    let changed = report.services.iter().filter(|change| is_change(change));
+    let mut changed = changed.map(|change| change.name.as_str()).peekable();
+    match (changed.peek(), report.dry_run) {
+        (None, _) => app.ui.status("Nothing new"),
+        (Some(_), true) => app.ui.status("nothing was changed (--dry-run)"),
+        (Some(_), false) => app.ui.note(deployment.how_to_start(changed)),
     }
+}
+
+/// What became of one service.
+pub(super) fn line(change: &ServiceChange) -> String {
+    let (name, notes) = (&change.name, notes(change));
+    match change.outcome {
+        _ if is_change(change) => format!("{name}: {}{notes}", from_to(change)),
+        Outcome::Skipped => format!("{name}: skipped{notes}"),
+        _ => format!("{name}: {} is up to date{notes}", named(change.to.as_ref())),
+    }
+}
+
+fn is_change(change: &ServiceChange) -> bool {
+    matches!(change.outcome, Outcome::Updated | Outcome::Relabelled)
 }
 
 /// From which release to which.
@@ -95,7 +97,7 @@ pub(super) fn from_to(change: &ServiceChange) -> String {
 }
 
 /// A release in a few words.
-pub(super) fn named(release: Option<&ReleaseView>) -> String {
+fn named(release: Option<&ReleaseView>) -> String {
     release.map_or_else(|| "nothing".to_owned(), ReleaseView::short)
 }
 

@@ -14,7 +14,6 @@ use crate::error;
 use crate::lookup::{self, Latest};
 use crate::model::history::Release;
 use crate::model::manifest::{DEFAULT_TRACK, Service, Source};
-use crate::model::reference::ServiceName;
 use crate::model::version;
 use crate::plan::{self, Found, Outcome};
 use crate::registry::resolve::{Evidence, Resolution};
@@ -41,31 +40,25 @@ impl Run for CheckUpdates {
         Effect::Looks
     }
 
+    /// # Errors
+    ///
+    /// No manifest (exit 3), an unknown service (exit 2).
     async fn run(self, app: &App) -> Result<Exit> {
-        check_updates(app, &self.services.names(), self.exit_code).await
+        let deployment = Deployment::open_recorded(app)?;
+        let report = look_up(&deployment, &deployment.select(&self.services.names())?).await;
+        let unknown =
+            report.services.iter().filter(|one| one.state == UpdateState::Unknown).count();
+        app.show(&report, |report| show(app, report))?;
+        if unknown > 0 && unknown == report.services.len() {
+            app.ui.error(&nothing_known().into());
+            return Ok(Exit::Unknown);
+        }
+        if unknown > 0 {
+            return Ok(Exit::Partial);
+        }
+        let available = report.services.iter().any(|one| one.would_change);
+        Ok(if self.exit_code && available { Exit::Different } else { Exit::Done })
     }
-}
-
-/// `dkv check-updates [SERVICE…]`: what `pull-latest` would change, without pulling. Exit 9 if some
-/// services are unknown, 5 if all are; else 10 with `exit_code` if there is something to change.
-///
-/// # Errors
-///
-/// No manifest (exit 3), an unknown service (exit 2).
-async fn check_updates(app: &App, names: &[ServiceName], exit_code: bool) -> Result<Exit> {
-    let deployment = Deployment::open_recorded(app)?;
-    let report = look_up(&deployment, &deployment.select(names)?).await;
-    let unknown = report.services.iter().filter(|one| one.state == UpdateState::Unknown).count();
-    app.show(&report, |report| show(app, report))?;
-    if unknown > 0 && unknown == report.services.len() {
-        app.ui.error(&nothing_known().into());
-        return Ok(Exit::Unknown);
-    }
-    if unknown > 0 {
-        return Ok(Exit::Partial);
-    }
-    let available = report.services.iter().any(|one| one.would_change);
-    Ok(if exit_code && available { Exit::Different } else { Exit::Done })
 }
 
 pub(super) fn nothing_known() -> error::Error {
@@ -89,7 +82,7 @@ pub(super) async fn look_up(deployment: &Deployment<'_>, services: &[&Service]) 
         }
         match lookup.latest(service).await {
             Ok(latest) => {
-                let mut update = judge(service, &latest);
+                let mut update = compare(service, &latest);
                 // For `latest` itself, which hardly ever lags behind, a list of tags is not worth
                 // asking for.
                 if update.newest.is_none() && service.track_name() != DEFAULT_TRACK {
@@ -113,32 +106,26 @@ async fn local_update(
     service: &Service,
     docker: &Result<&Docker, String>,
 ) -> ServiceUpdate {
-    let local = |found: Option<&Found>, details: String| {
-        ServiceUpdate::of(service, UpdateState::Local, found, details)
+    let details = if service.held {
+        "built on this host; held".to_owned()
+    } else {
+        match built_now(service, docker).await {
+            Ok(found) => return compare_local(service, found, &app.stamp()),
+            Err(error) => format!(
+                "built on this host; what its tag names now could not be found out: {error:#}"
+            ),
+        }
     };
-    if service.held {
-        return local(None, "built on this host; held".to_owned());
-    }
-    let found = match docker {
-        Err(why) => Err(why.clone()),
-        Ok(docker) => match lookup::track(service) {
-            Ok(track) => {
-                lookup::local(docker, service, &track).await.map_err(|error| format!("{error:#}"))
-            }
-            Err(error) => Err(format!("{error:#}")),
-        },
-    };
-    match found {
-        Ok(found) => judge_local(service, found, &app.stamp()),
-        Err(why) => local(
-            None,
-            format!("built on this host; what its tag names now could not be found out: {why}"),
-        ),
-    }
+    ServiceUpdate::of(service, UpdateState::Local, None, details)
+}
+
+async fn built_now(service: &Service, docker: &Result<&Docker, String>) -> Result<Found> {
+    let docker = docker.as_ref().map_err(|why| anyhow::Error::msg(why.clone()))?;
+    lookup::local(docker, service, &lookup::track(service)?).await
 }
 
 /// What the image that a local build's tag names now means for its record.
-fn judge_local(service: &Service, found: Found, stamp: &plan::Stamp) -> ServiceUpdate {
+fn compare_local(service: &Service, found: Found, stamp: &plan::Stamp) -> ServiceUpdate {
     let step = plan::advance(service, found.clone(), &plan::Intent::Latest, stamp);
     let left = service
         .history
@@ -172,19 +159,22 @@ fn judge_local(service: &Service, found: Found, stamp: &plan::Stamp) -> ServiceU
 /// behind, that of the last.
 fn left_by_rollback(service: &Service, left: &Release) -> String {
     let current = service.current();
-    let name = |release: &Release| match current.is_some_and(|current| current.tag == left.tag) {
-        true => ReleaseView::from(release).short(),
-        false => release.tag.to_string(),
-    };
+    let has_same_tag = current.is_some_and(|current| current.tag == left.tag);
+    let name = told_apart(left, has_same_tag);
     let since = current.zip(service.deployed_at.as_deref());
     let since = since.map_or_else(String::new, |(current, when)| {
-        format!("; {} is in force since {when}", name(current))
+        format!("; {} is in force since {when}", told_apart(current, has_same_tag))
     });
-    format!("{0} was left by a rollback{since}; `pull-latest` takes {0} again", name(left))
+    format!("{name} was left by a rollback{since}; `pull-latest` takes {name} again")
+}
+
+/// The tag of a release; with its digest too where another has the same tag.
+fn told_apart(release: &Release, has_same_tag: bool) -> String {
+    if has_same_tag { ReleaseView::from(release).short() } else { release.tag.to_string() }
 }
 
 /// What `latest` means for a service.
-fn judge(service: &Service, latest: &Latest) -> ServiceUpdate {
+fn compare(service: &Service, latest: &Latest) -> ServiceUpdate {
     let found = &latest.found;
     let resolution = latest.resolution.as_ref();
     let current = service.current();
@@ -286,16 +276,14 @@ pub(super) fn show(app: &App, report: &Updates) {
             UpdateState::Unknown => Style::Red,
             _ => Style::Yellow,
         };
-        let digest =
-            |digest: &Option<String>| digest.as_deref().map_or("-", short_digest).to_owned();
         table.row([
             Cell::new(&one.name, Style::Bold),
             Cell::plain(one.tag.as_deref().unwrap_or("-")),
-            Cell::new(digest(&one.digest), Style::Dim),
+            Cell::new(one.digest.as_deref().map_or("-", short_digest), Style::Dim),
             Cell::plain(
                 one.available_version.as_deref().or(one.available_tag.as_deref()).unwrap_or("-"),
             ),
-            Cell::new(digest(&one.available_digest), Style::Dim),
+            Cell::new(one.available_digest.as_deref().map_or("-", short_digest), Style::Dim),
             Cell::plain(one.newest.as_deref().unwrap_or("-")),
             Cell::new(one.state.word(), style),
             Cell::plain(&one.details),

@@ -21,43 +21,41 @@ impl Run for EcrLogin {
         Effect::None
     }
 
+    /// # Errors
+    ///
+    /// AWS refuses or cannot be reached (exit 5); `docker login` fails (exit 6).
     async fn run(self, app: &App) -> Result<Exit> {
-        ecr_login(app, self.docker).await
-    }
-}
-
-/// `dkv ecr-login`: checks that login to the private registry works, and until when.
-///
-/// # Errors
-///
-/// AWS refuses or cannot be reached (exit 5); `docker login` fails (exit 6).
-async fn ecr_login(app: &App, docker: bool) -> Result<Exit> {
-    let deployment = Deployment::open_recorded(app)?;
-    let ecr = deployment.record()?.manifest.ecr.as_ref().filter(|ecr| ecr.is_private());
-    let Some(ecr) = ecr else {
-        app.show(&crate::report::EcrLogin::default(), |_| {
-            app.ui.data("The manifest uses public ECR, which needs no login");
-        })?;
-        return Ok(Exit::Done);
-    };
-    let host = ecr.private_registry.split('/').next().unwrap_or_default();
-    let private = crate::registry::ecr_private::PrivateRegistry::new(host, &ecr.private_region);
-    let granted = private.login().await?;
-    if docker {
-        docker_login(host, &granted.credentials).await?;
-    }
-    let expires_at =
-        granted.expires_at.map(|end| end.to_rfc3339_opts(chrono::SecondsFormat::Secs, true));
-    let report = crate::report::EcrLogin { registry: Some(host.to_owned()), expires_at, docker };
-    app.show(&report, |report| {
-        let until =
-            report.expires_at.as_deref().map_or_else(String::new, |end| format!(", until {end}"));
-        app.ui.data(format!("Login to {host} works{until}"));
+        let docker = self.docker;
+        let deployment = Deployment::open_recorded(app)?;
+        let ecr = deployment.record()?.manifest.ecr.as_ref().filter(|ecr| ecr.is_private());
+        let Some(ecr) = ecr else {
+            app.show(&crate::report::EcrLogin::default(), |_| {
+                app.ui.data("The manifest uses public ECR, which needs no login");
+            })?;
+            return Ok(Exit::Done);
+        };
+        let host = ecr.private_registry.split('/').next().unwrap_or_default();
+        let private = crate::registry::ecr_private::PrivateRegistry::new(host, &ecr.private_region);
+        let granted = private.login().await?;
         if docker {
-            app.ui.status("The Docker command line is logged in as well");
+            docker_login(host, &granted.credentials).await?;
         }
-    })?;
-    Ok(Exit::Done)
+        let expires_at =
+            granted.expires_at.map(|end| end.to_rfc3339_opts(chrono::SecondsFormat::Secs, true));
+        let report =
+            crate::report::EcrLogin { registry: Some(host.to_owned()), expires_at, docker };
+        app.show(&report, |report| {
+            let until = report
+                .expires_at
+                .as_deref()
+                .map_or_else(String::new, |end| format!(", until {end}"));
+            app.ui.data(format!("Login to {host} works{until}"));
+            if docker {
+                app.ui.status("The Docker command line is logged in as well");
+            }
+        })?;
+        Ok(Exit::Done)
+    }
 }
 
 /// Logs the Docker command line in; the password goes through its standard input.
@@ -68,7 +66,6 @@ async fn docker_login(host: &str, credentials: &crate::registry::Credentials) ->
     let crate::registry::Login::Password { username, password } = &credentials.login else {
         return Err(error::registry(format!("AWS gave no password for {host}")).into());
     };
-    let failed = |why: String| error::docker(format!("`docker login {host}` failed: {why}"));
     let mut child = tokio::process::Command::new("docker")
         .args(["login", "--username", username, "--password-stdin", host])
         .stdin(Stdio::piped())
@@ -76,20 +73,20 @@ async fn docker_login(host: &str, credentials: &crate::registry::Credentials) ->
         .stderr(Stdio::piped())
         .kill_on_drop(true)
         .spawn()
-        .map_err(|error| {
-            failed(error.to_string()).with_hint("--docker needs the docker command")
-        })?;
+        .map_err(|error| failed(host, error).with_hint("--docker needs the docker command"))?;
     if let Some(mut stdin) = child.stdin.take() {
-        stdin
-            .write_all(password.expose().as_bytes())
-            .await
-            .map_err(|error| failed(error.to_string()))?;
+        let written = stdin.write_all(password.expose().as_bytes()).await;
+        written.map_err(|error| failed(host, error))?;
     }
-    let output = child.wait_with_output().await.map_err(|error| failed(error.to_string()))?;
+    let output = child.wait_with_output().await.map_err(|error| failed(host, error))?;
     if output.status.success() {
         return Ok(());
     }
     // A credential store that fails has its output told by `docker login`, and the login was its
     // input.
-    Err(failed(credentials.redact(String::from_utf8_lossy(&output.stderr).trim())).into())
+    Err(failed(host, credentials.redact(String::from_utf8_lossy(&output.stderr).trim())).into())
+}
+
+fn failed(host: &str, why: impl std::fmt::Display) -> error::Error {
+    error::docker(format!("`docker login {host}` failed: {why}"))
 }

@@ -24,49 +24,44 @@ impl Run for GenerateEnv {
         Effect::unless(self.dry_run)
     }
 
+    /// # Errors
+    ///
+    /// No manifest, or it makes no valid file (exit 3).
     async fn run(self, app: &App) -> Result<Exit> {
-        generate_env(app, self.dry_run)
-    }
-}
-
-/// `dkv generate-env`.
-///
-/// # Errors
-///
-/// No manifest, or it makes no valid file (exit 3).
-fn generate_env(app: &App, dry_run: bool) -> Result<Exit> {
-    let mut deployment = Deployment::open_recorded(app)?;
-    let env = deployment.env()?;
-    let (state, expected) = (env.state, env.expected.clone());
-    let mut report = EnvReport {
-        dry_run,
-        file: env.path.display().to_string(),
-        found: state.word(),
-        written: false,
-        backup: None,
-        variables: deployment.record()?.assignments()?.into_iter().collect(),
-    };
-    warn_of_unrecorded(&deployment);
-    if !dry_run {
-        let files = change::refresh_env(&mut deployment)?;
-        report.written = files.env_written;
-        report.backup = files.env_backup;
-    }
-    app.show(&report, |report| {
-        let file = &report.file;
-        match (state, dry_run) {
-            (state, _) if state.is_current() => app.ui.status(format!("{file} is up to date")),
-            (state, true) => {
-                app.ui.status(format!("would write {file} (now: {})", state.word()));
-                app.ui.data(&expected);
-            }
-            (EnvState::Missing, false) => app.ui.status(format!("wrote {file}")),
-            (state, false) => {
-                app.ui.status(format!("wrote {file} (it was {})", state.in_words()));
-            }
+        let dry_run = self.dry_run;
+        let mut deployment = Deployment::open_recorded(app)?;
+        let env = deployment.env()?;
+        let (state, expected) = (env.state, env.expected.clone());
+        let mut report = EnvReport {
+            dry_run,
+            file: env.path.display().to_string(),
+            found: state.word(),
+            written: false,
+            backup: None,
+            variables: deployment.record()?.assignments()?.into_iter().collect(),
+        };
+        warn_of_unrecorded(&deployment);
+        if !dry_run {
+            let files = change::refresh_env(&mut deployment)?;
+            report.written = files.env_written;
+            report.backup = files.env_backup;
         }
-    })?;
-    Ok(Exit::Done)
+        app.show(&report, |report| {
+            let file = &report.file;
+            match (state, dry_run) {
+                (state, _) if state.is_current() => app.ui.status(format!("{file} is up to date")),
+                (state, true) => {
+                    app.ui.status(format!("would write {file} (now: {})", state.word()));
+                    app.ui.data(&expected);
+                }
+                (EnvState::Missing, false) => app.ui.status(format!("wrote {file}")),
+                (state, false) => {
+                    app.ui.status(format!("wrote {file} (it was {})", state.in_words()));
+                }
+            }
+        })?;
+        Ok(Exit::Done)
+    }
 }
 
 /// A service of which nothing is recorded yet gets its moving tag, and so whatever that names.

@@ -12,11 +12,10 @@ use super::arguments::Services;
 use super::{Effect, Run};
 use crate::app::{App, Exit};
 use crate::cli::Moment;
-use crate::deployment::{Deployment, View};
-use crate::docker::{Container, ContainerFilter};
+use crate::deployment::{Deployment, DeploymentView};
+use crate::docker::ContainerFilter;
 use crate::error::{self, Error};
 use crate::logs::{self, Archive, LastWords, Line, Matcher, Selection};
-use crate::model::reference::ServiceName;
 use crate::report::{Document, LogLine};
 use crate::ui::{Cell, Style};
 
@@ -75,169 +74,52 @@ struct LogsArguments {
     db: bool,
 }
 
-/// Show the logs of all containers, databases included
-#[derive(Debug, Args)]
-pub struct Logs {
-    #[command(flatten)]
-    arguments: LogsArguments,
-}
-
-impl Run for Logs {
-    fn effect(&self) -> Effect {
-        Effect::Looks
-    }
-
-    fn shows_until_interrupted(&self) -> bool {
-        true
-    }
-
-    async fn run(self, app: &App) -> Result<Exit> {
-        logs(app, self.arguments.into()).await
-    }
-}
-
-/// Show today's logs, also of containers that are gone
-#[derive(Debug, Args)]
-pub struct LogsToday {
-    #[command(flatten)]
-    arguments: LogsArguments,
-}
-
-impl Run for LogsToday {
-    fn effect(&self) -> Effect {
-        Effect::Looks
-    }
-
-    fn shows_until_interrupted(&self) -> bool {
-        true
-    }
-
-    async fn run(self, app: &App) -> Result<Exit> {
-        logs(app, LogsOptions { today: true, ..self.arguments.into() }).await
-    }
-}
-
-/// Show errors in the logs
-#[derive(Debug, Args)]
-pub struct LogsErrors {
-    #[command(flatten)]
-    arguments: LogsArguments,
-}
-
-impl Run for LogsErrors {
-    fn effect(&self) -> Effect {
-        Effect::Looks
-    }
-
-    fn shows_until_interrupted(&self) -> bool {
-        true
-    }
-
-    async fn run(self, app: &App) -> Result<Exit> {
-        logs(app, LogsOptions { errors: true, ..self.arguments.into() }).await
-    }
-}
-
-/// Show the logs of the databases
-#[derive(Debug, Args)]
-pub struct Dblogs {
-    #[command(flatten)]
-    arguments: LogsArguments,
-}
-
-impl Run for Dblogs {
-    fn effect(&self) -> Effect {
-        Effect::Looks
-    }
-
-    fn shows_until_interrupted(&self) -> bool {
-        true
-    }
-
-    async fn run(self, app: &App) -> Result<Exit> {
-        logs(app, LogsOptions { databases: true, ..self.arguments.into() }).await
-    }
-}
-
-/// Show today's logs of the databases, also of containers that are gone
-#[derive(Debug, Args)]
-pub struct DblogsToday {
-    #[command(flatten)]
-    arguments: LogsArguments,
-}
-
-impl Run for DblogsToday {
-    fn effect(&self) -> Effect {
-        Effect::Looks
-    }
-
-    fn shows_until_interrupted(&self) -> bool {
-        true
-    }
-
-    async fn run(self, app: &App) -> Result<Exit> {
-        logs(app, LogsOptions { databases: true, today: true, ..self.arguments.into() }).await
-    }
-}
-
-/// Show errors in the logs of the databases
-#[derive(Debug, Args)]
-pub struct DblogsErrors {
-    #[command(flatten)]
-    arguments: LogsArguments,
-}
-
-impl Run for DblogsErrors {
-    fn effect(&self) -> Effect {
-        Effect::Looks
-    }
-
-    fn shows_until_interrupted(&self) -> bool {
-        true
-    }
-
-    async fn run(self, app: &App) -> Result<Exit> {
-        logs(app, LogsOptions { databases: true, errors: true, ..self.arguments.into() }).await
-    }
-}
-
-/// Which lines are shown.
-#[derive(Debug, Default)]
-struct LogsOptions {
-    /// The services: Compose's names or the manifest's. None means all.
-    services: Vec<ServiceName>,
+impl LogsArguments {
     /// Whether to go on with new lines; `None` leaves it to the terminal.
-    follow: Option<bool>,
-    /// So many of the newest lines.
-    tail: Option<u64>,
-    /// From then on.
-    since: Option<Moment>,
-    /// Up to then.
-    until: Option<Moment>,
-    /// Only today's.
-    today: bool,
-    /// Only those that tell of errors.
-    errors: bool,
-    /// Only those that match.
-    pattern: Option<String>,
-    /// Only the databases'.
-    databases: bool,
+    fn follows(&self) -> Option<bool> {
+        (self.follow || self.no_follow).then_some(self.follow)
+    }
 }
 
-impl From<LogsArguments> for LogsOptions {
-    fn from(arguments: LogsArguments) -> Self {
-        Self {
-            services: arguments.services.names(),
-            follow: (arguments.follow || arguments.no_follow).then_some(arguments.follow),
-            tail: arguments.tail.map(|count| count as u64),
-            since: arguments.since,
-            until: arguments.until,
-            today: arguments.today,
-            errors: arguments.errors,
-            pattern: arguments.grep,
-            databases: arguments.db,
+/// Makes the commands: `logs`, and its narrower names with what each of them asks for.
+macro_rules! commands {
+    ($($(#[$help:meta])* $name:ident { $($argument:ident),* })*) => {$(
+        $(#[$help])*
+        #[derive(Debug, Args)]
+        pub struct $name {
+            #[command(flatten)]
+            arguments: LogsArguments,
         }
-    }
+
+        impl Run for $name {
+            fn effect(&self) -> Effect {
+                Effect::Looks
+            }
+
+            fn shows_until_interrupted(&self) -> bool {
+                true
+            }
+
+            async fn run(self, app: &App) -> Result<Exit> {
+                logs(app, LogsArguments { $($argument: true,)* ..self.arguments }).await
+            }
+        }
+    )*};
+}
+
+commands! {
+    /// Show the logs of all containers, databases included
+    Logs {}
+    /// Show today's logs, also of containers that are gone
+    LogsToday { today }
+    /// Show errors in the logs
+    LogsErrors { errors }
+    /// Show the logs of the databases
+    Dblogs { db }
+    /// Show today's logs of the databases, also of containers that are gone
+    DblogsToday { db, today }
+    /// Show errors in the logs of the databases
+    DblogsErrors { db, errors }
 }
 
 /// `dkv logs` and the shorter names for its variants. Ends with the newest line, or follows until
@@ -246,9 +128,9 @@ impl From<LogsArguments> for LogsOptions {
 /// # Errors
 ///
 /// An unknown service or a malformed pattern (exit 2); the daemon does not answer (exit 6).
-async fn logs(app: &App, options: LogsOptions) -> Result<Exit> {
+async fn logs(app: &App, arguments: LogsArguments) -> Result<Exit> {
     // First, because it is the quickest to refuse.
-    let matcher = Matcher::new(options.errors, options.pattern.as_deref())?;
+    let matcher = Matcher::new(arguments.errors, arguments.grep.as_deref())?;
     let deployment = Deployment::open_leniently(app);
     let view = deployment.view().await?;
     let docker = app.docker().await?;
@@ -257,22 +139,24 @@ async fn logs(app: &App, options: LogsOptions) -> Result<Exit> {
         .iter()
         .filter(|one| !one.labels.is_one_off())
         .filter_map(|one| one.labels.service());
-    let services = choose(&deployment, view, running, &options)?;
+    let services = choose(&deployment, view, running, &arguments)?;
     if services.is_empty() {
-        let nothing = if options.databases { "no database services" } else { "no services" };
+        let nothing = if arguments.db { "no database services" } else { "no services" };
         app.ui.status(format!("This deployment has {nothing}"));
         return Ok(Exit::Done);
     }
     let now = app.now;
-    let since = match options.since {
+    let since = match arguments.since {
         Some(moment) => Some(moment.seen_from(now)),
-        None => options.today.then(|| logs::start_of_day(&now.with_timezone(&Local))),
+        None => arguments.today.then(|| logs::start_of_day(&now.with_timezone(&Local))),
     };
-    let until = options.until.map(|moment| moment.seen_from(now));
-    let follow = options.follow.unwrap_or(app.ui.terminals().stdout) && until.is_none();
-    let is_gone =
-        |service: &String| !containers.iter().any(|one| one.labels.service() == Some(service));
-    if since.is_none() && services.iter().all(is_gone) {
+    let until = arguments.until.map(|moment| moment.seen_from(now));
+    let follow = arguments.follows().unwrap_or(app.ui.terminals().stdout) && until.is_none();
+    let is_here = containers
+        .iter()
+        .filter_map(|one| one.labels.service())
+        .any(|service| services.iter().any(|one| one == service));
+    if since.is_none() && !is_here {
         app.ui.note(
             "there are no containers; `dkv logs --since 7d` shows what was kept of those \
             that are gone",
@@ -284,17 +168,20 @@ async fn logs(app: &App, options: LogsOptions) -> Result<Exit> {
         services,
         since,
         until,
-        tail: options.tail,
+        tail: arguments.tail.map(|count| count as u64),
         follow,
         matcher,
         archives: vec![application, databases],
     };
-    let mut sink = |line: Line| {
-        print(app, width, &line)?;
-        if app.ui.is_unread() { Err(Unread.into()) } else { Ok(()) }
+    let show = async {
+        logs::show(docker, &view.project.name, &selection, Utc::now(), &mut |line| {
+            print(app, width, &line)?;
+            if app.ui.is_unread() { Err(Unread.into()) } else { Ok(()) }
+        })
+        .await
     };
     tokio::select! {
-        shown = logs::show(docker, &view.project.name, &selection, Utc::now(), &mut sink) => match shown {
+        shown = show => match shown {
             Err(error) if error.is::<Unread>() => Ok(Exit::Done),
             shown => shown.map(|()| Exit::Done),
         },
@@ -338,9 +225,9 @@ fn print(app: &App, width: usize, line: &Line) -> Result<()> {
 /// which stands for all Compose services of its image; else all of them.
 fn choose<'a>(
     deployment: &'a Deployment<'_>,
-    view: &'a View,
+    view: &'a DeploymentView,
     running: impl Iterator<Item = &'a str>,
-    options: &LogsOptions,
+    arguments: &LogsArguments,
 ) -> Result<Vec<String>, Error> {
     let databases = deployment.databases();
     let mut known: Vec<&str> =
@@ -348,25 +235,24 @@ fn choose<'a>(
     let others: BTreeSet<&str> =
         running.chain(deployment.described()).filter(|name| !known.contains(name)).collect();
     known.extend(others);
-    known.retain(|name| !options.databases || databases.contains(*name));
-    if options.services.is_empty() {
+    known.retain(|name| !arguments.db || databases.contains(*name));
+    let named = arguments.services.names();
+    if named.is_empty() {
         return Ok(known.into_iter().map(str::to_owned).collect());
     }
     let tracked = deployment.tracked(&view.project);
     let mut chosen = Vec::new();
-    for wanted in &options.services {
-        let is_wanted = |name: &&str| *name == wanted.as_str();
-        let service = deployment.recorded().and_then(|record| record.manifest.find(wanted));
-        let is_tracked = |name: &&str| {
-            service.is_some()
-                && tracked.get(*name).map(|one| &one.name) == service.map(|one| &one.name)
-        };
-        let mut found: Vec<&str> = known.iter().copied().filter(is_wanted).collect();
-        if found.is_empty() {
-            found = known.iter().copied().filter(is_tracked).collect();
+    for wanted in &named {
+        let mut found: Vec<&str> = known.clone();
+        found.retain(|name| *name == wanted.as_str());
+        if found.is_empty()
+            && let Some(service) = deployment.recorded().and_then(|one| one.manifest.find(wanted))
+        {
+            found.clone_from(&known);
+            found.retain(|name| tracked.get(*name).is_some_and(|one| one.name == service.name));
         }
         if found.is_empty() {
-            let kind = if options.databases { "database service" } else { "service" };
+            let kind = if arguments.db { "database service" } else { "service" };
             let hint = if known.is_empty() {
                 "there are none".to_owned()
             } else {
@@ -387,9 +273,9 @@ fn archives(deployment: &Deployment<'_>) -> [Archive; 2] {
     [ARCHIVE, DATABASE_ARCHIVE].map(|name| Archive::new(directory.join(name), settings))
 }
 
-/// What is heard of containers that are about to go, until [`Kept::finish`].
+/// What is heard of containers that are about to go, until [`Listening::finish`].
 #[must_use = "the last words are lost unless it is finished"]
-pub(super) struct Kept(Vec<LastWords>);
+pub(super) struct Listening(Vec<LastWords>);
 
 /// Keeps what containers have said that are about to be removed or replaced: those of the Compose
 /// services that `goes` chooses; and listens to their last words. A failure is a warning, because
@@ -398,17 +284,16 @@ pub(super) async fn keep(
     deployment: &Deployment<'_>,
     project: &str,
     goes: impl Fn(&str) -> bool,
-) -> Kept {
+) -> Listening {
     let kept = async {
         let databases = deployment.databases();
         let docker = deployment.app().docker().await?;
         let mut containers = docker.containers(&ContainerFilter::project(project)).await?;
         containers.retain(|one| one.labels.service().is_some_and(&goes));
-        let is_database = |one: &Container| {
-            one.labels.service().is_some_and(|service| databases.contains(service))
-        };
         let (of_databases, of_application): (Vec<_>, Vec<_>) =
-            containers.into_iter().partition(is_database);
+            containers.into_iter().partition(|one| {
+                one.labels.service().is_some_and(|service| databases.contains(service))
+            });
         let now = Utc::now().with_timezone(&Local);
         let [application, databases] = archives(deployment);
         let mut listening = Vec::new();
@@ -421,22 +306,22 @@ pub(super) async fn keep(
         anyhow::Ok(listening)
     };
     match tokio::time::timeout(KEEP_PATIENCE, kept).await {
-        Ok(Ok(listening)) => Kept(listening),
+        Ok(Ok(listening)) => Listening(listening),
         Ok(Err(error)) => {
             tracing::warn!("the logs of containers that go are not kept: {error:#}");
-            Kept(Vec::new())
+            Listening(Vec::new())
         }
         Err(_) => {
             tracing::warn!(
                 "the logs of containers that go are not kept completely: it took over {} s",
                 KEEP_PATIENCE.as_secs()
             );
-            Kept(Vec::new())
+            Listening(Vec::new())
         }
     }
 }
 
-impl Kept {
+impl Listening {
     /// Keeps the last words too. To be called when Compose has done what it was called for.
     pub(super) async fn finish(self, app: &App) {
         let Ok(docker) = app.docker().await else { return };
@@ -467,7 +352,7 @@ mod tests {
             (&["--no-follow", "-f"], Some(true)),
         ] {
             let line = Line::parse_from(["logs"].iter().chain(words));
-            assert_eq!(LogsOptions::from(line.arguments).follow, expected, "{words:?}");
+            assert_eq!(line.arguments.follows(), expected, "{words:?}");
         }
     }
 }

@@ -26,61 +26,59 @@ impl Run for Prune {
         Effect::unless(self.confirmed.dry_run)
     }
 
+    /// # Errors
+    ///
+    /// No manifest (exit 3), no daemon (exit 6), nobody said yes (exit 2).
     async fn run(self, app: &App) -> Result<Exit> {
-        prune(app, self.confirmed.yes, self.confirmed.dry_run).await
-    }
-}
-
-/// `dkv prune`: takes this deployment's keep-tags from images that no history names; an image that
-/// nothing else names or uses goes with its tag.
-///
-/// # Errors
-///
-/// No manifest (exit 3), no daemon (exit 6), nobody said yes (exit 2).
-async fn prune(app: &App, yes: bool, dry_run: bool) -> Result<Exit> {
-    let mut deployment = Deployment::open_recorded(app)?;
-    let docker = app.docker().await?;
-    let (list, used) = tokio::try_join!(docker.image_list(), used_images(docker))?;
-    let forgotten = forgotten(deployment.record()?, &list);
-    let (free, in_use) = divide(&list, forgotten, &used);
-    let mut report =
-        Pruned { dry_run, removed: Vec::new(), in_use: in_use.into_iter().map(name).collect() };
-    if dry_run {
-        report.removed = free.into_iter().map(name).collect();
-    } else if !free.is_empty() {
-        if !yes {
-            free.iter().for_each(|one| app.ui.status(name(one)));
-        }
-        let question = format!("Remove {} keep-tags that no history remembers?", free.len());
-        if !app.ui.confirm(&question, yes, &app.command)? {
-            app.ui.status("Nothing was removed");
-            return Ok(Exit::Done);
-        }
-        // Whoever was asked took their time: what counts is what the histories say now, and that
-        // they stay as they are until all is removed.
-        let _lock = change::hold(&mut deployment)?;
-        let remembered = Remembered::of(deployment.record()?);
-        for one in free {
-            if !remembered.has_forgotten(&one.0, &one.1) {
-                continue;
+        let Confirmed { yes, dry_run } = self.confirmed;
+        let mut deployment = Deployment::open_recorded(app)?;
+        let docker = app.docker().await?;
+        let (list, used) = tokio::try_join!(docker.image_list(), used_images(docker))?;
+        let forgotten = forgotten(deployment.record()?, &list);
+        let (free, in_use) = divide(&list, forgotten, &used);
+        let mut report =
+            Pruned { dry_run, removed: Vec::new(), in_use: in_use.into_iter().map(name).collect() };
+        if dry_run {
+            report.removed = free.into_iter().map(name).collect();
+        } else if !free.is_empty() {
+            if !yes {
+                free.iter().for_each(|one| app.ui.status(name(one)));
             }
-            match docker.untag(&one.0, &one.1).await? {
-                Untagged::Removed => report.removed.push(name(one)),
-                // A container that came meanwhile.
-                Untagged::InUse => report.in_use.push(name(one)),
-                Untagged::Absent => {}
+            let question = format!("Remove {} keep-tags that no history remembers?", free.len());
+            if !app.ui.confirm(&question, yes, &app.command)? {
+                app.ui.status("Nothing was removed");
+                return Ok(Exit::Done);
+            }
+            // Whoever was asked took their time: what counts is what the histories say now, and
+            // that they stay as they are until all is removed.
+            let _lock = change::hold(&mut deployment)?;
+            let remembered = Remembered::of(deployment.record()?);
+            for one in free {
+                if !remembered.has_forgotten(&one.0, &one.1) {
+                    continue;
+                }
+                match docker.untag(&one.0, &one.1).await? {
+                    Untagged::Removed => report.removed.push(name(one)),
+                    // A container that came meanwhile.
+                    Untagged::InUse => report.in_use.push(name(one)),
+                    Untagged::Absent => {}
+                }
             }
         }
+        app.show(&report, |report| {
+            let verb = if dry_run { "would remove" } else { "removed" };
+            report.removed.iter().for_each(|name| app.ui.data(format!("{verb} {name}")));
+            report
+                .in_use
+                .iter()
+                .for_each(|name| app.ui.note(format!("{name} is in use and stays")));
+            if report.removed.is_empty() && report.in_use.is_empty() {
+                app.ui
+                    .status("Nothing to remove: every keep-tag of this deployment is in a history");
+            }
+        })?;
+        Ok(Exit::Done)
     }
-    app.show(&report, |report| {
-        let verb = if dry_run { "would remove" } else { "removed" };
-        report.removed.iter().for_each(|name| app.ui.data(format!("{verb} {name}")));
-        report.in_use.iter().for_each(|name| app.ui.note(format!("{name} is in use and stays")));
-        if report.removed.is_empty() && report.in_use.is_empty() {
-            app.ui.status("Nothing to remove: every keep-tag of this deployment is in a history");
-        }
-    })?;
-    Ok(Exit::Done)
 }
 
 /// The images that containers were made from, running or not.
@@ -107,7 +105,7 @@ fn name((repository, tag): &Name) -> String {
 type Name = (Repository, Tag);
 
 /// What still names an image: tags, and repositories of digests.
-struct Names<'a> {
+struct NamesLeft<'a> {
     tags: Vec<&'a Name>,
     digests: Vec<&'a Repository>,
 }
@@ -120,13 +118,13 @@ fn divide<'a>(
     forgotten: Vec<&'a Name>,
     used: &BTreeSet<Digest>,
 ) -> (Vec<&'a Name>, Vec<&'a Name>) {
-    let mut left: BTreeMap<&Digest, Names<'_>> = BTreeMap::new();
+    let mut left: BTreeMap<&Digest, NamesLeft<'_>> = BTreeMap::new();
     forgotten.into_iter().partition(|one| {
         let Some(image) = list.by_tag(&one.0, &one.1).filter(|image| used.contains(&image.id))
         else {
             return true;
         };
-        let Names { tags, digests } = left.entry(&image.id).or_insert_with(|| Names {
+        let NamesLeft { tags, digests } = left.entry(&image.id).or_insert_with(|| NamesLeft {
             tags: image.tags.iter().collect(),
             digests: image.digests.iter().map(|(repository, _)| repository).collect(),
         });

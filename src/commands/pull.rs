@@ -45,80 +45,74 @@ impl Run for Pull {
         Effect::unless(self.dry_run)
     }
 
+    /// # Errors
+    ///
+    /// An image can be had nowhere (exit 5 or 6); with `--keep-going`, exit 9 if others could.
     async fn run(self, app: &App) -> Result<Exit> {
-        pull(app, &self).await
-    }
-}
-
-/// `dkv pull [SERVICE…]`: makes the recorded images local; writes no file.
-///
-/// # Errors
-///
-/// An image can be had nowhere (exit 5 or 6); with `--keep-going`, exit 9 if others could.
-async fn pull(app: &App, arguments: &Pull) -> Result<Exit> {
-    let Pull { ref services, history, keep_going, dry_run } = *arguments;
-    let names = &services.names();
-    let deployment = Deployment::open(app)?;
-    if deployment.recorded().is_none() {
-        return pull_unrecorded(&deployment, names, keep_going, dry_run).await;
-    }
-    let hash = &deployment.record()?.hash;
-    let mut report = Changes { dry_run, ..Changes::default() };
-    let mut wanted = Vec::new();
-    let mut services = Vec::new();
-    for service in deployment.select(names)? {
-        let recorded = service.current().and_then(|now| Wanted::release(service, now, hash));
-        match recorded.or_else(|| tracked(service)) {
-            Some(one) => {
-                wanted.push(one);
-                services.push((service, service.current()));
-            }
-            None => report
-                .services
-                .push(ServiceChange::skipped(service, "nothing is recorded yet".to_owned())),
+        let Self { services, history, keep_going, dry_run } = self;
+        let names = &services.names();
+        let deployment = Deployment::open(app)?;
+        if deployment.recorded().is_none() {
+            return pull_unrecorded(&deployment, names, keep_going, dry_run).await;
         }
-        for release in remembered(service).filter(|_| history) {
-            if let Some(one) = Wanted::release(service, release, hash) {
-                wanted.push(one);
-                services.push((service, Some(release)));
+        let hash = &deployment.record()?.hash;
+        let mut report = Changes { dry_run, ..Changes::default() };
+        let mut wanted = Vec::new();
+        let mut services = Vec::new();
+        for service in deployment.select(names)? {
+            let recorded = service.current().and_then(|now| Wanted::release(service, now, hash));
+            match recorded.or_else(|| by_track(service)) {
+                Some(one) => {
+                    wanted.push(one);
+                    services.push((service, service.current()));
+                }
+                None => report
+                    .services
+                    .push(ServiceChange::skipped(service, "nothing is recorded yet".to_owned())),
+            }
+            for release in remembered(service).filter(|_| history) {
+                if let Some(one) = Wanted::release(service, release, hash) {
+                    wanted.push(one);
+                    services.push((service, Some(release)));
+                }
             }
         }
-    }
-    warn_about_tags(app, &wanted);
-    if dry_run {
-        let references: Vec<String> = wanted.iter().map(Wanted::reference).collect();
-        let local = app.docker().await?.images(&references).await?;
-        for ((service, release), image) in services.into_iter().zip(local) {
-            let outcome = if image.is_some() { Outcome::Present } else { Outcome::Pulled };
-            report.services.push(with_outcome(service, release, outcome));
-        }
-        app.show(&report, |report| summarise_pull(app, report))?;
-        return Ok(Exit::Done);
-    }
-    let mut failures = Vec::new();
-    let results = app.fetcher().await?.fetch(&wanted).await;
-    for ((service, release), arrived) in services.into_iter().zip(results) {
-        match arrived {
-            Ok(arrived) => {
-                let outcome = if arrived.pulled { Outcome::Pulled } else { Outcome::Present };
+        warn_about_tags(app, &wanted);
+        if dry_run {
+            let references: Vec<String> = wanted.iter().map(Wanted::reference).collect();
+            let local = app.docker().await?.images(&references).await?;
+            for ((service, release), image) in services.into_iter().zip(local) {
+                let outcome = if image.is_some() { Outcome::Present } else { Outcome::Pulled };
                 report.services.push(with_outcome(service, release, outcome));
             }
-            Err(error) => {
-                report.services.push(ServiceChange::failed(service, &error));
-                failures.push(error.context(format!("service `{}`", service.name)));
+            app.show(&report, |report| summarise_pull(app, report))?;
+            return Ok(Exit::Done);
+        }
+        let mut failures = Vec::new();
+        let results = app.fetcher().await?.fetch(&wanted).await;
+        for ((service, release), arrived) in services.into_iter().zip(results) {
+            match arrived {
+                Ok(arrived) => {
+                    let outcome = if arrived.pulled { Outcome::Pulled } else { Outcome::Present };
+                    report.services.push(with_outcome(service, release, outcome));
+                }
+                Err(error) => {
+                    report.services.push(ServiceChange::failed(service, &error));
+                    failures.push(error.context(format!("service `{}`", service.name)));
+                }
             }
         }
+        if failures.is_empty() {
+            app.show(&report, |report| summarise_pull(app, report))?;
+            return Ok(Exit::Done);
+        }
+        if !keep_going || failures.len() == wanted.len() {
+            error::together(failures, wanted.len(), "the others are local")?;
+            return Ok(Exit::Done);
+        }
+        app.show(&report, |report| changes::summarise(&deployment, report))?;
+        Ok(changes::end(app, failures))
     }
-    if failures.is_empty() {
-        app.show(&report, |report| summarise_pull(app, report))?;
-        return Ok(Exit::Done);
-    }
-    if !keep_going || failures.len() == wanted.len() {
-        error::together(failures, wanted.len(), "the others are local")?;
-        return Ok(Exit::Done);
-    }
-    app.show(&report, |report| changes::summarise(&deployment, report))?;
-    Ok(changes::end(app, failures))
 }
 
 fn with_outcome(service: &Service, release: Option<&Release>, outcome: Outcome) -> ServiceChange {
@@ -138,18 +132,14 @@ fn remembered(service: &Service) -> impl Iterator<Item = &Release> {
 
 /// How many images were pulled, would be, or are here.
 fn summarise_pull(app: &App, report: &Changes) {
-    let count = |outcome: Outcome| {
-        report.services.iter().filter(|change| change.outcome == outcome).count()
-    };
-    let (pulled, present) = (count(Outcome::Pulled), count(Outcome::Present));
-    for change in report.services.iter().filter(|change| change.outcome == Outcome::Skipped) {
+    let present = with(report, Outcome::Present).count();
+    let pulled = with(report, Outcome::Pulled).count();
+    for change in with(report, Outcome::Skipped) {
         app.ui.status(format!("{}: {}", change.name, change.notes.join(", ")));
     }
-    if report.dry_run {
-        for change in report.services.iter().filter(|change| change.outcome == Outcome::Pulled) {
-            let release = change.to.as_ref().map_or_else(String::new, ReleaseView::short);
-            app.ui.status(format!("would pull {} {release}", change.name));
-        }
+    for change in with(report, Outcome::Pulled).filter(|_| report.dry_run) {
+        let release = change.to.as_ref().map_or_else(String::new, ReleaseView::short);
+        app.ui.status(format!("would pull {} {release}", change.name));
     }
     let verb = if report.dry_run { "Would pull" } else { "Pulled" };
     let images = format!("{pulled} image{}", if pulled == 1 { "" } else { "s" });
@@ -160,8 +150,13 @@ fn summarise_pull(app: &App, report: &Changes) {
     });
 }
 
+/// The services with this outcome.
+fn with(report: &Changes, outcome: Outcome) -> impl Iterator<Item = &ServiceChange> {
+    report.services.iter().filter(move |change| change.outcome == outcome)
+}
+
 /// A service for which nothing is recorded: the image that its tracked tag names.
-fn tracked(service: &Service) -> Option<Wanted> {
+fn by_track(service: &Service) -> Option<Wanted> {
     let tag: Tag = service.track_name().parse().ok()?;
     Some(Wanted {
         name: service.name.to_string(),
@@ -293,7 +288,7 @@ pub(super) async fn fetch_recorded(deployment: &Deployment<'_>) -> Result<()> {
                 .filter_map(|service| {
                     let now = service.current();
                     now.and_then(|now| Wanted::release(service, now, &record.hash))
-                        .or_else(|| tracked(service))
+                        .or_else(|| by_track(service))
                 })
                 .collect();
             let results = fetcher.fetch(&wanted).await;
@@ -310,7 +305,7 @@ pub(super) async fn fetch_recorded(deployment: &Deployment<'_>) -> Result<()> {
 ///
 /// # Errors
 ///
-/// As for [`pull_latest`].
+/// As for `pull-latest`.
 pub(super) async fn record_builds(
     deployment: &mut Deployment<'_>,
     names: &[ServiceName],

@@ -9,7 +9,6 @@ use super::pull::{plan_latest, pull_unrecorded};
 use super::{Effect, Run};
 use crate::app::{App, Exit};
 use crate::deployment::Deployment;
-use crate::model::reference::ServiceName;
 
 /// Pull what the tracked tags name now, and record it
 #[derive(Debug, Args)]
@@ -46,30 +45,25 @@ impl Run for PullLatest {
         Effect::unless(self.options.dry_run)
     }
 
+    /// # Errors
+    ///
+    /// A registry or the daemon fails for some service (exit 5 or 6): then nothing is recorded,
+    /// unless `keep_going` (exit 9).
     async fn run(self, app: &App) -> Result<Exit> {
-        pull_latest(app, &self.services.names(), self.options).await
+        let (names, options) = (self.services.names(), self.options);
+        let mut deployment = Deployment::open(app)?;
+        if deployment.recorded().is_none() && !options.no_pull {
+            return pull_unrecorded(&deployment, &names, options.keep_going, options.dry_run).await;
+        }
+        if !options.dry_run {
+            deployment.record()?.check_writable(&app.store)?;
+        }
+        let mut change = plan_latest(&deployment, &deployment.select(&names)?, options).await?;
+        if change.has_failed() && !options.keep_going {
+            change.check(false, NOTHING_RECORDED)?;
+        }
+        let LatestOptions { no_pull, keep_going, dry_run, .. } = options;
+        changes::carry_out(&mut deployment, change, Manner { dry_run, pulls: !no_pull, keep_going })
+            .await
     }
-}
-
-/// `dkv pull-latest [SERVICE…]`: what the tracked tags name now, pulled and recorded.
-///
-/// # Errors
-///
-/// A registry or the daemon fails for some service (exit 5 or 6): then nothing is recorded, unless
-/// `keep_going` (exit 9).
-async fn pull_latest(app: &App, names: &[ServiceName], options: LatestOptions) -> Result<Exit> {
-    let mut deployment = Deployment::open(app)?;
-    if deployment.recorded().is_none() && !options.no_pull {
-        return pull_unrecorded(&deployment, names, options.keep_going, options.dry_run).await;
-    }
-    if !options.dry_run {
-        deployment.record()?.check_writable(&app.store)?;
-    }
-    let mut change = plan_latest(&deployment, &deployment.select(names)?, options).await?;
-    if change.has_failed() && !options.keep_going {
-        change.check(false, NOTHING_RECORDED)?;
-    }
-    let LatestOptions { no_pull, keep_going, dry_run, .. } = options;
-    changes::carry_out(&mut deployment, change, Manner { dry_run, pulls: !no_pull, keep_going })
-        .await
 }

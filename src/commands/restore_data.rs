@@ -6,7 +6,7 @@ use anyhow::Result;
 use clap::Args;
 
 use super::arguments::Confirmed;
-use super::run::{Launch, StartOptions, waiting_table};
+use super::run::{Launch, StartOptions};
 use super::update_safe::data::{blocking, users_of};
 use super::{Effect, Run};
 use crate::app::{App, Exit};
@@ -34,70 +34,69 @@ impl Run for RestoreData {
         Effect::unless(self.confirmed.dry_run)
     }
 
+    /// # Errors
+    ///
+    /// The backup is missing or damaged (exit 3), nobody said yes (exit 2), Compose or the daemon
+    /// fails, or what was started again is not healthy (exit 6).
     async fn run(self, app: &App) -> Result<Exit> {
-        restore_data(app, &self.backup, self.confirmed.yes, self.confirmed.dry_run).await
-    }
-}
-
-/// `dkv restore-data BACKUP`: stops what uses the data, replaces it, and starts that again.
-///
-/// # Errors
-///
-/// The backup is missing or damaged (exit 3), nobody said yes (exit 2), Compose or the daemon
-/// fails, or what was started again is not healthy (exit 6).
-async fn restore_data(app: &App, backup: &Path, yes: bool, dry_run: bool) -> Result<Exit> {
-    let _lock = if dry_run { None } else { Some(app.lock_operation()?) };
-    let archive = find(app, backup)?;
-    let verified = archive.clone();
-    blocking(move |cancelled| backup::verify(&verified, cancelled), app).await?;
-    let contents = backup::contents(&archive)?;
-    let targets = targets(app, &contents.sources).await?;
-    app.decrypt().await?;
-    let launch = Launch::assemble(app, StartOptions::default())?;
-    let (set, compose) = (launch.deployment.all(), launch.deployment.compose()?);
-    let project = launch.deployment.project().await?;
-    let stopped = running_users(app, project, &targets).await?;
-    let report = RestoredData {
-        dry_run,
-        backup: archive.display().to_string(),
-        made_at: contents.made_at.clone(),
-        sources: targets.iter().map(ToString::to_string).collect(),
-        stopped: stopped.clone(),
-    };
-    if dry_run {
+        let Confirmed { yes, dry_run } = self.confirmed;
+        let _lock = if dry_run { None } else { Some(app.lock_operation()?) };
+        let archive = find(app, &self.backup)?;
+        let verified = archive.clone();
+        blocking(move |cancelled| backup::verify(&verified, cancelled), app).await?;
+        let contents = backup::contents(&archive)?;
+        let targets = targets(app, &contents.sources).await?;
+        app.decrypt().await?;
+        let launch = Launch::assemble(app, StartOptions::default())?;
+        let (set, compose) = (launch.deployment.all(), launch.deployment.compose()?);
+        let project = launch.deployment.project().await?;
+        let stopped = running_users(app, project, &targets).await?;
+        let report = RestoredData {
+            dry_run,
+            backup: archive.display().to_string(),
+            made_at: contents.made_at.clone(),
+            sources: targets.iter().map(ToString::to_string).collect(),
+            stopped: stopped.clone(),
+        };
+        if dry_run {
+            app.show(&report, |report| {
+                app.ui.data(format!(
+                    "would put back {} as of {}",
+                    report.sources.join(", "),
+                    report.made_at
+                ));
+            })?;
+            return Ok(Exit::Done);
+        }
+        let question = format!(
+            "Replace {} by the data of {}? What is there now is lost.",
+            report.sources.join(", "),
+            report.made_at
+        );
+        if !app.ui.confirm(&question, yes, &app.command)? {
+            return Err(error::usage("not confirmed; nothing was changed").into());
+        }
+        app.touch_containers();
+        if !stopped.is_empty() {
+            compose
+                .run(set, &Action::Stop { services: stopped.clone() }, &launch.environment)
+                .await?;
+        }
+        app.ui.step("Restoring", report.sources.join(", "));
+        let restored =
+            blocking(move |cancelled| backup::restore(&archive, &targets, cancelled), app).await;
+        if !stopped.is_empty() {
+            compose
+                .run(set, &Action::Start { services: stopped.clone() }, &launch.environment)
+                .await?;
+        }
+        restored?;
+        check_started(&launch, project, &stopped).await?;
         app.show(&report, |report| {
-            app.ui.data(format!(
-                "would put back {} as of {}",
-                report.sources.join(", "),
-                report.made_at
-            ));
+            app.ui.status(format!("The data is as it was at {}", report.made_at))
         })?;
-        return Ok(Exit::Done);
+        Ok(Exit::Done)
     }
-    let question = format!(
-        "Replace {} by the data of {}? What is there now is lost.",
-        report.sources.join(", "),
-        report.made_at
-    );
-    if !app.ui.confirm(&question, yes, &app.command)? {
-        return Err(error::usage("not confirmed; nothing was changed").into());
-    }
-    app.touch_containers();
-    if !stopped.is_empty() {
-        compose.run(set, &Action::Stop { services: stopped.clone() }, &launch.environment).await?;
-    }
-    app.ui.step("Restoring", report.sources.join(", "));
-    let restored =
-        blocking(move |cancelled| backup::restore(&archive, &targets, cancelled), app).await;
-    if !stopped.is_empty() {
-        compose.run(set, &Action::Start { services: stopped.clone() }, &launch.environment).await?;
-    }
-    restored?;
-    judge(&launch, project, &stopped).await?;
-    app.show(&report, |report| {
-        app.ui.status(format!("The data is as it was at {}", report.made_at))
-    })?;
-    Ok(Exit::Done)
 }
 
 /// The backup by its path, or by its name among the backups.
@@ -137,12 +136,12 @@ async fn targets(app: &App, sources: &[Source]) -> Result<Vec<Source>> {
         let path = match &source.volume {
             None => source.path.clone(),
             Some(name) => {
-                let missing = || {
+                let volume = app.docker().await?.volume(name).await?.ok_or_else(|| {
                     error::state(format!("the volume {name} does not exist any more")).with_hint(
                         "start the databases once, which makes it, then run the command again",
                     )
-                };
-                app.docker().await?.volume(name).await?.ok_or_else(missing)?.path
+                })?;
+                volume.path
             }
         };
         let source = Source { path, volume: source.volume.clone() };
@@ -160,40 +159,23 @@ async fn targets(app: &App, sources: &[Source]) -> Result<Vec<Source>> {
 }
 
 async fn running_users(app: &App, project: &Project, sources: &[Source]) -> Result<Vec<String>> {
-    let containers =
+    let mut containers =
         app.docker().await?.containers(&ContainerFilter::project(&project.name)).await?;
-    let runs = |name: &String| {
-        containers.iter().any(|one| {
-            one.labels.service() == Some(name)
-                && matches!(one.state, ContainerState::Running | ContainerState::Restarting)
-        })
-    };
-    Ok(users_of(project, sources).into_iter().filter(runs).collect())
+    containers
+        .retain(|one| matches!(one.state, ContainerState::Running | ContainerState::Restarting));
+    let mut users = users_of(project, sources);
+    users.retain(|name| containers.iter().any(|one| one.labels.service() == Some(name)));
+    Ok(users)
 }
 
 /// Waits until what was started again is healthy.
-async fn judge(launch: &Launch<'_>, project: &Project, started: &[String]) -> Result<()> {
+async fn check_started(launch: &Launch<'_>, project: &Project, started: &[String]) -> Result<()> {
     if started.is_empty() {
         return Ok(());
     }
-    let app = launch.app();
     let expectations =
         launch.expectations(project).counting(|name| started.iter().any(|one| one == name));
-    let live = app.ui.live();
-    let on_progress = |deployment: &health::Deployment| live.show(&waiting_table(deployment));
-    let docker = app.docker().await?;
-    let wait = health::wait(
-        docker,
-        &project.name,
-        &expectations,
-        launch.limits(),
-        chrono::Utc::now(),
-        &on_progress,
-    );
-    let judged = tokio::select! {
-        outcome = wait => outcome?.deployment,
-        () = app.interruption().raised() => return Err(app.interrupted().into()),
-    };
+    let judged = launch.wait(&project.name, &expectations, |_| ()).await?;
     let problems: Vec<String> = judged.failures().flat_map(health::explain).collect();
     if problems.is_empty() {
         return Ok(());

@@ -12,9 +12,10 @@ use crate::deployment::Deployment;
 use crate::docker::{Container, ContainerFilter, Docker, PullTarget};
 use crate::error;
 use crate::images::Wanted;
+use crate::members::repository_of;
 use crate::model::history::Bytes;
 use crate::model::manifest::{Service, Source};
-use crate::model::reference::{Reference, Repository, ServiceName};
+use crate::model::reference::{Reference, ServiceName};
 use crate::plan::{self, Found, Intent, Outcome, Step, Target};
 use crate::registry::ManifestName;
 use crate::report::Changes;
@@ -37,8 +38,7 @@ impl Run for Rollback {
     }
 
     async fn run(self, app: &App) -> Result<Exit> {
-        let Confirmed { yes, dry_run } = self.confirmed;
-        rollback(app, &self.services.names(), yes, dry_run).await
+        rollback(app, &self.services.names(), self.confirmed).await
     }
 }
 
@@ -57,8 +57,7 @@ impl Run for RollbackService {
     }
 
     async fn run(self, app: &App) -> Result<Exit> {
-        let Confirmed { yes, dry_run } = self.confirmed;
-        rollback(app, &[self.service], yes, dry_run).await
+        rollback(app, &[self.service], self.confirmed).await
     }
 }
 
@@ -80,9 +79,30 @@ impl Run for RollbackTo {
         Effect::unless(self.confirmed.dry_run)
     }
 
+    /// # Errors
+    ///
+    /// As for [`Rollback`]; also if neither history nor registry has the target.
     async fn run(self, app: &App) -> Result<Exit> {
-        let Confirmed { yes, dry_run } = self.confirmed;
-        rollback_to(app, &self.service, &self.target.to_string(), yes, dry_run).await
+        let target = &self.target.to_string();
+        let mut deployment = Deployment::open_recorded(app)?;
+        let service = deployment.find(&self.service)?;
+        let step = step_to(&deployment, service, target).await?;
+        let is_there = !step.is_change();
+        let name = service.name.clone();
+        let mut change = Change::of(vec![step]);
+        if !is_there {
+            return go(&mut deployment, change, self.confirmed).await;
+        }
+        // The record may be right and versions.env not: whoever was killed between the two says the
+        // same again.
+        let report = match self.confirmed.dry_run {
+            true => change.preview(deployment.record()?),
+            false => change.commit(&mut deployment)?,
+        };
+        app.show(&report, |_| {
+            app.ui.data(format!("{name} is at {target} already; nothing to do"));
+        })?;
+        Ok(Exit::Done)
     }
 }
 
@@ -92,7 +112,7 @@ impl Run for RollbackTo {
 ///
 /// None has one (exit 3), an image can be had nowhere (exit 5 or 6), nobody said yes (exit 2); in
 /// all of these nothing has changed.
-async fn rollback(app: &App, names: &[ServiceName], yes: bool, dry_run: bool) -> Result<Exit> {
+async fn rollback(app: &App, names: &[ServiceName], confirmed: Confirmed) -> Result<Exit> {
     let mut deployment = Deployment::open_recorded(app)?;
     let selected = deployment.select(names)?;
     let mut change = Change::default();
@@ -115,40 +135,7 @@ async fn rollback(app: &App, names: &[ServiceName], yes: bool, dry_run: bool) ->
             )
             .into());
     }
-    go(&mut deployment, change, Options { yes, dry_run }).await
-}
-
-/// `dkv rollback-to SERVICE TAG|DIGEST`.
-///
-/// # Errors
-///
-/// As for [`rollback`]; also if neither history nor registry has the target.
-async fn rollback_to(
-    app: &App,
-    name: &ServiceName,
-    target: &str,
-    yes: bool,
-    dry_run: bool,
-) -> Result<Exit> {
-    let mut deployment = Deployment::open_recorded(app)?;
-    let service = deployment.find(name)?;
-    let step = step_to(&deployment, service, target).await?;
-    let is_there = !step.is_change();
-    let name = service.name.clone();
-    let mut change = Change::of(vec![step]);
-    if !is_there {
-        return go(&mut deployment, change, Options { yes, dry_run }).await;
-    }
-    // The record may be right and versions.env not: whoever was killed between the two says the
-    // same again.
-    let report = match dry_run {
-        true => change.preview(deployment.record()?),
-        false => change.commit(&mut deployment)?,
-    };
-    app.show(&report, |_| {
-        app.ui.data(format!("{name} is at {target} already; nothing to do"));
-    })?;
-    Ok(Exit::Done)
+    go(&mut deployment, change, confirmed).await
 }
 
 /// What takes `service` to the release that `target` names: one of its history, one that still
@@ -219,18 +206,16 @@ async fn running(docker: &Docker, service: &Service, target: &str) -> Result<Opt
     Ok(None)
 }
 
-#[derive(Clone, Copy)]
-struct Options {
-    yes: bool,
-    dry_run: bool,
-}
-
 /// Shows the plan, asks, makes the images local, records.
-async fn go(deployment: &mut Deployment<'_>, mut change: Change, options: Options) -> Result<Exit> {
+async fn go(
+    deployment: &mut Deployment<'_>,
+    mut change: Change,
+    Confirmed { yes, dry_run }: Confirmed,
+) -> Result<Exit> {
     let app = deployment.app();
     let record = deployment.record()?;
     let plan = change.preview(record);
-    if options.dry_run {
+    if dry_run {
         app.show(&plan, |plan| {
             show_moves(plan, |line| app.ui.data(line));
             app.ui.note("nothing was changed (--dry-run)");
@@ -238,10 +223,10 @@ async fn go(deployment: &mut Deployment<'_>, mut change: Change, options: Option
         return Ok(Exit::Done);
     }
     record.check_writable(&app.store)?;
-    if !options.yes {
+    if !yes {
         show_moves(&plan, |line| app.ui.status(line));
     }
-    if !app.ui.confirm("Go back to these releases?", options.yes, &app.command)? {
+    if !app.ui.confirm("Go back to these releases?", yes, &app.command)? {
         return Err(error::usage("not confirmed; nothing was changed").into());
     }
     let releases = change.steps.iter().map(|step| &step.after);
@@ -309,7 +294,7 @@ async fn runs_already(deployment: &Deployment<'_>, steps: &[Step]) -> bool {
 
 /// Whether a container was made from an image of one of the services.
 fn runs_one_of(container: &Container, steps: &[Step]) -> bool {
-    let repository = repository(container);
+    let repository = repository_of(&container.image);
     repository.is_some()
         && steps
             .iter()
@@ -319,18 +304,15 @@ fn runs_one_of(container: &Container, steps: &[Step]) -> bool {
 /// Whether every container of a service runs what `step` records, and there is one.
 fn runs(deployment: &Deployment<'_>, step: &Step, containers: &[&Container]) -> bool {
     let recorded = step.after.current().and_then(|current| current.bytes.image_id.as_ref());
-    let is_member = |container: &&&Container| {
-        let Some(name) = container.labels.service() else { return false };
-        let member = deployment.member_with(name, repository(container).as_ref());
-        member.service() == Some(&step.after.name)
-    };
-    let mut members = containers.iter().filter(is_member).peekable();
+    let members = containers.iter().filter(|container| {
+        container.labels.service().is_some_and(|name| {
+            let image = repository_of(&container.image);
+            deployment.member_with(name, image.as_ref()).service() == Some(&step.after.name)
+        })
+    });
+    let mut members = members.peekable();
     members.peek().is_some()
         && members.all(|container| recorded.is_some() && container.image_id.as_ref() == recorded)
-}
-
-fn repository(container: &Container) -> Option<Repository> {
-    container.image.parse::<Reference>().ok().map(|reference| reference.repository)
 }
 
 /// A line a service: from what to what, and why not.

@@ -1,7 +1,6 @@
 //! `up`, `updb`, `down`, `restart`, `start`, `stop`: Compose, with the recorded versions in its
 //! environment.
 
-use std::collections::BTreeMap;
 use std::time::Duration;
 
 use anyhow::Result;
@@ -61,8 +60,17 @@ impl Run for Up {
         Effect::unless(self.options.dry_run)
     }
 
+    /// # Errors
+    ///
+    /// Compose or the daemon fails, or a container that should run does not (exit 6); an image can
+    /// be had nowhere (exit 5); another dkv is at it (exit 4).
     async fn run(self, app: &App) -> Result<Exit> {
-        up(app, self.options).await
+        let (_lock, launch, mut report) = Launch::begin(app, self.options).await?;
+        let project = launch.deployment.project().await?;
+        launch.ensure_images(project).await?;
+        launch.start_stopped_databases(project, &mut report).await?;
+        launch.start(Set::Application, project, &mut report).await?;
+        finish(app, &report)
     }
 }
 
@@ -82,9 +90,23 @@ impl Run for Updb {
         Effect::unless(self.dry_run)
     }
 
+    /// # Errors
+    ///
+    /// As for [`Up`].
     async fn run(self, app: &App) -> Result<Exit> {
         let Self { timeout, dry_run } = self;
-        updb(app, StartOptions { timeout, dry_run, ..StartOptions::default() }).await
+        let options = StartOptions { timeout, dry_run, ..StartOptions::default() };
+        let (_lock, launch, mut report) = Launch::begin(app, options).await?;
+        if !launch.deployment.has_databases() {
+            app.show(&report, |_| {
+                app.ui.status("This deployment has no database files; nothing to start")
+            })?;
+            return Ok(Exit::Done);
+        }
+        let project = launch.databases(launch.deployment.project().await?).await?;
+        launch.ensure_images(&project).await?;
+        launch.start(Set::Databases, &project, &mut report).await?;
+        finish(app, &report)
     }
 }
 
@@ -118,8 +140,16 @@ impl Run for Restart {
         Effect::unless(self.options.dry_run)
     }
 
+    /// # Errors
+    ///
+    /// As for [`Up`]; if an image cannot be had, nothing was stopped.
     async fn run(self, app: &App) -> Result<Exit> {
-        restart(app, self.options).await
+        let (_lock, launch, mut report) = Launch::begin(app, self.options).await?;
+        let project = launch.deployment.project().await?;
+        launch.ensure_images(project).await?;
+        launch.stop(Some(project), &mut report).await?;
+        launch.start_all(project, &mut report).await?;
+        finish(app, &report)
     }
 }
 
@@ -135,8 +165,15 @@ impl Run for Start {
         Effect::unless(self.options.dry_run)
     }
 
+    /// # Errors
+    ///
+    /// As for [`Up`].
     async fn run(self, app: &App) -> Result<Exit> {
-        start(app, self.options).await
+        let (_lock, launch, mut report) = Launch::begin(app, self.options).await?;
+        let project = launch.deployment.project().await?;
+        launch.ensure_images(project).await?;
+        launch.start_all(project, &mut report).await?;
+        finish(app, &report)
     }
 }
 
@@ -156,44 +193,6 @@ impl Run for Stop {
     async fn run(self, app: &App) -> Result<Exit> {
         down(app, self.dry_run).await
     }
-}
-
-/// `dkv up`: the databases first if they are stopped, then the application.
-///
-/// # Errors
-///
-/// Compose or the daemon fails, or a container that should run does not (exit 6); an image can be
-/// had nowhere (exit 5); another dkv is at it (exit 4).
-async fn up(app: &App, options: StartOptions) -> Result<Exit> {
-    let _lock = lock(app, options)?;
-    let launch = Launch::prepare(app, options).await?;
-    let mut report = Started { dry_run: options.dry_run, ..Started::default() };
-    let project = launch.deployment.project().await?;
-    launch.ensure_images(project, options.dry_run).await?;
-    launch.start_stopped_databases(project, &mut report).await?;
-    launch.start(Set::Application, project, &mut report).await?;
-    finish(app, &report)
-}
-
-/// `dkv updb`: the databases, until they are healthy.
-///
-/// # Errors
-///
-/// As for [`up`].
-async fn updb(app: &App, options: StartOptions) -> Result<Exit> {
-    let _lock = lock(app, options)?;
-    let launch = Launch::prepare(app, options).await?;
-    let mut report = Started { dry_run: options.dry_run, ..Started::default() };
-    if !launch.deployment.has_databases() {
-        app.show(&report, |_| {
-            app.ui.status("This deployment has no database files; nothing to start")
-        })?;
-        return Ok(Exit::Done);
-    }
-    let project = launch.databases(launch.deployment.project().await?).await?;
-    launch.ensure_images(&project, options.dry_run).await?;
-    launch.start(Set::Databases, &project, &mut report).await?;
-    finish(app, &report)
 }
 
 /// `dkv down` and `dkv stop`: all containers, databases included.
@@ -218,48 +217,22 @@ async fn down(app: &App, dry_run: bool) -> Result<Exit> {
     Ok(Exit::Done)
 }
 
-/// `dkv restart`: every image is made local, then down, updb, up.
-///
-/// # Errors
-///
-/// As for [`up`]; if an image cannot be had, nothing was stopped.
-async fn restart(app: &App, options: StartOptions) -> Result<Exit> {
-    let _lock = lock(app, options)?;
-    let launch = Launch::prepare(app, options).await?;
-    let mut report = Started { dry_run: options.dry_run, ..Started::default() };
-    let project = launch.deployment.project().await?;
-    launch.ensure_images(project, options.dry_run).await?;
-    launch.stop(Some(project), &mut report).await?;
-    launch.start_all(project, &mut report).await?;
-    finish(app, &report)
-}
-
-/// `dkv start`: updb, up.
-///
-/// # Errors
-///
-/// As for [`up`].
-async fn start(app: &App, options: StartOptions) -> Result<Exit> {
-    let _lock = lock(app, options)?;
-    let launch = Launch::prepare(app, options).await?;
-    let mut report = Started { dry_run: options.dry_run, ..Started::default() };
-    let project = launch.deployment.project().await?;
-    launch.ensure_images(project, options.dry_run).await?;
-    launch.start_all(project, &mut report).await?;
-    finish(app, &report)
-}
-
 fn lock(app: &App, options: StartOptions) -> Result<Option<Lock>> {
     if options.dry_run { Ok(None) } else { app.lock_operation().map(Some) }
 }
 
 impl<'a> Launch<'a> {
-    /// As [`Self::prepare_to_stop`], with the environment decrypted if it is there only encrypted.
-    pub(super) async fn prepare(app: &'a App, options: StartOptions) -> Result<Self> {
+    /// What starts or builds begins so: with the lock, with [`Self::prepare_to_stop`] and the
+    /// environment decrypted if it is there only encrypted, and with nothing done yet.
+    pub(super) async fn begin(
+        app: &'a App,
+        options: StartOptions,
+    ) -> Result<(Option<Lock>, Self, Started)> {
+        let lock = lock(app, options)?;
         app.decrypt().await?;
         let launch = Self::prepare_to_stop(app, options)?;
         generate_env::warn_of_unrecorded(&launch.deployment);
-        Ok(launch)
+        Ok((lock, launch, Started { dry_run: options.dry_run, ..Started::default() }))
     }
 
     /// Reads what is there, and brings `versions.env` to what the manifest says. Stopping asks
@@ -285,11 +258,11 @@ impl<'a> Launch<'a> {
 
     /// Makes every image local that Compose would start: those of the manifest by digest, others as
     /// Compose names them. Where nothing is missing, nothing goes over the network.
-    async fn ensure_images(&self, project: &Project, dry_run: bool) -> Result<()> {
-        if dry_run {
+    async fn ensure_images(&self, project: &Project) -> Result<()> {
+        if self.options.dry_run {
             return Ok(());
         }
-        let tracked = self.tracked(project);
+        let tracked = self.deployment.tracked(project);
         let mut wanted: Vec<Wanted> = Vec::new();
         let hash = self.deployment.recorded().map_or("", |record| record.hash.as_str());
         for service in &project.services {
@@ -332,10 +305,6 @@ impl<'a> Launch<'a> {
         }
     }
 
-    pub(super) fn tracked(&self, project: &Project) -> BTreeMap<String, &Service> {
-        self.deployment.tracked(project)
-    }
-
     /// The part of `project` that the database files describe.
     pub(super) async fn databases(&self, project: &Project) -> Result<Project> {
         let names = self.deployment.database_services();
@@ -356,7 +325,7 @@ impl<'a> Launch<'a> {
         }
         let mut kept = None;
         if let Some(project) = project {
-            kept = Some(self.keep_logs(project, |_| true).await);
+            kept = Some(logs::keep(&self.deployment, &project.name, |_| true).await);
         }
         self.app().touch_containers();
         let compose = self.deployment.compose()?;
@@ -365,16 +334,6 @@ impl<'a> Launch<'a> {
             kept.finish(self.app()).await;
         }
         stopped
-    }
-
-    /// Archives what those containers have said that are about to be removed or replaced, and
-    /// listens to their last words.
-    pub(super) async fn keep_logs(
-        &self,
-        project: &Project,
-        goes: impl Fn(&str) -> bool,
-    ) -> logs::Kept {
-        logs::keep(&self.deployment, &project.name, goes).await
     }
 
     async fn start_all(&self, project: &Project, report: &mut Started) -> Result<()> {
@@ -393,14 +352,11 @@ impl<'a> Launch<'a> {
         let databases = self.databases(project).await?;
         let containers =
             self.app().docker().await?.containers(&ContainerFilter::project(&project.name)).await?;
-        let runs = |name: &str| {
-            containers.iter().any(|one| {
-                one.labels.service() == Some(name) && one.state == ContainerState::Running
-            })
-        };
+        let running = containers.iter().filter(|one| one.state == ContainerState::Running);
+        let running: Vec<&str> = running.filter_map(|one| one.labels.service()).collect();
         let wanted = databases.services.iter().filter(|service| service.is_wanted());
-        let stopped: Vec<&str> =
-            wanted.map(|service| service.name.as_str()).filter(|name| !runs(name)).collect();
+        let mut stopped: Vec<&str> = wanted.map(|service| service.name.as_str()).collect();
+        stopped.retain(|name| !running.contains(name));
         if stopped.is_empty() {
             return Ok(());
         }
@@ -419,9 +375,10 @@ impl<'a> Launch<'a> {
         }
         // Which containers Compose will replace only Compose knows.
         let databases = self.deployment.databases();
-        let kept = self
-            .keep_logs(project, |service| databases.contains(service) == (set == Set::Databases))
-            .await;
+        let kept = logs::keep(&self.deployment, &project.name, |service| {
+            databases.contains(service) == (set == Set::Databases)
+        })
+        .await;
         let action = Action::Up { services: Vec::new(), no_deps: false };
         self.app().touch_containers();
         let started = self.deployment.compose()?.run(set, &action, &self.environment).await;
@@ -434,8 +391,12 @@ impl<'a> Launch<'a> {
         let health = self.health(project, started.is_err()).await?;
         // Without the list, the record and the containers' own words still say most.
         let images = LocalImages::list(self.app().docker().await?).await.unwrap_or_default();
-        let lines: Vec<ContainerLine> =
-            health.containers.iter().map(|judged| self.line(project, judged, &images)).collect();
+        let tracked = self.deployment.tracked(project);
+        let lines = health
+            .containers
+            .iter()
+            .map(|judged| container_line(tracked.get(&judged.service).copied(), judged, &images));
+        let lines: Vec<ContainerLine> = lines.collect();
         report.containers.retain(|line| {
             !lines.iter().any(|other| other.compose_service == line.compose_service)
         });
@@ -471,24 +432,44 @@ impl<'a> Launch<'a> {
 
     /// Judges the containers of `project`: at once, or when they are all good or one has failed.
     async fn health(&self, project: &Project, at_once: bool) -> Result<health::Deployment> {
-        let docker = self.app().docker().await?;
-        let (expectations, limits) = (self.expectations(project), self.limits());
-        let now = chrono::Utc::now();
+        let (name, expectations) = (&project.name, self.expectations(project));
         if self.options.no_wait || at_once {
-            return health::snapshot(docker, &project.name, &expectations, limits, now).await;
+            let docker = self.app().docker().await?;
+            return health::snapshot(docker, name, &expectations, self.limits(), Utc::now()).await;
         }
-        let live = self.app().ui.live();
-        let on_progress = |deployment: &health::Deployment| live.show(&waiting_table(deployment));
-        let outcome =
-            health::wait(docker, &project.name, &expectations, limits, now, &on_progress).await?;
-        Ok(outcome.deployment)
+        self.wait(name, &expectations, |_| ()).await
+    }
+
+    /// Waits until all that counts is good, or something has failed, and shows how it goes. Each
+    /// time that the containers were looked at, `look` sees them too.
+    pub(super) async fn wait(
+        &self,
+        project: &str,
+        expectations: &Expectations,
+        look: impl Fn(&health::Deployment) + Sync,
+    ) -> Result<health::Deployment> {
+        let app = self.app();
+        let live = app.ui.live();
+        let docker = app.docker().await?;
+        let wait = async {
+            let (limits, now) = (self.limits(), Utc::now());
+            health::wait(docker, project, expectations, limits, now, &|deployment| {
+                look(deployment);
+                live.show(&waiting_table(deployment));
+            })
+            .await
+        };
+        tokio::select! {
+            outcome = wait => Ok(outcome?.deployment),
+            () = app.interruption().raised() => Err(app.interrupted().into()),
+        }
     }
 
     /// What is asked of the containers, with the manifest's own deadlines unless one was given.
     pub(super) fn expectations(&self, project: &Project) -> Expectations {
         let mut expectations = Expectations::of(project);
         if self.options.timeout.is_none() {
-            for (compose_service, service) in self.tracked(project) {
+            for (compose_service, service) in self.deployment.tracked(project) {
                 if let Some(timeout) = service.health_timeout {
                     expectations = expectations.with_timeout(&compose_service, timeout);
                 }
@@ -501,10 +482,6 @@ impl<'a> Launch<'a> {
     pub(super) fn limits(&self) -> Limits {
         let limits = Limits::default();
         Limits { timeout: self.options.timeout.unwrap_or(limits.timeout), ..limits }
-    }
-
-    fn line(&self, project: &Project, judged: &Judged, images: &LocalImages) -> ContainerLine {
-        container_line(self.tracked(project).get(&judged.service).copied(), judged, images)
     }
 }
 
@@ -588,7 +565,7 @@ pub(super) fn style_of(standing: Standing) -> Style {
 }
 
 /// The table that is redrawn while containers come up.
-pub(super) fn waiting_table(deployment: &health::Deployment) -> Table {
+fn waiting_table(deployment: &health::Deployment) -> Table {
     let mut table = Table::default();
     for judged in deployment.containers.iter().filter(|judged| judged.counts) {
         let style = style_of(judged.verdict.standing());
@@ -625,7 +602,7 @@ fn warn_of_others(app: &App, report: &Started) {
     }
 }
 
-fn show_steps(app: &App, report: &Started) {
+pub(super) fn show_steps(app: &App, report: &Started) {
     app.ui.data(format!("would do: {}", report.steps.join(", ")));
 }
 

@@ -13,6 +13,7 @@ use super::{Effect, Run};
 use crate::app::{App, Exit};
 use crate::deployment::Deployment;
 use crate::health::{self, Expectations, Limits};
+use crate::model::manifest::Service;
 use crate::observe::LocalImages;
 use crate::report::{self, ContainerLine, ReleaseView, StatusLine};
 use crate::ui::{Cell, Style, Table, format};
@@ -43,27 +44,20 @@ impl Run for Status {
         self.watch
     }
 
+    /// # Errors
+    ///
+    /// The daemon does not answer (exit 6); the manifest is not valid, or there is no deployment
+    /// (exit 3).
     async fn run(self, app: &App) -> Result<Exit> {
-        status(app, self.watch).await
+        let deployment = Deployment::open(app)?;
+        deployment.view().await?;
+        if self.watch {
+            return watch(&deployment).await;
+        }
+        let status = what_runs(&deployment, Utc::now()).await?;
+        app.show(&status, |status| show(app, status))?;
+        Ok(Exit::Done)
     }
-}
-
-/// `dkv status`. Problems do not change the exit code: `dkv verify` and `dkv up` have codes to
-/// tell.
-///
-/// # Errors
-///
-/// The daemon does not answer (exit 6); the manifest is not valid, or there is no deployment (exit
-/// 3).
-async fn status(app: &App, watch: bool) -> Result<Exit> {
-    let deployment = Deployment::open(app)?;
-    deployment.view().await?;
-    if watch {
-        return self::watch(&deployment).await;
-    }
-    let status = look(&deployment, Utc::now()).await?;
-    app.show(&status, |status| show(app, status))?;
-    Ok(Exit::Done)
 }
 
 /// What runs now.
@@ -71,7 +65,7 @@ async fn status(app: &App, watch: bool) -> Result<Exit> {
 /// # Errors
 ///
 /// The daemon does not answer (exit 6).
-pub(super) async fn look(
+pub(super) async fn what_runs(
     deployment: &Deployment<'_>,
     now: DateTime<Utc>,
 ) -> Result<report::Status> {
@@ -86,16 +80,16 @@ pub(super) async fn look(
     let (health, images) = tokio::try_join!(health, LocalImages::list(docker))?;
     let tracked = deployment.tracked(&view.project);
     let databases = deployment.databases();
-    let line = |judged: &health::Judged| {
+    let lines = health.containers.iter().map(|judged| {
         let service = tracked.get(&judged.service).copied();
         StatusLine {
             container: container_line(service, judged, &images),
             database: databases.contains(&judged.service),
             tracked: service.is_some(),
-            recorded: service.and_then(|service| service.current()).map(ReleaseView::from),
+            recorded: service.and_then(Service::current).map(ReleaseView::from),
         }
-    };
-    let mut containers: Vec<StatusLine> = health.containers.iter().map(line).collect();
+    });
+    let mut containers: Vec<StatusLine> = lines.collect();
     // Health has put its problems first; what runs another version than it should comes after them.
     containers.sort_by_key(|line| {
         (line.container.problem.is_empty(), line.container.as_recorded != Some(false))
@@ -117,8 +111,8 @@ pub(super) fn show(app: &App, status: &report::Status) {
         ));
         return;
     }
-    let is_missing = |line: &&report::StatusLine| line.container.container.is_none();
-    let missing = status.containers.iter().filter(is_missing).count();
+    let containers = status.containers.iter().map(|line| &line.container.container);
+    let missing = containers.filter(|container| container.is_none()).count();
     for StatusLine { container, .. } in &status.containers {
         let Some((first, causes)) = container.problem.split_first() else { continue };
         app.ui.data_line(&[Cell::new(first, style_of(container.verdict))]);
@@ -219,7 +213,7 @@ async fn watch(deployment: &Deployment<'_>) -> Result<Exit> {
         // Listened to from before the look, so that nothing happens unseen in between.
         let mut events = pin!(docker.events(&view.filter(), Some(Utc::now())));
         let now = Utc::now();
-        let status = look(deployment, now).await?;
+        let status = what_runs(deployment, now).await?;
         let lines: Vec<String> =
             status.containers.iter().map(|line| summary(&status, line)).collect();
         let is_new = told != lines;

@@ -27,33 +27,28 @@ impl Run for Unhold {
         Effect::unless(self.dry_run)
     }
 
+    /// # Errors
+    ///
+    /// No manifest (exit 3), an unknown service (exit 2).
     async fn run(self, app: &App) -> Result<Exit> {
-        unhold(app, &self.service, self.dry_run)
+        let dry_run = self.dry_run;
+        let mut deployment = Deployment::open_recorded(app)?;
+        let mut step = Step::unchanged(deployment.find(&self.service)?);
+        step.after.held = false;
+        let was_held = step.is_change();
+        let (name, track) = (step.after.name.clone(), step.after.track_name().to_owned());
+        let mut change = Change::of(vec![step]);
+        let report = match dry_run {
+            true => change.preview(deployment.record()?),
+            false => change.commit(&mut deployment)?,
+        };
+        app.show(&report, |_| {
+            app.ui.status(match (was_held, dry_run) {
+                (false, _) => format!("{name} was not held"),
+                (true, true) => format!("would let {name} follow `{track}` again"),
+                (true, false) => format!("{name} follows `{track}` again"),
+            });
+        })?;
+        Ok(Exit::Done)
     }
-}
-
-/// `dkv unhold SERVICE`: lets `pull-latest` follow the tag again.
-///
-/// # Errors
-///
-/// No manifest (exit 3), an unknown service (exit 2).
-fn unhold(app: &App, name: &ServiceName, dry_run: bool) -> Result<Exit> {
-    let mut deployment = Deployment::open_recorded(app)?;
-    let mut step = Step::unchanged(deployment.find(name)?);
-    step.after.held = false;
-    let was_held = step.is_change();
-    let (name, track) = (step.after.name.clone(), step.after.track_name().to_owned());
-    let mut change = Change::of(vec![step]);
-    let report = match dry_run {
-        true => change.preview(deployment.record()?),
-        false => change.commit(&mut deployment)?,
-    };
-    app.show(&report, |_| {
-        app.ui.status(match (was_held, dry_run) {
-            (false, _) => format!("{name} was not held"),
-            (true, true) => format!("would let {name} follow `{track}` again"),
-            (true, false) => format!("{name} follows `{track}` again"),
-        });
-    })?;
-    Ok(Exit::Done)
 }

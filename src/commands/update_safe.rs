@@ -19,9 +19,9 @@ use anyhow::Result;
 use chrono::Utc;
 use clap::Args;
 
-use super::run::{Launch, StartOptions, waiting_table};
+use super::run::{Launch, StartOptions};
 use super::unfinished::unfinished;
-use super::{Effect, Run};
+use super::{Effect, Run, logs};
 use crate::app::{App, Exit};
 use crate::change::{Change, Remembered};
 use crate::cli;
@@ -75,93 +75,67 @@ impl Run for UpdateSafe {
         if self.dry_run { Effect::Looks } else { Effect::None }
     }
 
+    /// # Errors
+    ///
+    /// Nothing was stopped: the manifest, the disk or an unfinished update (exit 3), another dkv
+    /// (4), a registry (5), Docker (6). The update failed: what ran is back and healthy (7), or not
+    /// (8). Interrupted (130); the journal tells the next run.
     async fn run(self, app: &App) -> Result<Exit> {
         let Self { resume, abort, retry, no_data_backup, keep_going, timeout, dry_run } = self;
         let options = Options { retry, no_data_backup, keep_going, timeout };
-        update_safe(app, Request { resume, abort, dry_run, options }).await
-    }
-}
-
-/// What `update-safe` was asked for.
-#[derive(Clone, Copy)]
-struct Request {
-    /// Finish an update that was interrupted.
-    resume: bool,
-    /// Undo an update that was interrupted.
-    abort: bool,
-    /// Show the plan only.
-    dry_run: bool,
-    /// How to go about it.
-    options: Options,
-}
-
-/// `dkv update-safe`.
-///
-/// # Errors
-///
-/// Nothing was stopped: the manifest, the disk or an unfinished update (exit 3), another dkv (4), a
-/// registry (5), Docker (6). The update failed: what ran is back and healthy (7), or not (8).
-/// Interrupted (130); the journal tells the next run.
-async fn update_safe(app: &App, request: Request) -> Result<Exit> {
-    if request.dry_run {
-        return prepare::show_plan(app, request.options).await;
-    }
-    let lock = app.lock_operation()?;
-    app.store.check_writable(None)?;
-    let found = app.journal()?;
-    let Some(journal) = found else {
-        if request.resume || request.abort {
-            return Err(error::state("there is no unfinished update-safe")
+        if dry_run {
+            return prepare::show_plan(app, options).await;
+        }
+        let lock = app.lock_operation()?;
+        app.store.check_writable(None)?;
+        match app.journal()? {
+            Some(journal) if resume || abort => self.take_up(app, &lock, journal).await,
+            None if resume || abort => Err(error::state("there is no unfinished update-safe")
                 .with_hint("nothing is to be done")
-                .into());
+                .into()),
+            Some(journal) if journal.state.is_unfinished() => Err(unfinished(&journal).into()),
+            _ => begin(app, &lock, options).await,
         }
-        return begin(app, &lock, request.options).await;
-    };
-    let asked = request.resume || request.abort;
-    if !asked {
-        if journal.state.is_unfinished() {
-            return Err(unfinished(&journal).into());
-        }
-        return begin(app, &lock, request.options).await;
     }
-    take_up(app, &lock, journal, request).await
+}
+
+impl UpdateSafe {
+    /// Finishes or undoes an update that was interrupted.
+    async fn take_up(&self, app: &App, lock: &Lock, journal: Journal) -> Result<Exit> {
+        let state = if self.abort { journal.state.aborted() } else { journal.state.resumed() };
+        let Some(state) = state else {
+            forget_kept(app, Deployment::open(app)?.recorded(), &journal).await;
+            app.store.remove_journal(lock)?;
+            if self.abort {
+                app.ui.status("Nothing had been stopped or replaced; what ran before runs");
+                return report::show_restored(app);
+            }
+            app.ui.status("Nothing had been stopped or replaced; beginning anew");
+            return begin(app, lock, journal.options).await;
+        };
+        if self.abort && state == State::Recording {
+            app.ui.warn(
+                "the new versions are healthy and partly recorded already: finishing; `dkv \
+                rollback` goes back",
+            );
+        }
+        let mut update = RunningUpdate::continue_from(app, lock, journal).await?;
+        update.is_abort = self.abort;
+        if let Some(timeout) = self.timeout {
+            update.launch.options.timeout = Some(timeout);
+        }
+        update.enter(state)?;
+        update.run().await
+    }
 }
 
 /// A new update.
 async fn begin(app: &App, lock: &Lock, options: Options) -> Result<Exit> {
-    Update::note(app, lock, options).await?.run().await
-}
-
-/// An update that was interrupted.
-async fn take_up(app: &App, lock: &Lock, journal: Journal, request: Request) -> Result<Exit> {
-    let state = if request.abort { journal.state.aborted() } else { journal.state.resumed() };
-    let Some(state) = state else {
-        forget_kept(app, Deployment::open(app)?.recorded(), &journal).await;
-        app.store.remove_journal(lock)?;
-        if request.abort {
-            app.ui.status("Nothing had been stopped or replaced; what ran before runs");
-            return report::show_restored(app);
-        }
-        app.ui.status("Nothing had been stopped or replaced; beginning anew");
-        return begin(app, lock, journal.options).await;
-    };
-    if request.abort && state == State::Recording {
-        app.ui.warn(
-            "the new versions are healthy and partly recorded already: finishing; `dkv \
-            rollback` goes back",
-        );
-    }
-    let mut update = Update::continue_from(app, lock, journal).await?;
-    update.is_abort = request.abort;
-    if let Some(timeout) = request.options.timeout {
-        update.launch.options.timeout = Some(timeout);
-    }
-    update.enter(state)?;
-    update.run().await
+    RunningUpdate::note(app, lock, options).await?.run().await
 }
 
 /// An update at work.
-struct Update<'a> {
+struct RunningUpdate<'a> {
     app: &'a App,
     /// The operation lock; none while a plan is only shown.
     lock: Option<&'a Lock>,
@@ -185,7 +159,7 @@ struct Update<'a> {
     restore_problems: Vec<String>,
 }
 
-impl<'a> Update<'a> {
+impl<'a> RunningUpdate<'a> {
     /// Takes up the update of `journal`.
     async fn continue_from(app: &'a App, lock: &'a Lock, journal: Journal) -> Result<Self> {
         app.decrypt().await?;
@@ -230,8 +204,9 @@ impl<'a> Update<'a> {
     }
 
     /// The manifest service of each Compose service.
-    fn tracked(&self) -> BTreeMap<String, ServiceName> {
+    fn tracked_names(&self) -> BTreeMap<String, ServiceName> {
         self.launch
+            .deployment
             .tracked(&self.project)
             .into_iter()
             .map(|(name, service)| (name, service.name.clone()))
@@ -349,7 +324,7 @@ impl<'a> Update<'a> {
             return Err(error);
         }
         // Compose says only that something failed; the containers say what.
-        let judged = self.look().await?;
+        let judged = self.snapshot().await?;
         let mut reason: Vec<String> = judged.failures().flat_map(health::explain).collect();
         reason.extend(format!("{error:#}").lines().map(str::to_owned));
         self.blame(&judged);
@@ -359,13 +334,18 @@ impl<'a> Update<'a> {
 
     /// One call for all of `services`, so that order and conditions among them hold.
     async fn up(&self, services: Vec<String>, environment: &compose::Environment) -> Result<()> {
-        let kept = self
-            .launch
-            .keep_logs(&self.project, |name| services.iter().any(|service| service == name))
-            .await;
+        let kept = self.keep_logs(&services).await;
         let started = self.compose(&Action::Up { services, no_deps: true }, environment).await;
         kept.finish(self.app).await;
         started
+    }
+
+    /// Archives what the containers of `services` have said, and listens to their last words.
+    async fn keep_logs(&self, services: &[String]) -> logs::Listening {
+        logs::keep(&self.launch.deployment, &self.project.name, |name| {
+            services.iter().any(|service| service == name)
+        })
+        .await
     }
 
     /// Runs Compose, but no longer than containers may take to stop and to become healthy: what
@@ -394,15 +374,14 @@ impl<'a> Update<'a> {
 
     /// Whether a Compose service runs a new release.
     fn is_new(&self, compose_service: &str) -> bool {
-        let is_given_up = || {
-            self.tracked()
+        self.journal.is_changed(compose_service)
+            && self
+                .tracked_names()
                 .get(compose_service)
-                .is_some_and(|service| self.journal.is_given_up(service))
-        };
-        self.journal.is_changed(compose_service) && !is_given_up()
+                .is_none_or(|service| !self.journal.is_given_up(service))
     }
 
-    async fn look(&self) -> Result<health::Deployment> {
+    async fn snapshot(&self) -> Result<health::Deployment> {
         let expectations = self.expectations(|name| self.counts(name));
         health::snapshot(
             &self.docker,
@@ -421,32 +400,17 @@ impl<'a> Update<'a> {
     }
 
     /// Waits until all that counts is good, or something has failed.
-    async fn judge(&self, expectations: health::Expectations) -> Result<health::Deployment> {
-        let live = self.app.ui.live();
-        let on_progress = |deployment: &health::Deployment| {
-            self.downtime.look(deployment);
-            live.show(&waiting_table(deployment));
-        };
-        let project = &self.journal.project;
-        let wait = health::wait(
-            &self.docker,
-            project,
-            &expectations,
-            self.launch.limits(),
-            Utc::now(),
-            &on_progress,
-        );
-        tokio::select! {
-            outcome = wait => Ok(outcome?.deployment),
-            () = self.app.interruption().raised() => Err(interrupted()),
-        }
+    async fn await_health(&self, expectations: health::Expectations) -> Result<health::Deployment> {
+        self.launch
+            .wait(&self.journal.project, &expectations, |seen| self.downtime.note_good(seen))
+            .await
     }
 
     async fn judge_new(&mut self) -> Result<()> {
         self.app.ui.step("Checking", "that the new containers are healthy");
         let expectations =
             self.expectations(|name| self.counts(name)).on_trial(|name| self.is_new(name));
-        let judged = self.judge(expectations).await?;
+        let judged = self.await_health(expectations).await?;
         if judged.failures().next().is_none() {
             self.judged = Some(judged);
             return Ok(());
@@ -459,7 +423,7 @@ impl<'a> Update<'a> {
     /// Remembers whose new release is at fault.
     fn blame(&mut self, judged: &health::Deployment) {
         self.journal.failure.culprits =
-            culprits(Some(judged), &self.journal.plan.changed, &self.tracked());
+            culprits(Some(judged), &self.journal.plan.changed, &self.tracked_names());
     }
 
     /// Writes manifest and `versions.env`.

@@ -12,13 +12,15 @@ use crate::app::{App, Exit};
 use crate::compose::{self, ComposeFiles, Generation, Line, Project, dotenv};
 use crate::deployment::{Deployment, EnvState, Record};
 use crate::docker::ContainerFilter;
-use crate::drift::{self, DaemonView, EnvView, FileImage, OtherUse, RemoteView, Start, Views};
+use crate::drift::{
+    self, DaemonView, EnvView, FileImage, OtherUse, RemoteView, ServiceStart, Views,
+};
 use crate::error::{self, Error, Kind};
 use crate::model::env_file::State;
 use crate::model::manifest::{Rank, Source};
 use crate::model::reference::Tag;
 use crate::registry::{self, ManifestName};
-use crate::report::drift::{FindingKind, Restorable, ServiceViews, Verification};
+use crate::report::drift::{Finding, FindingKind, Restorable, ServiceViews, Verification};
 use crate::report::{ReleaseView, short_digest};
 use crate::ui::{Cell, Style, Table};
 
@@ -40,55 +42,49 @@ impl Run for Verify {
         Effect::Looks
     }
 
+    /// # Errors
+    ///
+    /// No manifest, or a file cannot be read (exit 3); with `remote`, a registry fails (exit 5).
     async fn run(self, app: &App) -> Result<Exit> {
-        verify(app, self.remote).await
+        let mut deployment = Deployment::open_recorded(app)?;
+        deployment.read_beside()?;
+        let record = deployment.record()?;
+        let mut not_compared = Vec::new();
+        let env = env_view(&deployment)?;
+        let (files, disagreements) = file_images(&deployment, &mut not_compared)?;
+        let (starts, project) = starts(&deployment, &env, &mut not_compared).await?;
+        let daemon = match daemon_view(app, project).await {
+            Ok(view) => Some(view),
+            Err(error) => {
+                not_compared.push(format!("what is local and what runs: {error:#}"));
+                None
+            }
+        };
+        let remote = if self.remote { Some(remote_view(app, record).await?) } else { None };
+        let others = others(&deployment, &env)?;
+        let views = Views {
+            manifest: &record.manifest,
+            members: record.members(),
+            deployment: &record.hash,
+            env,
+            starts,
+            files,
+            others,
+            incomparable: deployment.texts()?.not_compared(),
+            disagreements,
+            daemon,
+            remote,
+        };
+        let mut report = drift::compare(&views);
+        report.clean &= not_compared.is_empty();
+        report.not_compared = not_compared;
+        app.show(&report, |report| tell(app, report))?;
+        Ok(match (report.drift.is_empty(), report.not_compared.is_empty()) {
+            (false, _) => Exit::Different,
+            (true, false) => Exit::Unseen,
+            (true, true) => Exit::Done,
+        })
     }
-}
-
-/// `dkv verify`. Without a daemon, as in CI, only what is written is compared.
-///
-/// # Errors
-///
-/// No manifest, or a file cannot be read (exit 3); with `remote`, a registry fails (exit 5).
-async fn verify(app: &App, remote: bool) -> Result<Exit> {
-    let mut deployment = Deployment::open_recorded(app)?;
-    deployment.read_beside()?;
-    let record = deployment.record()?;
-    let mut not_compared = Vec::new();
-    let env = env_view(&deployment)?;
-    let (files, disagreements) = file_images(&deployment, &mut not_compared)?;
-    let (starts, project) = starts(&deployment, &env, &mut not_compared).await?;
-    let daemon = match daemon_view(app, project).await {
-        Ok(view) => Some(view),
-        Err(error) => {
-            not_compared.push(format!("what is local and what runs: {error:#}"));
-            None
-        }
-    };
-    let remote = if remote { Some(remote_view(app, record).await?) } else { None };
-    let others = others(&deployment, &env)?;
-    let views = Views {
-        manifest: &record.manifest,
-        members: record.members(),
-        deployment: &record.hash,
-        env,
-        starts,
-        files,
-        others,
-        incomparable: deployment.texts()?.not_compared(),
-        disagreements,
-        daemon,
-        remote,
-    };
-    let mut report = drift::compare(&views);
-    report.clean &= not_compared.is_empty();
-    report.not_compared = not_compared;
-    app.show(&report, |report| tell(app, report))?;
-    Ok(match (report.drift.is_empty(), report.not_compared.is_empty()) {
-        (false, _) => Exit::Different,
-        (true, false) => Exit::Unseen,
-        (true, true) => Exit::Done,
-    })
 }
 
 fn env_view(deployment: &Deployment<'_>) -> Result<EnvView> {
@@ -142,13 +138,12 @@ fn file_images(deployment: &Deployment<'_>, not_compared: &mut Vec<String>) -> R
 
 /// The images that services use beside their own, as Compose would make them of the variables.
 fn others(deployment: &Deployment<'_>, env: &EnvView) -> Result<Vec<OtherUse>> {
-    let lookup = |name: &str| env.values.get(name).cloned().or_else(|| deployment.variable(name));
     let others = deployment.texts()?.other_images().iter();
     let used = others.filter_map(|other| {
         Some(OtherUse {
             place: other.site.place(),
             used_by: format!("the {} of {}", other.key, other.service),
-            image: other.site.template.as_ref()?.evaluate(&lookup).ok()?,
+            image: deployment.evaluate(other.site.template.as_ref()?, &env.values)?,
         })
     });
     Ok(used.collect())
@@ -160,7 +155,7 @@ async fn starts(
     deployment: &Deployment<'_>,
     env: &EnvView,
     not_compared: &mut Vec<String>,
-) -> Result<(Vec<Start>, Option<String>)> {
+) -> Result<(Vec<ServiceStart>, Option<String>)> {
     let compose = deployment.compose()?;
     let files = deployment.files()?;
     if files.all(Generation::V2).is_empty() {
@@ -192,14 +187,14 @@ fn merge(
     env: &EnvView,
     written: &ComposeFiles,
     project: Option<&Project>,
-) -> Vec<Start> {
-    let mut starts: Vec<Start> = Vec::new();
+) -> Vec<ServiceStart> {
+    let mut starts: Vec<ServiceStart> = Vec::new();
     for service in project.into_iter().flat_map(|project| &project.services) {
         let awaited = service.depends_on.iter().filter(|(_, condition)| {
             **condition == compose::config::Condition::CompletedSuccessfully
         });
         let line = written.service(&service.name);
-        starts.push(Start {
+        starts.push(ServiceStart {
             compose_service: service.name.clone(),
             image: service.image.clone(),
             text: line.and_then(Line::image_text).map(str::to_owned),
@@ -210,13 +205,12 @@ fn merge(
             is_active: true,
         });
     }
-    let lookup = |name: &str| env.values.get(name).cloned().or_else(|| deployment.variable(name));
     for line in written.services() {
         if !starts.iter().any(|start| start.compose_service == line.service) {
-            let image = line.template().and_then(|template| template.evaluate(&lookup).ok());
-            starts.push(Start {
+            let template = line.template();
+            starts.push(ServiceStart {
                 compose_service: line.service.clone(),
-                image,
+                image: template.and_then(|image| deployment.evaluate(image, &env.values)),
                 text: line.image_text().map(str::to_owned),
                 has_build: line.has_build,
                 waits_for_end_of: Vec::new(),
@@ -320,12 +314,6 @@ fn tell(app: &App, report: &Verification) {
             }
         }
     }
-    let line = |finding: &crate::report::drift::Finding| {
-        let service =
-            finding.service.as_ref().map_or_else(String::new, |service| format!("{service}: "));
-        let mend = finding.mend.as_ref().map_or_else(String::new, |mend| format!(" → {mend}"));
-        format!("{service}{}{mend}", finding.message)
-    };
     report.notes.iter().for_each(|finding| app.ui.note(line(finding)));
     report.not_compared.iter().for_each(|what| app.ui.warn(format!("not compared: {what}")));
     report.drift.iter().for_each(|finding| app.ui.data(line(finding)));
@@ -339,34 +327,45 @@ fn tell(app: &App, report: &Verification) {
     });
 }
 
+/// What is wrong with which service, and what mends it.
+fn line(finding: &Finding) -> String {
+    let service =
+        finding.service.as_ref().map_or_else(String::new, |service| format!("{service}: "));
+    let mend = finding.mend.as_ref().map_or_else(String::new, |mend| format!(" → {mend}"));
+    format!("{service}{}{mend}", finding.message)
+}
+
 fn row(service: &ServiceViews) -> Vec<Cell> {
     let recorded = service.manifest.as_ref();
-    let same = |is_same: bool, other: String| {
-        if is_same { Cell::new("same", Style::Green) } else { Cell::new(other, Style::Red) }
+    let env = match &service.env {
+        None => none(),
+        Some(_) if service.env_as_recorded => same(),
+        Some(value) => Cell::new(brief(value), Style::Red),
     };
-    let none = || Cell::new("-", Style::Dim);
-    let env =
-        service.env.as_ref().map_or_else(none, |value| same(service.env_as_recorded, brief(value)));
     let differing = service.compose.iter().find(|view| !view.as_recorded);
     let compose = match (differing, service.compose.is_empty()) {
         (_, true) => none(),
-        (Some(view), _) => same(false, brief(view.image.rsplit('/').next().unwrap_or_default())),
-        (None, _) => same(true, String::new()),
+        (Some(view), _) => {
+            Cell::new(brief(view.image.rsplit('/').next().unwrap_or_default()), Style::Red)
+        }
+        (None, _) => same(),
     };
-    let local = service.local.map_or_else(none, |local| {
-        if local { Cell::new("yes", Style::Green) } else { Cell::new("gone", Style::Red) }
-    });
+    let local = match service.local {
+        None => none(),
+        Some(true) => Cell::new("yes", Style::Green),
+        Some(false) => Cell::new("gone", Style::Red),
+    };
     let differing = service.running.iter().find(|view| view.as_recorded == Some(false));
     let running = match (differing, service.running.is_empty()) {
         (_, true) => none(),
         (Some(view), _) => {
             let id = view.image_id.as_deref().map_or("?", short_digest);
-            same(false, view.tag.clone().unwrap_or_else(|| id.to_owned()))
+            Cell::new(view.tag.as_deref().unwrap_or(id), Style::Red)
         }
         (None, _) if service.running.iter().all(|view| view.as_recorded.is_none()) => {
             Cell::new("?", Style::Dim)
         }
-        (None, _) => same(true, String::new()),
+        (None, _) => same(),
     };
     let mut cells = vec![
         Cell::new(&service.name, Style::Bold),
@@ -378,13 +377,17 @@ fn row(service: &ServiceViews) -> Vec<Cell> {
     ];
     if let Some(remote) = &service.remote {
         let is_same = recorded.is_some_and(|release| release.digest.as_ref() == Some(remote));
-        cells.push(if is_same {
-            same(true, String::new())
-        } else {
-            Cell::new(short_digest(remote), Style::Yellow)
-        });
+        cells.push(if is_same { same() } else { Cell::new(short_digest(remote), Style::Yellow) });
     }
     cells
+}
+
+fn same() -> Cell {
+    Cell::new("same", Style::Green)
+}
+
+fn none() -> Cell {
+    Cell::new("-", Style::Dim)
 }
 
 /// A tag or an image with its digest cut to what people read.

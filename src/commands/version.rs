@@ -8,7 +8,6 @@ use super::{Effect, Run};
 use crate::app::{App, Exit};
 use crate::deployment::Deployment;
 use crate::model::manifest::Source;
-use crate::model::reference::ServiceName;
 use crate::report::{Versions, short_digest};
 use crate::ui::{Cell, Style, Table};
 
@@ -26,21 +25,15 @@ impl Run for Version {
         Effect::Looks
     }
 
+    /// # Errors
+    ///
+    /// No manifest (exit 3), an unknown service (exit 2).
     async fn run(self, app: &App) -> Result<Exit> {
-        version(app, &self.services.names())
+        let deployment = Deployment::open_recorded(app)?;
+        let report = Versions::of(&deployment.select(&self.services.names())?);
+        app.show(&report, |report| show_versions(app, report))?;
+        Ok(Exit::Done)
     }
-}
-
-/// `dkv version [SERVICE…]`.
-///
-/// # Errors
-///
-/// No manifest (exit 3), an unknown service (exit 2).
-fn version(app: &App, names: &[ServiceName]) -> Result<Exit> {
-    let deployment = Deployment::open_recorded(app)?;
-    let report = Versions::of(&deployment.select(names)?);
-    app.show(&report, |report| show_versions(app, report))?;
-    Ok(Exit::Done)
 }
 
 /// A line for each service: what is recorded as current.

@@ -9,7 +9,6 @@ use super::{Effect, Run};
 use crate::app::{App, Exit};
 use crate::deployment::Deployment;
 use crate::model::manifest::Rank;
-use crate::model::reference::ServiceName;
 use crate::report::{Histories, short_digest};
 use crate::ui::{Cell, Style, Table};
 
@@ -27,61 +26,57 @@ impl Run for VersionHistory {
         Effect::Looks
     }
 
+    /// # Errors
+    ///
+    /// No manifest (exit 3), an unknown service (exit 2).
     async fn run(self, app: &App) -> Result<Exit> {
-        history(app, &self.services.names())
+        let deployment = Deployment::open_recorded(app)?;
+        let report = Histories::of(&deployment.select(&self.services.names())?);
+        app.show(&report, |report| {
+            let mut table = Table::new(&["SERVICE", "VERSION", "DIGEST", "DEPLOYED", "BY", ""]);
+            for service in &report.services {
+                for (index, entry) in service.releases.iter().enumerate() {
+                    let (mut mark, style) = match entry.status {
+                        Rank::Current => ("[current]".to_owned(), Style::Green),
+                        Rank::Previous => {
+                            ("[previous] ← rollback goes here".to_owned(), Style::Cyan)
+                        }
+                        Rank::RolledBack => ("[rolled-back]".to_owned(), Style::Yellow),
+                        Rank::Archived => (String::new(), Style::Dim),
+                    };
+                    if entry.custom {
+                        mark.push_str(" [custom]");
+                    }
+                    if entry.status == Rank::Current && service.held {
+                        mark.push_str(" [held]");
+                    }
+                    if entry.lost && entry.status != Rank::Current {
+                        mark = "[lost] nobody recorded which bytes this was".to_owned();
+                    }
+                    let digest = entry
+                        .release
+                        .digest
+                        .as_deref()
+                        .or(entry.release.image_id.as_deref())
+                        .map_or("-", short_digest);
+                    table.row([
+                        Cell::new(if index == 0 { &service.name } else { "" }, Style::Bold),
+                        Cell::plain(&entry.release.tag),
+                        Cell::new(digest, Style::Dim),
+                        Cell::plain(entry.release.deployed_at.as_deref().map_or("-", to_seconds)),
+                        Cell::plain(entry.release.deployed_by.as_deref().unwrap_or("-")),
+                        Cell::new(mark.trim(), style),
+                    ]);
+                }
+                if service.releases.is_empty() {
+                    table.row([
+                        Cell::new(&service.name, Style::Bold),
+                        Cell::plain("(nothing recorded)"),
+                    ]);
+                }
+            }
+            app.ui.table(&table);
+        })?;
+        Ok(Exit::Done)
     }
-}
-
-/// `dkv version-history [SERVICE…]`.
-///
-/// # Errors
-///
-/// No manifest (exit 3), an unknown service (exit 2).
-fn history(app: &App, names: &[ServiceName]) -> Result<Exit> {
-    let deployment = Deployment::open_recorded(app)?;
-    let report = Histories::of(&deployment.select(names)?);
-    app.show(&report, |report| {
-        let mut table = Table::new(&["SERVICE", "VERSION", "DIGEST", "DEPLOYED", "BY", ""]);
-        for service in &report.services {
-            for (index, entry) in service.releases.iter().enumerate() {
-                let (mut mark, style) = match entry.status {
-                    Rank::Current => ("[current]".to_owned(), Style::Green),
-                    Rank::Previous => ("[previous] ← rollback goes here".to_owned(), Style::Cyan),
-                    Rank::RolledBack => ("[rolled-back]".to_owned(), Style::Yellow),
-                    Rank::Archived => (String::new(), Style::Dim),
-                };
-                if entry.custom {
-                    mark.push_str(" [custom]");
-                }
-                if entry.status == Rank::Current && service.held {
-                    mark.push_str(" [held]");
-                }
-                if entry.lost && entry.status != Rank::Current {
-                    mark = "[lost] nobody recorded which bytes this was".to_owned();
-                }
-                let digest = entry
-                    .release
-                    .digest
-                    .as_deref()
-                    .or(entry.release.image_id.as_deref())
-                    .map_or("-", short_digest);
-                table.row([
-                    Cell::new(if index == 0 { &service.name } else { "" }, Style::Bold),
-                    Cell::plain(&entry.release.tag),
-                    Cell::new(digest, Style::Dim),
-                    Cell::plain(entry.release.deployed_at.as_deref().map_or("-", to_seconds)),
-                    Cell::plain(entry.release.deployed_by.as_deref().unwrap_or("-")),
-                    Cell::new(mark.trim(), style),
-                ]);
-            }
-            if service.releases.is_empty() {
-                table.row([
-                    Cell::new(&service.name, Style::Bold),
-                    Cell::plain("(nothing recorded)"),
-                ]);
-            }
-        }
-        app.ui.table(&table);
-    })?;
-    Ok(Exit::Done)
 }

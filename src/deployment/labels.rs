@@ -44,18 +44,19 @@ pub(super) fn project_name(
         .filter_map(|file| directory.join(file).canonicalize().ok())
         .collect();
     let directory = directory.canonicalize().unwrap_or_else(|_| directory.to_owned());
-    let is_here = |container: &&Container| {
-        let Some(home) = container.labels.working_dir().map(Path::new) else { return false };
-        let is_ours =
-            |file: &str| home.join(file).canonicalize().is_ok_and(|file| paths.contains(&file));
-        container.labels.config_files().into_iter().any(is_ours)
-            || home.canonicalize().is_ok_and(|home| home == directory)
-    };
     let default = files.project_name_v1();
-    let names: Vec<&str> =
-        containers.iter().filter(is_here).filter_map(|one| one.labels.project()).collect();
+    let ours = containers.iter().filter(|one| is_of(one, &directory, &paths));
+    let names: Vec<&str> = ours.filter_map(|one| one.labels.project()).collect();
     if files.project_name_variable().is_some() || names.contains(&default.as_str()) {
         return names.contains(&default.as_str()).then_some(default);
     }
     names.first().map(|name| (*name).to_owned())
+}
+
+/// Whether a container was made in `directory`, or of one of the Compose files at `paths`.
+fn is_of(container: &Container, directory: &Path, paths: &[PathBuf]) -> bool {
+    let Some(home) = container.labels.working_dir().map(Path::new) else { return false };
+    let files = container.labels.config_files().into_iter();
+    files.filter_map(|file| home.join(file).canonicalize().ok()).any(|file| paths.contains(&file))
+        || home.canonicalize().is_ok_and(|home| home == directory)
 }

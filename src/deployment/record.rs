@@ -8,9 +8,8 @@ use anyhow::Result;
 
 use crate::compose::Line;
 use crate::error::{self, Error};
-use crate::members::{Members, plain};
+use crate::members::{Members, plain, variables_of};
 use crate::model::env_file::{self, Assignments};
-use crate::model::interpolation::Template;
 use crate::model::manifest::{Ecr, Manifest, Service};
 use crate::model::reference::{Digest, Reference, Repository, ServiceName, Tag};
 use crate::plan;
@@ -86,9 +85,11 @@ impl Record {
         let Manifest { env, ecr, services, .. } = &self.manifest;
         let mut lines = Vec::with_capacity(services.len());
         for service in services.values() {
-            let recorded =
-                || Some((service.image.clone()?, plan::compose_tag(service, env.pin, &self.hash)));
-            let Some((image, tag)) = choose(service).or_else(recorded) else { continue };
+            let Some((image, tag)) = choose(service).or_else(|| {
+                Some((service.image.clone()?, plan::compose_tag(service, env.pin, &self.hash)))
+            }) else {
+                continue;
+            };
             lines.push(env_file::Line {
                 service: service.name.clone(),
                 image,
@@ -150,15 +151,15 @@ fn image_in_lines(
     prefix: &str,
     lines: &[Line],
 ) -> Option<(Repository, Option<Tag>)> {
-    let own: Vec<String> =
-        crate::members::variables_of(prefix, service).map(|(name, _)| name).collect();
-    let with_image = || lines.iter().filter_map(|line| Some((line, line.template()?)));
-    let has_variables = |(_, image): &(&Line, &Template)| {
-        image.variables().iter().any(|name| own.iter().any(|own| own == name))
-    };
-    let is_namesake =
-        |(line, _): &(&Line, &Template)| plain(&line.service) == plain(service.name.as_str());
-    let (_, image) = with_image().find(has_variables).or_else(|| with_image().find(is_namesake))?;
+    let own: Vec<String> = variables_of(prefix, service).map(|(name, _)| name).collect();
+    let mut templates = lines.iter().filter_map(Line::template);
+    let image = templates
+        .find(|image| image.variables().iter().any(|name| own.iter().any(|own| own == name)))
+        .or_else(|| {
+            let mut with_image = lines.iter().filter(|line| line.template().is_some());
+            let name = plain(service.name.as_str());
+            with_image.find(|line| plain(&line.service) == name)?.template()
+        })?;
     let reference: Reference = image.default_value()?.parse().ok()?;
     Some((reference.repository, reference.tag))
 }

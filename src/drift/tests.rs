@@ -37,14 +37,14 @@ fn pin(tag: &str) -> String {
     format!("{IMAGE}:{tag}@{}", digest(tag))
 }
 
-fn start(name: &str, image: &str) -> Start {
+fn start(name: &str, image: &str) -> ServiceStart {
     let text = Some(format!("${{DK_WEB_IMAGE:-{IMAGE}}}:${{DK_WEB_TAG:-latest}}"));
-    Start {
+    ServiceStart {
         compose_service: name.into(),
         image: Some(image.into()),
         text,
         is_active: true,
-        ..Start::default()
+        ..ServiceStart::default()
     }
 }
 
@@ -150,7 +150,7 @@ fn compose_files_are_compared_with_the_record() {
     ] {
         let mut views = agreeing(&manifest);
         views.files = vec![file(verdict)];
-        views.starts = vec![Start { text: Some(pin("1.63")), ..start("web", &pin("1.63")) }];
+        views.starts = vec![ServiceStart { text: Some(pin("1.63")), ..start("web", &pin("1.63")) }];
         assert_eq!(kinds(&views), [kind]);
     }
     let mut views = agreeing(&manifest);
@@ -170,7 +170,7 @@ fn compose_files_are_compared_with_the_record() {
 fn variables_of_another_name_are_noticed() {
     let manifest = manifest("");
     let mut views = agreeing(&manifest);
-    views.starts = vec![Start {
+    views.starts = vec![ServiceStart {
         text: Some(format!("{IMAGE}:${{VERSION:-latest}}")),
         ..start("web", &format!("{IMAGE}:latest"))
     }];
@@ -181,7 +181,7 @@ fn variables_of_another_name_are_noticed() {
         [("1.63", "write the recorded version, 1.64@sha256"), ("latest", "--write")]
     {
         let text = Some(format!("${{REG:-r.example}}/web:{image}"));
-        views.starts = vec![Start { text, ..start("web", &format!("{IMAGE}:{image}")) }];
+        views.starts = vec![ServiceStart { text, ..start("web", &format!("{IMAGE}:{image}")) }];
         assert!(mend(&views).contains(expected), "{}", mend(&views));
     }
 }
@@ -201,8 +201,8 @@ fn services_of_one_product_must_have_one_image() {
     );
 }
 
-fn bot(name: &str, image: &str, text: &str, waits_for: &[&str]) -> Start {
-    Start {
+fn bot(name: &str, image: &str, text: &str, waits_for: &[&str]) -> ServiceStart {
+    ServiceStart {
         text: Some(text.into()),
         waits_for_end_of: waits_for.iter().map(|name| (*name).into()).collect(),
         ..start(name, image)
@@ -211,7 +211,7 @@ fn bot(name: &str, image: &str, text: &str, waits_for: &[&str]) -> Start {
 
 #[test]
 fn local_and_published_images_of_one_product_are_mixed() {
-    let local = |start: &Start| {
+    let local = |start: &ServiceStart| {
         start.image.as_deref().is_some_and(|image| image.starts_with("whisperengine-bot:"))
     };
     let elena = |text: &str, waits: &[&str]| bot("elena", "whisperengine-bot:latest", text, waits);
@@ -227,7 +227,7 @@ fn local_and_published_images_of_one_product_are_mixed() {
         elena("whisperengine-bot:1", &[]),
         migrate("acme/whisperengine-bot:1", "acme/whisperengine-bot:1"),
     ];
-    let once = Start { is_one_shot: true, ..migrate(published, published) };
+    let once = ServiceStart { is_one_shot: true, ..migrate(published, published) };
     let by_restart = [elena("whisperengine-bot:latest", &[]), once];
     for starts in [by_step, by_restart, by_variable, by_name] {
         let found = mixed(&starts, local);
@@ -261,7 +261,7 @@ fn local_and_published_images_of_one_product_are_mixed() {
 fn a_local_build_may_go_by_any_tag_that_names_it() {
     let local = manifest("    source: local\n");
     let mut views = agreeing(&local);
-    views.starts = vec![Start {
+    views.starts = vec![ServiceStart {
         text: Some(format!("{IMAGE}:latest")),
         ..start("web", &format!("{IMAGE}:latest"))
     }];
@@ -285,9 +285,10 @@ fn containers_are_compared_with_the_record() {
         let daemon = views.daemon.as_mut().unwrap();
         daemon.containers.iter_mut().for_each(|container| container.state = ContainerState::Exited);
         assert_eq!(kinds(&views), [], "{tag}");
-        views
-            .starts
-            .push(Start { waits_for_end_of: vec!["web".into()], ..start("app", &pin("1.64")) });
+        views.starts.push(ServiceStart {
+            waits_for_end_of: vec!["web".into()],
+            ..start("app", &pin("1.64"))
+        });
         assert_eq!(kinds(&views), [kind], "{tag}");
     }
 }
@@ -374,9 +375,9 @@ fn what_nothing_tracks_is_no_drift() {
     let manifest = manifest("");
     let mut views = agreeing(&manifest);
     let untracked =
-        |name: &str, image: &str| Start { text: Some(image.into()), ..start(name, image) };
+        |name: &str, image: &str| ServiceStart { text: Some(image.into()), ..start(name, image) };
     views.starts.push(untracked("nginx", "nginx:latest"));
-    views.starts.push(Start { is_active: false, ..untracked("debug", "busybox") });
+    views.starts.push(ServiceStart { is_active: false, ..untracked("debug", "busybox") });
     assert_eq!((kinds(&views), note_kinds(&views)), (vec![], vec![Found::Untracked]));
 }
 
@@ -392,7 +393,7 @@ fn two_services_of_one_repository_are_told_apart_by_their_variables() {
     let mut manifest = Manifest::read(text.as_bytes()).unwrap();
     manifest.settle(|_| None).unwrap();
     let mut views = agreeing(&manifest);
-    let follows = |name: &str, variable: &str, tag: &str| Start {
+    let follows = |name: &str, variable: &str, tag: &str| ServiceStart {
         text: Some(format!("{IMAGE}:${{{variable}:-latest}}")),
         ..start(name, &pin(tag))
     };
@@ -447,7 +448,7 @@ fn a_generated_file_is_mended_in_its_template() {
     }
     let mut views = agreeing(&manifest);
     let text = Some(format!("{IMAGE}:1.64"));
-    views.starts = vec![Start {
+    views.starts = vec![ServiceStart {
         text,
         template: Some("c.yml.j2".into()),
         ..start("web", &format!("{IMAGE}:1.64"))

@@ -42,14 +42,13 @@ pub(in crate::commands) async fn plan_latest(
     let lookup = deployment.lookup(platform);
     lookup.expect(&followed).await;
     let resolutions = followed.iter().map(|service| {
-        let on_found = |found: &Found| {
+        latest_of(app, &lookup, service, options.no_pull, |found| {
             let wish = early_wish(service, found, hash)
                 .filter(|_| rejection(service, found, options).is_none());
             if let (Some(early), Some(wish)) = (&early, wish) {
                 early.begin(wish);
             }
-        };
-        latest_of(app, &lookup, service, options.no_pull, on_found)
+        })
     });
     // Registries answer HEAD requests of one connection pool faster than they send images.
     let resolved: Vec<Result<Option<Latest>>> = futures_util::stream::iter(resolutions)
@@ -128,10 +127,10 @@ pub(in crate::commands) async fn known_service(
     service: &Service,
     no_daemon: bool,
 ) -> Result<Service> {
-    let is_unseen =
-        |current: &Release| current.bytes.digest.is_none() || current.bytes.image_id.is_none();
-    if no_daemon || service.source != Source::Registry || !service.current().is_some_and(is_unseen)
-    {
+    let is_seen = service
+        .current()
+        .is_none_or(|current| current.bytes.digest.is_some() && current.bytes.image_id.is_some());
+    if no_daemon || service.source != Source::Registry || is_seen {
         return Ok(service.clone());
     }
     lookup::with_known_digest(app.docker().await?, service).await

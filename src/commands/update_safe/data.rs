@@ -3,12 +3,12 @@
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result};
-use chrono::Local;
 
-use super::{Update, interrupted};
+use super::{RunningUpdate, interrupted};
 use crate::app::App;
 use crate::backup::{self, Cancelled, Source};
 use crate::compose::config::Source as MountSource;
@@ -17,7 +17,7 @@ use crate::error;
 use crate::model::manifest::DataBackup;
 use crate::process::Group;
 
-impl Update<'_> {
+impl RunningUpdate<'_> {
     /// Saves the data as the manifest asks; containers that use it are stopped for the copy.
     pub(super) async fn save_data(&mut self) -> Result<()> {
         let sources = match self.saved_data().await? {
@@ -79,9 +79,8 @@ impl Update<'_> {
                 // Compose names mounts by their absolute paths.
                 let directory = std::path::absolute(self.app.store.directory())
                     .context("cannot find the current directory")?;
-                let place =
-                    |path: &String| Source { path: clean(&directory.join(path)), volume: None };
-                Some(Saved::Copied(paths.iter().map(place).collect()))
+                let places = paths.iter().map(|path| clean(&directory.join(path)));
+                Some(Saved::Copied(places.map(|path| Source { path, volume: None }).collect()))
             }
             DataBackup::Databases => {
                 let databases = self.launch.databases(&self.project).await?;
@@ -113,7 +112,7 @@ impl Update<'_> {
             let stop = Action::Stop { services: self.journal.saving.stopped.clone() };
             self.compose(&stop, &self.launch.environment).await?;
         }
-        let (stamp, made_at) = (self.stamp(), self.app.stamp().at);
+        let (stamp, made_at) = (self.app.backup_stamp(), self.app.stamp().at);
         blocking(
             move |cancelled| backup::create(&directory, &sources, &stamp, &made_at, cancelled),
             self.app,
@@ -130,19 +129,13 @@ impl Update<'_> {
             words => words.join(" "),
         };
         self.app.ui.step("Saving", format!("data with `{shown}`"));
-        let dump = backup::Dump::begin(&self.app.store.data_directory(), &self.stamp())?;
+        let dump = backup::Dump::begin(&self.app.store.data_directory(), &self.app.backup_stamp())?;
         let mut child = tokio::process::Command::new(program);
         child.args(arguments).current_dir(self.app.store.directory());
         child.stdin(Stdio::null()).stdout(dump.output()?).process_group(0);
         self.launch.environment.apply(&mut child);
-        let failed = |how: String| {
-            error::state(format!("the data backup failed: `{shown}` {how}")).with_hint(
-                "nothing was stopped; mend `data_backup` in the manifest, or leave it \
-                    out with --no-data-backup",
-            )
-        };
         let mut child =
-            child.spawn().map_err(|source| failed(format!("cannot be run: {source}")))?;
+            child.spawn().map_err(|source| failed(&shown, format!("cannot be run: {source}")))?;
         let group = Group::of(&child);
         let status = tokio::select! {
             ended = child.wait() => ended.context("cannot wait for the data backup")?,
@@ -150,22 +143,25 @@ impl Update<'_> {
             () = tokio::time::sleep(limit) => {
                 let how = format!("had not ended after {} s and was ended; `timeout` beside it \
                     allows more", limit.as_secs());
-                return Err(failed(how).into());
+                return Err(failed(&shown, how).into());
             }
         };
         group.has_ended();
         if !status.success() {
-            return Err(failed(format!("ended with {status}")).into());
+            return Err(failed(&shown, format!("ended with {status}")).into());
         }
         let kept = blocking(move |cancelled| dump.keep(cancelled), self.app).await?;
         self.journal.saving.data_backup = kept.as_deref().and_then(name_of);
         Ok(())
     }
+}
 
-    /// The local time, as names of backups have it.
-    fn stamp(&self) -> String {
-        self.app.now.with_timezone(&Local).format("%Y%m%d%H%M%S").to_string()
-    }
+/// The failure of the operator's own command.
+fn failed(command: &str, how: String) -> error::Error {
+    error::state(format!("the data backup failed: `{command}` {how}")).with_hint(
+        "nothing was stopped; mend `data_backup` in the manifest, or leave it out with \
+        --no-data-backup",
+    )
 }
 
 /// How data is saved.
@@ -200,7 +196,7 @@ pub(crate) async fn blocking<T: Send + 'static>(
     let mut task = tokio::task::spawn_blocking(move || work(&flag));
     tokio::select! {
         ended = &mut task => return ended.context("the work ended unexpectedly")?,
-        () = app.interruption().raised() => cancelled.store(true, std::sync::atomic::Ordering::Relaxed),
+        () = app.interruption().raised() => cancelled.store(true, Ordering::Relaxed),
     }
     // What is done already is not thrown away; anything else was interrupted.
     task.await.context("the work ended unexpectedly")?.map_err(|_| interrupted())
@@ -258,8 +254,8 @@ fn elsewhere(why: String) -> error::Error {
 
 /// A backup that holds the backups would grow with each.
 fn refuse_itself(sources: &[Source], directory: &Path) -> Result<()> {
-    let real = |path: &Path| std::path::absolute(path).unwrap_or_else(|_| path.to_owned());
-    match sources.iter().find(|source| real(directory).starts_with(real(&source.path))) {
+    let directory = absolute(directory);
+    match sources.iter().find(|source| directory.starts_with(absolute(&source.path))) {
         None => Ok(()),
         Some(source) => Err(error::state(format!(
             "`data_backup` names {source}, which holds the backups themselves"
@@ -269,17 +265,25 @@ fn refuse_itself(sources: &[Source], directory: &Path) -> Result<()> {
     }
 }
 
+fn absolute(path: &Path) -> PathBuf {
+    std::path::absolute(path).unwrap_or_else(|_| path.to_owned())
+}
+
 /// The Compose services that have one of `sources` mounted, or something in it or around it.
 pub(crate) fn users_of(project: &Project, sources: &[Source]) -> Vec<String> {
-    let uses = |mount: &crate::compose::config::Mount| {
-        sources.iter().any(|source| match (&mount.source, &source.volume) {
-            (MountSource::Volume(name), Some(volume)) => name == volume,
-            (MountSource::Bind(path), None) => {
-                source.path.starts_with(path) || Path::new(path).starts_with(&source.path)
-            }
-            _ => false,
-        })
-    };
-    let users = project.services.iter().filter(|service| service.mounts.iter().any(uses));
+    let users = project.services.iter().filter(|service| {
+        let mut mounts = service.mounts.iter().map(|mount| &mount.source);
+        mounts.any(|mount| sources.iter().any(|source| uses(mount, source)))
+    });
     users.map(|service| service.name.clone()).collect()
+}
+
+fn uses(mount: &MountSource, source: &Source) -> bool {
+    match (mount, &source.volume) {
+        (MountSource::Volume(name), Some(volume)) => name == volume,
+        (MountSource::Bind(path), None) => {
+            source.path.starts_with(path) || Path::new(path).starts_with(&source.path)
+        }
+        _ => false,
+    }
 }

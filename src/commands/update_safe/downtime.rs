@@ -40,7 +40,7 @@ impl Downtime {
     }
 
     /// Notes which containers are good now.
-    pub(super) fn look(&self, deployment: &health::Deployment) {
+    pub(super) fn note_good(&self, deployment: &health::Deployment) {
         for judged in &deployment.containers {
             if let Some(since) = good_since(judged) {
                 note(&self.good, judged.service.clone(), since);
@@ -50,10 +50,7 @@ impl Downtime {
 
     /// How many seconds a replaced service was away, if both ends were seen.
     pub(super) fn seconds(&self, compose_service: &str) -> Option<f64> {
-        let moment = |moments: &Moments| {
-            moments.lock().unwrap_or_else(PoisonError::into_inner).get(compose_service).copied()
-        };
-        let away = moment(&self.good)? - moment(&self.ends)?;
+        let away = noted(&self.good, compose_service)? - noted(&self.ends, compose_service)?;
         Some(away.to_std().ok()?.as_secs_f64())
     }
 }
@@ -64,6 +61,10 @@ impl Drop for Downtime {
             watcher.abort();
         }
     }
+}
+
+fn noted(moments: &Moments, service: &str) -> Option<DateTime<Utc>> {
+    moments.lock().unwrap_or_else(PoisonError::into_inner).get(service).copied()
 }
 
 fn note(moments: &Moments, service: String, time: DateTime<Utc>) {

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use anyhow::Result;
 use chrono::Utc;
 
-use super::Update;
+use super::RunningUpdate;
 use crate::app::{App, Exit};
 use crate::change::Change;
 use crate::commands::pull;
@@ -23,7 +23,7 @@ use crate::plan::{self, KEEP_TAG_PREFIX, Step};
 use crate::store::Lock;
 use crate::update::{Journal, Kept, Options, Ran, Target, main_container, to_replace};
 
-impl<'a> Update<'a> {
+impl<'a> RunningUpdate<'a> {
     /// Notes what runs, on the disk too, and keeps its images from being pruned.
     pub(super) async fn note(app: &'a App, lock: &'a Lock, options: Options) -> Result<Self> {
         let mut update = Self::observe(app, Some(lock), options).await?;
@@ -60,7 +60,7 @@ impl<'a> Update<'a> {
         let found =
             health::snapshot(&docker, &project.name, &expectations, launch.limits(), Utc::now())
                 .await?;
-        let tracked = launch.tracked(&project);
+        let tracked = launch.deployment.tracked(&project);
         let ran = found.containers.iter().filter_map(|judged| {
             let container = judged.container.as_ref()?;
             Some(Ran {
@@ -93,22 +93,20 @@ impl<'a> Update<'a> {
         if change.has_failed() {
             change.check(false, NOTHING_STOPPED)?;
         }
-        let is_usable = |service: &&Service| service.current().is_some();
-        let targets: Vec<&Service> =
-            change.steps.iter().map(|step| &step.after).filter(is_usable).collect();
+        let mut targets: Vec<&Service> = change.steps.iter().map(|step| &step.after).collect();
+        targets.retain(|service| service.current().is_some());
         let wanted = image_ids(&targets);
         self.journal.plan.changed =
-            to_replace(&self.project, &self.tracked(), &self.journal.ran, &wanted);
+            to_replace(&self.project, &self.tracked_names(), &self.journal.ran, &wanted);
         self.journal.plan.targets = targets
             .iter()
             .filter_map(|service| Some(Target::new(&service.name, service.current()?)))
             .collect();
         let tags = self.tags(&targets).await?;
         let record = self.record()?;
-        let kept = |service: &Service| self.kept(&service.name);
-        let before = record.assignments_with(kept)?;
+        let before = record.assignments_with(|service| self.kept(service))?;
         let after = record.assignments_with(|service| {
-            tags.get(&service.name).cloned().or_else(|| kept(service))
+            tags.get(&service.name).cloned().or_else(|| self.kept(service))
         })?;
         self.journal.plan.variables_before = before.into_iter().collect();
         self.journal.plan.variables_after = after.into_iter().collect();
@@ -144,8 +142,8 @@ impl<'a> Update<'a> {
     }
 
     /// What brings back the image that a service ran; services that are left alone keep it.
-    fn kept(&self, service: &ServiceName) -> Option<(Repository, String)> {
-        let kept = self.journal.kept.iter().find(|kept| kept.service == *service)?;
+    fn kept(&self, service: &Service) -> Option<(Repository, String)> {
+        let kept = self.journal.kept.iter().find(|kept| kept.service == service.name)?;
         Some((kept.repository.clone(), kept.tag.clone()))
     }
 
@@ -159,16 +157,15 @@ impl<'a> Update<'a> {
         }
         let project =
             self.launch.deployment.project_with(&self.journal.plan.variables_after).await?;
-        let tracked = self.tracked();
-        let is_literal = |name: &&String| {
+        let tracked = self.tracked_names();
+        let literal = self.journal.plan.changed.iter().filter(|name| {
             let Some((_, tag)) = tracked.get(*name).and_then(|service| tags.get(service)) else {
                 return false;
             };
             let image = project.service(name).and_then(|service| service.image.as_deref());
             !image.is_some_and(|image| image.ends_with(&format!(":{tag}")))
-        };
-        let literal: Vec<&str> =
-            self.journal.plan.changed.iter().filter(is_literal).map(String::as_str).collect();
+        });
+        let literal: Vec<&str> = literal.map(String::as_str).collect();
         if !literal.is_empty() {
             let message = format!(
                 "the Compose files give {} an image that does not follow versions.env",
@@ -211,12 +208,10 @@ async fn keep(
         )
     })?;
     let known: Vec<&Digest> = image.digests_of(&repository).collect();
-    let is_it = |entry: &&Release| {
+    let entry = service.current().into_iter().chain(service.history.entries()).find(|entry| {
         entry.bytes.image_id.as_ref() == Some(image_id)
             || entry.bytes.digest.as_ref().is_some_and(|digest| known.contains(&digest))
-    };
-    let entry =
-        service.current().filter(is_it).or_else(|| service.history.entries().iter().find(is_it));
+    });
     let named_tag = named
         .as_ref()
         .and_then(|named| named.tag.clone())
@@ -260,20 +255,22 @@ async fn tag_for_compose(
     image_id: Option<&Digest>,
     keep: Option<Tag>,
 ) -> Result<String> {
-    let names = async |name: String| {
-        anyhow::Ok(docker.image(&name).await?.is_some_and(|image| Some(&image.id) == image_id))
-    };
     if service.source == Source::Registry {
-        if pin == Pin::Tag && names(repository.with_tag(&release.tag)).await? {
+        if pin == Pin::Tag && names(docker, repository.with_tag(&release.tag), image_id).await? {
             return Ok(release.tag.to_string());
         }
         if let Some(digest) = &release.bytes.digest
-            && names(repository.with_digest(digest)).await?
+            && names(docker, repository.with_digest(digest), image_id).await?
         {
             return Ok(format!("{}@{digest}", release.tag));
         }
     }
     Ok(keep.map_or_else(|| release.tag.to_string(), |keep| keep.to_string()))
+}
+
+/// Whether `name` names the image with this ID here.
+async fn names(docker: &Docker, name: String, id: Option<&Digest>) -> Result<bool> {
+    Ok(docker.image(&name).await?.is_some_and(|image| Some(&image.id) == id))
 }
 
 /// The image that each service shall run, where it is known.
@@ -299,14 +296,12 @@ async fn plan(deployment: &Deployment<'_>, options: Options, dry_run: bool) -> R
     if change.has_failed() {
         change.check(false, NOTHING_STOPPED)?;
     }
-    let is_rejected = |service: &Service| {
-        let digest = service.current().and_then(|current| current.bytes.digest.as_ref());
-        !options.retry && digest.is_some_and(|digest| service.rejection(digest).is_some())
-    };
     let planned: BTreeSet<ServiceName> =
         change.steps.iter().map(|step| step.before.name.clone()).collect();
     for service in services {
-        if !planned.contains(&service.name) && !is_rejected(service) {
+        let digest = service.current().and_then(|current| current.bytes.digest.as_ref());
+        let rejection = digest.and_then(|digest| service.rejection(digest));
+        if !planned.contains(&service.name) && (options.retry || rejection.is_none()) {
             change.add(Step::unchanged(service));
         }
     }
@@ -316,7 +311,7 @@ async fn plan(deployment: &Deployment<'_>, options: Options, dry_run: bool) -> R
 /// `--dry-run`: what would be updated and replaced. Pulls nothing, so a new image is taken for
 /// another than the one that runs unless it is local already.
 pub(super) async fn show_plan(app: &App, options: Options) -> Result<Exit> {
-    let mut update = Update::observe(app, None, options).await?;
+    let mut update = RunningUpdate::observe(app, None, options).await?;
     let change = plan(&update.launch.deployment, options, true).await?;
     update.others = change.others().to_vec();
     let mut wanted = BTreeMap::new();
@@ -335,7 +330,7 @@ pub(super) async fn show_plan(app: &App, options: Options) -> Result<Exit> {
         );
     }
     update.journal.plan.changed =
-        to_replace(&update.project, &update.tracked(), &update.journal.ran, &wanted);
+        to_replace(&update.project, &update.tracked_names(), &update.journal.ran, &wanted);
     if !update.journal.plan.changed.is_empty() {
         let changed = &update.journal.plan.changed;
         let paused: Vec<String> = update

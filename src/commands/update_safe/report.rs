@@ -4,7 +4,7 @@ use std::path::Path;
 
 use anyhow::Result;
 
-use super::Update;
+use super::RunningUpdate;
 use crate::app::{App, Exit};
 use crate::backup;
 use crate::commands::changes;
@@ -13,12 +13,12 @@ use crate::error::{Error, Kind};
 use crate::model::manifest::Service;
 use crate::model::reference::ServiceName;
 use crate::observe::LocalImages;
-use crate::plan::{Outcome, Step};
+use crate::plan::Step;
 use crate::report::{
     GivenUpService, ReplacedService, SafeUpdate, ServiceChange, Started, UpdateResult,
 };
 
-impl Update<'_> {
+impl RunningUpdate<'_> {
     /// `--dry-run`.
     pub(super) fn show_plan(mut self, steps: &[Step]) -> Result<Exit> {
         self.report.dry_run = true;
@@ -30,12 +30,11 @@ impl Update<'_> {
             if report.replaced.is_empty() {
                 app.ui.status("Nothing would be restarted");
             } else {
-                app.ui.data(format!("would restart: {}", names(report)));
+                app.ui.data(format!("would restart: {}", names(&report.replaced)));
             }
             if !report.paused.is_empty() {
-                let paused: Vec<&str> =
-                    report.paused.iter().map(|paused| paused.compose_service.as_str()).collect();
-                app.ui.data(format!("would stop while their data is saved: {}", paused.join(", ")));
+                let paused = names(&report.paused);
+                app.ui.data(format!("would stop while their data is saved: {paused}"));
             }
             app.ui.note("nothing was changed (--dry-run)");
         })?;
@@ -65,22 +64,17 @@ impl Update<'_> {
         let (app, downtime) = (self.app, &self.downtime);
         let mut others = Vec::new();
         if let Some(judged) = &self.judged {
-            let service = |name: &str| {
-                let service = self
-                    .launch
-                    .tracked(&self.project)
-                    .get(name)
-                    .map(|service| service.name.clone())?;
-                steps.iter().map(|step| &step.after).find(|after| after.name == service)
-            };
+            let tracked = self.tracked_names();
             // The record has the image IDs of what was started just now; the daemon need not be
             // asked.
             let images = LocalImages::default();
-            self.report.containers = judged
-                .containers
-                .iter()
-                .map(|judged| container_line(service(&judged.service), judged, &images))
-                .collect();
+            let lines = judged.containers.iter().map(|judged| {
+                let name = tracked.get(&judged.service);
+                let service =
+                    steps.iter().map(|step| &step.after).find(|after| Some(&after.name) == name);
+                container_line(service, judged, &images)
+            });
+            self.report.containers = lines.collect();
             others = judged.other_failures().flat_map(crate::health::explain).collect();
         }
         for replaced in &mut self.report.replaced {
@@ -142,22 +136,23 @@ impl Update<'_> {
             .filter(|step| !skipped.iter().any(|name| name == step.before.name.as_str()));
         self.report.services = planned.map(ServiceChange::of).chain(services).collect();
         if let Some(record) = self.launch.deployment.recorded() {
-            let place =
-                |name: &str| record.manifest.services.keys().position(|key| key.as_str() == name);
-            self.report.services.sort_by_key(|change| place(&change.name));
+            let names = &record.manifest.services;
+            self.report
+                .services
+                .sort_by_key(|change| names.keys().position(|name| name.as_str() == change.name));
         }
         self.report.replaced = self.replaced(&self.journal.plan.changed);
     }
 
     /// Entries for Compose services; how long each was away is still to be said.
     pub(super) fn replaced(&self, compose_services: &[String]) -> Vec<ReplacedService> {
-        let tracked = self.tracked();
-        let entry = |name: &String| ReplacedService {
+        let tracked = self.tracked_names();
+        let replaced = compose_services.iter().map(|name| ReplacedService {
             compose_service: name.clone(),
             service: tracked.get(name).map(ToString::to_string),
             downtime_seconds: None,
-        };
-        compose_services.iter().map(entry).collect()
+        });
+        replaced.collect()
     }
 
     /// What a failed update says about saved data, which nothing puts back by itself.
@@ -226,15 +221,13 @@ impl Update<'_> {
     /// The culprits whose bad release an earlier `pull-latest` has recorded.
     fn recorded_culprits(&self) -> Vec<&str> {
         let Some(record) = self.launch.deployment.recorded() else { return Vec::new() };
-        let is_recorded = |name: &&ServiceName| {
+        let culprits = self.journal.failure.culprits.iter().filter(|name| {
             let target = self.journal.plan.targets.iter().find(|target| target.service == **name);
+            let bad = target.and_then(|target| target.bytes.digest.as_ref());
             let recorded = record.service(name).and_then(Service::current);
-            target.is_some_and(|target| {
-                target.bytes.digest.is_some()
-                    && recorded.is_some_and(|recorded| recorded.bytes.digest == target.bytes.digest)
-            })
-        };
-        self.journal.failure.culprits.iter().filter(is_recorded).map(ServiceName::as_str).collect()
+            bad.is_some() && recorded.and_then(|release| release.bytes.digest.as_ref()) == bad
+        });
+        culprits.map(ServiceName::as_str).collect()
     }
 
     /// Exit 8.
@@ -265,24 +258,10 @@ pub(super) fn show_restored(app: &App) -> Result<Exit> {
 
 /// A line for each service that changes or is left alone for a reason.
 fn show_services(app: &App, report: &SafeUpdate) {
-    for change in &report.services {
-        let notes = changes::notes(change);
-        match change.outcome {
-            Outcome::Updated | Outcome::Relabelled => {
-                app.ui.data(format!("{}: {}{notes}", change.name, changes::from_to(change)));
-            }
-            Outcome::Skipped => app.ui.data(format!("{}: skipped{notes}", change.name)),
-            _ => app.ui.data(format!(
-                "{}: {} is up to date{notes}",
-                change.name,
-                changes::named(change.to.as_ref())
-            )),
-        }
-    }
+    report.services.iter().for_each(|change| app.ui.data(changes::line(change)));
 }
 
-fn names(report: &SafeUpdate) -> String {
-    let names: Vec<&str> =
-        report.replaced.iter().map(|replaced| replaced.compose_service.as_str()).collect();
+fn names(services: &[ReplacedService]) -> String {
+    let names: Vec<&str> = services.iter().map(|one| one.compose_service.as_str()).collect();
     names.join(", ")
 }

@@ -2,7 +2,7 @@
 
 use anyhow::Result;
 
-use super::{Update, forget_kept, interrupted, report};
+use super::{RunningUpdate, forget_kept, interrupted, report};
 use crate::app::Exit;
 use crate::change::Change;
 use crate::compose::Action;
@@ -11,7 +11,7 @@ use crate::health;
 use crate::plan::Step;
 use crate::update::reject;
 
-impl Update<'_> {
+impl RunningUpdate<'_> {
     /// Brings back the images that ran and starts what was stopped; whether all that was good is
     /// good again.
     pub(super) async fn restore(&mut self) -> Result<bool> {
@@ -35,7 +35,8 @@ impl Update<'_> {
         if replaced && let Err(error) = self.bring_back().await {
             problems.push(not_interrupted(error)?);
         }
-        let judged = self.judge(self.expectations(|name| self.journal.was_good(name))).await?;
+        let judged =
+            self.await_health(self.expectations(|name| self.journal.was_good(name))).await?;
         problems.extend(judged.failures().flat_map(health::explain));
         let is_good = judged.failures().next().is_none();
         self.restore_problems = problems;
@@ -57,10 +58,7 @@ impl Update<'_> {
         let environment =
             self.launch.environment.clone().with(self.journal.plan.variables_before.clone());
         if !lacked.is_empty() {
-            let kept = self
-                .launch
-                .keep_logs(&self.project, |name| lacked.iter().any(|service| service == name))
-                .await;
+            let kept = self.keep_logs(&lacked).await;
             let removed = self.compose(&Action::Remove { services: lacked }, &environment).await;
             kept.finish(self.app).await;
             removed?;
@@ -75,10 +73,10 @@ impl Update<'_> {
         }
         let start = Action::Start { services: services.to_vec() };
         self.compose(&start, &self.launch.environment).await?;
-        let is_asked = |name: &str| {
+        let expectations = self.expectations(|name| {
             services.iter().any(|service| service == name) && self.journal.was_good(name)
-        };
-        let judged = self.judge(self.expectations(is_asked)).await?;
+        });
+        let judged = self.await_health(expectations).await?;
         let problems: Vec<String> = judged.failures().flat_map(health::explain).collect();
         if problems.is_empty() { Ok(()) } else { Err(error::docker(problems.join("\n")).into()) }
     }

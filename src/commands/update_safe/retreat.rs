@@ -2,12 +2,12 @@
 
 use anyhow::Result;
 
-use super::Update;
+use super::RunningUpdate;
 use crate::members::variables_of;
 use crate::model::reference::ServiceName;
 use crate::update::{GivenUp, State};
 
-impl Update<'_> {
+impl RunningUpdate<'_> {
     /// Gives up the new releases that failed, if that was asked for and leaves others to go on
     /// with. What Compose is told next brings the old ones back.
     pub(super) fn retreat(&mut self) -> Result<bool> {
@@ -48,13 +48,15 @@ impl Update<'_> {
     /// Whether the old versions of `culprits` can run beside the new versions of others: there are
     /// others, every culprit ran before, and no variable serves both sides.
     fn can_spare(&self, culprits: &[ServiceName]) -> Result<bool> {
-        let tracked = self.tracked();
+        let tracked = self.tracked_names();
         let changed = self.journal.plan.changed.iter().filter_map(|name| tracked.get(name));
         let others: Vec<ServiceName> =
             changed.filter(|service| !culprits.contains(service)).cloned().collect();
-        let ran =
-            |service: &ServiceName| self.journal.kept.iter().any(|kept| kept.service == *service);
-        if culprits.is_empty() || others.is_empty() || !culprits.iter().all(ran) {
+        let ran: Vec<&ServiceName> = self.journal.kept.iter().map(|kept| &kept.service).collect();
+        if culprits.is_empty()
+            || others.is_empty()
+            || !culprits.iter().all(|culprit| ran.contains(&culprit))
+        {
             return Ok(false);
         }
         let variables = self.variables(culprits)?;
