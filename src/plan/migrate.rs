@@ -5,7 +5,7 @@ use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::KEEP_TAG_PREFIX;
-use crate::members::{self, Evidence, Members, Membership};
+use crate::members::{self, KnownBy, Members, Membership};
 use crate::model::env_file;
 use crate::model::history::Bytes;
 use crate::model::interpolation::Template;
@@ -291,7 +291,7 @@ impl<'a> Reading<'a> {
         let (name, image) = (&self.line.compose_service, &self.line.image.repository);
         let found = members.find(name, self.template.as_ref(), Some(image));
         let is_by_repository = match &found {
-            Membership::Of(member) => member.evidence == Evidence::Repository,
+            Membership::Of(member) => member.known_by == KnownBy::Repository,
             Membership::Ambiguous(_) | Membership::Untracked => true,
         };
         if is_by_repository && self.own_name.is_some() { Membership::Untracked } else { found }

@@ -13,7 +13,7 @@ const MEASURED: [(&str, &str); 8] = [
     (r"(just now|\b\d+ (second|minute)s? ago) +", "[age]  "),
     // Compose, on a terminal.
     (r" +\d+\.\d+s ¶?$", "  [duration]"),
-    (r"\baway for \d[\d.]* m?s\b", "away for [duration]"),
+    (r"\baway for \d.*$", "away for [duration]"),
     (r#""downtime_seconds": \d[\d.]*"#, r#""downtime_seconds": [seconds]"#),
     (r"\bfailures in a row: \d+", "failures in a row: [count]"),
     (r"^\d\d:\d\d:\d\d ", "[time] "),

@@ -56,8 +56,8 @@ fn journal_state(story: &Story) -> Option<String> {
 fn saving() {
     let mut story = Story::new("saving");
     story.push("web", "1", |image| {
-        let serve = "test -e /state/ok || exit 1; trap 'exit 0' TERM; while :; do sleep 3600 & wait \
-                     $!; done";
+        let serve = "test -e /state/ok || exit 1; trap 'exit 0' TERM; \
+                     while :; do sleep 3600 & wait $!; done";
         let image = image.tag("1").tag("latest").script(serve);
         image.health(Health::Passing).health_interval_ms(300)
     });
