@@ -103,7 +103,9 @@ impl Run for Updb {
             })?;
             return Ok(Exit::Done);
         }
-        let project = launch.databases(launch.deployment.project().await?).await?;
+        // The application's files may well be in no state to be asked about.
+        let compose = launch.deployment.compose()?;
+        let project = compose.config(Set::Databases, &launch.environment, None).await?;
         launch.ensure_images(&project).await?;
         launch.start(Set::Databases, &project, &mut report).await?;
         finish(app, &report)
