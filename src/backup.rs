@@ -28,7 +28,9 @@ pub use restore::{contents, restore, verify};
 const KEPT: usize = 3;
 
 /// What comes on top of the data: headers, and room for the journal and the manifest.
-const RESERVE_BYTES: u64 = 16 * 1024 * 1024;
+const RESERVE_BYTES: u64 = 16 * MEBIBYTE;
+
+const MEBIBYTE: u64 = 1024 * 1024;
 
 /// What archive names end with.
 const SUFFIX: &str = ".tar.zst";
@@ -95,15 +97,13 @@ pub fn measure(sources: &[Source]) -> Result<u64> {
 
 fn unreadable(source: &Source, failed: &archive::Failed) -> Error {
     error::state(format!(
-        "the data of {source} cannot be saved: `{}`: \
-        {}",
+        "the data of {source} cannot be saved: `{}`: {}",
         failed.path.display(),
         failed.source
     ))
     .with_hint(
         "run dkv as a user who may read it, or give the manifest a `data_backup` with a `command` \
-            that makes a dump, \
-         or leave it out with --no-data-backup; nothing was stopped",
+        that makes a dump, or leave it out with --no-data-backup; nothing was stopped",
     )
 }
 
@@ -121,12 +121,11 @@ pub fn check_space(directory: &Path, bytes: u64) -> Result<()> {
     if free >= needed {
         return Ok(());
     }
-    let mebibytes = |bytes: u64| bytes.div_ceil(1024 * 1024);
     let message = format!(
         "the disk of {} has {} MiB free, the data backup may take {} MiB; nothing was stopped",
         directory.display(),
-        mebibytes(free),
-        mebibytes(needed)
+        free.div_ceil(MEBIBYTE),
+        needed.div_ceil(MEBIBYTE)
     );
     Err(error::state(message)
         .with_hint(
@@ -148,19 +147,10 @@ fn prepare(directory: &Path) -> Result<()> {
 /// The backups in `directory`, newest first.
 #[must_use]
 pub fn list(directory: &Path) -> Vec<PathBuf> {
-    let Ok(entries) = std::fs::read_dir(directory) else { return Vec::new() };
-    let mut found: Vec<(String, u32, PathBuf)> = entries
-        .flatten()
-        .filter_map(|entry| {
-            let name = entry.file_name().into_string().ok()?;
-            let stamp = name.strip_prefix("data-")?;
-            let stamp = stamp.strip_suffix(SUFFIX).or_else(|| stamp.strip_suffix(dump::SUFFIX))?;
-            let (stamp, number) = stamp.split_once('-').unwrap_or((stamp, "0"));
-            Some((stamp.to_owned(), number.parse().ok()?, entry.path()))
-        })
-        .collect();
-    found.sort_by(|a, b| (&b.0, b.1).cmp(&(&a.0, a.1)));
-    found.into_iter().map(|(_, _, path)| path).collect()
+    crate::store::newest_first(directory, |name| {
+        let stamp = name.strip_prefix("data-")?;
+        stamp.strip_suffix(SUFFIX).or_else(|| stamp.strip_suffix(dump::SUFFIX))
+    })
 }
 
 /// Removes all but the newest three, never `made`.

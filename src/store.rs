@@ -220,9 +220,9 @@ impl Store {
         let mut names: Vec<&str> =
             known.lines().filter(|line| !line.is_empty() && !line.contains('/')).collect();
         names.push(name);
-        let kind = |name: &str| name.split_at(name.rfind('.').unwrap_or(name.len())).0.to_owned();
+        let kind = kind_of_backup(name);
         let ours: Vec<&str> =
-            names.iter().copied().filter(|other| kind(other) == kind(name)).collect();
+            names.iter().copied().filter(|other| kind_of_backup(other) == kind).collect();
         let gone = &ours[..ours.len().saturating_sub(BACKUPS_KEPT)];
         for old in gone {
             match std::fs::remove_file(directory.join(old)) {
@@ -245,19 +245,11 @@ impl Store {
     #[must_use]
     pub fn backups(&self) -> Vec<PathBuf> {
         let prefix = format!("{}.", self.manifest_name());
-        let Ok(entries) = std::fs::read_dir(self.state_directory()) else { return Vec::new() };
-        let mut found: Vec<(String, u64, PathBuf)> = entries
-            .flatten()
-            .filter_map(|entry| {
-                let name = entry.file_name().into_string().ok()?;
-                let rest = name.strip_prefix(&prefix)?;
-                let (stamp, number) = rest.split_once('-').unwrap_or((rest, "0"));
-                let is_stamp = stamp.len() == 14 && stamp.bytes().all(|b| b.is_ascii_digit());
-                Some((stamp.to_owned(), number.parse().ok()?, entry.path())).filter(|_| is_stamp)
-            })
-            .collect();
-        found.sort_by(|a, b| (&b.0, b.1).cmp(&(&a.0, a.1)));
-        found.into_iter().map(|(_, _, path)| path).collect()
+        newest_first(&self.state_directory(), |name| {
+            let stamp = name.strip_prefix(&prefix)?;
+            let time = stamp.split('-').next()?;
+            (time.len() == 14 && time.bytes().all(|b| b.is_ascii_digit())).then_some(stamp)
+        })
     }
 
     /// The journal of an update that has not ended; `None` if there is none.
@@ -325,6 +317,26 @@ pub(crate) fn cannot_write(path: &Path, source: &io::Error) -> Error {
 #[must_use]
 pub fn file_name(path: &Path) -> String {
     path.file_name().unwrap_or_else(|| OsStr::new("file")).to_string_lossy().into_owned()
+}
+
+/// The files of `directory` that are named after a time, newest first. `stamp` takes the time out of
+/// a name, with the number that tells files of one second apart.
+pub(crate) fn newest_first(directory: &Path, stamp: impl Fn(&str) -> Option<&str>) -> Vec<PathBuf> {
+    let Ok(entries) = std::fs::read_dir(directory) else { return Vec::new() };
+    let found = entries.flatten().filter_map(|entry| {
+        let name = entry.file_name().into_string().ok()?;
+        let stamp = stamp(&name)?;
+        let (time, number) = stamp.split_once('-').unwrap_or((stamp, "0"));
+        Some((time.to_owned(), number.parse::<u64>().ok()?, entry.path()))
+    });
+    let mut found: Vec<_> = found.collect();
+    found.sort_by(|a, b| (&b.0, b.1).cmp(&(&a.0, a.1)));
+    found.into_iter().map(|(.., path)| path).collect()
+}
+
+/// The name of a backup without its time.
+fn kind_of_backup(name: &str) -> &str {
+    name.rsplit_once('.').map_or(name, |(kind, _)| kind)
 }
 
 /// The name of the temporary neighbour of `path`. It is the same every time: writers hold the state

@@ -124,19 +124,18 @@ fn write(file: File, sources: &[Source], made_at: &str, cancelled: &Cancelled) -
     tar.append_data(&mut header, LIST, list.as_slice())?;
     let mut links = HashMap::new();
     for (number, source) in sources.iter().enumerate() {
-        let place = |path: &Path| {
-            let inside = path.strip_prefix(&source.path).unwrap_or(Path::new(""));
-            // Joining nothing would add a slash, which makes a directory of a single file.
-            let top = PathBuf::from(number.to_string());
-            if inside.as_os_str().is_empty() { top } else { top.join(inside) }
-        };
-        let mut append = |path: &Path, metadata: &Metadata| {
+        let top = PathBuf::from(number.to_string());
+        walk(&source.path, &mut |path, metadata| {
             check(cancelled)?;
-            append(&mut tar, path, &place(path), metadata, &mut links, cancelled)
-        };
-        walk(&source.path, &mut append)
-            .map_err(|failed| failed.source)
-            .with_context(|| format!("cannot save the data of {source}"))?;
+            // Joining nothing would add a slash, which makes a directory of a single file.
+            let place = match path.strip_prefix(&source.path) {
+                Ok(inside) if !inside.as_os_str().is_empty() => top.join(inside),
+                _ => top.clone(),
+            };
+            append(&mut tar, path, &place, metadata, &mut links, cancelled)
+        })
+        .map_err(|failed| failed.source)
+        .with_context(|| format!("cannot save the data of {source}"))?;
     }
     let mut hashing = tar.into_inner()?.finish()?;
     hashing.flush()?;

@@ -37,6 +37,8 @@ pub fn verify(archive: &Path, cancelled: &Cancelled) -> Result<()> {
     Err(damaged(archive, "its checksum is another").into())
 }
 
+const NOT_OURS: &str = "it was not made by dkv";
+
 fn damaged(archive: &Path, why: &str) -> Error {
     error::state(format!("the data backup `{}` cannot be used: {why}", archive.display()))
         .with_hint("nothing was changed; another backup may be in the same directory")
@@ -49,15 +51,16 @@ fn damaged(archive: &Path, why: &str) -> Error {
 /// It is no data backup (exit 3), or cannot be read.
 pub fn contents(archive: &Path) -> Result<Contents> {
     let mut tar = open(archive)?;
-    let not_ours = || damaged(archive, "it was not made by dkv");
-    let entry = tar.entries()?.next().ok_or_else(not_ours)?;
-    let mut entry = entry.map_err(|_| not_ours())?;
+    let Some(Ok(mut entry)) = tar.entries()?.next() else {
+        return Err(damaged(archive, NOT_OURS).into());
+    };
     if entry.path()?.as_os_str() != OsStr::new(LIST) {
-        return Err(not_ours().into());
+        return Err(damaged(archive, NOT_OURS).into());
     }
     let mut bytes = Vec::new();
     entry.by_ref().take(1024 * 1024).read_to_end(&mut bytes)?;
-    let contents: Contents = serde_json::from_slice(&bytes).map_err(|_| not_ours())?;
+    let contents: Contents =
+        serde_json::from_slice(&bytes).map_err(|_| damaged(archive, NOT_OURS))?;
     if contents.format != 1 {
         return Err(damaged(archive, "it was made by a newer dkv").into());
     }
@@ -83,11 +86,12 @@ fn open(archive: &Path) -> Result<tar::Archive<zstd::Decoder<'static, io::BufRea
 /// nothing has changed.
 pub fn restore(archive: &Path, targets: &[Source], cancelled: &Cancelled) -> Result<()> {
     let stagings: Vec<PathBuf> = targets.iter().map(|target| staging(&target.path)).collect();
-    let clean = |stagings: &[PathBuf]| stagings.iter().try_for_each(|path| remove_tree(path));
-    clean(&stagings).context("cannot remove what an earlier restore left")?;
-    let unpacked = unpack(archive, &stagings, cancelled);
-    if let Err(error) = unpacked {
-        let _ = clean(&stagings);
+    stagings
+        .iter()
+        .try_for_each(|path| remove_tree(path))
+        .context("cannot remove what an earlier restore left")?;
+    if let Err(error) = unpack(archive, &stagings, cancelled) {
+        let _ = stagings.iter().try_for_each(|path| remove_tree(path));
         return Err(
             error.context(format!("cannot unpack `{}`; nothing was replaced", archive.display()))
         );

@@ -48,10 +48,10 @@ pub fn replace_all(replacements: &[Replacement]) -> anyhow::Result<()> {
             return Err(super::cannot_write(&wanted.path, &source).into());
         }
     }
-    let is_touched = |wanted: &&&Replacement| {
-        wanted.before.as_ref().is_some_and(|before| !before.is_untouched())
-    };
-    if let Some(touched) = changed.iter().find(is_touched) {
+    let touched = changed
+        .iter()
+        .find(|wanted| wanted.before.as_ref().is_some_and(|before| !before.is_untouched()));
+    if let Some(touched) = touched {
         for path in &written {
             let _ = std::fs::remove_file(path);
         }
