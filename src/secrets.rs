@@ -109,9 +109,9 @@ async fn plain_text(path: &Path) -> Result<String> {
             )
             .into());
     }
-    let not_text =
-        || error::state(format!("`{}` decrypts to something that is not text", path.display()));
-    Ok(String::from_utf8(bytes).map_err(|_| not_text())?)
+    Ok(String::from_utf8(bytes).map_err(|_| {
+        error::state(format!("`{}` decrypts to something that is not text", path.display()))
+    })?)
 }
 
 #[cfg(test)]

@@ -110,17 +110,14 @@ impl Environment {
             "AWS_CONTAINER_CREDENTIALS_RELATIVE_URI",
             "AWS_CONTAINER_CREDENTIALS_FULL_URI",
         ];
-        let file = |variable: &str, name: &str| {
-            self.path(variable).or_else(|| Some(self.home()?.join(".aws").join(name)))
-        };
+        const FILES: [(&str, &str); 2] =
+            [("AWS_SHARED_CREDENTIALS_FILE", "credentials"), ("AWS_CONFIG_FILE", "config")];
         SOURCES.iter().any(|name| self.value(name).is_some())
-            || [
-                file("AWS_SHARED_CREDENTIALS_FILE", "credentials"),
-                file("AWS_CONFIG_FILE", "config"),
-            ]
-            .iter()
-            .flatten()
-            .any(|path| path.is_file())
+            || FILES.iter().any(|(variable, name)| {
+                self.path(variable)
+                    .or_else(|| Some(self.home()?.join(".aws").join(name)))
+                    .is_some_and(|path| path.is_file())
+            })
     }
 
     /// Whether colour is unwanted: `NO_COLOR` (<https://no-color.org>), or a terminal that knows

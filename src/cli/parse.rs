@@ -3,10 +3,13 @@
 
 use std::ffi::OsString;
 
-use clap::{ArgAction, CommandFactory as _};
+use clap::{Arg, ArgAction, CommandFactory as _};
 
 use super::Cli;
 use crate::error::{self, Error};
+
+/// How paragraphs begin in which clap only says where to read more.
+const ADVICE: [&str; 2] = ["Usage:", "For more information"];
 
 /// A command line that cannot be read.
 #[derive(Debug)]
@@ -37,14 +40,12 @@ pub fn failed_parse(
     let paragraphs = text
         .split("\n\n")
         .map(|paragraph| paragraph.lines().map(str::trim).collect::<Vec<_>>().join(" "));
-    let is_advice = |paragraph: &str| {
-        paragraph.starts_with("Usage:") || paragraph.starts_with("For more information")
-    };
     let mut message = String::new();
     let mut tip = None;
-    for paragraph in paragraphs.filter(|paragraph| !is_advice(paragraph)) {
+    for paragraph in paragraphs {
         match paragraph.strip_prefix("tip: ") {
             Some(text) => tip = tip.or_else(|| Some(text.to_owned())),
+            None if ADVICE.iter().any(|start| paragraph.starts_with(start)) => {}
             None => message = format!("{message} {paragraph}").trim().to_owned(),
         }
     }
@@ -61,19 +62,9 @@ pub fn failed_parse(
 /// the value of one.
 fn command(args: &[String]) -> String {
     let known = Cli::command();
-    let takes_value = |arg: &str| {
-        known.get_arguments().filter(|option| matches!(option.get_action(), ArgAction::Set)).any(
-            |option| {
-                option.get_long().is_some_and(|long| arg.strip_prefix("--") == Some(long))
-                    || option.get_short().is_some_and(|short| {
-                        arg.strip_prefix('-').is_some_and(|rest| rest.chars().eq([short]))
-                    })
-            },
-        )
-    };
     let mut words = args.iter();
     while let Some(word) = words.next() {
-        if takes_value(word) {
+        if known.get_arguments().any(|option| is_before_value(word, option)) {
             words.next();
         } else if !word.starts_with('-') {
             return known
@@ -83,6 +74,15 @@ fn command(args: &[String]) -> String {
         }
     }
     String::new()
+}
+
+/// Whether `word` is this option, and the next word its value.
+fn is_before_value(word: &str, option: &Arg) -> bool {
+    matches!(option.get_action(), ArgAction::Set)
+        && match word.strip_prefix("--") {
+            Some(long) => option.get_long() == Some(long),
+            None => option.get_short().is_some_and(|short| word.chars().eq(['-', short])),
+        }
 }
 
 #[cfg(test)]

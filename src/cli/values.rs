@@ -64,11 +64,10 @@ pub fn service_or_nothing(text: &str) -> Result<Option<ServiceName>, InvalidName
 
 /// A length of time.
 pub fn duration(text: &str) -> Result<Duration, String> {
-    let wrong = || {
+    duration::parse(text).ok_or_else(|| {
         "a duration is seconds (`10`) or numbers with units (`500ms`, `10s`, `1m30s`, `2h`, `7d`)"
             .to_owned()
-    };
-    duration::parse(text).ok_or_else(wrong)
+    })
 }
 
 /// A point in time as a user writes it: a moment, or how long ago.

@@ -118,16 +118,16 @@ impl Table {
     /// The lines, titles first, without trailing blanks.
     #[must_use]
     pub fn lines(&self, color: bool) -> Vec<String> {
-        let rows =
-            || std::iter::once(&self.header).filter(|header| !header.is_empty()).chain(&self.rows);
+        let header = std::iter::once(&self.header).filter(|header| !header.is_empty());
+        let rows = header.chain(&self.rows);
         let mut widths = Vec::new();
-        for row in rows() {
+        for row in rows.clone() {
             widths.resize(widths.len().max(row.len()), 0);
             for (width, cell) in widths.iter_mut().zip(row) {
                 *width = (*width).max(cell.text.width());
             }
         }
-        rows().map(|row| line(row, &widths, color)).collect()
+        rows.map(|row| line(row, &widths, color)).collect()
     }
 }
 
