@@ -22,12 +22,12 @@ use anyhow::Result;
 use tokio::sync::{OnceCell, watch};
 use tokio::time::Instant;
 
+#[cfg(test)]
+pub use container::Health;
 pub use container::{
-    Container, ContainerDetail, ContainerFilter, ContainerState, HealthProbe, HealthStatus,
+    Container, ContainerDetail, ContainerFilter, ContainerState, HealthProbe, HealthStatus, Labels,
     RestartPolicy,
 };
-#[cfg(test)]
-pub use container::{Health, Labels};
 pub use endpoint::{Endpoint, Settings};
 pub use image::{Image, ImageList, ListedImage, Untagged};
 pub use pull::{

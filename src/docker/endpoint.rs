@@ -12,7 +12,7 @@ use anyhow::Result;
 use serde::Deserialize;
 
 use super::failure::display_safe;
-use crate::error::{self, Error};
+use crate::error;
 use crate::model::reference::Digest;
 
 /// Where the daemon listens when nobody says otherwise.
@@ -255,28 +255,25 @@ fn context_target(config_dir: &Path, name: &str, source: &Source) -> Result<Targ
 
     let id = Digest::of(name.as_bytes());
     let path = config_dir.join("contexts/meta").join(id.hex()).join("meta.json");
-    let unusable = |why: String| -> Error {
+    let read = std::fs::read(&path).and_then(|text| Ok(serde_json::from_slice(&text)?));
+    let metadata: Metadata = read.map_err(|error| {
+        let why = match error.kind() {
+            std::io::ErrorKind::NotFound => "does not exist".to_owned(),
+            _ => format!("cannot be read: {}: {error}", path.display()),
+        };
         error::docker(format!("{source} {why}")).with_hint(
             "list the contexts with `docker context ls`, choose one with `docker context use`",
         )
-    };
-    let text = std::fs::read(&path).map_err(|error| match error.kind() {
-        std::io::ErrorKind::NotFound => unusable("does not exist".to_owned()),
-        _ => unusable(format!("cannot be read: {}: {error}", path.display())),
     })?;
-    let metadata: Metadata = serde_json::from_slice(&text)
-        .map_err(|error| unusable(format!("cannot be read: {}: {error}", path.display())))?;
     let DockerEndpoint { host, skip_tls_verify } = metadata.endpoints.docker;
     if skip_tls_verify {
-        return Err(error::docker(format!(
-            "{source} skips the verification of certificates, which \
-            dkv does not"
-        ))
-        .with_hint(
-            "give the context a certificate authority: `docker context update --docker \
+        let message = "skips the verification of certificates, which dkv does not";
+        return Err(error::docker(format!("{source} {message}"))
+            .with_hint(
+                "give the context a certificate authority: `docker context update --docker \
                 host=…,ca=…`",
-        )
-        .into());
+            )
+            .into());
     }
     let directory = config_dir.join("contexts/tls").join(id.hex()).join("docker");
     let tls = directory.is_dir().then(|| TlsFiles::in_directory(&directory));
@@ -286,20 +283,22 @@ fn context_target(config_dir: &Path, name: &str, source: &Source) -> Result<Targ
 /// An address in the forms that `docker` reads: `unix://path`, `tcp://host:port` (the scheme may be
 /// left out), `ssh://user@host:port`.
 fn parse_address(address: &str, tls: Option<TlsFiles>, source: &Source) -> Result<Target> {
-    let malformed = |why: &str| -> Error {
-        error::docker(format!(
-            "{source} names the Docker daemon `{}`: \
-            {why}",
-            display_safe(address)
-        ))
-        .with_hint(format!(
-            "correct {source}: it takes unix:///path/to/docker.sock, \
-                tcp://host:port or ssh://user@host"
-        ))
-    };
+    target_of(address, tls).map_err(|why| {
+        let address = display_safe(address);
+        error::docker(format!("{source} names the Docker daemon `{address}`: {why}"))
+            .with_hint(format!(
+                "correct {source}: it takes unix:///path/to/docker.sock, tcp://host:port or \
+                ssh://user@host"
+            ))
+            .into()
+    })
+}
+
+/// As [`parse_address`]; the error is what is wrong with it.
+fn target_of(address: &str, tls: Option<TlsFiles>) -> Result<Target, &'static str> {
     let (scheme, rest) = address.split_once("://").unwrap_or(("tcp", address));
     match scheme {
-        "unix" if rest.is_empty() => Err(malformed("the socket's path is missing").into()),
+        "unix" if rest.is_empty() => Err("the socket's path is missing"),
         "unix" => Ok(Target::Unix(rest.into())),
         "tcp" | "ssh" => {
             let (authority, path) = match rest.split_once('/') {
@@ -313,19 +312,18 @@ fn parse_address(address: &str, tls: Option<TlsFiles>, source: &Source) -> Resul
                 Some((user, place)) => (Some(user.to_owned()), place),
                 None => (None, authority),
             };
-            let (host, port) =
-                host_and_port(place).ok_or_else(|| malformed("it has no proper host and port"))?;
+            let (host, port) = host_and_port(place).ok_or("it has no proper host and port")?;
             if scheme == "ssh" {
                 return Ok(Target::Ssh { user, host, port, socket: path });
             }
             if user.is_some() || path.is_some() {
-                return Err(malformed("only a host and a port may follow tcp://").into());
+                return Err("only a host and a port may follow tcp://");
             }
             let port = port.unwrap_or(if tls.is_some() { 2376 } else { 2375 });
             Ok(Target::Tcp { host, port, tls })
         }
-        "npipe" => Err(malformed("named pipes exist on Windows only").into()),
-        _ => Err(malformed("this kind of address is not supported").into()),
+        "npipe" => Err("named pipes exist on Windows only"),
+        _ => Err("this kind of address is not supported"),
     }
 }
 

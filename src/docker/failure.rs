@@ -92,16 +92,13 @@ pub(super) fn explain(
             let hint = match &endpoint.target {
                 target @ Target::Ssh { .. } => {
                     format!(
-                        "check that `{} docker version` works without asking for a \
-                        password",
+                        "check that `{} docker version` works without asking for a password",
                         ssh_command(target)
                     )
                 }
-                Target::Tcp { .. } => format!(
-                    "see whether it is a Docker daemon, and runs; \
-                    {}",
-                    correction(endpoint)
-                ),
+                Target::Tcp { .. } => {
+                    format!("see whether it is a Docker daemon, and runs; {}", correction(endpoint))
+                }
                 Target::Unix(_) => {
                     "see whether it is running and what it logged: `systemctl status docker`, \
                         `journalctl -u docker`"
@@ -136,8 +133,7 @@ fn unreachable(endpoint: &Endpoint, failure: &io::Error) -> Error {
     let hint = match (&endpoint.target, &endpoint.source) {
         (Target::Unix(path), _) if failure.kind() == io::ErrorKind::PermissionDenied => format!(
             "your user may not use {0}: join the group that owns it (`sudo usermod -aG docker \
-                $USER`, then log in again), \
-             or run dkv with sudo",
+            $USER`, then log in again), or run dkv with sudo",
             path.display()
         ),
         _ => correction(endpoint),
@@ -159,8 +155,7 @@ fn correction(endpoint: &Endpoint) -> String {
         }
         source => format!(
             "{source} names {endpoint}: start that daemon, or choose another context (`docker \
-                context ls`, \
-             `docker context use`)"
+            context ls`, `docker context use`)"
         ),
     }
 }

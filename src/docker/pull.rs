@@ -280,15 +280,18 @@ impl PullRequest {
 
 impl Credentials {
     fn for_daemon(&self) -> DockerCredentials {
-        let text = |text: &String| Some(text.clone()).filter(|text| !text.is_empty());
         DockerCredentials {
-            username: text(&self.username),
-            password: text(&self.password),
+            username: unless_empty(&self.username),
+            password: unless_empty(&self.password),
             identitytoken: self.identity_token.clone(),
-            serveraddress: text(&self.server_address),
+            serveraddress: unless_empty(&self.server_address),
             ..DockerCredentials::default()
         }
     }
+}
+
+fn unless_empty(text: &str) -> Option<String> {
+    (!text.is_empty()).then(|| text.to_owned())
 }
 
 impl PullFailure {

@@ -277,7 +277,7 @@ async fn a_container_is_seen_with_its_health_its_log_and_its_end() {
     };
     let event = tokio::time::timeout(Duration::from_secs(30), wait).await.unwrap();
     assert_eq!(
-        (event.container.as_str(), event.attributes["name"].as_str()),
+        (event.container.as_str(), event.labels.get("name").unwrap()),
         (created.id.as_str(), name.as_str())
     );
 

@@ -1,6 +1,6 @@
 //! What the daemon tells as it happens: container logs and container events.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::HashMap;
 
 use anyhow::Result;
 use bollard::container::LogOutput;
@@ -9,7 +9,7 @@ use bollard::query_parameters::{EventsOptionsBuilder, LogsOptionsBuilder};
 use chrono::{DateTime, TimeZone as _, Utc};
 use futures_util::{Stream, StreamExt as _};
 
-use super::{ContainerFilter, Docker, failure};
+use super::{ContainerFilter, Docker, Labels, failure};
 
 /// Which lines of a container's log.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -73,15 +73,7 @@ pub struct Event {
     /// The container's full ID.
     pub container: String,
     /// The container's labels, with the daemon's own attributes: `name`, `image`, `exitCode`.
-    pub attributes: BTreeMap<String, String>,
-}
-
-impl Event {
-    /// The Compose service of the container.
-    #[must_use]
-    pub fn service(&self) -> Option<&str> {
-        self.attributes.get("com.docker.compose.service").map(String::as_str)
-    }
+    pub labels: Labels,
 }
 
 impl Docker {
@@ -211,6 +203,6 @@ fn event(message: EventMessage) -> Option<Event> {
         time: message.time_nano.map(|time| Utc.timestamp_nanos(time)),
         action: *action,
         container: actor.id.unwrap_or_default(),
-        attributes: actor.attributes.unwrap_or_default().into_iter().collect(),
+        labels: actor.attributes.unwrap_or_default().into_iter().collect(),
     })
 }

@@ -5,7 +5,9 @@
 //! has finished with, or else a new one, and gets the version prefix and a mended
 //! `X-Registry-Auth`.
 
+use std::fmt::Display;
 use std::io;
+use std::path::Path;
 use std::process::Stdio;
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::Duration;
@@ -28,7 +30,7 @@ use tokio_rustls::rustls::{ClientConfig, RootCertStore, crypto::aws_lc_rs};
 use super::Deadlines;
 use super::endpoint::{ApiVersion, Endpoint, Target, TlsFiles, authority};
 use super::failure::Unreachable;
-use crate::error;
+use crate::error::{self, Error};
 
 /// The newest API version whose answers this build can read: bollard's.
 const NEWEST: ApiVersion = ApiVersion {
@@ -53,14 +55,13 @@ pub(super) fn client(endpoint: &Endpoint, deadlines: Deadlines) -> Result<bollar
         api_version,
         idle: Mutex::default(),
     });
-    let transport = move |request: BollardRequest| {
-        let connector = connector.clone();
-        async move { Ok(connector.send(request).await?) }
-    };
     // Until the head of an answer; bollard counts whole seconds.
     let patience = (deadlines.connect + deadlines.idle).as_secs() + 1;
     bollard::Docker::connect_with_custom_transport(
-        transport,
+        move |request: BollardRequest| {
+            let connector = connector.clone();
+            async move { Ok(connector.send(request).await?) }
+        },
         Some("http://docker"),
         patience,
         bollard::API_DEFAULT_VERSION,
@@ -286,18 +287,6 @@ fn ssh_arguments(target: &Target) -> Vec<String> {
 
 /// TLS that trusts the endpoint's own authority and no other.
 fn tls(host: &str, files: &TlsFiles) -> Result<(TlsConnector, ServerName<'static>)> {
-    let unusable = |path: &std::path::Path, why: &dyn std::fmt::Display| {
-        error::docker(format!("cannot use {} for the Docker daemon: {why}", path.display()))
-            .with_hint(
-                "DOCKER_TLS_VERIFY, DOCKER_CERT_PATH and Docker contexts decide which \
-                certificates are used",
-            )
-    };
-    let certificates = |path: &std::path::Path| -> Result<Vec<CertificateDer<'static>>> {
-        let read =
-            CertificateDer::pem_file_iter(path).and_then(Iterator::collect::<Result<Vec<_>, _>>);
-        Ok(read.map_err(|error| unusable(path, &error))?)
-    };
     let mut roots = RootCertStore::empty();
     for certificate in certificates(&files.ca)? {
         roots.add(certificate).map_err(|error| unusable(&files.ca, &error))?;
@@ -319,6 +308,18 @@ fn tls(host: &str, files: &TlsFiles) -> Result<(TlsConnector, ServerName<'static
     let name = ServerName::try_from(host.to_owned())
         .with_context(|| format!("`{host}` cannot have a certificate"))?;
     Ok((TlsConnector::from(Arc::new(config)), name))
+}
+
+fn certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, Error> {
+    CertificateDer::pem_file_iter(path)
+        .and_then(Iterator::collect)
+        .map_err(|error| unusable(path, &error))
+}
+
+fn unusable(path: &Path, why: &dyn Display) -> Error {
+    error::docker(format!("cannot use {} for the Docker daemon: {why}", path.display())).with_hint(
+        "DOCKER_TLS_VERIFY, DOCKER_CERT_PATH and Docker contexts decide which certificates are used",
+    )
 }
 
 #[cfg(test)]

@@ -170,9 +170,10 @@ impl Archive {
     }
 
     fn write_progress(&self, progress: &BTreeMap<String, DateTime<Utc>>) -> Result<()> {
-        let nanoseconds = |time: &DateTime<Utc>| time.to_rfc3339_opts(SecondsFormat::Nanos, true);
-        let saved: BTreeMap<&String, String> =
-            progress.iter().map(|(id, time)| (id, nanoseconds(time))).collect();
+        let saved: BTreeMap<&String, String> = progress
+            .iter()
+            .map(|(id, time)| (id, time.to_rfc3339_opts(SecondsFormat::Nanos, true)))
+            .collect();
         let path = self.directory.join(PROGRESS);
         let text = serde_json::to_vec(&saved).context("cannot write down what was saved")?;
         replace(&path, |file| file.write_all(&text))
@@ -197,14 +198,13 @@ impl Archive {
 
     /// The files of this archive, oldest day first.
     fn files(&self) -> Result<Vec<DayFile>> {
-        let unreadable = || format!("cannot read {}", self.directory.display());
-        let entries = match fs::read_dir(&self.directory) {
+        let read = fs::read_dir(&self.directory).and_then(Iterator::collect::<Result<Vec<_>, _>>);
+        let entries = match read {
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
-            entries => entries.with_context(unreadable)?,
+            read => read.with_context(|| format!("cannot read {}", self.directory.display()))?,
         };
         let mut files = Vec::new();
         for entry in entries {
-            let entry = entry.with_context(unreadable)?;
             let is_file = entry.file_type().is_ok_and(|kind| kind.is_file());
             files.extend(DayFile::new(entry.path()).filter(|_| is_file));
         }

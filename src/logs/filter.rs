@@ -30,15 +30,15 @@ impl Matcher {
     /// # Errors
     /// Kind Usage, for a pattern that is no regular expression.
     pub fn new(only_trouble: bool, pattern: Option<&str>) -> Result<Self, Error> {
-        let compile = |pattern: &str| {
+        let pattern = pattern.map(|pattern| {
             Regex::new(pattern).map_err(|error| {
                 error::usage(format!("`{pattern}` is no regular expression: {error}")).with_hint(
-                    "put a backslash before characters that are meant literally, such \
-                        as ( [ { * + ? . |",
+                    "put a backslash before characters that are meant literally, such as \
+                    ( [ { * + ? . |",
                 )
             })
-        };
-        Ok(Self { only_trouble, pattern: pattern.map(compile).transpose()? })
+        });
+        Ok(Self { only_trouble, pattern: pattern.transpose()? })
     }
 
     /// Whether every line matches.
@@ -50,8 +50,7 @@ impl Matcher {
     /// Whether this line is shown.
     #[must_use]
     pub fn matches(&self, text: &str) -> bool {
-        let speaks_of_trouble = || TROUBLE.as_ref().is_none_or(|words| words.is_match(text));
-        (!self.only_trouble || speaks_of_trouble())
+        (!self.only_trouble || TROUBLE.as_ref().is_none_or(|words| words.is_match(text)))
             && self.pattern.as_ref().is_none_or(|pattern| pattern.is_match(text))
     }
 }

@@ -13,7 +13,7 @@ use super::archive::{SavedLine, as_lines, short};
 use super::merge::{Lines, RawLine, merge};
 use super::{Archive, Line, Matcher, display_safe};
 use crate::docker::{
-    Action, Container, ContainerFilter, ContainerState, Docker, Event, LogOptions,
+    Action, Container, ContainerFilter, ContainerState, Docker, Event, Labels, LogOptions,
 };
 
 /// How long to wait before the daemon is asked again after its events broke off.
@@ -76,10 +76,10 @@ pub(super) fn label(service: &str, number: Option<u32>) -> String {
 
 /// The place of a label's service among `services`.
 fn place(services: &[String], label: &str) -> Option<usize> {
-    let at = |name: &str| services.iter().position(|service| service == name);
-    at(label).or_else(|| {
-        let (service, number) = label.rsplit_once('-')?;
-        number.parse::<u32>().ok().and_then(|_| at(service))
+    services.iter().position(|service| service == label).or_else(|| {
+        let (name, number) = label.rsplit_once('-')?;
+        number.parse::<u32>().ok()?;
+        services.iter().position(|service| service == name)
     })
 }
 
@@ -128,29 +128,17 @@ impl Clock {
 
 impl View<'_> {
     /// The container as a source, if it is one of those that are shown.
-    fn source(
-        &self,
-        id: &str,
-        service: Option<&str>,
-        number: Option<u32>,
-        is_one_off: bool,
-    ) -> Option<Source> {
-        let service = service.filter(|service| {
-            !is_one_off && self.selection.services.iter().any(|chosen| chosen == service)
+    fn source(&self, container: &str, labels: &Labels) -> Option<Source> {
+        let service = labels.service().filter(|service| {
+            !labels.is_one_off() && self.selection.services.iter().any(|chosen| chosen == service)
         })?;
-        let label = label(service, number).into();
         Some(Source {
-            id: id.to_owned(),
-            label,
+            id: container.to_owned(),
+            label: label(service, labels.number()).into(),
             last: None,
             is_attached: false,
             is_restarted: false,
         })
-    }
-
-    fn source_of(&self, container: &Container) -> Option<Source> {
-        let labels = &container.labels;
-        self.source(&container.id, labels.service(), labels.number(), labels.is_one_off())
     }
 
     /// Shows what was written, and gives the containers with how far they have been read.
@@ -160,7 +148,7 @@ impl View<'_> {
         sink: Sink<'_>,
     ) -> Result<HashMap<String, Source>> {
         let mut sources: Vec<Source> =
-            containers.iter().filter_map(|container| self.source_of(container)).collect();
+            containers.iter().filter_map(|one| self.source(&one.id, &one.labels)).collect();
         let mut logs: Vec<Lines> = sources.iter().map(|source| self.written(source)).collect();
         // The log of a container that still exists holds what was saved of it.
         let live = containers.iter().map(|container| short(&container.id).to_owned()).collect();
@@ -232,14 +220,13 @@ impl View<'_> {
         for archive in archives {
             for run in archive.runs(since, until)? {
                 let (live, services) = (live.clone(), services.clone());
-                let is_chosen = move |saved: &SavedLine| {
-                    let time = saved.line.time;
-                    let is_in_time = time >= since && until.is_none_or(|until| time < until);
-                    is_in_time
-                        && !live.contains(&saved.container)
-                        && place(&services, &saved.line.origin).is_some()
-                };
-                let lines = run.lines().filter(move |line| line.as_ref().map_or(true, &is_chosen));
+                let lines = run.lines().filter(move |line| {
+                    let Ok(SavedLine { container, line }) = line else { return true };
+                    line.time >= since
+                        && until.is_none_or(|until| line.time < until)
+                        && !live.contains(container)
+                        && place(&services, &line.origin).is_some()
+                });
                 let Some(count) = tail else {
                     logs.push(as_lines(lines.map(|line| line.map(|saved| saved.line))));
                     continue;
@@ -300,7 +287,7 @@ impl View<'_> {
         let events = events.map(|event| event.map_or(News::EventsLost, News::Event));
         followed.push(Box::pin(until_lost(events.boxed())));
         for container in self.docker.containers(&self.filter).await? {
-            let Some(new) = self.source_of(&container) else { continue };
+            let Some(new) = self.source(&container.id, &container.labels) else { continue };
             let is_new = !sources.contains_key(&new.id);
             let source = sources.entry(new.id.clone()).or_insert(new);
             // One that has ended since the history was read may have said something in between.
@@ -322,13 +309,7 @@ impl View<'_> {
             }
             _ => return,
         }
-        let attribute = |key: &str| event.attributes.get(key).map(String::as_str);
-        let service = attribute("com.docker.compose.service");
-        let number =
-            attribute("com.docker.compose.container-number").and_then(|number| number.parse().ok());
-        let is_one_off = attribute("com.docker.compose.oneoff")
-            .is_some_and(|value| value.eq_ignore_ascii_case("true"));
-        let Some(new) = self.source(&event.container, service, number, is_one_off) else { return };
+        let Some(new) = self.source(&event.container, &event.labels) else { return };
         let source = sources.entry(event.container.clone()).or_insert(new);
         if source.is_attached {
             source.is_restarted = true;

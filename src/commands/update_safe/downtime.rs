@@ -29,7 +29,7 @@ impl Downtime {
         let ends = Arc::clone(&self.ends);
         self.watcher = Some(tokio::spawn(async move {
             while let Some(Ok(event)) = events.next().await {
-                let service = event.service().map(str::to_owned);
+                let service = event.labels.service().map(str::to_owned);
                 if let (Action::Die, Some(service), Some(time)) =
                     (event.action, service, event.time)
                 {
