@@ -104,16 +104,16 @@ impl Expectations {
     /// Nothing is required; Compose v1 leaves no dependencies in labels.
     #[must_use]
     pub fn from_containers(containers: &[ContainerDetail]) -> Self {
-        let condition = |word: &str| match word {
-            "service_healthy" => Condition::Healthy,
-            "service_completed_successfully" => Condition::CompletedSuccessfully,
-            _ => Condition::Started,
-        };
         Self::from_dependencies(containers.iter().filter_map(|container| {
-            let waits_for = container.labels.depends_on().into_iter();
-            let waits_for =
-                waits_for.map(|(name, word)| (name.to_owned(), condition(word))).collect();
-            Some((container.labels.service()?.to_owned(), waits_for))
+            let waits_for = container.labels.depends_on().into_iter().map(|(name, word)| {
+                let condition = match word {
+                    "service_healthy" => Condition::Healthy,
+                    "service_completed_successfully" => Condition::CompletedSuccessfully,
+                    _ => Condition::Started,
+                };
+                (name.to_owned(), condition)
+            });
+            Some((container.labels.service()?.to_owned(), waits_for.collect()))
         }))
     }
 

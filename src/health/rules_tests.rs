@@ -448,8 +448,7 @@ fn the_chain_of_what_blocks_what_is_named() {
             "api (shop_api_1): never started: api waits for db (healthy), \
              db is unhealthy: its health check exits with 1: no route",
             "web (shop_web_1): never started: web waits for api (healthy), api waits for db \
-                (healthy), \
-             db is unhealthy: its health check exits with 1: no route",
+            (healthy), db is unhealthy: its health check exits with 1: no route",
         ]
     );
 

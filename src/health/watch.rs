@@ -91,12 +91,11 @@ impl Memory {
 
 /// Whether it looks good right now: running, and the last check did not fail.
 fn looks_good(container: &ContainerDetail) -> bool {
-    let passes = || {
-        container.health.as_ref().is_some_and(|health| {
-            health.status == HealthStatus::Healthy && health.failing_streak == 0
-        })
-    };
-    container.state == ContainerState::Running && (!container.has_health_check || passes())
+    container.state == ContainerState::Running
+        && (!container.has_health_check
+            || container.health.as_ref().is_some_and(|health| {
+                health.status == HealthStatus::Healthy && health.failing_streak == 0
+            }))
 }
 
 fn is_unhealthy(container: &ContainerDetail) -> bool {
@@ -163,27 +162,7 @@ impl<'a> Watch<'a> {
     /// A container often exits until something else, such as its database, has come up. As long as
     /// anything is on its way up without trouble, restarts of others do not count.
     fn forgive_restarts(&mut self, observed: &[Observed], now: DateTime<Utc>) {
-        let stability = window(self.limits.stability);
-        let is_coming_up = |seen: &Observed| {
-            let container = &seen.container;
-            let memory = self.memories.get(&container.id);
-            let is_untroubled = container.state == ContainerState::Running
-                && memory.is_none_or(|memory| {
-                    memory.setbacks == 0 && memory.forgiven_restarts == container.restart_count
-                });
-            let is_new = container.started_at.is_none_or(|started| now < started + stability);
-            let is_starting = container
-                .health
-                .as_ref()
-                .is_some_and(|health| health.status == HealthStatus::Starting);
-            let must_complete = self
-                .expectations
-                .get(&seen.service)
-                .is_some_and(|expectation| expectation.must_complete);
-            is_untroubled
-                && (is_starting || must_complete || (!container.has_health_check && is_new))
-        };
-        if !observed.iter().any(is_coming_up) {
+        if !observed.iter().any(|seen| self.is_coming_up(seen, now)) {
             return;
         }
         for Observed { container, .. } in observed {
@@ -193,6 +172,22 @@ impl<'a> Watch<'a> {
                 memory.forgiven_restarts = container.restart_count;
             }
         }
+    }
+
+    /// Whether it runs without trouble so far and is not done with starting.
+    fn is_coming_up(&self, seen: &Observed, now: DateTime<Utc>) -> bool {
+        let container = &seen.container;
+        let is_untroubled = container.state == ContainerState::Running
+            && self.memories.get(&container.id).is_none_or(|memory| {
+                memory.setbacks == 0 && memory.forgiven_restarts == container.restart_count
+            });
+        let stability = window(self.limits.stability);
+        let is_new = container.started_at.is_none_or(|started| now < started + stability);
+        let is_starting =
+            container.health.as_ref().is_some_and(|health| health.status == HealthStatus::Starting);
+        let expectation = self.expectations.get(&seen.service);
+        let must_complete = expectation.is_some_and(|expectation| expectation.must_complete);
+        is_untroubled && (is_starting || must_complete || (!container.has_health_check && is_new))
     }
 
     /// Nothing blocks it, and still nobody starts it: whoever should have is no longer at it.
@@ -249,13 +244,6 @@ impl Deployment {
         let mut judged = individually(newest(observed), expectations, |container, expectation| {
             judge(container, expectation, None, stability, now)
         });
-        let expire_unless_progress = |one: &mut Judged| {
-            if let Verdict::Pending(waiting) = &one.verdict
-                && !waiting.is_progress()
-            {
-                expire(one);
-            }
-        };
         judged
             .iter_mut()
             .filter(|one| !is_unstarted(&one.verdict))
@@ -274,6 +262,12 @@ fn window(duration: Duration) -> TimeDelta {
 
 fn is_unstarted(verdict: &Verdict) -> bool {
     matches!(verdict, Verdict::Pending(Waiting::NotStarted | Waiting::Missing))
+}
+
+fn expire_unless_progress(judged: &mut Judged) {
+    if !matches!(&judged.verdict, Verdict::Pending(waiting) if waiting.is_progress()) {
+        expire(judged);
+    }
 }
 
 fn expire(judged: &mut Judged) {
@@ -301,11 +295,9 @@ fn individually(
     judge: impl Fn(&ContainerDetail, &Expectation) -> Verdict,
 ) -> Vec<Judged> {
     let unknown = Expectation::default();
-    let expectation = |service: &str| expectations.get(service).unwrap_or(&unknown);
-    let is_missing = |service: &str| observed.iter().all(|seen| seen.service != service);
     let required = expectations.iter().filter(|(_, expectation)| expectation.is_required);
     let missing: Vec<Judged> = required
-        .filter(|(service, _)| is_missing(service))
+        .filter(|(service, _)| observed.iter().all(|seen| seen.service != *service))
         .map(|(service, expectation)| Judged {
             service: service.to_owned(),
             container: None,
@@ -314,12 +306,15 @@ fn individually(
             log: Vec::new(),
         })
         .collect();
-    let present = observed.into_iter().map(|Observed { service, container, .. }| Judged {
-        verdict: judge(&container, expectation(&service)),
-        counts: expectation(&service).counts,
-        container: Some(container),
-        service,
-        log: Vec::new(),
+    let present = observed.into_iter().map(|Observed { service, container, .. }| {
+        let expectation = expectations.get(&service).unwrap_or(&unknown);
+        Judged {
+            verdict: judge(&container, expectation),
+            counts: expectation.counts,
+            container: Some(container),
+            service,
+            log: Vec::new(),
+        }
     });
     present.chain(missing).collect()
 }
@@ -347,17 +342,16 @@ fn resolve_chains(judged: &mut [Judged], expectations: &Expectations) {
 
 /// What must be looked at first comes first.
 fn sort(judged: &mut [Judged], expectations: &Expectations) {
-    let rank = |one: &Judged| match &one.verdict {
-        Verdict::Failed(Cause::NeverStarted(_)) => 1,
-        Verdict::Failed(_) => 0,
-        Verdict::Pending(_) => 2,
-        Verdict::Healthy | Verdict::Unchecked | Verdict::Completed => 3,
-    };
-    let is_over = |one: &Judged| rank(one) > 1;
     judged.sort_by_cached_key(|one| {
-        let place =
-            if is_over(one) { 0 } else { depth(&one.service, expectations, &mut Vec::new()) };
-        (is_over(one), !one.counts, rank(one), place, one.service.clone())
+        let rank = match &one.verdict {
+            Verdict::Failed(Cause::NeverStarted(_)) => 1,
+            Verdict::Failed(_) => 0,
+            Verdict::Pending(_) => 2,
+            Verdict::Healthy | Verdict::Unchecked | Verdict::Completed => 3,
+        };
+        let is_over = rank > 1;
+        let place = if is_over { 0 } else { depth(&one.service, expectations, &mut Vec::new()) };
+        (is_over, !one.counts, rank, place, one.service.clone())
     });
 }
 
