@@ -193,21 +193,20 @@ pub fn compare(found: &str, expected: &str) -> State {
     if found == expected {
         return State::Current;
     }
-    let assigned = |text: &str| -> Vec<String> {
-        let lines =
-            text.lines().map(str::trim).filter(|line| !line.is_empty() && !line.starts_with('#'));
-        lines.map(str::to_owned).collect()
-    };
     let untouched = found
         .lines()
         .find_map(|line| line.strip_prefix(CONTENT_LINE))
         .zip(found.split_once("\n\n"))
         .is_some_and(|(hash, (_, content))| Digest::of(content.as_bytes()).hex() == hash.trim());
-    match (assigned(found) == assigned(expected), untouched) {
+    match (lines_that_count(found).eq(lines_that_count(expected)), untouched) {
         (true, _) => State::OldHeader,
         (false, true) => State::Stale,
         (false, false) => State::Edited,
     }
+}
+
+fn lines_that_count(text: &str) -> impl Iterator<Item = &str> {
+    text.lines().map(str::trim).filter(|line| !line.is_empty() && !line.starts_with('#'))
 }
 
 #[cfg(test)]

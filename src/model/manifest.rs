@@ -364,14 +364,14 @@ impl Manifest {
             let prefixes = self.ecr.as_ref().map(Ecr::prefixes).unwrap_or_default();
             let Some(service) = self.services.get_mut(&name) else { continue };
             let hinted = if service.follows_ecr { None } else { hint(service) };
-            let is_default = |image: &Repository| {
-                prefixes.iter().any(|prefix| image.as_written() == format!("{prefix}/{name}"))
-            };
+            let defaults: Vec<String> =
+                prefixes.iter().map(|prefix| format!("{prefix}/{name}")).collect();
             service.image = Some(match hinted {
                 Some((image, tag)) => {
                     service.track =
                         service.track.take().or(tag.filter(|tag| tag.as_str() != DEFAULT_TRACK));
-                    if is_default(&image) { default } else { image }
+                    let is_default = defaults.iter().any(|one| image.as_written() == one);
+                    if is_default { default } else { image }
                 }
                 None => default,
             });
@@ -414,9 +414,11 @@ impl Manifest {
         if let Some(service) = self.services.get(name) {
             return Some(service);
         }
-        let plain = |name: &ServiceName| name.as_str().replace('-', "_");
-        let mut alike =
-            self.services.values().filter(|service| plain(&service.name) == plain(name));
+        let plain = name.as_str().replace('-', "_");
+        let mut alike = self
+            .services
+            .values()
+            .filter(|service| service.name.as_str().replace('-', "_") == plain);
         alike.next().filter(|_| alike.next().is_none())
     }
 }

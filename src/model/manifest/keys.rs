@@ -94,8 +94,9 @@ impl Manifest {
         for (_, service) in entries(self.document.root().get("services")) {
             let Some(pattern) = service.get("version_pattern") else { continue };
             let text = pattern.as_text().unwrap_or_default();
-            let is_of_tags = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '-' | '_');
-            if let Some(strange) = text.chars().find(|c| !is_of_tags(*c) && !matches!(c, '*' | '?'))
+            if let Some(strange) = text
+                .chars()
+                .find(|c| !c.is_ascii_alphanumeric() && !matches!(c, '.' | '-' | '_' | '*' | '?'))
             {
                 return Err(pattern.error(format!(
                     "`version_pattern` is no regular expression: `*` stands for any characters, \
@@ -139,15 +140,15 @@ impl<'a> Suspects<'a> {
     }
 
     fn told(self) -> Vec<String> {
-        let line = |((text, near), (node, count)): ((&str, &str), (Node<'_>, usize))| {
+        let lines = self.0.into_iter().map(|((text, near), (node, count))| {
             let more = if count > 1 { format!(" ({count} times)") } else { String::new() };
             let text = text.escape_debug();
             node.error(format!(
                 "dkv knows no key `{text}` here and leaves it alone; did you mean `{near}`?{more}"
             ))
             .to_string()
-        };
-        self.0.into_iter().map(line).collect()
+        });
+        lines.collect()
     }
 }
 

@@ -407,12 +407,11 @@ impl Images {
 /// The old wizard's marks outlast its schema. But dkv writes the image's ID only with a digest that
 /// it has seen.
 fn settle_unverified(recorded: &mut Release, entries: &[Entry]) {
-    let has_seen = |entry: &Entry| {
-        let seen =
-            entry.release.bytes.image_id.is_some() || entry.release.bytes.platform_digest.is_some();
-        seen && entry.release.bytes.digest == recorded.unverified_digest
-    };
-    if recorded.unverified_digest.is_some() && entries.iter().any(has_seen) {
+    let has_seen = entries.iter().map(|entry| &entry.release.bytes).any(|bytes| {
+        let seen = bytes.image_id.is_some() || bytes.platform_digest.is_some();
+        seen && bytes.digest == recorded.unverified_digest
+    });
+    if recorded.unverified_digest.is_some() && has_seen {
         recorded.bytes.digest = recorded.unverified_digest.take();
     }
 }
@@ -440,8 +439,7 @@ fn read_recorded(
             }
             Some(Written::Elsewhere) => warnings.push(format!(
                 "{0}: image_digest names other repositories only, so the digest of {1} is not \
-                    known; `dkv pull-latest {0}` or \
-                 `dkv version-pull {0} {1}` records it",
+                known; `dkv pull-latest {0}` or `dkv version-pull {0} {1}` records it",
                 service.name, release.tag
             )),
             None => {}
@@ -483,10 +481,9 @@ fn read_digest(node: Node<'_>, images: &Images) -> Result<Option<Written>, YamlE
         digests.push((repository.parse::<Repository>().ok(), digest));
     }
     // The daemon lists one digest per repository that it knows the image by; ours is the one meant.
-    let is_ours = |repository: &Option<Repository>| {
-        repository.as_ref().is_some_and(|one| images.known.contains(one))
-    };
-    let ours = digests.iter().find(|(repository, _)| is_ours(repository));
+    let ours = digests.iter().find(|(repository, _)| {
+        repository.as_ref().is_some_and(|repository| images.known.contains(repository))
+    });
     let only = digests.first().filter(|(_, first)| {
         images.may_differ && digests.iter().all(|(_, digest)| digest == first)
     });
@@ -550,15 +547,9 @@ fn settle_history(
         let current = marked.unwrap_or(0);
         return without_repeats(service, releases, current);
     };
-    let names_it = |release: &Release| {
-        release.tag == recorded.tag
-            && (recorded.bytes.digest.is_none()
-                || release.bytes.digest.is_none()
-                || release.bytes.digest == recorded.bytes.digest)
-    };
-    let current = match marked.filter(|index| names_it(&releases[*index])) {
+    let current = match marked.filter(|index| may_be_one(&releases[*index], &recorded)) {
         Some(index) => Some(index),
-        None => releases.iter().position(names_it).inspect(|_| {
+        None => releases.iter().position(|release| may_be_one(release, &recorded)).inspect(|_| {
             if marked.is_some() {
                 warnings.push(format!(
                     "{name}: current_tag says {}, but the history calls another entry current; \
@@ -592,6 +583,12 @@ fn settle_history(
     without_repeats(service, releases, 0)
 }
 
+/// Whether nothing tells the two releases apart.
+fn may_be_one(one: &Release, other: &Release) -> bool {
+    let digests = [&one.bytes.digest, &other.bytes.digest];
+    one.tag == other.tag && (digests.contains(&&None) || digests[0] == digests[1])
+}
+
 /// The old tool pushed an entry for every command; of several for one release the one that is
 /// current counts, else the newest.
 fn without_repeats(service: &Service, releases: Vec<Release>, current: usize) -> History {
@@ -599,15 +596,13 @@ fn without_repeats(service: &Service, releases: Vec<Release>, current: usize) ->
     let mut cursor = 0;
     let current_release = releases.get(current).cloned();
     for (index, release) in releases.into_iter().enumerate() {
-        let moving = |tag: &Tag| service.is_moving(tag);
-        if index != current
-            && current_release.as_ref().is_some_and(|other| release.is_same(other, moving))
-        {
-            continue;
-        }
         if index == current {
             cursor = kept.len();
-        } else if kept.iter().any(|other| other.is_same(&release, moving)) {
+        } else if current_release
+            .iter()
+            .chain(&kept)
+            .any(|other| other.is_same(&release, |tag| service.is_moving(tag)))
+        {
             continue;
         }
         kept.push(release);

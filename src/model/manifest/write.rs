@@ -2,7 +2,7 @@
 //! and nothing else.
 
 use super::{Custom, Manifest, REJECTED_LIMIT, Rejected, Service, Source};
-use crate::model::history::Release;
+use crate::model::history::{Bytes, Release};
 use crate::model::reference::{Digest, ServiceName};
 use crate::model::yaml::{Edit, Item, Segment, Value, YamlError};
 
@@ -44,61 +44,52 @@ impl Manifest {
     }
 
     fn service_edits(&self, old: &Service, new: &Service, edits: &mut Vec<Edit>) {
-        let at = |key: &str| path(&["services", new.name.as_str(), key]);
-        let has = |key: &str| {
-            let service =
-                self.document.root().get("services").and_then(|all| all.get(new.name.as_str()));
-            service.is_some_and(|service| service.get(key).is_some())
-        };
-        let mut put = |key: &str, old: Option<Value>, new: Option<Value>| {
-            if old == new {
-                return;
-            }
-            match new {
-                Some(value) => edits.push(Edit::set(at(key), value)),
-                None if has(key) => edits.push(Edit::remove(at(key))),
+        let name = new.name.as_str();
+        let section = self.document.root().get("services").and_then(|all| all.get(name));
+        for ((key, before), (_, after)) in fields(old).into_iter().zip(fields(new)) {
+            let is_written = section.is_some_and(|section| section.get(key).is_some());
+            let before = before.filter(|_| match key {
+                // A tag that was only implied is written out with the first record of the service.
+                "current_tag" => is_written,
+                // The old tool's spellings of a digest are replaced at the same time.
+                "image_digest" => false,
+                _ => true,
+            });
+            let at = path(&["services", name, key]);
+            match after {
+                after if after == before => {}
+                Some(value) => edits.push(Edit::set(at, value)),
+                None if is_written => edits.push(Edit::remove(at)),
                 None => {}
             }
-        };
-        let image =
-            |service: &Service| service.image.as_ref().map(|image| text(image.as_written()));
-        put("image", image(old), image(new));
-        let track = |service: &Service| service.track.as_ref().map(|track| text(track.as_str()));
-        put("track", track(old), track(new));
-        let source = |service: &Service| (service.source == Source::Local).then(|| text("local"));
-        put("source", source(old), source(new));
-        let held = |service: &Service| service.held.then_some(Value::Bool(true));
-        put("held", held(old), held(new));
-        let compose = |service: &Service| {
-            let names: Vec<Value> =
-                service.compose_services.iter().map(|name| text(name)).collect();
-            (!names.is_empty()).then_some(Value::Sequence(names))
-        };
-        put("compose_services", compose(old), compose(new));
-        put("env_tag", old.env_tag.as_deref().map(text), new.env_tag.as_deref().map(text));
-        put("env_image", old.env_image.as_deref().map(text), new.env_image.as_deref().map(text));
-        let tag = |service: &Service| service.current().map(|release| text(release.tag.as_str()));
-        // A tag that was only implied is written out with the first record of the service.
-        let written_tag = if has("current_tag") { tag(old) } else { None };
-        put("current_tag", written_tag, tag(new));
-        let digest = |service: &Service| {
-            service
-                .current()
-                .map(|release| text(release.bytes.digest.as_ref().map_or("", Digest::as_str)))
-        };
-        // The old tool's spellings of a digest are replaced as soon as the service is written.
-        put("image_digest", None, digest(new));
-        put(
-            "deployed_at",
-            old.deployed_at.as_deref().map(text),
-            new.deployed_at.as_deref().map(text),
-        );
-        put(
-            "deployed_by",
-            old.deployed_by.as_deref().map(text),
-            new.deployed_by.as_deref().map(text),
-        );
+        }
     }
+}
+
+/// What a service's own section says, in the order in which it is written.
+fn fields(service: &Service) -> [(&'static str, Option<Value>); 11] {
+    let names = &service.compose_services;
+    let current = service.current();
+    [
+        ("image", service.image.as_ref().map(|image| text(image.as_written()))),
+        ("track", service.track.as_ref().map(|track| text(track.as_str()))),
+        ("source", (service.source == Source::Local).then(|| text("local"))),
+        ("held", service.held.then_some(Value::Bool(true))),
+        (
+            "compose_services",
+            (!names.is_empty())
+                .then(|| Value::Sequence(names.iter().map(|name| text(name)).collect())),
+        ),
+        ("env_tag", service.env_tag.as_deref().map(text)),
+        ("env_image", service.env_image.as_deref().map(text)),
+        ("current_tag", current.map(|release| text(release.tag.as_str()))),
+        (
+            "image_digest",
+            current.map(|release| text(release.bytes.digest.as_ref().map_or("", Digest::as_str))),
+        ),
+        ("deployed_at", service.deployed_at.as_deref().map(text)),
+        ("deployed_by", service.deployed_by.as_deref().map(text)),
+    ]
 }
 
 fn history_edits(old: &Service, new: &Service, is_listed: bool, edits: &mut Vec<Edit>) {
@@ -124,34 +115,18 @@ fn history_edits(old: &Service, new: &Service, is_listed: bool, edits: &mut Vec<
 /// What a kept entry says now that it did not say before.
 fn kept_entry_edits(old: &Service, entry: &Release, origin: usize, status: &str) -> Vec<Edit> {
     let before = old.history.entries().iter().find(|before| before.origin == Some(origin));
-    let mut edits = Vec::new();
-    let mut put = |key: &str, old: Option<&str>, new: Option<&str>| {
-        if let Some(new) = new
-            && old != Some(new)
-        {
-            edits.push(Edit::set(path(&[key]), text(new)));
-        }
-    };
-    put("tag", before.map(|before| before.tag.as_str()), Some(entry.tag.as_str()));
-    let digest =
-        |release: &Release| release.bytes.digest.as_ref().map(Digest::as_str).map(str::to_owned);
-    // What a legacy entry only inherited from its service is written out here for good.
-    put("digest", None, digest(entry).as_deref());
-    put(
-        "platform_digest",
-        before.and_then(|b| b.bytes.platform_digest.as_ref()).map(Digest::as_str),
-        entry.bytes.platform_digest.as_ref().map(Digest::as_str),
-    );
-    put(
-        "image_id",
-        before.and_then(|b| b.bytes.image_id.as_ref()).map(Digest::as_str),
-        entry.bytes.image_id.as_ref().map(Digest::as_str),
-    );
-    put("deployed_at", before.and_then(|b| b.deployed_at.as_deref()), entry.deployed_at.as_deref());
-    // The old tool said of the current release only in `services` who had deployed it.
-    put("deployed_by", None, entry.deployed_by.as_deref());
-    put("status", None, Some(status));
-    edits
+    let before = before.map(|before| entry_fields(before, ""));
+    let changed = entry_fields(entry, status).into_iter().enumerate().filter_map(|(at, field)| {
+        let (key, new) = field;
+        let old = match key {
+            // What a legacy entry only inherited from its service is written out here for good,
+            // and so is who had deployed the current release.
+            "digest" | "deployed_by" | "status" => None,
+            _ => before.and_then(|fields| fields[at].1),
+        };
+        Some(Edit::set(path(&[key]), text(new.filter(|_| new != old)?)))
+    });
+    changed.collect()
 }
 
 fn custom_edits(
@@ -199,18 +174,22 @@ fn rejected_edits(old: &[Rejected], new: &[Rejected], name: &ServiceName, edits:
 
 /// A history entry as it is written for the first time.
 fn entry_value(entry: &Release, status: &str) -> Value {
-    let mut fields = vec![("tag".to_owned(), text(entry.tag.as_str()))];
-    push_text(&mut fields, "digest", entry.bytes.digest.as_ref().map(Digest::as_str));
-    push_text(
-        &mut fields,
-        "platform_digest",
-        entry.bytes.platform_digest.as_ref().map(Digest::as_str),
-    );
-    push_text(&mut fields, "image_id", entry.bytes.image_id.as_ref().map(Digest::as_str));
-    push_text(&mut fields, "deployed_at", entry.deployed_at.as_deref());
-    push_text(&mut fields, "deployed_by", entry.deployed_by.as_deref());
-    push_text(&mut fields, "status", Some(status));
-    Value::Mapping(fields)
+    let fields = entry_fields(entry, status).into_iter();
+    Value::Mapping(fields.filter_map(|(key, value)| Some((key.to_owned(), text(value?)))).collect())
+}
+
+/// What an entry says, in the order in which it is written.
+fn entry_fields<'a>(entry: &'a Release, status: &'a str) -> [(&'static str, Option<&'a str>); 7] {
+    let Bytes { digest, platform_digest, image_id } = &entry.bytes;
+    [
+        ("tag", Some(entry.tag.as_str())),
+        ("digest", digest.as_ref().map(Digest::as_str)),
+        ("platform_digest", platform_digest.as_ref().map(Digest::as_str)),
+        ("image_id", image_id.as_ref().map(Digest::as_str)),
+        ("deployed_at", entry.deployed_at.as_deref()),
+        ("deployed_by", entry.deployed_by.as_deref()),
+        ("status", Some(status)),
+    ]
 }
 
 fn push_text(fields: &mut Vec<(String, Value)>, key: &str, value: Option<&str>) {
