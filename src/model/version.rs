@@ -31,7 +31,7 @@
 //! tag's variant (`production`) is just the name of a channel. A pattern (`version_pattern`)
 //! replaces all of these rules but one: the tracked tag itself never is its own version.
 
-use std::cmp::{Ordering, Reverse};
+use std::cmp::Ordering;
 use std::collections::HashSet;
 
 use super::reference::Tag;
@@ -166,7 +166,7 @@ impl Version {
     #[must_use]
     pub fn parse(tag: &str) -> Option<Self> {
         let rest = without_prefix(tag);
-        if !rest.starts_with(|first: char| first.is_ascii_digit()) {
+        if !begins_with_digit(rest) {
             return None;
         }
         if rest.split(['-', '_', '.']).next().is_some_and(is_hash) {
@@ -224,6 +224,12 @@ impl Version {
         &self.numbers[..end]
     }
 
+    /// What decides between releases: `1.42` and `1.42.0`, or two variants of one version, are the
+    /// same one.
+    fn release(&self) -> (&[Number], Stage, &[Token]) {
+        (self.significant(), self.stage, &self.modifiers)
+    }
+
     /// Whether this is a more exact name than the line `line`.
     fn is_within(&self, line: &Self) -> bool {
         if line.modifiers.is_empty() {
@@ -248,16 +254,10 @@ impl Version {
 
 impl Ord for Version {
     fn cmp(&self, other: &Self) -> Ordering {
-        let key =
-            |version: &Self| (version.stage, version.numbers.len(), Reverse(version.has_prefix));
-        let (stage, length, prefix) = key(self);
-        let (other_stage, other_length, other_prefix) = key(other);
-        (self.significant().cmp(other.significant()))
-            .then(stage.cmp(&other_stage))
-            .then_with(|| self.modifiers.cmp(&other.modifiers))
+        (self.release().cmp(&other.release()))
             .then_with(|| self.variant.cmp(&other.variant))
-            .then(length.cmp(&other_length))
-            .then(prefix.cmp(&other_prefix))
+            .then(self.numbers.len().cmp(&other.numbers.len()))
+            .then(other.has_prefix.cmp(&self.has_prefix))
             .then_with(|| self.text.cmp(&other.text))
     }
 }
@@ -276,11 +276,7 @@ pub fn is_older(new: &Tag, old: &Tag) -> bool {
     else {
         return false;
     };
-    // `1.42` and `1.42.0`, or two variants of one version, are the same release.
-    let key = |version: &Version| {
-        (version.significant().to_vec(), version.stage, version.modifiers.clone())
-    };
-    new.is_calendar == old.is_calendar && key(&new) < key(&old)
+    new.is_calendar == old.is_calendar && new.release() < old.release()
 }
 
 /// See [`Version::place`].
@@ -385,13 +381,17 @@ fn is_after(part: &[Token], is_attached: bool) -> bool {
 
 /// The text behind `v`, `release-` and the like, if a digit follows; else the text itself.
 fn without_prefix(tag: &str) -> &str {
-    let is_digit = |rest: &&str| rest.starts_with(|first: char| first.is_ascii_digit());
     let after_word = PREFIXES.iter().find_map(|word| {
         let (head, rest) = tag.split_at_checked(word.len())?;
         head.eq_ignore_ascii_case(word).then(|| rest.trim_start_matches(['-', '_', '.']))
     });
     let rest = after_word.unwrap_or(tag);
-    rest.strip_prefix(['v', 'V']).filter(is_digit).or(Some(rest).filter(is_digit)).unwrap_or(tag)
+    let without_v = rest.strip_prefix(['v', 'V']).unwrap_or(rest);
+    [without_v, rest].into_iter().find(|rest| begins_with_digit(rest)).unwrap_or(tag)
+}
+
+fn begins_with_digit(text: &str) -> bool {
+    text.starts_with(|first: char| first.is_ascii_digit())
 }
 
 /// Whether `text` looks like a commit hash or another digest: 7 hexadecimal digits or more with a
@@ -405,22 +405,22 @@ fn is_hash(text: &str) -> bool {
 
 /// `2026-01-12` or `2026_01` in front: its numbers, and what follows.
 fn split_date(text: &str) -> Option<(Vec<Number>, &str)> {
-    let digits = |part: &str, length: usize| -> Option<Number> {
-        let head = part.get(..length)?;
-        let ends = !part[length..].starts_with(|next: char| next.is_ascii_digit());
-        (ends && head.bytes().all(|byte| byte.is_ascii_digit())).then(|| Number::new(head))
-    };
     let year = digits(text, 4).filter(Number::is_year)?;
     let rest = text[4..].strip_prefix(['-', '_'])?;
     let month = digits(rest, 2).filter(is_month)?;
     let rest = &rest[2..];
-    match rest
-        .strip_prefix(['-', '_'])
-        .and_then(|day| Some((digits(day, 2).filter(is_day)?, &day[2..])))
-    {
+    let day = rest.strip_prefix(['-', '_']);
+    match day.and_then(|day| Some((digits(day, 2).filter(is_day)?, &day[2..]))) {
         Some((day, rest)) => Some((vec![year, month, day], rest)),
         None => Some((vec![year, month], rest)),
     }
+}
+
+/// The number of exactly `length` digits in front.
+fn digits(text: &str, length: usize) -> Option<Number> {
+    let (head, rest) = text.split_at_checked(length)?;
+    let is_number = head.bytes().all(|byte| byte.is_ascii_digit()) && !begins_with_digit(rest);
+    is_number.then(|| Number::new(head))
 }
 
 fn is_month(number: &Number) -> bool {
@@ -436,11 +436,11 @@ fn split_numbers(text: &str) -> (Vec<Number>, &str) {
     let mut numbers = Vec::new();
     let mut rest = text;
     loop {
-        let end = rest.find(|c: char| !c.is_ascii_digit()).unwrap_or(rest.len());
-        numbers.push(Number::new(&rest[..end]));
-        rest = &rest[end..];
+        let (digits, behind) = split_run(rest, char::is_ascii_digit);
+        numbers.push(Number::new(digits));
+        rest = behind;
         match rest.strip_prefix('.') {
-            Some(next) if next.starts_with(|first: char| first.is_ascii_digit()) => rest = next,
+            Some(next) if begins_with_digit(next) => rest = next,
             _ => return (numbers, rest),
         }
     }
@@ -450,11 +450,9 @@ fn split_numbers(text: &str) -> (Vec<Number>, &str) {
 fn is_calendar(numbers: &[Number]) -> bool {
     match numbers {
         [Number(date), ..] if matches!(date.len(), 8 | 12 | 14) => {
-            let part = |range: std::ops::Range<usize>| date.get(range).map(Number::new);
-            let is = |number: Option<Number>, check: fn(&Number) -> bool| {
-                number.as_ref().is_some_and(check)
-            };
-            is(part(0..4), Number::is_year) && is(part(4..6), is_month) && is(part(6..8), is_day)
+            Number::new(&date[..4]).is_year()
+                && is_month(&Number::new(&date[4..6]))
+                && is_day(&Number::new(&date[6..8]))
         }
         [year, month, ..] => year.is_year() && is_month(month),
         _ => false,
@@ -466,21 +464,23 @@ fn tokens(text: &str) -> Vec<Token> {
     let mut found = Vec::new();
     let mut rest = text;
     while let Some(first) = rest.chars().next() {
-        let run = |class: fn(&char) -> bool| rest.find(|c: char| !class(&c)).unwrap_or(rest.len());
-        let end = if first.is_ascii_digit() {
-            let end = run(char::is_ascii_digit);
-            found.push(Token::Number(Number::new(&rest[..end])));
-            end
+        let run;
+        if first.is_ascii_digit() {
+            (run, rest) = split_run(rest, char::is_ascii_digit);
+            found.push(Token::Number(Number::new(run)));
         } else if first.is_ascii_alphabetic() {
-            let end = run(char::is_ascii_alphabetic);
-            found.push(Token::Word(rest[..end].to_ascii_lowercase()));
-            end
+            (run, rest) = split_run(rest, char::is_ascii_alphabetic);
+            found.push(Token::Word(run.to_ascii_lowercase()));
         } else {
-            first.len_utf8()
-        };
-        rest = &rest[end..];
+            rest = &rest[first.len_utf8()..];
+        }
     }
     found
+}
+
+/// The characters of one class in front, and what follows.
+fn split_run(text: &str, is_of_class: fn(&char) -> bool) -> (&str, &str) {
+    text.split_at(text.find(|c: char| !is_of_class(&c)).unwrap_or(text.len()))
 }
 
 /// Whether the whole `text` matches `pattern`: `*` stands for any characters, `?` for one.
@@ -549,10 +549,11 @@ fn ranked<'a>(
     let mut found: Vec<Candidate<'a>> = match pattern {
         Some(pattern) => {
             let matching = tags.iter().filter(|tag| matches_pattern(pattern, tag.as_str()));
-            let by_pattern = |tag: &'a Tag| Version::by_pattern(tag.as_str(), pattern);
-            matching
-                .map(|tag| Candidate { rank: Rank::Numbered, version: by_pattern(tag), tag })
-                .collect()
+            let candidates = matching.map(|tag| {
+                let version = Version::by_pattern(tag.as_str(), pattern);
+                Candidate { rank: Rank::Numbered, version, tag }
+            });
+            candidates.collect()
         }
         None => {
             let versions: Vec<(Version, &Tag)> =
@@ -565,18 +566,20 @@ fn ranked<'a>(
                 .filter(|(version, _)| version.is_calendar && version.numbers.len() > 1)
                 .filter_map(|(version, _)| version.numbers.first().cloned())
                 .collect();
-            let rank = |version: &Version| match version.numbers.as_slice() {
-                _ if version.variant != family => Rank::OtherVariant,
-                _ if version.is_calendar => Rank::Calendar,
-                [only] if years.contains(only) => Rank::Calendar,
-                [_] => Rank::SingleNumber,
-                _ => Rank::Numbered,
-            };
-            versions
+            let matching = versions
                 .into_iter()
-                .filter(|(version, _)| version.variant.starts_with(&family) && is_in_line(version))
-                .map(|(version, tag)| Candidate { rank: rank(&version), version, tag })
-                .collect()
+                .filter(|(version, _)| version.variant.starts_with(&family) && is_in_line(version));
+            let candidates = matching.map(|(version, tag)| {
+                let rank = match version.numbers.as_slice() {
+                    _ if version.variant != family => Rank::OtherVariant,
+                    _ if version.is_calendar => Rank::Calendar,
+                    [only] if years.contains(only) => Rank::Calendar,
+                    [_] => Rank::SingleNumber,
+                    _ => Rank::Numbered,
+                };
+                Candidate { rank, version, tag }
+            });
+            candidates.collect()
         }
     };
     found.sort_by(Candidate::preference);
@@ -610,8 +613,9 @@ fn family(tracked: &Tag, versions: &[(Version, &Tag)]) -> Vec<Token> {
 #[must_use]
 pub fn candidates(tags: &[Tag], tracked: &Tag, pattern: Option<&str>) -> Vec<Tag> {
     let line = Version::parse(tracked.as_str());
-    let is_in_line = |version: &Version| line.as_ref().is_none_or(|line| version.is_within(line));
-    let mut found = ranked(tags, tracked, pattern, is_in_line);
+    let mut found = ranked(tags, tracked, pattern, |version| {
+        line.as_ref().is_none_or(|line| version.is_within(line))
+    });
     found.retain(|candidate| candidate.tag != tracked);
     let (mut plain, mut others) = (0, 0);
     let mut in_turn: Vec<(Turn, &Tag)> = found
@@ -678,10 +682,9 @@ pub fn newest(
     }
     let takes_all =
         tracked.as_str().split(['-', '_']).any(|part| rank_before(&tokens(part)).is_some());
-    let is_release =
-        |candidate: &&Candidate<'_>| takes_all || candidate.version.place() <= Place::Plain;
-    let newest = found.iter().find(is_release).or(found.first())?;
-    Some(newest.tag.clone())
+    let mut releases =
+        found.iter().filter(|candidate| takes_all || candidate.version.place() <= Place::Plain);
+    Some(releases.next().or(found.first())?.tag.clone())
 }
 
 #[cfg(test)]
