@@ -320,7 +320,9 @@ fn is_host(host: &str) -> bool {
 /// `[a-z0-9]+((\.|_|__|-+)[a-z0-9]+)*`
 fn is_path_component(part: &str) -> bool {
     let bytes = part.as_bytes();
-    let is_word = |b: &u8| b.is_ascii_lowercase() || b.is_ascii_digit();
+    fn is_word(byte: &u8) -> bool {
+        byte.is_ascii_lowercase() || byte.is_ascii_digit()
+    }
     if !bytes.first().is_some_and(is_word) || !bytes.last().is_some_and(is_word) {
         return false;
     }

@@ -197,15 +197,14 @@ impl Document {
     /// # Errors
     /// The first one that does not, at its position.
     pub fn check_merges(&self) -> Result<(), YamlError> {
-        let is_mapping = |id: &u32| self.node(*id).kind() == Kind::Mapping;
         for id in 0..self.len() {
             let Some(entry) = self.own_entry(id, "<<") else { continue };
             let merged = self.resolve(self.children(id)[entry * 2 + 1]);
-            let is_right = match self.data(merged).shape {
-                Shape::Sequence { .. } => self.children(merged).iter().all(is_mapping),
-                _ => is_mapping(&merged),
+            let parts = match self.data(merged).shape {
+                Shape::Sequence { .. } => self.children(merged),
+                _ => std::slice::from_ref(&merged),
             };
-            if !is_right {
+            if !parts.iter().all(|part| self.node(*part).kind() == Kind::Mapping) {
                 let message = "a merge key (`<<`) takes a mapping or a list of mappings";
                 return Err(self.node(merged).error(message));
             }

@@ -506,12 +506,12 @@ impl<'a> Builder<'a> {
                 _ => break,
             }
             let verbatim = self.text[at..].starts_with("!<");
-            let stop = |&byte: &u8| match byte {
+            let stop = bytes[at..].iter().position(|byte| match byte {
                 b' ' | b'\t' | b'\r' | b'\n' => true,
                 b',' | b'[' | b']' | b'{' | b'}' => !verbatim,
                 _ => false,
-            };
-            end = at + bytes[at..].iter().position(stop).unwrap_or(bytes.len() - at);
+            });
+            end = stop.map_or(bytes.len(), |length| at + length);
             at = self.trivia_end(end);
         }
         if content { at } else { end }

@@ -108,11 +108,11 @@ fn contradiction(node: Node<'_>, path: &[Segment]) -> YamlError {
 
 /// The items of a list that did not exist before.
 fn new_items(items: &[Item], near: Node<'_>) -> Result<Vec<Value>, YamlError> {
-    let value = |item: &Item| match item {
+    let values = items.iter().map(|item| match item {
         Item::New(value) => Ok(value.clone()),
         Item::Keep(index, _) => Err(near.error(format!("there is no item {index} to keep"))),
-    };
-    items.iter().map(value).collect()
+    });
+    values.collect()
 }
 
 /// What `edits` make of `document`.

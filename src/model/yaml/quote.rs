@@ -65,15 +65,13 @@ fn is_other_type(text: &str) -> bool {
 
 /// Integers of any base, with underscores and in base 60, and floating point numbers.
 fn is_number(unsigned: &str) -> bool {
-    let digits =
-        |text: &str, accepted: fn(u8) -> bool| !text.is_empty() && text.bytes().all(accepted);
     let prefixed = unsigned.get(..2).map(str::to_ascii_lowercase);
     match prefixed.as_deref() {
         Some("0x") => {
-            return digits(&unsigned[2..], |byte| byte.is_ascii_hexdigit() || byte == b'_');
+            return is_made_of(&unsigned[2..], |byte| byte.is_ascii_hexdigit() || byte == b'_');
         }
         Some("0o" | "0b") => {
-            return digits(&unsigned[2..], |byte| byte.is_ascii_digit() || byte == b'_');
+            return is_made_of(&unsigned[2..], |byte| byte.is_ascii_digit() || byte == b'_');
         }
         _ => {}
     }
@@ -82,12 +80,16 @@ fn is_number(unsigned: &str) -> bool {
     let dots = mantissa.bytes().filter(|&byte| byte == b'.').count();
     let colons =
         mantissa.split(':').count() > 1 && mantissa.split(':').all(|part| !part.is_empty());
-    digits(exponent, |byte| byte.is_ascii_digit())
+    is_made_of(exponent, |byte| byte.is_ascii_digit())
         && dots <= 1
         && mantissa.bytes().any(|byte| byte.is_ascii_digit())
         && mantissa.bytes().all(|byte| {
             byte.is_ascii_digit() || matches!(byte, b'_' | b'.') || (colons && byte == b':')
         })
+}
+
+fn is_made_of(text: &str, accepted: fn(u8) -> bool) -> bool {
+    !text.is_empty() && text.bytes().all(accepted)
 }
 
 /// A date, alone or with a time behind it.
@@ -96,11 +98,10 @@ fn is_timestamp(text: &str) -> bool {
     let (Some(year), Some(month), Some(rest)) = (parts.next(), parts.next(), parts.next()) else {
         return false;
     };
-    let number = |text: &str, most: usize| {
-        (1..=most).contains(&text.len()) && text.bytes().all(|byte| byte.is_ascii_digit())
-    };
     let day = rest.split(['T', 't', ' ', '\t']).next().unwrap_or(rest);
-    year.len() == 4 && number(year, 4) && number(month, 2) && number(day, 2)
+    [(year, 4..=4), (month, 1..=2), (day, 1..=2)].iter().all(|(number, lengths)| {
+        lengths.contains(&number.len()) && number.bytes().all(|byte| byte.is_ascii_digit())
+    })
 }
 
 /// What only an escape in double quotes carries safely: controls, line breaks of any kind, byte

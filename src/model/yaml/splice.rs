@@ -306,35 +306,41 @@ impl<'d> Splicer<'d> {
         column: usize,
     ) -> Result<(), YamlError> {
         let children = self.document.children(node.id);
-        let start = |entry: usize| self.document.data(children[entry * 2]).outer as usize;
-        let end = |entry: usize| self.document.data(children[entry * 2 + 1]).end as usize;
+        let spans = children.chunks_exact(2).map(|pair| {
+            let (key, value) = (self.document.data(pair[0]), self.document.data(pair[1]));
+            key.outer as usize..value.end as usize
+        });
+        let spans: Vec<Range<usize>> = spans.collect();
         // The first entry may share its line with a dash, or begin the file: the entries that go
         // from the first on make room for the one that stays.
         let gone =
             removed.iter().enumerate().take_while(|(number, entry)| number == *entry).count();
-        let first_line = self.line_start(start(0));
-        let shares_line = !self.text[first_line..start(0)].trim().is_empty();
+        let first_line = self.line_start(spans[0].start);
+        let shares_line = !self.text[first_line..spans[0].start].trim().is_empty();
         let begins_file = self.line_break_before(first_line) == first_line;
         let mut rest = removed;
         if gone > 0 && (shares_line || begins_file) {
-            let tail = self.tail(end(gone - 1), column);
-            if shares_line && self.text[tail..start(gone)].contains('#') {
+            let tail = self.tail(spans[gone - 1].end, column);
+            if shares_line && self.text[tail..spans[gone].start].contains('#') {
                 return Err(self
                     .document
                     .node(children[0])
                     .error("the comment below this entry leaves no room to remove it"));
             }
-            self.put(start(0)..if shares_line { start(gone) } else { self.next_line(tail) }, "");
+            self.put(
+                spans[0].start..if shares_line { spans[gone].start } else { self.next_line(tail) },
+                "",
+            );
             rest = &removed[gone..];
         }
         for &entry in rest {
             let floor = if entry == 0 {
-                start(0)
+                spans[0].start
             } else {
-                self.next_line(self.tail(end(entry - 1), column))
+                self.next_line(self.tail(spans[entry - 1].end, column))
             };
-            let from = self.line_break_before(self.lead(start(entry), column, floor));
-            self.put(from..self.tail(end(entry), column), "");
+            let from = self.line_break_before(self.lead(spans[entry].start, column, floor));
+            self.put(from..self.tail(spans[entry].end, column), "");
         }
         Ok(())
     }
@@ -390,9 +396,8 @@ impl<'d> Splicer<'d> {
         if self.change_in_place(items, slots, place)? {
             return Ok(());
         }
-        let span =
-            |id: u32| self.document.data(id).outer as usize..self.document.data(id).end as usize;
-        let members: Vec<_> = items.iter().map(|&id| span(id)).collect();
+        let members = items.iter().map(|&id| self.document.data(id));
+        let members: Vec<_> = members.map(|data| data.outer as usize..data.end as usize).collect();
         let mut texts = Vec::with_capacity(slots.len());
         for slot in slots {
             texts.push(match slot {
@@ -625,10 +630,9 @@ impl<'d> Splicer<'d> {
     }
 
     fn new_item(&self, siblings: &[u32], value: &Value, column: usize) -> String {
-        let siblings = || siblings.iter().map(|&id| self.document.node(id));
-        let model = siblings()
-            .find(|&item| value.is_like(item))
-            .or_else(|| siblings().find(|item| item.style().is_some()));
+        let mut siblings = siblings.iter().map(|&id| self.document.node(id));
+        let like = siblings.clone().find(|&item| value.is_like(item));
+        let model = like.or_else(|| siblings.find(|item| item.style().is_some()));
         let mut text = String::new();
         self.layout.item(&mut text, value, model, column);
         text

@@ -8,17 +8,19 @@ use super::value::Value;
 /// Parses `text` and compares it with `old` as changed by `plan`: what was planned must be there,
 /// and everything else must have its value and its style.
 pub fn verify(old: &Document, plan: &Plan, text: &str) -> Result<(), YamlError> {
-    let refusal = |at: u32, reason: &str| {
-        old.node(at).error(format!(
-            "refusing to write: the result would not hold what was \
-            intended ({reason}); edit it by hand"
-        ))
+    let root = old.root();
+    let compared = match Document::parse(text) {
+        Ok(new) => Comparison { old, new: &new }
+            .planned(root.id, new.root().id, plan)
+            .map_err(|near| (old.node(near), "it reads differently".to_owned())),
+        Err(error) => Err((root, error.to_string())),
     };
-    let new = Document::parse(text).map_err(|error| refusal(old.root().id, &error.to_string()))?;
-    let comparison = Comparison { old, new: &new };
-    comparison
-        .planned(old.root().id, new.root().id, plan)
-        .map_err(|at| refusal(at, "it reads differently"))
+    compared.map_err(|(near, reason)| {
+        near.error(format!(
+            "refusing to write: the result would not hold what was intended ({reason}); edit it by \
+            hand"
+        ))
+    })
 }
 
 /// Compares node by node; the error is the old node near which they differ.
@@ -114,10 +116,6 @@ impl Comparison<'_> {
 
     /// The kind and style of a node, its anchor and its tag.
     fn shape(&self, old: u32, new: u32) -> Result<(), u32> {
-        let properties = |document: &'_ Document, id: u32| {
-            let data = document.data(id);
-            document.source()[data.outer as usize..data.start as usize].trim_end().to_owned()
-        };
         let same = self.old.data(old).shape == self.new.data(new).shape
             && properties(self.old, old) == properties(self.new, new);
         if same { Ok(()) } else { Err(old) }
@@ -158,4 +156,10 @@ impl Comparison<'_> {
         self.new.data(new).shape == Shape::Scalar(Style::Plain)
             && self.new.scalar_text(new) == Some(word)
     }
+}
+
+/// The anchor and the tag of a node, as they stand before it.
+fn properties(document: &Document, id: u32) -> &str {
+    let data = document.data(id);
+    document.source()[data.outer as usize..data.start as usize].trim_end()
 }
