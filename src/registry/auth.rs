@@ -35,10 +35,7 @@ impl Challenge {
         registry: &str,
     ) -> Result<Self, String> {
         let challenges: Vec<RawChallenge> = values.flat_map(challenges).collect();
-        let with_scheme = |name: &str| {
-            challenges.iter().find(|challenge| challenge.scheme.eq_ignore_ascii_case(name))
-        };
-        if let Some(bearer) = with_scheme("bearer") {
+        if let Some(bearer) = challenges.iter().find(|challenge| challenge.has_scheme("bearer")) {
             let realm = bearer.parameter("realm").ok_or("its challenge names no token server")?;
             return Ok(Self::Bearer {
                 realm: token_server(realm, registry)?,
@@ -49,10 +46,10 @@ impl Challenge {
                     .map(str::to_owned),
             });
         }
-        match with_scheme("basic") {
-            Some(_) => Ok(Self::Basic),
-            None => Err("it names no way of logging in that dkv knows".to_owned()),
+        if challenges.iter().any(|challenge| challenge.has_scheme("basic")) {
+            return Ok(Self::Basic);
         }
+        Err("it names no way of logging in that dkv knows".to_owned())
     }
 
     /// The scope to ask for in order to read the repository at `path`. A registry whose scope does
@@ -94,6 +91,10 @@ struct RawChallenge {
 }
 
 impl RawChallenge {
+    fn has_scheme(&self, name: &str) -> bool {
+        self.scheme.eq_ignore_ascii_case(name)
+    }
+
     fn parameter(&self, name: &str) -> Option<&str> {
         self.parameters
             .iter()
@@ -177,10 +178,9 @@ pub(super) fn token_in(
 ) -> Result<(Secret, Duration), &'static str> {
     let answer: TokenAnswer = serde_json::from_slice(body)
         .map_err(|_| "the token server's answer is no JSON object with a token")?;
-    let present = |text: Option<String>| text.filter(|text| !text.is_empty());
-    let token = present(answer.token)
-        .or(present(answer.access_token))
-        .ok_or("the token server's answer has no token")?;
+    let mut tokens = [answer.token, answer.access_token].into_iter().flatten();
+    let token = tokens.find(|token| !token.is_empty());
+    let token = token.ok_or("the token server's answer has no token")?;
     if !token.bytes().all(|b| b.is_ascii_graphic()) {
         return Err("the token server's token has characters that no header can hold");
     }

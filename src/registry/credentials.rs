@@ -161,21 +161,25 @@ struct Entry {
 }
 
 async fn read_config(settings: &Settings) -> Result<Option<DockerConfig>, String> {
-    let default = || settings.home.as_ref().map(|home| home.join(".docker"));
-    let Some(directory) = settings.docker_config.clone().or_else(default) else { return Ok(None) };
+    let usual = settings.home.as_ref().map(|home| home.join(".docker"));
+    let Some(directory) = settings.docker_config.clone().or(usual) else { return Ok(None) };
     let path = directory.join("config.json");
-    let failed = |why: &dyn fmt::Display| format!("cannot read {}: {why}", path.display());
-    let file = match tokio::fs::File::open(&path).await {
-        Ok(file) => file,
+    let read = match tokio::fs::File::open(&path).await {
+        Ok(file) => config_in(file).await,
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
-        Err(error) => return Err(failed(&error)),
+        Err(error) => Err(error.to_string()),
     };
+    read.map(Some).map_err(|why| format!("cannot read {}: {why}", path.display()))
+}
+
+async fn config_in(file: tokio::fs::File) -> Result<DockerConfig, String> {
     let mut bytes = Vec::new();
-    file.take(CONFIG_LIMIT + 1).read_to_end(&mut bytes).await.map_err(|error| failed(&error))?;
+    let read = file.take(CONFIG_LIMIT + 1).read_to_end(&mut bytes).await;
+    read.map_err(|error| error.to_string())?;
     if u64::try_from(bytes.len()).unwrap_or(u64::MAX) > CONFIG_LIMIT {
-        return Err(failed(&"it is larger than 1 MiB"));
+        return Err("it is larger than 1 MiB".to_owned());
     }
-    DockerConfig::parse(&bytes).map(Some).map_err(|error| failed(&error))
+    DockerConfig::parse(&bytes)
 }
 
 impl DockerConfig {
@@ -211,21 +215,22 @@ impl DockerConfig {
             Some(helper) => ask_helper(helper, server, search_path, HELPER_DEADLINE).await,
             None => Ok(None),
         };
-        let stored = || match self.auths.as_ref().and_then(|auths| of_host(auths, host)) {
+        let login = match asked {
+            Ok(None) => self.stored_login(host)?,
+            // A broken helper does not hide a login that needs none.
+            Err(problem) => Some(self.stored_login(host).ok().flatten().ok_or(problem)?),
+            found => found?,
+        };
+        Ok(login.map(|login| Credentials { server: server.to_owned(), login }))
+    }
+
+    fn stored_login(&self, host: &str) -> Result<Option<Login>, String> {
+        match self.auths.as_ref().and_then(|auths| of_host(auths, host)) {
             Some(Some(entry)) => entry
                 .login()
                 .map_err(|why| format!("the login for {host} in the Docker configuration {why}")),
             _ => Ok(None),
-        };
-        let login = match asked {
-            Ok(None) => stored()?,
-            // A broken helper does not hide a login that needs none.
-            Err(problem) => {
-                stored().ok().flatten().map_or(Err(problem), |login| Ok(Some(login)))?
-            }
-            found => found?,
-        };
-        Ok(login.map(|login| Credentials { server: server.to_owned(), login }))
+        }
     }
 }
 
@@ -333,14 +338,13 @@ async fn ask_helper(
 
 /// The first executable file of that name in the absolute directories of the search path.
 fn executable(program: &str, search_path: Option<&OsStr>) -> Option<PathBuf> {
-    let is_executable = |path: &PathBuf| {
-        std::fs::metadata(path)
-            .is_ok_and(|metadata| metadata.is_file() && metadata.permissions().mode() & 0o111 != 0)
-    };
     std::env::split_paths(search_path?)
         .filter(|directory| directory.is_absolute())
         .map(|directory| directory.join(program))
-        .find(is_executable)
+        .find(|path| {
+            std::fs::metadata(path)
+                .is_ok_and(|found| found.is_file() && found.permissions().mode() & 0o111 != 0)
+        })
 }
 
 /// Runs a helper in a process group of its own, which is killed as a whole if this future is

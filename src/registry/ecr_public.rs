@@ -68,8 +68,10 @@ impl EcrPublic {
             Some(false) => turn = None,
             None => {}
         }
-        let connect = async || Client::new(&aws::config(REGION, Purpose::Shortcut).await);
-        let outcome = all_images(self.client.get_or_init(connect).await, name, registry_id).await;
+        let client = self
+            .client
+            .get_or_init(async || Client::new(&aws::config(REGION, Purpose::Shortcut).await));
+        let outcome = all_images(client.await, name, registry_id).await;
         *lock(&alias.is_refused) = Some(outcome.is_err());
         drop(turn);
         outcome

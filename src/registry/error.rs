@@ -36,9 +36,10 @@ pub enum Error {
         reference: String,
     },
     /// Too many requests, and waiting longer does not fit into the time allowed.
-    #[error("{host} limits the rate of \
-        requests{}", retry_after.map_or_else(String::new, |wait| format!("; it asks to wait {} \
-        s", wait.as_secs())))]
+    #[error("{host} limits the rate of requests{}", retry_after.map_or_else(
+        String::new,
+        |wait| format!("; it asks to wait {} s", wait.as_secs())
+    ))]
     RateLimited {
         /// The host that said so.
         host: String,
@@ -124,8 +125,7 @@ impl Error {
                 .to_owned(),
             Self::RateLimited { retry_after: Some(wait), .. } => {
                 format!(
-                    "try again in {} s, or log in: registries allow more to known \
-                    users",
+                    "try again in {} s, or log in: registries allow more to known users",
                     wait.as_secs().max(1)
                 )
             }
@@ -133,8 +133,7 @@ impl Error {
                 known users"
                 .to_owned(),
             Self::Unreachable { .. } => {
-                "check the network, the registry's name and the proxy settings, then try \
-                    again"
+                "check the network, the registry's name and the proxy settings, then try again"
                     .to_owned()
             }
             Self::Tls { host, .. } => format!(
@@ -151,11 +150,9 @@ impl Error {
                     be answering in its place"
                     .to_owned()
             }
-            Self::Status { retry_after: Some(wait), .. } => format!(
-                "try again in {} \
-                s",
-                wait.as_secs().max(1)
-            ),
+            Self::Status { retry_after: Some(wait), .. } => {
+                format!("try again in {} s", wait.as_secs().max(1))
+            }
             Self::Status { status, .. } if status.is_server_error() => "the registry has a \
                 problem; try again later"
                 .to_owned(),
@@ -176,14 +173,13 @@ const SHOWN_CHARACTERS: usize = 300;
 /// Text from the network made fit for a message: one line, no control characters, at most 300
 /// characters.
 pub(super) fn printable(text: &str) -> String {
-    // Bidirectional overrides and zero-width characters could disguise the text around them.
-    let is_invisible = |c: char| {
-        c.is_control()
+    let words = text.split(|c: char| {
+        // Bidirectional overrides and zero-width characters could disguise the text around them.
+        c.is_whitespace()
+            || c.is_control()
             || matches!(c, '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{2069}' | '\u{feff}')
-    };
-    let words =
-        text.split(|c: char| c.is_whitespace() || is_invisible(c)).filter(|word| !word.is_empty());
-    let line = words.collect::<Vec<_>>().join(" ");
+    });
+    let line = words.filter(|word| !word.is_empty()).collect::<Vec<_>>().join(" ");
     let mut shown: String = line.chars().take(SHOWN_CHARACTERS).collect();
     if shown.len() < line.len() {
         shown.push('…');
@@ -198,25 +194,17 @@ pub(super) fn message_in(body: &[u8]) -> String {
     let Ok(json) = serde_json::from_str::<serde_json::Value>(&text) else {
         return if text.trim_start().starts_with('<') { String::new() } else { printable(&text) };
     };
-    let of = |value: &serde_json::Value, key: &str| {
-        value.get(key).and_then(|found| found.as_str()).map(str::to_owned)
-    };
-    let listed = json.get("errors").and_then(|errors| errors.as_array()).into_iter().flatten().map(
-        |error| {
-            [of(error, "code"), of(error, "message")]
-                .into_iter()
-                .flatten()
-                .collect::<Vec<_>>()
-                .join(": ")
-        },
-    );
+    let listed = json["errors"].as_array().into_iter().flatten().map(|error| {
+        let parts = [&error["code"], &error["message"]];
+        parts.into_iter().filter_map(|part| part.as_str()).collect::<Vec<_>>().join(": ")
+    });
     let mut said: Vec<String> = listed.filter(|text| !text.is_empty()).collect();
     if said.is_empty() {
         // Token servers are freer: `details`, `message`, or OAuth's `error_description`.
         said.extend(
             ["details", "message", "error_description", "error"]
                 .iter()
-                .find_map(|key| of(&json, key)),
+                .find_map(|key| json[key].as_str().map(str::to_owned)),
         );
     }
     printable(&said.join("; "))

@@ -142,32 +142,33 @@ fn platform_entry(entries: &[IndexEntry], wanted: &Platform) -> Option<Digest> {
 
 /// The architectures and variants that a host runs, best first.
 fn acceptable(host: &Platform) -> Vec<(String, Option<String>)> {
-    let number = |default: u32| {
-        let text = host.variant.as_deref().unwrap_or_default();
-        text.trim_start_matches('v')
-            .split('.')
-            .next()
-            .and_then(|digits| digits.parse().ok())
-            .unwrap_or(default)
-    };
-    let arm = |highest: u32| {
-        (5..=highest).rev().map(|version| ("arm".to_owned(), Some(format!("v{version}"))))
-    };
+    let variant = host.variant.as_deref().unwrap_or_default();
+    let digits = variant.trim_start_matches('v').split('.').next();
+    let number: Option<u32> = digits.and_then(|digits| digits.parse().ok());
     let own = (host.architecture.clone(), host.variant.clone());
     match host.architecture.as_str() {
         "amd64" => {
             // Level 1 is the architecture itself, written without a variant.
-            let levels =
-                (2..number(1)).rev().map(|level| ("amd64".to_owned(), Some(format!("v{level}"))));
             std::iter::once(own)
-                .chain(levels)
+                .chain(down("amd64", 2..number.unwrap_or(1)))
                 .chain([("amd64".to_owned(), None), ("386".to_owned(), None)])
                 .collect()
         }
-        "arm64" => std::iter::once(own).chain([("arm64".to_owned(), None)]).chain(arm(8)).collect(),
-        "arm" => std::iter::once(own).chain(arm(number(7))).collect(),
+        "arm64" => std::iter::once(own)
+            .chain([("arm64".to_owned(), None)])
+            .chain(down("arm", 5..=8))
+            .collect(),
+        "arm" => std::iter::once(own).chain(down("arm", 5..=number.unwrap_or(7))).collect(),
         _ => vec![own],
     }
+}
+
+/// The variants of an architecture, the highest first.
+fn down(
+    architecture: &str,
+    versions: impl DoubleEndedIterator<Item = u32>,
+) -> impl Iterator<Item = (String, Option<String>)> {
+    versions.rev().map(move |version| (architecture.to_owned(), Some(format!("v{version}"))))
 }
 
 /// The platform in containerd's normal form: Go's names, no variant where it is the default.
@@ -305,10 +306,10 @@ pub(super) fn parse(
     if document.schema_version == 1 {
         return Err(SCHEMA_1.to_owned());
     }
-    let known = |text: &str| is_index(text) || is_image(text);
+    let is_known = is_index(media_type) || is_image(media_type);
     let media_type = match document.media_type.as_deref() {
         // One manifest must not be read in two ways.
-        Some(inside) if known(media_type) && inside != media_type => {
+        Some(inside) if is_known && inside != media_type => {
             return Err(format!(
                 "it is served as {media_type} but calls itself {}",
                 super::error::printable(inside)

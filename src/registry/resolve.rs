@@ -297,11 +297,10 @@ impl Resolver {
         let mut size = 1;
         while !rest.is_empty() {
             let (batch, later) = rest.split_at(size.min(rest.len()));
-            let ask = |tag: &Tag| {
-                let name = tag.clone().into();
-                async move { self.client.head(&question.repository, &name).await }
-            };
-            let answers = join_all(batch.iter().map(ask)).await;
+            let answers = batch
+                .iter()
+                .map(async |tag| self.client.head(&question.repository, &tag.clone().into()).await);
+            let answers = join_all(answers).await;
             scan.checked += batch.len();
             for (tag, answer) in batch.iter().zip(answers) {
                 scan.take(tag, answer, &question.digest);

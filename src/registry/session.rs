@@ -14,7 +14,7 @@ use super::error::{Error, Result, message_in, printable};
 use super::host::{Host, Scheme, SingleFlight, Slot, Token};
 use super::manifest::ManifestName;
 use super::retry::lock;
-use super::transport::{Answer, Cause, Failure, Request};
+use super::transport::{Answer, Cause, Request};
 use crate::model::reference::{Digest, Repository};
 
 /// The most bytes of a token server's answer.
@@ -162,15 +162,10 @@ impl Client {
     ) -> Result<Scheme> {
         let transport = &self.inner.transport;
         let registry = query.repository.api_host();
-        let try_scheme = async |scheme| -> Result<std::result::Result<Answer, Failure>> {
-            Ok(transport.exchange(&query.request(scheme, None)?, query.deadline).await)
-        };
         let is_plain_possible =
             query.repository.is_loopback() && !transport.has_certificates(registry);
-        let (mut scheme, mut result) = match is_plain_possible {
-            true => (Scheme::Http, try_scheme(Scheme::Http).await?),
-            false => (Scheme::Https, try_scheme(Scheme::Https).await?),
-        };
+        let mut scheme = if is_plain_possible { Scheme::Http } else { Scheme::Https };
+        let mut result = transport.exchange(&query.request(scheme, None)?, query.deadline).await;
         // A server that wants TLS answers plain HTTP with 400, or with something that is no HTTP.
         let may_want_tls = match &result {
             Ok(answer) => answer.status == StatusCode::BAD_REQUEST,
