@@ -8,6 +8,7 @@ use std::sync::Arc;
 use anyhow::{Context as _, Result};
 use futures_util::StreamExt as _;
 
+use crate::docker::LayerState::{self, Complete, Downloaded, Downloading, Exists, Extracting};
 use crate::docker::{self, Docker, Image, PullRequest, PullTarget};
 use crate::error::{self, Error};
 use crate::model::history::Release;
@@ -159,13 +160,9 @@ impl Fetcher {
                     None => self.pull(wanted, &progress).await?,
                 };
                 self.check(wanted, &arrived.image)?;
-                let has_keep =
-                    |keep: &Tag| {
-                        arrived.image.tags.iter().any(|(repository, tag)| {
-                            *repository == wanted.repository && tag == keep
-                        })
-                    };
-                if let Some(keep) = wanted.keep.as_ref().filter(|keep| !has_keep(keep)) {
+                if let Some(keep) = &wanted.keep
+                    && !arrived.image.tags.contains(&(wanted.repository.clone(), keep.clone()))
+                {
                     self.docker.tag(arrived.image.id.as_str(), &wanted.repository, keep).await?;
                 }
                 Ok(arrived)
@@ -283,15 +280,15 @@ fn gone(wanted: &Wanted) -> anyhow::Error {
 fn repeated(error: &anyhow::Error, times: usize) -> Vec<Result<Arrived>> {
     let (kind, hint) =
         (error::kind(error), error::find(error).and_then(Error::hint).map(str::to_owned));
-    let one = || {
+    let again = (0..times).map(|_| {
         let again = Error::new(kind, format!("{error:#}"));
         Err(match &hint {
             Some(hint) => again.with_hint(hint.clone()),
             None => again,
         }
         .into())
-    };
-    (0..times).map(|_| one()).collect()
+    });
+    again.collect()
 }
 
 /// The login in the daemon's form.
@@ -315,43 +312,32 @@ fn for_daemon(credentials: registry::Credentials) -> docker::Credentials {
 /// The progress of an image as the sum of its layers'.
 #[derive(Default)]
 struct LayerSums {
-    layers: std::collections::BTreeMap<String, (docker::LayerState, u64, u64)>,
+    layers: std::collections::BTreeMap<String, (LayerState, u64, u64)>,
 }
 
 impl LayerSums {
-    fn note(&mut self, id: String, state: docker::LayerState) {
+    fn note(&mut self, id: String, state: LayerState) {
         let (last, current, total) = self.layers.entry(id).or_insert((state, 0, 0));
         *last = state;
         match state {
-            docker::LayerState::Downloading { current: bytes, total: all } => {
+            Downloading { current: bytes, total: all } => {
                 *current = bytes;
                 *total = all.unwrap_or(*total).max(bytes);
             }
-            docker::LayerState::Downloaded
-            | docker::LayerState::Extracting { .. }
-            | docker::LayerState::Complete => {
-                *current = *total;
-            }
+            Downloaded | Extracting { .. } | Complete => *current = *total,
             _ => {}
         }
     }
 
     fn progress(&self) -> ItemProgress<'static> {
-        let done = |state: docker::LayerState| {
-            matches!(state, docker::LayerState::Complete | docker::LayerState::Exists)
-        };
-        let extracting = self
-            .layers
-            .values()
-            .any(|(state, ..)| matches!(state, docker::LayerState::Extracting { .. }));
-        let downloading = self
-            .layers
-            .values()
-            .any(|(state, ..)| matches!(state, docker::LayerState::Downloading { .. }));
+        let mut states = self.layers.values().map(|(state, ..)| state);
+        let done = states.clone().filter(|state| matches!(state, Complete | Exists)).count();
+        let extracting = states.clone().any(|state| matches!(state, Extracting { .. }));
+        let downloading = states.any(|state| matches!(state, Downloading { .. }));
         ItemProgress {
             current_bytes: self.layers.values().map(|(_, current, _)| current).sum(),
             total_bytes: self.layers.values().map(|(.., total)| total).sum(),
-            layers_done: self.layers.values().filter(|(state, ..)| done(*state)).count(),
+            layers_done: done,
             layers_total: self.layers.len(),
             phase: if extracting && !downloading { "extracting" } else { "downloading" },
         }
@@ -364,7 +350,7 @@ impl LayerSums {
 ///
 /// They are not (exit 3).
 pub fn image_of(service: &Service) -> Result<&Repository> {
-    let missing =
-        || error::state(format!("service `{}` has no `image` in the manifest", service.name));
-    Ok(service.image.as_ref().ok_or_else(missing)?)
+    Ok(service.image.as_ref().ok_or_else(|| {
+        error::state(format!("service `{}` has no `image` in the manifest", service.name))
+    })?)
 }

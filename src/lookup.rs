@@ -165,12 +165,11 @@ impl Lookup {
         let Named { mut found, is_index } =
             self.named(service, &ManifestName::Tag(tag.clone()), &tag).await?;
         on_found(&found);
-        let is_named = |entry: &crate::model::history::Release| {
+        if service.history.entries().iter().any(|entry| {
             entry.bytes.digest.is_some()
                 && entry.bytes.digest == found.bytes.digest
                 && !service.is_moving(&entry.tag)
-        };
-        if service.history.entries().iter().any(is_named) {
+        }) {
             return Ok(Latest { found, resolution: None });
         }
         let resolution = self.version_of(service, &found, Some(is_index)).await;
@@ -249,11 +248,10 @@ pub struct Latest {
 pub async fn local(docker: &Docker, service: &Service, tag: &Tag) -> Result<Found> {
     let repository = images::image_of(service)?;
     let reference = repository.with_tag(tag);
-    let missing = || {
+    let image = docker.image(&reference).await?.ok_or_else(|| {
         error::docker(format!("service `{}`: there is no local image {reference}", service.name))
             .with_hint("`dkv build` builds it; local images are never pulled")
-    };
-    let image = docker.image(&reference).await?.ok_or_else(missing)?;
+    })?;
     let names: Vec<Tag> = image
         .tags
         .iter()
@@ -322,10 +320,8 @@ async fn is_image_id(docker: &Docker, repository: &Repository, digest: &Digest) 
 ///
 /// It is no tag (exit 3).
 pub fn track(service: &Service) -> Result<Tag> {
-    let wrong = |why: crate::model::reference::InvalidName| {
-        error::state(format!("service `{}`: {why}", service.name))
-    };
-    Ok(service.track_name().parse().map_err(wrong)?)
+    let track = service.track_name().parse();
+    Ok(track.map_err(|why| error::state(format!("service `{}`: {why}", service.name)))?)
 }
 
 /// A registry's failure, with the service it was asked for.

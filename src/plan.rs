@@ -176,7 +176,6 @@ pub fn advance_known(
     let mut step = Step { before: read.clone(), ..Step::unchanged(known) };
     let service = known;
     let after = &mut step.after;
-    let moving = |tag: &Tag| service.is_moving(tag);
     let mut release = Release::new(found.asked.clone(), found.bytes);
     release.deployed_at = Some(stamp.at.clone());
     release.deployed_by = Some(stamp.by.clone());
@@ -184,20 +183,19 @@ pub fn advance_known(
         (Some(version), _) => version,
         // An unresolved moving tag must not hide a version that is known for the same bytes.
         (None, Intent::Latest) => {
-            let known =
-                service.history.entries().iter().find(|entry| entry.is_same(&release, moving));
+            let mut entries = service.history.entries().iter();
+            let known = entries.find(|entry| entry.is_same(&release, |tag| service.is_moving(tag)));
             known.map_or(found.asked, |entry| entry.tag.clone())
         }
         (None, _) => found.asked,
     };
     let custom_left = service.custom_in_force().map(|custom| custom.tag.clone());
-    let was_rolled_back = service
-        .history
-        .entries()
-        .iter()
-        .any(|entry| entry.rolled_back && entry.is_same(&release, moving));
+    let was_rolled_back =
+        service.history.entries().iter().any(|entry| {
+            entry.rolled_back && entry.is_same(&release, |tag| service.is_moving(tag))
+        });
     let tag = release.tag.clone();
-    match after.history.advance(release, moving) {
+    match after.history.advance(release, |tag| service.is_moving(tag)) {
         Advance::Unchanged { relabelled_from: None } => step.outcome = Outcome::Unchanged,
         Advance::Unchanged { relabelled_from: Some(_) } => step.outcome = Outcome::Relabelled,
         Advance::Returned { evicted } | Advance::Added { evicted } => {
@@ -339,15 +337,12 @@ pub fn find_target(service: &Service, text: &str) -> Result<Target, Error> {
     let entries = service.history.entries();
     let hex = text.strip_prefix("sha256:").unwrap_or(text);
     let is_prefix = hex.len() >= 12 && hex.bytes().all(|b| b.is_ascii_hexdigit());
-    let named = |entry: &Release| {
-        let by_digest = |digest: &Option<Digest>| {
-            digest.as_ref().is_some_and(|digest| is_prefix && digest.hex().starts_with(hex))
-        };
+    let fitting = entries.iter().enumerate().filter(|(_, entry)| {
+        let mut digests = [&entry.bytes.digest, &entry.bytes.image_id].into_iter().flatten();
         entry.tag.as_str() == text
-            || by_digest(&entry.bytes.digest)
-            || by_digest(&entry.bytes.image_id)
-    };
-    let fitting: Vec<usize> = (0..entries.len()).filter(|index| named(&entries[*index])).collect();
+            || is_prefix && digests.any(|digest| digest.hex().starts_with(hex))
+    });
+    let fitting: Vec<usize> = fitting.map(|(index, _)| index).collect();
     let usable: Vec<usize> = fitting
         .iter()
         .copied()
@@ -358,14 +353,13 @@ pub fn find_target(service: &Service, text: &str) -> Result<Target, Error> {
         ([], [_, ..]) => Err(Error::new(
             Kind::State,
             format!(
-                "{}: the history has `{text}` only without a digest, so nobody knows which \
-                bytes it named",
+                "{}: the history has `{text}` only without a digest, so nobody knows which bytes \
+                it named",
                 service.name
             ),
         )
         .with_hint(format!(
-            "`dkv version-pull {} {text}` takes what the tag names \
-            today",
+            "`dkv version-pull {} {text}` takes what the tag names today",
             service.name
         ))),
         ([], []) if text.starts_with("sha256:") => text.parse().map(Target::Digest).map_err(|_| {
@@ -386,8 +380,7 @@ pub fn find_target(service: &Service, text: &str) -> Result<Target, Error> {
                 .map(|digest| digest.short().to_owned())
                 .collect();
             Err(error::usage(format!(
-                "{}: {} releases of the history are called \
-                `{text}`",
+                "{}: {} releases of the history are called `{text}`",
                 service.name,
                 several.len()
             ))

@@ -12,7 +12,7 @@ mod update;
 use serde::Serialize;
 
 use crate::error::{Error, Kind};
-use crate::model::history::Release;
+use crate::model::history::{Bytes, Release};
 use crate::model::manifest::{Manifest, Rank, Service, Source};
 use crate::plan::{Outcome, Step};
 
@@ -111,14 +111,12 @@ pub struct ReleaseView {
 
 impl From<&Release> for ReleaseView {
     fn from(release: &Release) -> Self {
-        let text = |digest: &Option<crate::model::reference::Digest>| {
-            digest.as_ref().map(ToString::to_string)
-        };
+        let Bytes { digest, platform_digest, image_id } = &release.bytes;
         Self {
             tag: release.tag.to_string(),
-            digest: text(&release.bytes.digest),
-            platform_digest: text(&release.bytes.platform_digest),
-            image_id: text(&release.bytes.image_id),
+            digest: digest.as_ref().map(ToString::to_string),
+            platform_digest: platform_digest.as_ref().map(ToString::to_string),
+            image_id: image_id.as_ref().map(ToString::to_string),
             deployed_at: release.deployed_at.clone(),
             deployed_by: release.deployed_by.clone(),
         }
@@ -255,7 +253,7 @@ impl Histories {
     /// The report for `services`.
     #[must_use]
     pub fn of(services: &[&Service]) -> Self {
-        let history = |service: &&Service| ServiceHistory {
+        let services = services.iter().map(|service| ServiceHistory {
             name: service.name.to_string(),
             held: service.held,
             releases: service
@@ -271,8 +269,8 @@ impl Histories {
                     lost: entry.is_lost(|tag| service.is_moving(tag)),
                 })
                 .collect(),
-        };
-        Self { services: services.iter().map(history).collect() }
+        });
+        Self { services: services.collect() }
     }
 }
 

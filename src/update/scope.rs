@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use super::journal::Ran;
 use crate::compose::Project;
-use crate::health::{Cause, Deployment, Judged, Verdict};
+use crate::health::{Cause, Deployment, Verdict};
 use crate::model::manifest::{REJECTED_LIMIT, Rejected, Service};
 use crate::model::reference::{Digest, ServiceName, Tag};
 
@@ -21,30 +21,26 @@ pub fn to_replace(
     ran: &[Ran],
     wanted: &BTreeMap<ServiceName, Digest>,
 ) -> Vec<String> {
-    let differs = |one: &&Ran| {
+    let changed = ran.iter().filter(|one| {
         let wanted = one.service.as_ref().and_then(|service| wanted.get(service));
         wanted.is_some_and(|wanted| one.image_id.as_ref() != Some(wanted))
-    };
-    let changed: Vec<&Ran> = ran.iter().filter(differs).collect();
-    let takes_part = |name: &str| {
-        let has_container = ran.iter().any(|one| one.compose_service == name);
-        if has_container {
-            return changed.iter().any(|one| one.compose_service == name);
-        }
-        let siblings_change = || {
-            changed
-                .iter()
-                .any(|one| one.service.as_ref() == tracked.get(name) && one.service.is_some())
+    });
+    let changed: Vec<&Ran> = changed.collect();
+    let services = project.services.iter().filter(|service| {
+        let name = &service.name;
+        let takes_part = if has(ran, name) {
+            changed.iter().any(|one| one.compose_service == *name)
+        } else {
+            let tracked = tracked.get(name);
+            service.profiles.is_empty()
+                && (ran.is_empty()
+                    || changed
+                        .iter()
+                        .any(|one| tracked.is_some() && one.service.as_ref() == tracked))
         };
-        ran.is_empty() || siblings_change()
-    };
-    let services = project.services.iter().filter(|service| service.is_wanted());
-    let services =
-        services.filter(|service| service.profiles.is_empty() || has(ran, &service.name));
-    services
-        .filter(|service| takes_part(&service.name))
-        .map(|service| service.name.clone())
-        .collect()
+        service.is_wanted() && takes_part
+    });
+    services.map(|service| service.name.clone()).collect()
 }
 
 fn has(ran: &[Ran], compose_service: &str) -> bool {
@@ -69,11 +65,12 @@ pub fn culprits(
     changed: &[String],
     tracked: &BTreeMap<String, ServiceName>,
 ) -> Vec<ServiceName> {
-    let is_own_failure = |judged: &&Judged| matches!(&judged.verdict, Verdict::Failed(cause) if !matches!(cause, Cause::NeverStarted(_) | Cause::Missing));
     let failed = judged
         .into_iter()
         .flat_map(Deployment::failures)
-        .filter(is_own_failure)
+        .filter(|one| {
+            !matches!(one.verdict, Verdict::Failed(Cause::NeverStarted(_) | Cause::Missing))
+        })
         .map(|judged| &judged.service);
     let mut culprits = services_of(failed.filter(|name| changed.contains(name)), tracked);
     if culprits.is_empty() {
@@ -110,6 +107,7 @@ pub fn reject(service: &mut Service, digest: &Digest, tag: &Tag, reason: &str, a
 mod tests {
     use super::*;
     use crate::compose::config;
+    use crate::health::Judged;
 
     fn project() -> Project {
         config::parse_v2(
