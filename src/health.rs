@@ -320,12 +320,12 @@ pub struct Judged {
 /// All containers of a deployment: failures first, what failed before what it blocks, then those
 /// that are waited for, then the good ones.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Deployment {
+pub struct Judgement {
     /// The containers, and the services that lack one.
     pub containers: Vec<Judged>,
 }
 
-impl Deployment {
+impl Judgement {
     /// Whether everything that counts is good.
     #[must_use]
     pub fn is_good(&self) -> bool {

@@ -433,7 +433,7 @@ impl<'a> Launch<'a> {
     }
 
     /// Judges the containers of `project`: at once, or when they are all good or one has failed.
-    async fn health(&self, project: &Project, at_once: bool) -> Result<health::Deployment> {
+    async fn health(&self, project: &Project, at_once: bool) -> Result<health::Judgement> {
         let (name, expectations) = (&project.name, self.expectations(project));
         if self.options.no_wait || at_once {
             let docker = self.app().docker().await?;
@@ -448,8 +448,8 @@ impl<'a> Launch<'a> {
         &self,
         project: &str,
         expectations: &Expectations,
-        look: impl Fn(&health::Deployment) + Sync,
-    ) -> Result<health::Deployment> {
+        look: impl Fn(&health::Judgement) + Sync,
+    ) -> Result<health::Judgement> {
         let app = self.app();
         let live = app.ui.live();
         let docker = app.docker().await?;
@@ -462,7 +462,7 @@ impl<'a> Launch<'a> {
             .await
         };
         tokio::select! {
-            outcome = wait => Ok(outcome?.deployment),
+            outcome = wait => Ok(outcome?.judgement),
             () = app.interruption().raised() => Err(app.interrupted().into()),
         }
     }
@@ -567,7 +567,7 @@ pub(super) fn style_of(standing: Standing) -> Style {
 }
 
 /// The table that is redrawn while containers come up.
-fn waiting_table(deployment: &health::Deployment) -> Table {
+fn waiting_table(deployment: &health::Judgement) -> Table {
     let mut table = Table::default();
     for judged in deployment.containers.iter().filter(|judged| judged.counts) {
         let style = style_of(judged.verdict.standing());

@@ -148,7 +148,7 @@ struct RunningUpdate<'a> {
     /// What is told of services that are left alone.
     others: Vec<ServiceChange>,
     report: crate::report::SafeUpdate,
-    judged: Option<health::Deployment>,
+    judged: Option<health::Judgement>,
     downtime: Downtime,
     /// What was stopped only for the data backup.
     paused: Vec<ReplacedService>,
@@ -381,7 +381,7 @@ impl<'a> RunningUpdate<'a> {
                 .is_none_or(|service| !self.journal.is_given_up(service))
     }
 
-    async fn snapshot(&self) -> Result<health::Deployment> {
+    async fn snapshot(&self) -> Result<health::Judgement> {
         let expectations = self.expectations(|name| self.counts(name));
         health::snapshot(
             &self.docker,
@@ -400,7 +400,7 @@ impl<'a> RunningUpdate<'a> {
     }
 
     /// Waits until all that counts is good, or something has failed.
-    async fn await_health(&self, expectations: health::Expectations) -> Result<health::Deployment> {
+    async fn await_health(&self, expectations: health::Expectations) -> Result<health::Judgement> {
         self.launch
             .wait(&self.journal.project, &expectations, |seen| self.downtime.note_good(seen))
             .await
@@ -421,7 +421,7 @@ impl<'a> RunningUpdate<'a> {
     }
 
     /// Remembers whose new release is at fault.
-    fn blame(&mut self, judged: &health::Deployment) {
+    fn blame(&mut self, judged: &health::Judgement) {
         self.journal.failure.culprits =
             culprits(Some(judged), &self.journal.plan.changed, &self.tracked_names());
     }

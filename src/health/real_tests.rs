@@ -8,7 +8,7 @@ use std::time::Instant;
 
 use futures_util::StreamExt as _;
 
-use super::wait::Outcome;
+use super::wait::Awaited;
 use super::*;
 use crate::docker::{Deadlines, Docker, Endpoint, Settings};
 
@@ -72,7 +72,7 @@ impl TestProject {
         self.run(service, &options, script);
     }
 
-    async fn wait(&self, services: &str, limits: Limits) -> Outcome {
+    async fn wait(&self, services: &str, limits: Limits) -> Awaited {
         let text = format!("services: {services}");
         let config = crate::compose::config::parse_v1(&text, self.name.clone(), &[]).unwrap();
         let expectations = Expectations::of(&config);
@@ -105,13 +105,13 @@ fn seconds(timeout: u64, stability: u64) -> Limits {
     }
 }
 
-fn verdict<'a>(outcome: &'a Outcome, service: &str) -> &'a Verdict {
-    &outcome.deployment.containers.iter().find(|judged| judged.service == service).unwrap().verdict
+fn verdict<'a>(outcome: &'a Awaited, service: &str) -> &'a Verdict {
+    &outcome.judgement.containers.iter().find(|judged| judged.service == service).unwrap().verdict
 }
 
-fn failure<'a>(outcome: &'a Outcome, service: &str) -> &'a Judged {
+fn failure<'a>(outcome: &'a Awaited, service: &str) -> &'a Judged {
     outcome
-        .deployment
+        .judgement
         .failures()
         .find(|judged| judged.service == service)
         .unwrap_or_else(|| panic!("{outcome:?}"))
@@ -149,7 +149,7 @@ async fn the_wait_returns_right_after_the_last_check_passes() {
     let begun = Utc::now();
     let outcome = project.wait("{late: {}}", seconds(60, 5)).await;
     let returned = Utc::now();
-    assert!(outcome.deployment.is_good(), "{outcome:?}");
+    assert!(outcome.judgement.is_good(), "{outcome:?}");
     let filter = crate::docker::ContainerFilter::project(&project.name);
     let mut events = Box::pin(docker.events(&filter, Some(begun)));
     let passed = loop {
@@ -171,7 +171,7 @@ async fn an_unhealthy_container_may_recover_and_otherwise_fails_at_the_deadline(
     let mut project = TestProject::new("recovers");
     project.run_checked("recovers", "test -e /ready", "sleep 1; touch /ready; sleep 600");
     let outcome = project.wait("{recovers: {}}", seconds(60, 1)).await;
-    assert!(outcome.deployment.is_good(), "{outcome:?}");
+    assert!(outcome.judgement.is_good(), "{outcome:?}");
 
     let mut project = TestProject::new("never");
     project.run_checked("never", "echo no route to the moon; exit 7", "echo I am up; sleep 600");
@@ -267,7 +267,7 @@ async fn what_a_failed_dependency_blocks_is_named_by_labels_alone() {
     let outcome =
         wait(&docker, &project.name, &expectations, limits, Utc::now(), &|_| ()).await.unwrap();
     let services: Vec<_> =
-        outcome.deployment.failures().map(|judged| judged.service.as_str()).collect();
+        outcome.judgement.failures().map(|judged| judged.service.as_str()).collect();
     assert_eq!(services, ["db", "api", "web"]);
     let headline = explain(failure(&outcome, "web")).remove(0);
     let expected = "never started: web waits for api (healthy), api waits for db (healthy), \
@@ -315,12 +315,12 @@ async fn a_container_made_during_the_wait_replaces_the_old_one() {
         &crate::compose::config::parse_v1("services: {web: {}}", name.clone(), &[]).unwrap(),
     );
     let looks = Mutex::new(0);
-    let count = |_: &Deployment| *looks.lock().unwrap() += 1;
+    let count = |_: &Judgement| *looks.lock().unwrap() += 1;
     let (outcome, ()) = tokio::join!(
         wait(&docker, &name, &expectations, seconds(30, 5), Utc::now(), &count),
         replace
     );
-    assert!(outcome.unwrap().deployment.is_good());
+    assert!(outcome.unwrap().judgement.is_good());
     assert!(*looks.lock().unwrap() > 1);
 }
 
@@ -376,7 +376,7 @@ async fn without_events_looking_now_and_then_is_enough() {
     let outcome = wait(&docker, &project.name, &expectations, seconds(60, 1), Utc::now(), &|_| ())
         .await
         .unwrap();
-    assert!(outcome.deployment.is_good(), "{outcome:?}");
+    assert!(outcome.judgement.is_good(), "{outcome:?}");
 }
 
 #[tokio::test]

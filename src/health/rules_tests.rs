@@ -84,11 +84,11 @@ fn without_memory(container: &ContainerDetail, expectation: &Expectation, now: i
 }
 
 /// The first line of the explanation of each container, in order.
-fn headlines(deployment: &Deployment) -> Vec<String> {
+fn headlines(deployment: &Judgement) -> Vec<String> {
     deployment.containers.iter().map(|judged| explain(judged)[0].clone()).collect()
 }
 
-fn verdict_of<'a>(deployment: &'a Deployment, service: &str) -> &'a Verdict {
+fn verdict_of<'a>(deployment: &'a Judgement, service: &str) -> &'a Verdict {
     &deployment.containers.iter().find(|judged| judged.service == service).unwrap().verdict
 }
 
@@ -352,7 +352,7 @@ fn a_loop_is_seen_without_patience_also_in_the_moment_in_which_it_runs() {
     let expectations = expectations("{web: {}}");
     let look = |restart_count, now| {
         let seen = ContainerDetail { restart_count, ..container(ContainerState::Running) };
-        Deployment::as_it_stands(
+        Judgement::as_it_stands(
             vec![observed("web", seen)],
             &expectations,
             Duration::from_secs(5),
@@ -471,7 +471,7 @@ fn the_chain_of_what_blocks_what_is_named() {
 fn dependencies_in_a_circle_end() {
     let expectations = expectations("{a: {depends_on: [b]}, b: {depends_on: [a]}}");
     let created = |service| observed(service, container(ContainerState::Created));
-    let deployment = Deployment::as_it_stands(
+    let deployment = Judgement::as_it_stands(
         vec![created("a"), created("b")],
         &expectations,
         Duration::ZERO,
@@ -537,7 +537,7 @@ fn without_patience_a_normal_start_is_pending_and_the_rest_has_failed() {
         observed("f", container(ContainerState::Created)),
     ];
     let deployment =
-        Deployment::as_it_stands(seen, &expectations, Duration::from_secs(5), at(1_000));
+        Judgement::as_it_stands(seen, &expectations, Duration::from_secs(5), at(1_000));
     let words: Vec<_> = deployment
         .containers
         .iter()
@@ -648,7 +648,7 @@ proptest! {
             db: {}}");
         let mut watch = Watch::new(&expectations, Limits::default(), at(0));
         let mut time = 0;
-        let mut deployment = Deployment::default();
+        let mut deployment = Judgement::default();
         for (web, db, pause) in looks {
             time += pause;
             deployment = watch.look(vec![observed("web", web), observed("db", db)], at(time));

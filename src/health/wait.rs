@@ -9,7 +9,7 @@ use chrono::{DateTime, Utc};
 use futures_util::{Stream, StreamExt as _, TryStreamExt as _};
 use tokio::time::Instant;
 
-use super::{Deployment, Expectations, Judged, Limits, Observed, Verdict, Watch};
+use super::{Expectations, Judged, Judgement, Limits, Observed, Verdict, Watch};
 use crate::docker::{ContainerFilter, Docker, Event, LogOptions};
 use crate::logs;
 
@@ -21,9 +21,9 @@ const LOG_PATIENCE: Duration = Duration::from_secs(5);
 
 /// How a wait ended.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Outcome {
+pub struct Awaited {
     /// The judgement: either everything that counts is good, or there are failures.
-    pub deployment: Deployment,
+    pub judgement: Judgement,
     /// How long it took.
     pub waited: Duration,
 }
@@ -39,8 +39,8 @@ pub async fn wait(
     expectations: &Expectations,
     limits: Limits,
     now: DateTime<Utc>,
-    on_progress: &(dyn Fn(&Deployment) + Sync),
-) -> Result<Outcome> {
+    on_progress: &(dyn Fn(&Judgement) + Sync),
+) -> Result<Awaited> {
     let begun = Instant::now();
     let filter = ContainerFilter::project(project);
     let mut watch = Watch::new(expectations, limits, now);
@@ -48,11 +48,11 @@ pub async fn wait(
     loop {
         let seen = observe(docker, &filter).await?;
         let time = now + begun.elapsed();
-        let mut deployment = watch.look(seen, time);
-        on_progress(&deployment);
-        if deployment.is_good() || deployment.failures().next().is_some() {
-            add_logs(docker, &mut deployment, limits.log_lines).await;
-            return Ok(Outcome { deployment, waited: begun.elapsed() });
+        let mut judgement = watch.look(seen, time);
+        on_progress(&judgement);
+        if judgement.is_good() || judgement.failures().next().is_some() {
+            add_logs(docker, &mut judgement, limits.log_lines).await;
+            return Ok(Awaited { judgement, waited: begun.elapsed() });
         }
         let until_change = watch.wake().and_then(|wake| (wake - time).to_std().ok());
         let pause = until_change.map_or(LONGEST_PAUSE, |pause| pause.min(LONGEST_PAUSE));
@@ -78,11 +78,11 @@ pub async fn snapshot(
     expectations: &Expectations,
     limits: Limits,
     now: DateTime<Utc>,
-) -> Result<Deployment> {
+) -> Result<Judgement> {
     let seen = observe(docker, &ContainerFilter::project(project)).await?;
-    let mut deployment = Deployment::as_it_stands(seen, expectations, limits.stability, now);
-    add_logs(docker, &mut deployment, limits.log_lines).await;
-    Ok(deployment)
+    let mut judgement = Judgement::as_it_stands(seen, expectations, limits.stability, now);
+    add_logs(docker, &mut judgement, limits.log_lines).await;
+    Ok(judgement)
 }
 
 async fn observe(docker: &Docker, filter: &ContainerFilter) -> Result<Vec<Observed>> {
@@ -108,8 +108,8 @@ async fn next(events: &mut Events) -> Option<()> {
 }
 
 /// Adds the last log lines to every failure that has a log.
-async fn add_logs(docker: &Docker, deployment: &mut Deployment, lines: u64) {
-    let failed = deployment
+async fn add_logs(docker: &Docker, judgement: &mut Judgement, lines: u64) {
+    let failed = judgement
         .containers
         .iter_mut()
         .filter(|judged| matches!(judged.verdict, Verdict::Failed(_)));

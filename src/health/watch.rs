@@ -6,7 +6,7 @@ use std::time::Duration;
 use chrono::{DateTime, TimeDelta, Utc};
 
 use super::{
-    Cause, Chain, Deployment, Expectation, Expectations, Judged, Limits, Verdict, Waiting, chain,
+    Cause, Chain, Expectation, Expectations, Judged, Judgement, Limits, Verdict, Waiting, chain,
     judge,
 };
 use crate::docker::{ContainerDetail, ContainerState, HealthStatus};
@@ -123,7 +123,7 @@ impl<'a> Watch<'a> {
     }
 
     /// Judges what is seen now, in the light of what was seen before.
-    pub fn look(&mut self, observed: Vec<Observed>, now: DateTime<Utc>) -> Deployment {
+    pub fn look(&mut self, observed: Vec<Observed>, now: DateTime<Utc>) -> Judgement {
         let observed = newest(observed);
         let stability = self.limits.stability;
         for Observed { container, .. } in &observed {
@@ -150,7 +150,7 @@ impl<'a> Watch<'a> {
         self.wake =
             judged.iter().filter_map(|one| self.next_change(one)).filter(|time| *time > now).min();
         sort(&mut judged, self.expectations);
-        Deployment { containers: judged }
+        Judgement { containers: judged }
     }
 
     /// When, after the last look, a judgement changes although nothing else does.
@@ -231,7 +231,7 @@ impl<'a> Watch<'a> {
     }
 }
 
-impl Deployment {
+impl Judgement {
     /// Judges a deployment as it stands, without waiting: a start that takes its normal course is
     /// pending, everything else that is not good has failed.
     #[must_use]

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use super::journal::Ran;
 use crate::compose::Project;
-use crate::health::{Cause, Deployment, Verdict};
+use crate::health::{Cause, Judgement, Verdict};
 use crate::model::manifest::{REJECTED_LIMIT, Rejected, Service};
 use crate::model::reference::{Digest, ServiceName, Tag};
 
@@ -61,13 +61,13 @@ pub fn main_container<'a>(ran: &'a [Ran], service: &ServiceName) -> Option<&'a R
 /// none did, as when something else broke, all that changed.
 #[must_use]
 pub fn culprits(
-    judged: Option<&Deployment>,
+    judged: Option<&Judgement>,
     changed: &[String],
     tracked: &BTreeMap<String, ServiceName>,
 ) -> Vec<ServiceName> {
     let failed = judged
         .into_iter()
-        .flat_map(Deployment::failures)
+        .flat_map(Judgement::failures)
         .filter(|one| {
             !matches!(one.verdict, Verdict::Failed(Cause::NeverStarted(_) | Cause::Missing))
         })
@@ -198,7 +198,7 @@ mod tests {
             log: Vec::new(),
         };
         let changed = ["app".to_owned(), "ui".to_owned()];
-        let of = |containers| culprits(Some(&Deployment { containers }), &changed, &tracked());
+        let of = |containers| culprits(Some(&Judgement { containers }), &changed, &tracked());
         let blocked = || judged("ui", Cause::NeverStarted(crate::health::Chain::default()));
         assert_eq!(
             of(vec![judged("app", Cause::Exited { code: 1 }), blocked()]),

@@ -40,7 +40,7 @@ impl Downtime {
     }
 
     /// Notes which containers are good now.
-    pub(super) fn note_good(&self, deployment: &health::Deployment) {
+    pub(super) fn note_good(&self, deployment: &health::Judgement) {
         for judged in &deployment.containers {
             if let Some(since) = good_since(judged) {
                 note(&self.good, judged.service.clone(), since);
