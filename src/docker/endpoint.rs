@@ -39,7 +39,7 @@ pub struct Settings {
 
 /// How the user chose the daemon.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Source {
+pub enum ChosenBy {
     /// Not at all.
     Default,
     /// With `DOCKER_HOST`.
@@ -53,14 +53,14 @@ pub enum Source {
 /// A daemon's address.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Endpoint {
-    pub(super) target: Target,
-    pub(super) source: Source,
+    pub(super) target: Address,
+    pub(super) source: ChosenBy,
     pub(super) api_version: Option<ApiVersion>,
 }
 
 /// How a daemon is reached.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) enum Target {
+pub(super) enum Address {
     /// A Unix socket.
     Unix(PathBuf),
     /// Host and port, with TLS if there are certificates for it.
@@ -100,9 +100,9 @@ impl ApiVersion {
 impl fmt::Display for Endpoint {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match &self.target {
-            Target::Unix(path) => write!(f, "unix://{}", path.display()),
-            Target::Tcp { host, port, .. } => write!(f, "tcp://{}", authority(host, *port)),
-            Target::Ssh { user, host, port, socket } => {
+            Address::Unix(path) => write!(f, "unix://{}", path.display()),
+            Address::Tcp { host, port, .. } => write!(f, "tcp://{}", authority(host, *port)),
+            Address::Ssh { user, host, port, socket } => {
                 f.write_str("ssh://")?;
                 if let Some(user) = user {
                     write!(f, "{user}@")?;
@@ -122,7 +122,7 @@ pub(super) fn authority(host: &str, port: u16) -> String {
     if host.contains(':') { format!("[{host}]:{port}") } else { format!("{host}:{port}") }
 }
 
-impl fmt::Display for Source {
+impl fmt::Display for ChosenBy {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Default => f.write_str("the default"),
@@ -141,7 +141,7 @@ impl Endpoint {
     /// Whether the daemon runs on this machine, so that its paths are ours.
     #[must_use]
     pub fn is_local(&self) -> bool {
-        matches!(self.target, Target::Unix(_))
+        matches!(self.target, Address::Unix(_))
     }
 
     /// The daemon that the `docker` command would talk to: `DOCKER_HOST`, else `DOCKER_CONTEXT`,
@@ -153,7 +153,7 @@ impl Endpoint {
     pub fn resolve(settings: &Settings) -> Result<Self> {
         let api_version = present(settings.api_version.as_ref()).map(fixed_version).transpose()?;
         if let Some(address) = present(settings.host.as_ref()) {
-            let source = Source::HostVariable;
+            let source = ChosenBy::HostVariable;
             let tls = present(settings.tls_verify.as_ref()).map(|_| {
                 let directory =
                     settings.cert_path.as_deref().filter(|path| !path.as_os_str().is_empty());
@@ -162,20 +162,22 @@ impl Endpoint {
             return Ok(Self { target: parse_address(address, tls, &source)?, source, api_version });
         }
         let source = match present(settings.context.as_ref()) {
-            Some(name) => Source::ContextVariable(name.to_owned()),
+            Some(name) => ChosenBy::ContextVariable(name.to_owned()),
             None => match current_context(&settings.config_dir) {
-                Some(name) => Source::CurrentContext(name),
-                None => Source::Default,
+                Some(name) => ChosenBy::CurrentContext(name),
+                None => ChosenBy::Default,
             },
         };
         let target = match &source {
-            Source::ContextVariable(name) | Source::CurrentContext(name) if name != "default" => {
+            ChosenBy::ContextVariable(name) | ChosenBy::CurrentContext(name)
+                if name != "default" =>
+            {
                 context_target(&settings.config_dir, name, &source)?
             }
             _ => {
                 return Ok(Self {
-                    target: Target::Unix(DEFAULT_SOCKET.into()),
-                    source: Source::Default,
+                    target: Address::Unix(DEFAULT_SOCKET.into()),
+                    source: ChosenBy::Default,
                     api_version,
                 });
             }
@@ -235,7 +237,7 @@ fn current_context(config_dir: &Path) -> Option<String> {
 }
 
 /// Where a context points.
-fn context_target(config_dir: &Path, name: &str, source: &Source) -> Result<Target> {
+fn context_target(config_dir: &Path, name: &str, source: &ChosenBy) -> Result<Address> {
     #[derive(Deserialize)]
     struct Metadata {
         #[serde(rename = "Endpoints")]
@@ -282,7 +284,7 @@ fn context_target(config_dir: &Path, name: &str, source: &Source) -> Result<Targ
 
 /// An address in the forms that `docker` reads: `unix://path`, `tcp://host:port` (the scheme may be
 /// left out), `ssh://user@host:port`.
-fn parse_address(address: &str, tls: Option<TlsFiles>, source: &Source) -> Result<Target> {
+fn parse_address(address: &str, tls: Option<TlsFiles>, source: &ChosenBy) -> Result<Address> {
     target_of(address, tls).map_err(|why| {
         let address = display_safe(address);
         error::docker(format!("{source} names the Docker daemon `{address}`: {why}"))
@@ -295,11 +297,11 @@ fn parse_address(address: &str, tls: Option<TlsFiles>, source: &Source) -> Resul
 }
 
 /// As [`parse_address`]; the error is what is wrong with it.
-fn target_of(address: &str, tls: Option<TlsFiles>) -> Result<Target, &'static str> {
+fn target_of(address: &str, tls: Option<TlsFiles>) -> Result<Address, &'static str> {
     let (scheme, rest) = address.split_once("://").unwrap_or(("tcp", address));
     match scheme {
         "unix" if rest.is_empty() => Err("the socket's path is missing"),
-        "unix" => Ok(Target::Unix(rest.into())),
+        "unix" => Ok(Address::Unix(rest.into())),
         "tcp" | "ssh" => {
             let (authority, path) = match rest.split_once('/') {
                 Some((authority, path)) if !path.is_empty() => {
@@ -314,13 +316,13 @@ fn target_of(address: &str, tls: Option<TlsFiles>) -> Result<Target, &'static st
             };
             let (host, port) = host_and_port(place).ok_or("it has no proper host and port")?;
             if scheme == "ssh" {
-                return Ok(Target::Ssh { user, host, port, socket: path });
+                return Ok(Address::Ssh { user, host, port, socket: path });
             }
             if user.is_some() || path.is_some() {
                 return Err("only a host and a port may follow tcp://");
             }
             let port = port.unwrap_or(if tls.is_some() { 2376 } else { 2375 });
-            Ok(Target::Tcp { host, port, tls })
+            Ok(Address::Tcp { host, port, tls })
         }
         "npipe" => Err("named pipes exist on Windows only"),
         _ => Err("this kind of address is not supported"),
@@ -370,7 +372,7 @@ mod tests {
         )
     }
 
-    fn chosen(settings: &Settings) -> (String, Source) {
+    fn chosen(settings: &Settings) -> (String, ChosenBy) {
         let endpoint = Endpoint::resolve(settings).unwrap();
         (endpoint.to_string(), endpoint.source)
     }
@@ -386,7 +388,10 @@ mod tests {
     fn the_variable_beats_contexts_and_contexts_beat_the_default() {
         let home = tempfile::tempdir().unwrap();
         let mut settings = settings(home.path());
-        assert_eq!(chosen(&settings), ("unix:///var/run/docker.sock".to_owned(), Source::Default));
+        assert_eq!(
+            chosen(&settings),
+            ("unix:///var/run/docker.sock".to_owned(), ChosenBy::Default)
+        );
 
         add_context(home.path(), "first", &unix_context("first"));
         add_context(home.path(), "second", &unix_context("second"));
@@ -394,13 +399,13 @@ mod tests {
             .unwrap();
         assert_eq!(
             chosen(&settings),
-            ("unix:///run/first.sock".to_owned(), Source::CurrentContext("first".to_owned()))
+            ("unix:///run/first.sock".to_owned(), ChosenBy::CurrentContext("first".to_owned()))
         );
 
         settings.context = Some("second".to_owned());
         assert_eq!(
             chosen(&settings),
-            ("unix:///run/second.sock".to_owned(), Source::ContextVariable("second".to_owned()))
+            ("unix:///run/second.sock".to_owned(), ChosenBy::ContextVariable("second".to_owned()))
         );
 
         settings.context = Some("default".to_owned());
@@ -408,7 +413,7 @@ mod tests {
 
         settings.context = Some("second".to_owned());
         settings.host = Some("tcp://10.0.0.1".to_owned());
-        assert_eq!(chosen(&settings), ("tcp://10.0.0.1:2375".to_owned(), Source::HostVariable));
+        assert_eq!(chosen(&settings), ("tcp://10.0.0.1:2375".to_owned(), ChosenBy::HostVariable));
 
         settings.host = Some(String::new());
         assert_eq!(chosen(&settings).0, "unix:///run/second.sock");
@@ -438,7 +443,7 @@ mod tests {
         );
 
         std::fs::write(home.path().join("config.json"), "{").unwrap();
-        assert_eq!(chosen(&settings(home.path())).1, Source::Default, "as docker does");
+        assert_eq!(chosen(&settings(home.path())).1, ChosenBy::Default, "as docker does");
     }
 
     #[test]
@@ -464,7 +469,7 @@ mod tests {
         };
         assert_eq!(
             remote.target,
-            Target::Tcp { host: "remote".to_owned(), port: 2376, tls: Some(expected) }
+            Address::Tcp { host: "remote".to_owned(), port: 2376, tls: Some(expected) }
         );
 
         let variable = Settings {
@@ -476,7 +481,7 @@ mod tests {
         let tls = Some(TlsFiles { ca: "/certs/ca.pem".into(), client: None });
         assert_eq!(
             Endpoint::resolve(&variable).unwrap().target,
-            Target::Tcp { host: "h".to_owned(), port: 2376, tls }
+            Address::Tcp { host: "h".to_owned(), port: 2376, tls }
         );
     }
 

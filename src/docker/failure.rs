@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use bollard::errors::Error as ClientError;
 
-use super::endpoint::{Endpoint, Source, Target};
+use super::endpoint::{Address, ChosenBy, Endpoint};
 use crate::error::{self, Error};
 
 /// As much of a foreign text as goes into a message.
@@ -90,16 +90,16 @@ pub(super) fn explain(
         other => {
             let reason = display_safe(&root_cause(other));
             let hint = match &endpoint.target {
-                target @ Target::Ssh { .. } => {
+                target @ Address::Ssh { .. } => {
                     format!(
                         "check that `{} docker version` works without asking for a password",
                         ssh_command(target)
                     )
                 }
-                Target::Tcp { .. } => {
+                Address::Tcp { .. } => {
                     format!("see whether it is a Docker daemon, and runs; {}", correction(endpoint))
                 }
-                Target::Unix(_) => {
+                Address::Unix(_) => {
                     "see whether it is running and what it logged: `systemctl status docker`, \
                         `journalctl -u docker`"
                         .to_owned()
@@ -131,7 +131,7 @@ fn unreachable(endpoint: &Endpoint, failure: &io::Error) -> Error {
         display_safe(&failure.to_string())
     );
     let hint = match (&endpoint.target, &endpoint.source) {
-        (Target::Unix(path), _) if failure.kind() == io::ErrorKind::PermissionDenied => format!(
+        (Address::Unix(path), _) if failure.kind() == io::ErrorKind::PermissionDenied => format!(
             "your user may not use {0}: join the group that owns it (`sudo usermod -aG docker \
             $USER`, then log in again), or run dkv with sudo",
             path.display()
@@ -144,10 +144,10 @@ fn unreachable(endpoint: &Endpoint, failure: &io::Error) -> Error {
 /// What can be done about a daemon that is not there, by who named it.
 fn correction(endpoint: &Endpoint) -> String {
     match &endpoint.source {
-        Source::Default => {
+        ChosenBy::Default => {
             "the daemon is not running: start it with `sudo systemctl start docker`".to_owned()
         }
-        Source::HostVariable => {
+        ChosenBy::HostVariable => {
             format!(
                 "DOCKER_HOST is set to {endpoint}: correct it, unset it, or start the daemon that \
                     it names"
@@ -161,8 +161,8 @@ fn correction(endpoint: &Endpoint) -> String {
 }
 
 /// The `ssh` that leads to the daemon, as one would type it.
-fn ssh_command(target: &Target) -> String {
-    let Target::Ssh { user, host, port, .. } = target else { return String::new() };
+fn ssh_command(target: &Address) -> String {
+    let Address::Ssh { user, host, port, .. } = target else { return String::new() };
     let port = port.map_or_else(String::new, |port| format!("-p {port} "));
     let user = user.as_deref().map_or_else(String::new, |user| format!("{}@", display_safe(user)));
     format!("ssh {port}{user}{host}")

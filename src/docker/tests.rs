@@ -9,7 +9,7 @@ use futures_util::TryStreamExt as _;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::UnixListener;
 
-use super::endpoint::Source;
+use super::endpoint::ChosenBy;
 use super::stream::{LogLine, LogStream};
 use super::*;
 use crate::error::{self, Kind};
@@ -160,7 +160,7 @@ async fn absent_refused_and_forbidden_sockets_get_hints_of_their_own() {
     let socket = directory.path().join("docker.sock");
 
     let mut default = endpoint(&socket);
-    default.source = Source::Default;
+    default.source = ChosenBy::Default;
     let absent = Docker::connect(default.clone(), Deadlines::default()).await.unwrap_err();
     let (kind, hint) = kind_and_hint(&absent);
     assert_eq!(kind, Kind::Docker);

@@ -28,7 +28,7 @@ use tokio_rustls::rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName}
 use tokio_rustls::rustls::{ClientConfig, RootCertStore, crypto::aws_lc_rs};
 
 use super::Deadlines;
-use super::endpoint::{ApiVersion, Endpoint, Target, TlsFiles, authority};
+use super::endpoint::{Address, ApiVersion, Endpoint, TlsFiles, authority};
 use super::failure::Unreachable;
 use crate::error::{self, Error};
 
@@ -44,7 +44,7 @@ const NEWEST: ApiVersion = ApiVersion {
 /// Kind Docker: TLS files that cannot be read or used.
 pub(super) fn client(endpoint: &Endpoint, deadlines: Deadlines) -> Result<bollard::Docker> {
     let tls = match &endpoint.target {
-        Target::Tcp { host, tls: Some(files), .. } => Some(tls(host, files)?),
+        Address::Tcp { host, tls: Some(files), .. } => Some(tls(host, files)?),
         _ => None,
     };
     let api_version = endpoint.api_version.map_or_else(OnceLock::new, OnceLock::from);
@@ -83,7 +83,7 @@ impl<Body> Message for Request<Body> {
 
 /// Makes the connections, and keeps those that can serve again.
 struct Connector {
-    target: Target,
+    target: Address,
     tls: Option<(TlsConnector, ServerName<'static>)>,
     deadline: Duration,
     /// What both sides speak; known from the daemon's first answer on, unless the user fixed it.
@@ -180,8 +180,8 @@ impl Connector {
     /// A byte stream to the daemon, and the process that carries it if there is one.
     async fn connect(&self) -> io::Result<(Box<dyn Duplex>, Option<Child>)> {
         match &self.target {
-            Target::Unix(path) => Ok((Box::new(UnixStream::connect(path).await?), None)),
-            Target::Tcp { host, port, .. } => {
+            Address::Unix(path) => Ok((Box::new(UnixStream::connect(path).await?), None)),
+            Address::Tcp { host, port, .. } => {
                 let stream = TcpStream::connect((host.as_str(), *port)).await?;
                 match &self.tls {
                     Some((connector, name)) => {
@@ -190,7 +190,7 @@ impl Connector {
                     None => Ok((Box::new(stream), None)),
                 }
             }
-            Target::Ssh { .. } => {
+            Address::Ssh { .. } => {
                 // Its standard error stays the user's: what ssh has to say is said by nobody else.
                 let mut child = Command::new("ssh")
                     .args(ssh_arguments(&self.target))
@@ -220,8 +220,8 @@ impl Connector {
             *request.uri_mut() = uri;
         }
         let host = match &self.target {
-            Target::Tcp { host, port, .. } => HeaderValue::from_str(&authority(host, *port)).ok(),
-            Target::Unix(_) | Target::Ssh { .. } => None,
+            Address::Tcp { host, port, .. } => HeaderValue::from_str(&authority(host, *port)).ok(),
+            Address::Unix(_) | Address::Ssh { .. } => None,
         };
         request.headers_mut().insert(HOST, host.unwrap_or(HeaderValue::from_static("docker")));
         if let Some(value) = request.headers_mut().get_mut("x-registry-auth") {
@@ -268,8 +268,8 @@ fn mend_registry_auth(value: &mut HeaderValue) {
 
 /// How `ssh` reaches a daemon: the remote `docker` command hands its standard streams to its
 /// socket. Never asks for a password, because there may be several connections at once.
-fn ssh_arguments(target: &Target) -> Vec<String> {
-    let Target::Ssh { user, host, port, socket } = target else { return Vec::new() };
+fn ssh_arguments(target: &Address) -> Vec<String> {
+    let Address::Ssh { user, host, port, socket } = target else { return Vec::new() };
     let mut arguments = vec!["-T".to_owned(), "-o".to_owned(), "BatchMode=yes".to_owned()];
     if let Some(user) = user {
         arguments.extend(["-l".to_owned(), user.clone()]);
@@ -328,7 +328,7 @@ mod tests {
 
     #[test]
     fn ssh_reaches_the_socket_that_the_address_names() {
-        let target = |user: Option<&str>, port, socket: Option<&str>| Target::Ssh {
+        let target = |user: Option<&str>, port, socket: Option<&str>| Address::Ssh {
             user: user.map(str::to_owned),
             host: "host".to_owned(),
             port,

@@ -58,7 +58,7 @@ pub async fn show(
     let clock = Clock { now, instant: Instant::now() };
     let filter = ContainerFilter::project(project);
     let containers = docker.containers(&filter).await?;
-    let view = View { docker, filter, selection, clock };
+    let view = Viewer { docker, filter, selection, clock };
     let sources = view.history(&containers, sink).await?;
     if selection.follow && selection.until.is_none() {
         view.follow(sources, sink).await?;
@@ -107,7 +107,7 @@ enum News {
 /// All that is followed at once.
 type Followed = SelectAll<BoxStream<'static, News>>;
 
-struct View<'a> {
+struct Viewer<'a> {
     docker: &'a Docker,
     filter: ContainerFilter,
     selection: &'a Selection,
@@ -126,7 +126,7 @@ impl Clock {
     }
 }
 
-impl View<'_> {
+impl Viewer<'_> {
     /// The container as a source, if it is one of those that are shown.
     fn source(&self, container: &str, labels: &Labels) -> Option<Source> {
         let service = labels.service().filter(|service| {

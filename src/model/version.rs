@@ -242,12 +242,12 @@ impl Version {
     }
 
     /// The place among names with the same numbers: the most exact first.
-    fn place(&self) -> Place {
+    fn exactness(&self) -> Exactness {
         match self.stage {
-            Stage::After if self.is_revision => Place::Revision,
-            Stage::After => Place::Addition,
-            Stage::Release => Place::Plain,
-            Stage::Before(_) => Place::PreRelease,
+            Stage::After if self.is_revision => Exactness::Revision,
+            Stage::After => Exactness::Addition,
+            Stage::Release => Exactness::Plain,
+            Stage::Before(_) => Exactness::PreRelease,
         }
     }
 }
@@ -279,9 +279,9 @@ pub fn is_older(new: &Tag, old: &Tag) -> bool {
     new.is_calendar == old.is_calendar && new.release() < old.release()
 }
 
-/// See [`Version::place`].
+/// See [`Version::exactness`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-enum Place {
+enum Exactness {
     Revision,
     Plain,
     Addition,
@@ -511,16 +511,16 @@ fn matches_pattern(pattern: &str, text: &str) -> bool {
     pattern[at..].iter().all(|rest| *rest == b'*')
 }
 
-/// A tag that may be the version, with its rank in the order of preference.
+/// A tag that may be the version, with its class in the order of preference.
 struct Candidate<'a> {
-    rank: Rank,
+    class: Class,
     version: Version,
     tag: &'a Tag,
 }
 
 /// See the module documentation.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-enum Rank {
+enum Class {
     Numbered,
     SingleNumber,
     Calendar,
@@ -531,9 +531,9 @@ impl Candidate<'_> {
     /// The order of preference, and of asking.
     fn preference(&self, other: &Self) -> Ordering {
         let (a, b) = (&self.version, &other.version);
-        (self.rank.cmp(&other.rank))
+        (self.class.cmp(&other.class))
             .then_with(|| b.significant().cmp(a.significant()))
-            .then_with(|| a.place().cmp(&b.place()))
+            .then_with(|| a.exactness().cmp(&b.exactness()))
             .then_with(|| a.variant.len().cmp(&b.variant.len()))
             .then_with(|| b.cmp(a))
     }
@@ -551,7 +551,7 @@ fn ranked<'a>(
             let matching = tags.iter().filter(|tag| matches_pattern(pattern, tag.as_str()));
             let candidates = matching.map(|tag| {
                 let version = Version::by_pattern(tag.as_str(), pattern);
-                Candidate { rank: Rank::Numbered, version, tag }
+                Candidate { class: Class::Numbered, version, tag }
             });
             candidates.collect()
         }
@@ -570,14 +570,14 @@ fn ranked<'a>(
                 .into_iter()
                 .filter(|(version, _)| version.variant.starts_with(&family) && is_in_line(version));
             let candidates = matching.map(|(version, tag)| {
-                let rank = match version.numbers.as_slice() {
-                    _ if version.variant != family => Rank::OtherVariant,
-                    _ if version.is_calendar => Rank::Calendar,
-                    [only] if years.contains(only) => Rank::Calendar,
-                    [_] => Rank::SingleNumber,
-                    _ => Rank::Numbered,
+                let class = match version.numbers.as_slice() {
+                    _ if version.variant != family => Class::OtherVariant,
+                    _ if version.is_calendar => Class::Calendar,
+                    [only] if years.contains(only) => Class::Calendar,
+                    [_] => Class::SingleNumber,
+                    _ => Class::Numbered,
                 };
-                Candidate { rank, version, tag }
+                Candidate { class, version, tag }
             });
             candidates.collect()
         }
@@ -621,9 +621,9 @@ pub fn candidates(tags: &[Tag], tracked: &Tag, pattern: Option<&str>) -> Vec<Tag
     let mut in_turn: Vec<(Turn, &Tag)> = found
         .iter()
         .map(|candidate| {
-            let is_late = match (candidate.version.place(), candidate.rank) {
-                (Place::Plain, Rank::Calendar) => false,
-                (Place::Plain, _) => {
+            let is_late = match (candidate.version.exactness(), candidate.class) {
+                (Exactness::Plain, Class::Calendar) => false,
+                (Exactness::Plain, _) => {
                     plain += 1;
                     plain > PLAIN_FIRST
                 }
@@ -632,10 +632,10 @@ pub fn candidates(tags: &[Tag], tracked: &Tag, pattern: Option<&str>) -> Vec<Tag
                     others > OTHERS_FIRST
                 }
             };
-            let turn = match candidate.rank {
-                Rank::OtherVariant => Turn::OtherVariants,
+            let turn = match candidate.class {
+                Class::OtherVariant => Turn::OtherVariants,
                 _ if is_late => Turn::Rest,
-                Rank::Calendar => Turn::Dates,
+                Class::Calendar => Turn::Dates,
                 _ => Turn::First,
             };
             (turn, candidate.tag)
@@ -676,14 +676,15 @@ pub fn newest(
     found.retain(|candidate| !is_moving || candidate.tag != tracked);
     if found
         .iter()
-        .any(|candidate| candidate.rank == Rank::Calendar && Some(candidate.tag) == current)
+        .any(|candidate| candidate.class == Class::Calendar && Some(candidate.tag) == current)
     {
-        found.retain(|candidate| candidate.rank == Rank::Calendar);
+        found.retain(|candidate| candidate.class == Class::Calendar);
     }
     let takes_all =
         tracked.as_str().split(['-', '_']).any(|part| rank_before(&tokens(part)).is_some());
-    let mut releases =
-        found.iter().filter(|candidate| takes_all || candidate.version.place() <= Place::Plain);
+    let mut releases = found
+        .iter()
+        .filter(|candidate| takes_all || candidate.version.exactness() <= Exactness::Plain);
     Some(releases.next().or(found.first())?.tag.clone())
 }
 

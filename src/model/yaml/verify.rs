@@ -10,7 +10,7 @@ use super::value::Value;
 pub fn verify(old: &Document, plan: &Plan, text: &str) -> Result<(), YamlError> {
     let root = old.root();
     let compared = match Document::parse(text) {
-        Ok(new) => Comparison { old, new: &new }
+        Ok(new) => Verification { old, new: &new }
             .planned(root.id, new.root().id, plan)
             .map_err(|near| (old.node(near), "it reads differently".to_owned())),
         Err(error) => Err((root, error.to_string())),
@@ -24,7 +24,7 @@ pub fn verify(old: &Document, plan: &Plan, text: &str) -> Result<(), YamlError> 
 }
 
 /// Compares node by node; the error is the old node near which they differ.
-struct Comparison<'d> {
+struct Verification<'d> {
     old: &'d Document,
     new: &'d Document,
 }
@@ -36,7 +36,7 @@ enum Expected<'p> {
     New(&'p Value),
 }
 
-impl Comparison<'_> {
+impl Verification<'_> {
     fn planned(&self, old: u32, new: u32, plan: &Plan) -> Result<(), u32> {
         match plan {
             Plan::Same => self.same(old, new),
