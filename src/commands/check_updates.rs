@@ -5,8 +5,8 @@ use clap::Args;
 use futures_util::StreamExt as _;
 use tokio::sync::OnceCell;
 
+use super::Run;
 use super::arguments::Services;
-use super::{Effect, Run};
 use crate::app::{App, Exit};
 use crate::deployment::Deployment;
 use crate::docker::Docker;
@@ -36,10 +36,6 @@ pub struct CheckUpdates {
 }
 
 impl Run for CheckUpdates {
-    fn effect(&self) -> Effect {
-        Effect::Looks
-    }
-
     /// # Errors
     ///
     /// No manifest (exit 3), an unknown service (exit 2).

@@ -5,7 +5,7 @@ use chrono::Utc;
 use clap::Args;
 
 use super::status::{NO_MANIFEST, show, what_runs};
-use super::{Effect, Run, check_updates};
+use super::{Run, check_updates};
 use crate::app::{App, Exit};
 use crate::deployment::Deployment;
 use crate::report::{self, UpdateState, Updates};
@@ -15,10 +15,6 @@ use crate::report::{self, UpdateState, Updates};
 pub struct Health;
 
 impl Run for Health {
-    fn effect(&self) -> Effect {
-        Effect::Looks
-    }
-
     /// # Errors
     ///
     /// The daemon does not answer (exit 6); the manifest is not valid, or there is no deployment

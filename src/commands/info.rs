@@ -5,7 +5,7 @@ use chrono::Utc;
 use clap::Args;
 
 use super::status::{NO_MANIFEST, show, what_runs};
-use super::{Effect, Run, version};
+use super::{Run, version};
 use crate::app::{App, Exit};
 use crate::deployment::Deployment;
 use crate::report::{self, Versions};
@@ -15,10 +15,6 @@ use crate::report::{self, Versions};
 pub struct Info;
 
 impl Run for Info {
-    fn effect(&self) -> Effect {
-        Effect::Looks
-    }
-
     /// # Errors
     ///
     /// The daemon does not answer (exit 6); the manifest is not valid, or there is no deployment

@@ -68,8 +68,11 @@ pub(crate) trait Run {
     /// where they stand.
     const HAS_SAFE_POINTS: bool = false;
 
-    /// What it does to a deployment, for when an update is unfinished.
-    fn effect(&self) -> Effect;
+    /// What it does to a deployment, for when an update is unfinished; what only looks need not
+    /// say so.
+    fn effect(&self) -> Effect {
+        Effect::Looks
+    }
 
     /// Whether Ctrl-C is how it normally ends, and so no failure.
     fn shows_until_interrupted(&self) -> bool {

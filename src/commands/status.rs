@@ -8,8 +8,8 @@ use chrono::{DateTime, Utc};
 use clap::Args;
 use futures_util::StreamExt as _;
 
+use super::Run;
 use super::run::{container_line, style_of};
-use super::{Effect, Run};
 use crate::app::{App, Exit};
 use crate::deployment::Deployment;
 use crate::health::{self, Expectations, Limits};
@@ -36,10 +36,6 @@ pub struct Status {
 }
 
 impl Run for Status {
-    fn effect(&self) -> Effect {
-        Effect::Looks
-    }
-
     fn shows_until_interrupted(&self) -> bool {
         self.watch
     }

@@ -7,7 +7,7 @@ use anyhow::Result;
 use clap::Args;
 use futures_util::StreamExt as _;
 
-use super::{Effect, Run, pin};
+use super::{Run, pin};
 use crate::app::{App, Exit};
 use crate::compose::{self, ComposeFiles, Generation, Line, Project, dotenv};
 use crate::deployment::{Deployment, EnvState, Record};
@@ -38,10 +38,6 @@ pub struct Verify {
 }
 
 impl Run for Verify {
-    fn effect(&self) -> Effect {
-        Effect::Looks
-    }
-
     /// # Errors
     ///
     /// No manifest, or a file cannot be read (exit 3); with `remote`, a registry fails (exit 5).

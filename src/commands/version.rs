@@ -3,8 +3,8 @@
 use anyhow::Result;
 use clap::Args;
 
+use super::Run;
 use super::arguments::Services;
-use super::{Effect, Run};
 use crate::app::{App, Exit};
 use crate::deployment::Deployment;
 use crate::model::manifest::Source;
@@ -20,10 +20,6 @@ pub struct Version {
 
 impl Run for Version {
     const NEEDS_RUNTIME: bool = false;
-
-    fn effect(&self) -> Effect {
-        Effect::Looks
-    }
 
     /// # Errors
     ///

@@ -3,9 +3,9 @@
 use anyhow::Result;
 use clap::Args;
 
+use super::Run;
 use super::arguments::Services;
 use super::version::to_seconds;
-use super::{Effect, Run};
 use crate::app::{App, Exit};
 use crate::deployment::Deployment;
 use crate::model::manifest::Rank;
@@ -21,10 +21,6 @@ pub struct VersionHistory {
 
 impl Run for VersionHistory {
     const NEEDS_RUNTIME: bool = false;
-
-    fn effect(&self) -> Effect {
-        Effect::Looks
-    }
 
     /// # Errors
     ///
