@@ -6,7 +6,7 @@
 use std::fmt::Write as _;
 use std::time::{Duration, Instant};
 
-use dkv::fuzzing::{Digest, Manifest, Release, Service};
+use dkv::fuzzing::{Bytes, Digest, Manifest, Release, Service};
 
 const RUNS: usize = 9;
 const SIZES: [usize; 4] = [250, 500, 1_000, 2_000];
@@ -91,7 +91,7 @@ fn manifest(size: usize) -> String {
 fn advanced(service: &Service) -> Service {
     let mut after = service.clone();
     let digest = Digest::of(service.name.as_str().as_bytes());
-    let mut release = Release::new("1.6".parse().expect("a tag"), Some(digest));
+    let mut release = Release::new("1.6".parse().expect("a tag"), Bytes::of(Some(digest)));
     release.deployed_at = Some("2026-02-01T00:00:00Z".to_owned());
     release.deployed_by = Some("bob".to_owned());
     after.history.advance(release, |_| false);
