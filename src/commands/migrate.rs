@@ -30,7 +30,7 @@ use crate::model::interpolation::Template;
 use crate::model::manifest::{Ecr, Manifest, Service};
 use crate::model::reference::Reference;
 use crate::model::yaml::{self, Value};
-use crate::plan::migrate::{self as plan, Proposal};
+use crate::plan::migrate::{self as plan, Line, Proposal};
 use crate::plan::{Step, keep_tag};
 use crate::report::migrate::{ComposeChange, Difference, MigratedService, Migration, OtherTool};
 use crate::store::{self, Replacement, Snapshot, Store};
@@ -150,7 +150,7 @@ impl<'a> Migrating<'a> {
                 self.show_services(report);
             }
             self.tell(report);
-            self.conclude(report, evidence.runs());
+            self.conclude(report, evidence.lines.iter().any(|line| line.running().is_some()));
         })?;
         Ok(exit(is_off))
     }
@@ -184,8 +184,7 @@ impl<'a> Migrating<'a> {
 
     /// Makes sure that everything to track is there.
     fn check_tracked(&self, evidence: &Evidence) -> Result<()> {
-        let known: Vec<&str> =
-            evidence.lines.iter().map(|line| line.compose_service.as_str()).collect();
+        let known: Vec<&str> = evidence.lines.iter().map(Line::name).collect();
         match self.options.track.iter().find(|name| !known.contains(&name.as_str())) {
             Some(unknown) => Err(error::usage(format!(
                 "the Compose files have no service `{unknown}` with an image"
@@ -441,10 +440,7 @@ impl<'a> Migrating<'a> {
             |name: &str| variables.get(name).cloned().or_else(|| self.deployment.variable(name));
         let mut differences = Vec::new();
         for line in &evidence.lines {
-            let Some(runs) = line.present.as_ref().filter(|present| present.is_running) else {
-                continue;
-            };
-            let name = &line.compose_service;
+            let (name, Some(runs)) = (line.name(), line.running()) else { continue };
             let change = changes.iter().find(|change| change.compose_service == *name);
             let new = change.filter(|change| change.written).and_then(|change| change.to.as_ref());
             let new = new.and_then(|new| Template::parse(new).ok());
@@ -466,7 +462,7 @@ impl<'a> Migrating<'a> {
                 continue;
             }
             differences.push(Difference {
-                compose_service: name.clone(),
+                compose_service: name.to_owned(),
                 runs: runs.image_id.to_string(),
                 would_start: image,
                 line_does_not_follow: change.is_some_and(|change| !change.written),

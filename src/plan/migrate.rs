@@ -14,7 +14,7 @@ use crate::model::reference::{Digest, Reference, Repository, ServiceName, Tag};
 use crate::report::ReleaseView;
 use crate::report::migrate::{ComposeChange, OtherVersion, UntrackedImage};
 
-/// A digest that no image has, to find out where a variable's value goes.
+/// What no image is called, to find out where a variable's value goes.
 const PROBE: &str =
     "dkvprobe@sha256:0000000000000000000000000000000000000000000000000000000000000000";
 const PROBE_TAG: &str = "dkvprobe";
@@ -32,10 +32,8 @@ const INFRASTRUCTURE: &str = "postgres pgvector timescale mysql mariadb mongo re
 /// A Compose service, as the files and the daemon describe it.
 #[derive(Debug, Clone)]
 pub struct Line {
-    /// Its name.
-    pub compose_service: String,
-    /// Its `image:` as written; `None` if it is only built.
-    pub text: Option<String>,
+    /// Its image line and where that is, without what makes it follow.
+    pub written: ComposeChange,
     /// Its image with all variables replaced; for one that is only built, the name Compose gives
     /// it.
     pub image: Reference,
@@ -43,23 +41,22 @@ pub struct Line {
     pub has_build: bool,
     /// Whether it stands in the database files.
     pub is_database: bool,
-    /// Where its image is written, or where it is built.
-    pub place: Place,
     /// The image that its container runs or ran, else the local one of its name.
     pub present: Option<Present>,
 }
 
-/// Where an image line stands.
-#[derive(Debug, Clone, Default)]
-pub struct Place {
-    /// The file, relative to the deployment.
-    pub file: String,
-    /// The service in that file: the one that it extends, if that has the line.
-    pub service: String,
-    /// The line, from 1.
-    pub line: Option<usize>,
-    /// The template that the file is made from.
-    pub template: Option<String>,
+impl Line {
+    /// The Compose service.
+    #[must_use]
+    pub fn name(&self) -> &str {
+        &self.written.compose_service
+    }
+
+    /// The image that its container runs, if it runs.
+    #[must_use]
+    pub fn running(&self) -> Option<&Present> {
+        self.present.as_ref().filter(|present| present.is_running)
+    }
 }
 
 /// An image on this host.
@@ -77,6 +74,13 @@ pub struct Present {
     pub tags: Vec<(Repository, Tag)>,
 }
 
+impl Present {
+    /// The digests by which it came from `repository`.
+    fn digests_in<'p>(&'p self, repository: &'p Repository) -> impl Iterator<Item = &'p Digest> {
+        self.digests.iter().filter(move |(from, _)| from == repository).map(|(_, digest)| digest)
+    }
+}
+
 /// A service that the manifest lacks.
 pub struct NewService<'l> {
     /// The service, without a release.
@@ -90,10 +94,8 @@ pub struct NewService<'l> {
     /// Whether the daemon says that the tag names these digests; a Compose file can claim that of
     /// any.
     pub is_confirmed: bool,
-    /// What runs, by the daemon's name, else the local image of that tag.
-    pub image_id: Option<Digest>,
-    /// Whether that is what a container runs.
-    pub is_running: bool,
+    /// What runs, else the local image of that tag.
+    pub present: Option<&'l Present>,
     /// What the operator should know.
     pub notes: Vec<String>,
     /// The Compose services that run it; the version of the one at `lead` is recorded.
@@ -125,8 +127,7 @@ pub fn propose<'l>(
     prefix: &str,
     wanted: &[String],
 ) -> Proposal<'l> {
-    let readings: Vec<Reading<'_>> =
-        lines.iter().enumerate().map(|(at, line)| Reading::of(at, line, prefix)).collect();
+    let readings: Vec<Reading<'_>> = lines.iter().map(|line| Reading::of(line, prefix)).collect();
     let product = product_of(&readings, wanted);
     let mut proposal = Proposal::default();
     let mut unknown = Vec::new();
@@ -145,55 +146,45 @@ pub fn propose<'l>(
                 let names: Vec<String> = names.iter().map(|name| format!("`{name}`")).collect();
                 proposal.notes.push(format!(
                     "{}: {} have its image; list it under `compose_services` of the one it runs",
-                    reading.line.compose_service,
+                    reading.line.name(),
                     names.join(" and ")
                 ));
             }
             Some((_, Membership::Untracked)) | None => unknown.push(reading),
         }
     }
-    let known = known.map(|(manifest, _)| manifest);
-    let mut names = Names::of(known, prefix);
+    let known = || known.into_iter().flat_map(|(manifest, _)| manifest.services.values());
+    let mut taken = known().map(|service| own(prefix, &service.name)).collect();
     let mut new = Vec::new();
-    for group in group(unknown) {
-        let name = if product.contains(&group.repository) { names.take(&group) } else { None };
-        match name {
+    for group in group(unknown, lines) {
+        let is_product = product.contains(&group[0].line.image.repository);
+        match is_product.then(|| name_of(&group, prefix, &mut taken)).flatten() {
             Some(name) => new.push((name, group)),
             None => proposal.untracked.push(UntrackedImage {
-                image: group.readings[0].line.image.to_string(),
-                compose_services: group.compose_services(),
+                image: group[0].line.image.to_string(),
+                compose_services: names_in(&group),
             }),
         }
     }
-    let shared = shared_variables(&new, known, prefix);
+    let mut seen = BTreeSet::new();
+    let of_new = new.iter().map(|(name, group)| {
+        let read =
+            group.iter().flat_map(|one| one.tag_variables.iter().chain(&one.image_variables));
+        read.cloned().chain(own(prefix, name)).collect::<BTreeSet<_>>()
+    });
+    let of_known = known().map(|service| {
+        members::variables_of(prefix, service).map(|(name, _)| name).collect::<BTreeSet<_>>()
+    });
+    // Fed with `tag@digest`, a variable cannot be right for two services.
+    let all = of_new.chain(of_known).flatten();
+    let shared = all.filter(|name| !seen.insert(name.clone())).collect();
     for (name, group) in new {
-        let new = group.into_service(name, prefix, &shared);
+        let new = NewService::of(name, group, prefix, &shared);
         let changes = new.readings.iter().filter_map(|one| one.change(&new.service, prefix));
         proposal.changes.extend(changes);
         proposal.services.push(new);
     }
     proposal
-}
-
-impl NewService<'_> {
-    /// The Compose services that have another version than `recorded`, which is this service with
-    /// its release, and the image by which a registry may know better: two names may mean the same
-    /// bytes.
-    pub fn others(
-        &self,
-        recorded: &Service,
-        prefix: &str,
-    ) -> impl Iterator<Item = (OtherVersion, Option<&Reference>)> {
-        let lead = &self.readings[self.lead];
-        let meant = lead.line.image.digest.is_none().then(|| tag_named(&lead.line.image));
-        let others = self.readings.iter().filter(|reading| reading.at != lead.at);
-        others.filter_map(move |reading| {
-            let agrees = reading.runs_as(lead);
-            let agrees = agrees.or_else(|| reading.agrees(recorded, meant.unwrap_or_default()));
-            let other = reading.other_version(recorded, prefix);
-            (agrees != Some(true)).then(|| (other, agrees.is_none().then_some(&reading.line.image)))
-        })
-    }
 }
 
 /// Leaves the lines of `others` alone, with whatever shares them: written, they would start another
@@ -241,10 +232,8 @@ pub fn ecr_of<'a>(images: impl Iterator<Item = &'a Repository> + Clone) -> Optio
 }
 
 /// An image line and what its variables do.
-struct Reading<'a> {
-    /// Its place among the lines.
-    at: usize,
-    line: &'a Line,
+struct Reading<'l> {
+    line: &'l Line,
     template: Option<Template>,
     /// The name in `DK_<NAME>_TAG` or `DK_<NAME>_IMAGE`, in lower case.
     own_name: Option<String>,
@@ -256,9 +245,9 @@ struct Reading<'a> {
     default: Option<Reference>,
 }
 
-impl<'a> Reading<'a> {
-    fn of(at: usize, line: &'a Line, prefix: &str) -> Self {
-        let template = line.text.as_deref().and_then(|text| Template::parse(text).ok());
+impl<'l> Reading<'l> {
+    fn of(line: &'l Line, prefix: &str) -> Self {
+        let template = line.written.from.as_deref().and_then(|text| Template::parse(text).ok());
         let tag_variables = leading_to(template.as_ref(), PROBE, |found| {
             found.tag.as_ref().is_some_and(|tag| tag.as_str() == PROBE_TAG)
         });
@@ -270,7 +259,6 @@ impl<'a> Reading<'a> {
         });
         let default = template.as_ref().and_then(Template::default_value);
         Self {
-            at,
             line,
             own_name: name_within(&tag_variables, prefix, "_TAG")
                 .or_else(|| name_within(&image_variables, prefix, "_IMAGE")),
@@ -288,8 +276,8 @@ impl<'a> Reading<'a> {
     /// What it is to the manifest. A name of its own in the variables is not that of a service that
     /// only has the same repository.
     fn membership<'m>(&self, members: &'m Members) -> Membership<'m> {
-        let (name, image) = (&self.line.compose_service, &self.line.image.repository);
-        let found = members.find(name, self.template.as_ref(), Some(image));
+        let image = &self.line.image.repository;
+        let found = members.find(self.line.name(), self.template.as_ref(), Some(image));
         let is_by_repository = match &found {
             Membership::Of(member) => member.known_by == KnownBy::Repository,
             Membership::Ambiguous(_) | Membership::Untracked => true,
@@ -299,37 +287,27 @@ impl<'a> Reading<'a> {
 
     /// Whether the line takes its tag from a variable that the service is given.
     fn follows(&self, service: &Service, prefix: &str) -> bool {
-        let own = env_file::variable(prefix, &service.name, "TAG");
+        let [_, own] = own(prefix, &service.name);
         self.tag_variables.iter().any(|name| *name == own || Some(name) == service.env_tag.as_ref())
-    }
-
-    /// What its container runs, if it runs.
-    fn running(&self) -> Option<&'a Digest> {
-        let present = self.line.present.as_ref().filter(|present| present.is_running);
-        present.map(|present| &present.image_id)
     }
 
     /// Whether both run the same image, where both run.
     fn runs_as(&self, other: &Self) -> Option<bool> {
-        self.running().zip(other.running()).map(|(mine, others)| mine == others)
+        let both = self.line.running().zip(other.line.running());
+        both.map(|(mine, others)| mine.image_id == others.image_id)
     }
 
     /// Whether it has the version that is recorded of `service`, which the tag `meant` stands for as
     /// well: to be behind or ahead of the record is not to contradict it. `None` if only a registry
     /// can tell.
     fn agrees(&self, service: &Service, meant: &str) -> Option<bool> {
-        let image = &self.line.image;
-        let nothing = Bytes::default();
-        let current = service.current();
+        let (image, here) = (&self.line.image, self.line.present.as_ref());
+        let (nothing, current) = (Bytes::default(), service.current());
         let bytes = current.map_or(&nothing, |current| &current.bytes);
-        let names_it = match &image.digest {
-            Some(digest) => bytes.has_digest(digest),
-            None => {
-                let tag = tag_named(image);
-                tag == meant || current.is_some_and(|current| current.tag.as_str() == tag)
-            }
+        let names_it = match (&image.digest, tag_named(image)) {
+            (Some(digest), _) => bytes.has_digest(digest),
+            (None, tag) => tag == meant || current.is_some_and(|one| one.tag.as_str() == tag),
         };
-        let here = self.line.present.as_ref();
         let has_it = here.is_some_and(|present| {
             bytes.image_id.as_ref() == Some(&present.image_id)
                 || present.digests_in(&image.repository).any(|digest| bytes.has_digest(digest))
@@ -342,9 +320,9 @@ impl<'a> Reading<'a> {
         let current = recorded.current().map(|current| ReleaseView::from(current).short());
         OtherVersion {
             service: recorded.name.to_string(),
-            compose_service: self.line.compose_service.clone(),
+            compose_service: self.line.name().to_owned(),
             image: self.line.image.to_string(),
-            runs: self.running().map(ToString::to_string),
+            runs: self.line.running().map(|present| present.image_id.to_string()),
             recorded: current.unwrap_or_else(|| recorded.track_name().to_owned()),
             will_change: self.follows(recorded, prefix),
         }
@@ -355,34 +333,25 @@ impl<'a> Reading<'a> {
         if self.follows(service, prefix) {
             return None;
         }
-        let to = self.following(&variables(service, prefix));
-        let place = self.line.place.clone();
-        Some(ComposeChange {
-            compose_service: self.line.compose_service.clone(),
-            service_there: place.service,
-            file: place.file,
-            line: place.line,
-            from: self.line.text.clone(),
-            to: to.as_ref().ok().cloned(),
-            written: false,
-            template: place.template,
-            left: to.err(),
-        })
+        let (to, left) = match self.following(own(prefix, &service.name)) {
+            Ok(to) => (Some(to), None),
+            Err(why) => (None, Some(why)),
+        };
+        Some(ComposeChange { to, left, ..self.line.written.clone() })
     }
 
     /// The line with the service's tag variable, and where its image is literal that for the image,
     /// in it, and otherwise as it is written: without `versions.env` it starts what it started.
-    fn following(&self, [own_image, own_tag]: &[String; 2]) -> Result<String, String> {
-        let names_version =
-            |reference: &Reference| reference.tag.is_some() || reference.digest.is_some();
+    fn following(&self, [own_image, own_tag]: [String; 2]) -> Result<String, String> {
         let now = &self.line.image;
-        let Some(text) = self.line.text.as_deref() else {
+        let Some(text) = self.line.written.from.as_deref() else {
             let (image, tag) = (&now.repository, tag_named(now));
             return Ok(format!("${{{own_image}:-{image}}}:${{{own_tag}:-{tag}}}"));
         };
         let (image, tail) = split(text);
+        let names_version = |one: &Reference| one.tag.is_some() || one.digest.is_some();
         if tail.is_empty()
-            && [Some(now), self.default.as_ref()].into_iter().flatten().any(names_version)
+            && (names_version(now) || self.default.as_ref().is_some_and(names_version))
         {
             return Err(format!(
                 "{} gives the image and its tag in one; write them as two, \
@@ -392,8 +361,7 @@ impl<'a> Reading<'a> {
         }
         // Compose v1 does not know `${A:-${B}}`; what a variable gives now is not for the file to
         // keep.
-        let same =
-            |default: &&Reference| (&default.tag, &default.digest) == (&now.tag, &now.digest);
+        let same = |default: &&Reference| default.tag == now.tag && default.digest == now.digest;
         let kept = if tail.contains('$') { self.default.as_ref().filter(same) } else { Some(now) };
         let Some(kept) = kept else {
             return Err(format!(
@@ -420,16 +388,9 @@ impl<'a> Reading<'a> {
     }
 }
 
-impl Present {
-    /// The digests by which it came from `repository`.
-    fn digests_in<'p>(&'p self, repository: &'p Repository) -> impl Iterator<Item = &'p Digest> {
-        self.digests.iter().filter(move |(from, _)| from == repository).map(|(_, digest)| digest)
-    }
-}
-
 /// The variables of its own that a service is given, for the image and for the tag.
-fn variables(service: &Service, prefix: &str) -> [String; 2] {
-    ["IMAGE", "TAG"].map(|suffix| env_file::variable(prefix, &service.name, suffix))
+fn own(prefix: &str, name: &ServiceName) -> [String; 2] {
+    ["IMAGE", "TAG"].map(|suffix| env_file::variable(prefix, name, suffix))
 }
 
 /// The tag that a reference names, said or not.
@@ -496,30 +457,29 @@ fn leading_to(
 /// The repositories of the product: those that are built here, that variables name, or that live
 /// beside such; where no line has a variable, whatever is neither an official image nor
 /// infrastructure; where nothing looks like a product, what is no infrastructure.
-fn product_of(readings: &[Reading<'_>], wanted: &[String]) -> BTreeSet<Repository> {
+fn product_of<'l>(readings: &[Reading<'l>], wanted: &[String]) -> BTreeSet<&'l Repository> {
+    let is_infrastructure = |image: &Repository| {
+        INFRASTRUCTURE.split(' ').any(|name| image.base_name().starts_with(name))
+    };
     let is_marked = |reading: &&Reading<'_>| {
-        let is_wanted = wanted.contains(&reading.line.compose_service);
+        let is_wanted = wanted.iter().any(|name| name == reading.line.name());
         is_wanted || reading.has_variables() || reading.line.has_build
     };
-    let homes: BTreeSet<(&str, &str)> = readings
-        .iter()
-        .filter(is_marked)
-        .filter_map(|reading| home(&reading.line.image.repository))
-        .collect();
+    let image = |reading: &Reading<'l>| &reading.line.image.repository;
+    let marked = readings.iter().filter(is_marked);
+    let homes: BTreeSet<_> = marked.filter_map(|reading| home(image(reading))).collect();
     let has_variables = readings.iter().any(Reading::has_variables);
-    let belongs = |reading: &&Reading<'_>| {
-        let image = &reading.line.image.repository;
-        let lives_there =
-            || home(image).is_some_and(|home| !has_variables || homes.contains(&home));
-        is_marked(reading)
-            || (!reading.line.is_database && !is_infrastructure(image) && lives_there())
+    let belongs = |reading: &&Reading<'l>| {
+        let home = || home(image(reading));
+        let lives_there = || home().is_some_and(|home| !has_variables || homes.contains(&home));
+        let is_application = !reading.line.is_database && !is_infrastructure(image(reading));
+        is_marked(reading) || (is_application && lives_there())
     };
-    let repository = |reading: &Reading<'_>| reading.line.image.repository.clone();
-    let product: BTreeSet<Repository> = readings.iter().filter(belongs).map(repository).collect();
-    if !product.is_empty() {
-        return product;
+    let product: BTreeSet<_> = readings.iter().filter(belongs).map(image).collect();
+    match product.is_empty() {
+        true => readings.iter().map(image).filter(|image| !is_infrastructure(image)).collect(),
+        false => product,
     }
-    readings.iter().map(repository).filter(|image| !is_infrastructure(image)).collect()
 }
 
 /// The publisher's part of a repository: its host and the path but for the name. Official images
@@ -529,231 +489,190 @@ fn home(repository: &Repository) -> Option<(&str, &str)> {
     (publisher != "library").then(|| (repository.host(), publisher))
 }
 
-fn is_infrastructure(repository: &Repository) -> bool {
-    INFRASTRUCTURE.split(' ').any(|name| repository.base_name().starts_with(name))
-}
-
-/// Gives every service a name whose variables no other has.
-struct Names<'a> {
-    prefix: &'a str,
-    taken: BTreeSet<String>,
-}
-
-impl<'a> Names<'a> {
-    fn of(known: Option<&Manifest>, prefix: &'a str) -> Self {
-        let names = known.into_iter().flat_map(|known| known.services.keys());
-        Self { prefix, taken: names.map(|name| env_file::variable(prefix, name, "TAG")).collect() }
-    }
-
-    fn take(&mut self, group: &Group<'_>) -> Option<ServiceName> {
-        let base = group.repository.base_name();
-        let first = group.readings[0].line;
-        let publisher = group.repository.path().rsplit('/').nth(1);
-        // An image that is only built is named after its project, which says little.
-        let built = first.text.is_none().then(|| first.compose_service.clone());
-        let candidates = [
-            group.own_name.clone(),
-            built,
-            Some(base.to_owned()),
-            publisher.map(|publisher| format!("{publisher}-{base}")),
-            Some(first.compose_service.clone()),
-        ];
-        let numbered = (2..).map(|number| format!("{base}-{number}"));
-        let mut names = candidates
-            .into_iter()
-            .flatten()
-            .chain(numbered)
-            .filter_map(|name| name.parse::<ServiceName>().ok());
-        names.find(|name| self.taken.insert(env_file::variable(self.prefix, name, "TAG")))
-    }
-}
-
-/// The variables that more than one service would set: fed with `tag@digest`, they cannot be right
-/// for both.
-fn shared_variables(
-    new: &[(ServiceName, Group<'_>)],
-    known: Option<&Manifest>,
-    prefix: &str,
-) -> BTreeSet<String> {
-    let of_new = new.iter().map(|(name, group)| {
-        let own = ["IMAGE", "TAG"].map(|suffix| env_file::variable(prefix, name, suffix));
-        let read = group.readings.iter();
-        let read = read.flat_map(|one| one.tag_variables.iter().chain(&one.image_variables));
-        read.cloned().chain(own).collect::<BTreeSet<String>>()
-    });
-    let known = known.into_iter().flat_map(|known| known.services.values());
-    let of_known = known.map(|service| {
-        members::variables_of(prefix, service).map(|(name, _)| name).collect::<BTreeSet<String>>()
-    });
-    let mut seen = BTreeSet::new();
-    let all = of_new.chain(of_known).flatten();
-    all.filter(|variable| !seen.insert(variable.clone())).collect()
-}
-
-/// Compose services that run one image.
-struct Group<'a> {
-    repository: Repository,
-    own_name: Option<String>,
-    readings: Vec<Reading<'a>>,
-}
-
 /// One group for each name in variables and, without such, for each repository; in the order of the
 /// files.
-fn group(readings: Vec<Reading<'_>>) -> Vec<Group<'_>> {
-    let mut groups: Vec<Group<'_>> = Vec::new();
+fn group<'l>(readings: Vec<Reading<'l>>, lines: &[Line]) -> Vec<Vec<Reading<'l>>> {
+    let place =
+        |reading: &Reading<'_>| lines.iter().position(|one| std::ptr::eq(one, reading.line));
+    let mut groups: Vec<Vec<Reading<'l>>> = Vec::new();
     let (named, plain): (Vec<_>, Vec<_>) =
         readings.into_iter().partition(|reading| reading.own_name.is_some());
     for reading in named.into_iter().chain(plain) {
-        let fits = |group: &&mut Group<'_>| {
-            group.repository == reading.line.image.repository
-                && (reading.own_name.is_none() || group.own_name == reading.own_name)
+        // Those with names come first, so the first of a group has its name.
+        let fits = |group: &&mut Vec<Reading<'l>>| {
+            group[0].line.image.repository == reading.line.image.repository
+                && (reading.own_name.is_none() || group[0].own_name == reading.own_name)
         };
         match groups.iter_mut().find(fits) {
-            Some(group) => group.readings.push(reading),
-            None => groups.push(Group {
-                repository: reading.line.image.repository.clone(),
-                own_name: reading.own_name.clone(),
-                readings: vec![reading],
-            }),
+            Some(group) => group.push(reading),
+            None => groups.push(vec![reading]),
         }
     }
-    for group in &mut groups {
-        group.readings.sort_by_key(|reading| reading.at);
-    }
-    groups.sort_by_key(|group| group.readings[0].at);
+    groups.iter_mut().for_each(|group| group.sort_by_key(place));
+    groups.sort_by_key(|group| place(&group[0]));
     groups
 }
 
-impl<'a> Group<'a> {
-    fn compose_services(&self) -> Vec<String> {
-        self.readings.iter().map(|reading| reading.line.compose_service.clone()).collect()
-    }
+fn names_in(group: &[Reading<'_>]) -> Vec<String> {
+    group.iter().map(|reading| reading.line.name().to_owned()).collect()
+}
 
-    /// The Compose service whose version is recorded: rather one that runs, rather one whose image
-    /// has this repository's name, rather one whose line follows `versions.env` in any case; among
-    /// these the version that most have, and of several the one that the files name first.
-    fn lead(&self, service: &Service, prefix: &str) -> usize {
-        let version = |reading: &Reading<'_>| match reading.running() {
-            Some(id) => id.to_string(),
-            None => version_named(&reading.line.image),
-        };
-        let alike = |reading: &Reading<'_>| {
-            let mine = version(reading);
-            self.readings.iter().filter(|other| version(other) == mine).count()
-        };
-        let is_foreign = |present: &Present| {
-            present.named.as_ref().is_none_or(|named| named.repository != self.repository)
-        };
-        let rank = |index: &usize| {
-            let reading = &self.readings[*index];
-            (
-                reading.running().is_none(),
-                reading.line.present.as_ref().is_some_and(is_foreign),
-                !reading.follows(service, prefix),
-                Reverse(alike(reading)),
-                reading.line.present.is_none(),
-            )
-        };
-        (0..self.readings.len()).min_by_key(rank).unwrap_or_default()
-    }
+/// A name whose variables no other service has.
+fn name_of(
+    group: &[Reading<'_>],
+    prefix: &str,
+    taken: &mut BTreeSet<[String; 2]>,
+) -> Option<ServiceName> {
+    let first = group[0].line;
+    let base = first.image.repository.base_name();
+    let publisher = first.image.repository.path().rsplit('/').nth(1);
+    // An image that is only built is named after its project, which says little.
+    let is_only_built = first.written.from.is_none();
+    let candidates = [
+        group.iter().find_map(|reading| reading.own_name.clone()),
+        is_only_built.then(|| first.name().to_owned()),
+        Some(base.to_owned()),
+        publisher.map(|publisher| format!("{publisher}-{base}")),
+        Some(first.name().to_owned()),
+    ];
+    let numbered = (2..).map(|number| format!("{base}-{number}"));
+    let names = candidates.into_iter().flatten().chain(numbered);
+    names.filter_map(|name| name.parse().ok()).find(|name| taken.insert(own(prefix, name)))
+}
 
-    /// The first variable of this kind that may be fed, of a line that does not have the service's
-    /// own.
-    fn usable(
-        &self,
-        shared: &BTreeSet<String>,
-        own: &String,
-        kind: for<'r> fn(&'r Reading<'a>) -> &'r Vec<String>,
-    ) -> Option<String> {
-        let foreign = self.readings.iter().map(kind).filter(|variables| !variables.contains(own));
-        foreign.flatten().find(|variable| !shared.contains(*variable)).cloned()
-    }
+/// The place of the Compose service whose version is recorded: rather one that runs, rather one
+/// whose image has this repository's name, rather one whose line follows `versions.env` in any case;
+/// among these the version that most have, and of several the one that the files name first.
+fn lead_of(group: &[Reading<'_>], service: &Service, prefix: &str) -> usize {
+    let version = |reading: &Reading<'_>| match reading.line.running() {
+        Some(present) => present.image_id.to_string(),
+        None => version_named(&reading.line.image),
+    };
+    let alike = |mine: &str| group.iter().filter(|other| version(other) == mine).count();
+    let is_foreign = |present: &Present| {
+        let named = present.named.as_ref();
+        named.is_none_or(|named| Some(&named.repository) != service.image.as_ref())
+    };
+    let rank = |index: &usize| {
+        let reading = &group[*index];
+        (
+            reading.line.running().is_none(),
+            reading.line.present.as_ref().is_some_and(is_foreign),
+            !reading.follows(service, prefix),
+            Reverse(alike(&version(reading))),
+            reading.line.present.is_none(),
+        )
+    };
+    (0..group.len()).min_by_key(rank).unwrap_or_default()
+}
 
-    fn into_service(
-        self,
+/// The first variable of a kind that may be fed, of a line that does not have the service's own.
+fn usable<'r>(
+    kind: impl Iterator<Item = &'r Vec<String>>,
+    own: &String,
+    shared: &BTreeSet<String>,
+) -> Option<String> {
+    let foreign = kind.filter(|variables| !variables.contains(own));
+    foreign.flatten().find(|variable| !shared.contains(*variable)).cloned()
+}
+
+impl<'l> NewService<'l> {
+    fn of(
         name: ServiceName,
+        readings: Vec<Reading<'l>>,
         prefix: &str,
         shared: &BTreeSet<String>,
-    ) -> NewService<'a> {
-        let mut service = Service::new(name, Some(self.repository.clone()));
-        let [image, tag] = variables(&service, prefix);
-        service.env_image = self.usable(shared, &image, |reading| &reading.image_variables);
-        service.env_tag = self.usable(shared, &tag, |reading| &reading.tag_variables);
-        service.compose_services = self.compose_services();
-        let lead_at = self.lead(&service, prefix);
-        let lead = &self.readings[lead_at];
-        service.track = lead.track();
-        let present = lead.line.present.as_ref();
-        let mut notes: Vec<String> = self
-            .readings
-            .iter()
-            .filter_map(|reading| {
-                let shared = reading.tag_variables.iter().find(|name| shared.contains(*name))?;
-                Some(format!(
-                    "{} gets its tag from {shared}, which other images use as well; one variable \
-                    cannot carry two digests",
-                    reading.line.compose_service
-                ))
-            })
-            .collect();
-        notes.extend(self.disagreement());
+    ) -> Self {
+        let repository = &readings[0].line.image.repository;
+        let [image, tag] = own(prefix, &name);
+        let mut service = Service::new(name, Some(repository.clone()));
+        service.env_image = usable(readings.iter().map(|one| &one.image_variables), &image, shared);
+        service.env_tag = usable(readings.iter().map(|one| &one.tag_variables), &tag, shared);
+        service.compose_services = names_in(&readings);
+        let lead_at = lead_of(&readings, &service, prefix);
+        let lead = readings[lead_at].line;
+        service.track = readings[lead_at].track();
+
+        let present = lead.present.as_ref();
         let started_as = present.and_then(|present| present.named.as_ref());
-        let named = started_as.filter(|named| named.repository == self.repository);
-        if let (true, None, Some(other)) = (lead.running().is_some(), named, started_as) {
-            notes.push(format!("what runs was started as {other}, not as {}", self.repository));
-        }
-        let is_keep_tag = |tag: &&Tag| tag.as_str().starts_with(KEEP_TAG_PREFIX);
-        let started_by = named.and_then(|named| named.tag.as_ref()).filter(|tag| !is_keep_tag(tag));
-        let written = lead.line.image.tag.as_ref().filter(|tag| !is_keep_tag(tag));
+        let named = started_as.filter(|named| named.repository == *repository);
+        let is_version = |tag: &&Tag| !tag.as_str().starts_with(KEEP_TAG_PREFIX);
+        let started_by = named.and_then(|named| named.tag.as_ref()).filter(is_version);
+        let written = lead.image.tag.as_ref().filter(is_version);
         let tag = started_by.or(written).or(service.track.as_ref()).cloned();
         // A name with a digest says nothing about its tag: the daemon looks at the digest alone.
         let was_meant = started_by.is_some() && named.is_some_and(|named| named.digest.is_none());
-        let has_tag = |present: &Present| {
+        let has_tag = present.is_some_and(|present| {
             let mut tags = present.tags.iter();
-            tags.any(|(repository, one)| {
-                *repository == self.repository && Some(one) == tag.as_ref()
-            })
+            tags.any(|(name, one)| name == repository && Some(one) == tag.as_ref())
+        });
+        let asked = started_as.and_then(|named| named.digest.as_ref());
+        let mut digests: Vec<Digest> = match present {
+            Some(present) => present.digests_in(repository).cloned().collect(),
+            None => lead.image.digest.clone().into_iter().collect(),
         };
-        NewService {
-            is_built: self.readings.iter().any(|reading| reading.line.has_build),
-            digests: match present {
-                Some(present) => self.digests_of(present),
-                None => lead.line.image.digest.clone().into_iter().collect(),
-            },
-            is_confirmed: was_meant || present.is_some_and(has_tag),
-            image_id: present.map(|present| present.image_id.clone()),
-            is_running: lead.running().is_some(),
+        digests.sort_by_key(|digest| Some(digest) != asked);
+
+        let mut notes = Vec::new();
+        for reading in &readings {
+            let shared = reading.tag_variables.iter().find(|name| shared.contains(*name));
+            notes.extend(shared.map(|shared| {
+                format!(
+                    "{} gets its tag from {shared}, which other images use as well; one variable \
+                    cannot carry two digests",
+                    reading.line.name()
+                )
+            }));
+        }
+        notes.extend(disagreement(&readings));
+        if let (Some(_), None, Some(other)) = (lead.running(), named, started_as) {
+            notes.push(format!("what runs was started as {other}, not as {repository}"));
+        }
+        Self {
+            is_built: readings.iter().any(|reading| reading.line.has_build),
+            is_confirmed: was_meant || has_tag,
+            lead: lead_at,
             service,
             tag,
+            digests,
+            present,
             notes,
-            lead: lead_at,
-            readings: self.readings,
+            readings,
         }
     }
 
-    /// The digests of what is present in this repository, the one that was asked for first.
-    fn digests_of(&self, present: &Present) -> Vec<Digest> {
-        let asked = present.named.as_ref().and_then(|named| named.digest.as_ref());
-        let mut digests: Vec<Digest> = present.digests_in(&self.repository).cloned().collect();
-        digests.sort_by_key(|digest| Some(digest) != asked);
-        digests
-    }
-
-    /// Compose services of one image that run different ones.
-    fn disagreement(&self) -> Option<String> {
-        let mut images: BTreeMap<&Digest, Vec<&str>> = BTreeMap::new();
-        for reading in &self.readings {
-            if let Some(id) = reading.running() {
-                images.entry(id).or_default().push(&reading.line.compose_service);
-            }
-        }
-        let each =
-            images.iter().map(|(id, names)| format!("{} ({})", names.join(", "), id.short()));
-        (images.len() > 1).then(|| {
-            let each: Vec<String> = each.collect();
-            format!("its Compose services run different images now: {}", each.join(", "))
+    /// The Compose services that have another version than `recorded`, which is this service with
+    /// its release, and the image by which a registry may know better: two names may mean the same
+    /// bytes.
+    pub fn others(
+        &self,
+        recorded: &Service,
+        prefix: &str,
+    ) -> impl Iterator<Item = (OtherVersion, Option<&Reference>)> {
+        let lead = &self.readings[self.lead];
+        let is_pinned = lead.line.image.digest.is_some();
+        let meant = if is_pinned { "" } else { tag_named(&lead.line.image) };
+        let others = self.readings.iter().filter(|one| !std::ptr::eq(*one, lead));
+        others.filter_map(move |one| {
+            let agrees = one.runs_as(lead).or_else(|| one.agrees(recorded, meant));
+            let other = one.other_version(recorded, prefix);
+            (agrees != Some(true)).then(|| (other, agrees.is_none().then_some(&one.line.image)))
         })
     }
+}
+
+/// Compose services of one image that run different ones.
+fn disagreement(group: &[Reading<'_>]) -> Option<String> {
+    let mut images: BTreeMap<&Digest, Vec<&str>> = BTreeMap::new();
+    for line in group.iter().map(|reading| reading.line) {
+        if let Some(present) = line.running() {
+            images.entry(&present.image_id).or_default().push(line.name());
+        }
+    }
+    let each = images.iter().map(|(id, names)| format!("{} ({})", names.join(", "), id.short()));
+    let each: Vec<String> = each.collect();
+    (each.len() > 1)
+        .then(|| format!("its Compose services run different images now: {}", each.join(", ")))
 }
 
 #[cfg(test)]

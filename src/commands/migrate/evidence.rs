@@ -10,7 +10,8 @@ use crate::deployment::Deployment;
 use crate::docker::{Container, ContainerFilter, ContainerState, Docker, ImageList};
 use crate::error;
 use crate::model::reference::Reference;
-use crate::plan::migrate::{Line, Place, Present};
+use crate::plan::migrate::{Line, Present};
+use crate::report::migrate::ComposeChange;
 
 /// The label that every container of Compose carries.
 const PROJECT: &str = "com.docker.compose.project";
@@ -23,14 +24,6 @@ pub(super) struct Evidence {
     pub configured: Option<[Vec<String>; 2]>,
     /// What the operator should know.
     pub notes: Vec<String>,
-}
-
-impl Evidence {
-    /// Whether any of the Compose services runs.
-    pub(super) fn runs(&self) -> bool {
-        let mut present = self.lines.iter().filter_map(|line| line.present.as_ref());
-        present.any(|present| present.is_running)
-    }
 }
 
 /// Looks at files, Compose and, where there is a daemon, containers and images.
@@ -88,16 +81,19 @@ pub(super) async fn gather(
         let place = written.place.as_ref();
         let file = place.map_or(&written.file, |place| &place.file);
         lines.push(Line {
-            compose_service: service.clone(),
-            text: written.image_text().map(str::to_owned),
+            written: ComposeChange {
+                compose_service: service.clone(),
+                service_there: place.map_or(service, |place| &place.service).clone(),
+                file: file.display().to_string(),
+                line: place.map(|place| place.line),
+                from: written.image_text().map(str::to_owned),
+                to: None,
+                written: false,
+                template: texts.template_of(file).map(str::to_owned),
+                left: None,
+            },
             has_build,
             is_database: deployment.files()?.databases().contains(&written.top),
-            place: Place {
-                file: file.display().to_string(),
-                service: place.map_or(service, |place| &place.service).clone(),
-                line: place.map(|place| place.line),
-                template: texts.template_of(file).map(str::to_owned),
-            },
             present: match docker {
                 Some(docker) => present(docker, &images, &containers, service, &image).await?,
                 None => None,

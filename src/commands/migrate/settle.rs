@@ -82,7 +82,8 @@ pub(super) async fn settle(
             ),
         }
     }
-    let bytes = Bytes { image_id: new.image_id.clone(), ..choice.bytes };
+    let image_id = new.present.map(|present| present.image_id.clone());
+    let bytes = Bytes { image_id, ..choice.bytes };
     let mut found = Found { asked: tag.clone(), version: None, bytes };
     if service.source == Source::Registry
         && service.is_moving(&tag)
@@ -132,20 +133,22 @@ async fn choose(
     notes: &mut Vec<String>,
 ) -> Choice {
     let name = &new.service.name;
-    let here = if new.is_running { Origin::Running } else { Origin::LocalImage };
+    let here = match new.present {
+        Some(present) if present.is_running => Origin::Running,
+        Some(_) => Origin::LocalImage,
+        None => Origin::ComposeFile,
+    };
     if new.is_built {
-        if new.image_id.is_some() {
-            return Choice::local(here);
+        if new.present.is_none() {
+            notes.push("it was never built here; `dkv build` builds and records it".to_owned());
         }
-        notes.push("it was never built here; `dkv build` builds and records it".to_owned());
-        return Choice::local(Origin::ComposeFile);
+        return Choice::local(here);
     }
     if !new.digests.is_empty() {
-        let found = if new.image_id.is_some() { here } else { Origin::ComposeFile };
         let (digest, is_index) = index_of(app, new).await;
-        return Choice { is_index, ..Choice::registry(digest, found) };
+        return Choice { is_index, ..Choice::registry(digest, here) };
     }
-    let Some(image_id) = &new.image_id else {
+    let Some(present) = new.present else {
         let name_of_tag = ManifestName::Tag(tag.clone());
         return match lookup.named(&new.service, &name_of_tag, tag).await {
             Ok(named) => Choice {
@@ -156,7 +159,7 @@ async fn choose(
             Err(error) => {
                 let why = error.root_cause();
                 notes.push(format!("no digest yet: {why}; `dkv pull-latest {name}` records one"));
-                Choice::registry(None, Origin::ComposeFile)
+                Choice::registry(None, here)
             }
         };
     };
@@ -165,7 +168,7 @@ async fn choose(
     // same.
     match app.registry().manifest(repository, &ManifestName::Tag(tag.clone())).await {
         Ok(manifest) => match &manifest.kind {
-            ManifestKind::Image { config, .. } if config.digest == *image_id => {
+            ManifestKind::Image { config, .. } if config.digest == present.image_id => {
                 return Choice::registry(Some(manifest.digest), here);
             }
             _ => notes.push(format!(

@@ -190,62 +190,38 @@ fn writes(line: &str, file: &str) -> bool {
 mod tests {
     use super::*;
 
-    fn of(line: &str, purpose: Purpose) -> Option<String> {
-        instead_of(line, purpose, Path::new("/srv/app"))
-    }
-
     #[test]
     fn lines_that_start_or_write_are_told_what_to_be() {
+        use Purpose::{Cron, Makefile, Script, Unit};
+        let make = "the targets of examples/Makefile, which call dkv";
+        let manager = "the dkv command of the same name: dkv -C /srv/app …";
+        let env = "dkv -C /srv/app generate-env";
+        let unit = "ExecStop=/usr/local/bin/dkv -C /srv/app stop; \
+            examples/systemd/dkv-deployment.service is a whole unit";
         for (line, purpose, expected) in [
-            ("docker compose up -d", Purpose::Script, "dkv -C /srv/app start"),
+            ("docker compose up -d", Script, "dkv -C /srv/app start"),
+            ("cd /x && /usr/bin/docker-compose -f a.yml up -d", Script, "dkv -C /srv/app start"),
+            ("subprocess.run(['docker-compose', 'pull'])", Script, "dkv -C /srv/app pull"),
+            ("docker compose restart", Script, "dkv -C /srv/app restart"),
+            ("python3 version-manager.py pull-latest", Script, manager),
+            ("@python3 version-manager.py show", Makefile, make),
+            ("$(DOCKER_COMPOSE) up -d", Makefile, make),
+            ("echo DK_A_TAG=1 >> \"/srv/app/versions.env\"", Script, env),
+            ("printf x > versions.env", Script, env),
+            ("cp good.env versions.env", Script, env),
+            ("sed -i s/1/2/ versions.env", Script, env),
             (
-                "cd /srv/app && /usr/bin/docker-compose -f a.yml up -d",
-                Purpose::Script,
-                "dkv -C /srv/app start",
-            ),
-            ("subprocess.run(['docker-compose', 'pull'])", Purpose::Script, "dkv -C /srv/app pull"),
-            (
-                "python3 version-manager.py pull-latest",
-                Purpose::Script,
-                "the dkv command of the same name: dkv -C /srv/app …",
-            ),
-            (
-                "@python3 version-manager.py show",
-                Purpose::Makefile,
-                "the targets of examples/Makefile, which call dkv",
-            ),
-            (
-                "$(DOCKER_COMPOSE) up -d",
-                Purpose::Makefile,
-                "the targets of examples/Makefile, which call dkv",
-            ),
-            (
-                "echo DK_A_TAG=1 >> \"/srv/app/versions.env\"",
-                Purpose::Script,
-                "dkv -C /srv/app generate-env",
-            ),
-            ("printf x > versions.env", Purpose::Script, "dkv -C /srv/app generate-env"),
-            ("cp good.env versions.env", Purpose::Script, "dkv -C /srv/app generate-env"),
-            ("sed -i s/1/2/ versions.env", Purpose::Script, "dkv -C /srv/app generate-env"),
-            (
-                "0 3 * * * root cd /srv/app && docker compose pull && docker compose up -d",
-                Purpose::Cron,
+                "0 3 * * * root cd /srv && docker compose pull",
+                Cron,
                 "dkv -C /srv/app update-safe -q",
             ),
-            (
-                "ExecStop=/srv/app/stop.sh",
-                Purpose::Unit,
-                "ExecStop=/usr/local/bin/dkv -C /srv/app stop; \
-                    examples/systemd/dkv-deployment.service is a whole unit",
-            ),
+            ("@reboot root docker compose up -d", Cron, "dkv -C /srv/app start -q"),
+            ("ExecStop=/srv/app/stop.sh", Unit, unit),
         ] {
-            assert_eq!(of(line, purpose).as_deref(), Some(expected), "{line}");
+            let instead = instead_of(line, purpose, Path::new("/srv/app"));
+            assert_eq!(instead.as_deref(), Some(expected), "{line}");
         }
-    }
-
-    #[test]
-    fn harmless_lines_are_left_alone() {
-        for line in [
+        for harmless in [
             "# docker compose up -d",
             "echo 'now run docker compose up'",
             ". ./versions.env",
@@ -256,32 +232,34 @@ mod tests {
             "ExecStart=/usr/local/bin/dkv -C /srv/app start",
             "grep TAG versions.env > /tmp/out",
         ] {
-            assert_eq!(of(line, Purpose::Unit), None, "{line}");
+            assert_eq!(instead_of(harmless, Unit, Path::new("/srv/app")), None, "{harmless}");
         }
     }
 
     #[test]
     fn files_are_told_apart_by_their_names_and_lines_are_counted() {
         let directory = tempfile::tempdir().unwrap();
+        std::fs::create_dir(directory.path().join("bin")).unwrap();
         for (name, text) in [
             ("dkapp-startup.sh", "#!/bin/sh\ncd /x\ndocker-compose up -d\n"),
             ("version-manager.py", "import yaml\n"),
             ("notes.txt", "docker compose up\n"),
             ("Makefile", "up:\n\tdocker compose up -d\n"),
+            ("bin/up.bash", "docker compose up\n"),
         ] {
             std::fs::write(directory.path().join(name), text).unwrap();
         }
         let found = find(directory.path());
-        let places: Vec<(&str, usize)> =
-            found.iter().map(|tool| (tool.file.as_str(), tool.line)).collect();
-        assert_eq!(places, [("Makefile", 2), ("dkapp-startup.sh", 3), ("version-manager.py", 1)]);
-    }
-
-    #[test]
-    fn a_directory_is_named_by_its_whole_path() {
-        let directory = Path::new("/srv/app");
-        assert!(names("WorkingDirectory=/srv/app\n", directory));
-        assert!(names("ExecStart=/srv/app/start.sh", directory));
-        assert!(!names("WorkingDirectory=/srv/app2\n", directory));
+        let places: Vec<String> =
+            found.iter().map(|tool| format!("{}:{}", tool.file, tool.line)).collect();
+        let expected =
+            ["Makefile:2", "dkapp-startup.sh:3", "version-manager.py:1", "bin/up.bash:1"];
+        assert_eq!(places, expected);
+        // A directory is named by its whole path.
+        for (text, is_named) in
+            [("cd /srv/app\n", true), ("/srv/app/x", true), ("/srv/app2", false)]
+        {
+            assert_eq!(names(text, Path::new("/srv/app")), is_named, "{text}");
+        }
     }
 }

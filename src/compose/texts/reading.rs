@@ -1,6 +1,7 @@
 //! Reading the files of a deployment: first every file that one names, then what they say together.
 
 use std::collections::{BTreeSet, HashMap, HashSet, VecDeque};
+use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -449,14 +450,14 @@ pub fn compose_like(directory: &Path) -> Result<Vec<PathBuf>> {
     let mut names = Vec::new();
     for entry in std::fs::read_dir(directory).with_context(unreadable)? {
         let name = PathBuf::from(entry.with_context(unreadable)?.file_name());
-        let is_yaml =
-            name.extension().is_some_and(|extension| extension == "yml" || extension == "yaml");
         let text = name.to_string_lossy();
-        if is_yaml
-            && text.contains("compose")
-            && !text.starts_with('.')
-            && directory.join(&name).is_file()
-        {
+        let is_yaml = [".yml", ".yaml"].iter().any(|ending| text.ends_with(ending));
+        let is_file = match std::fs::metadata(directory.join(&name)) {
+            Ok(metadata) => metadata.is_file(),
+            // One that cannot be looked at is read, to say why.
+            Err(error) => error.kind() != ErrorKind::NotFound,
+        };
+        if is_yaml && is_file && text.contains("compose") && !text.starts_with('.') {
             names.push(name);
         }
     }

@@ -5,20 +5,24 @@ use crate::model::history::Release;
 
 fn line(service: &str, text: &str) -> Line {
     let image = Template::parse(text).unwrap().default_value().unwrap().parse().unwrap();
-    Line {
+    let written = ComposeChange {
         compose_service: service.to_owned(),
-        text: Some(text.to_owned()),
-        image,
-        has_build: false,
-        is_database: false,
-        place: Place::default(),
-        present: None,
-    }
+        service_there: service.to_owned(),
+        file: "compose.yaml".to_owned(),
+        line: None,
+        from: Some(text.to_owned()),
+        to: None,
+        written: false,
+        template: None,
+        left: None,
+    };
+    Line { written, image, has_build: false, is_database: false, present: None }
 }
 
 /// A line whose variables have values now, as `.env` gives them.
 fn evaluated(service: &str, text: &str, image: &str) -> Line {
-    Line { text: Some(text.to_owned()), image: image.parse().unwrap(), ..line(service, "x") }
+    let written = ComposeChange { from: Some(text.to_owned()), ..line(service, "x").written };
+    Line { written, image: image.parse().unwrap(), ..line(service, "x") }
 }
 
 fn digest(seed: u8) -> Digest {
@@ -254,7 +258,8 @@ fn without_versions_env_a_line_starts_what_it_started() {
         let fed = (&all.services[0].service.env_tag, &all.services[0].service.env_image);
         assert!(!text.starts_with("${IMAGE") || fed == (&None, &None), "nothing that breaks it");
     }
-    let whole = [Line { text: None, ..built(line("app", "shop-app")) }];
+    let mut whole = [built(line("app", "shop-app"))];
+    whole[0].written.from = None;
     assert_eq!(
         told(&proposed(&whole)),
         ["+ app - (- - -) = app", "~ app ${DK_APP_IMAGE:-shop-app}:${DK_APP_TAG:-latest}"]
@@ -267,9 +272,9 @@ fn what_runs_decides_over_what_the_file_says() {
     let digests = [("r.example/web", 7), ("r.example/other", 8)];
     let lines = [running(line("web", text), "r.example/web:1.64", 1, &digests)];
     let web = &proposed(&lines).services[0];
-    assert_eq!((web.tag.as_ref().map(Tag::as_str), web.is_running), (Some("1.64"), true));
+    assert_eq!(web.tag.as_ref().map(Tag::as_str), Some("1.64"));
     // An image ID is no digest.
-    assert_eq!((web.digests.as_slice(), &web.image_id), (&[digest(7)][..], &Some(digest(1))));
+    assert_eq!(web.digests, [digest(7)]);
 
     let bot = |service, id| running(line(service, "bot:${VERSION:-latest}"), "bot:latest", id, &[]);
     let torn = [bot("migrate", 2), bot("elena", 1)];
@@ -297,7 +302,8 @@ fn others(lines: &[Line]) -> (Option<String>, Vec<String>) {
     let [new] = all.services.as_slice() else { panic!("{:?}", told(&all)) };
     let mut recorded = new.service.clone();
     let tag = new.tag.clone().unwrap_or_else(|| "resolved".parse().unwrap());
-    let bytes = Bytes { image_id: new.image_id.clone(), ..Bytes::of(new.digests.first().cloned()) };
+    let image_id = new.present.map(|present| present.image_id.clone());
+    let bytes = Bytes { image_id, ..Bytes::of(new.digests.first().cloned()) };
     recorded.history.advance(Release::new(tag, bytes), |_| false);
     let others = new.others(&recorded, "DK_").map(|(other, image)| {
         format!("{}{}", other.compose_service, if image.is_some() { "*" } else { "" })
