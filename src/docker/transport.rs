@@ -318,7 +318,8 @@ fn certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, Error> {
 
 fn unusable(path: &Path, why: &dyn Display) -> Error {
     error::docker(format!("cannot use {} for the Docker daemon: {why}", path.display())).with_hint(
-        "DOCKER_TLS_VERIFY, DOCKER_CERT_PATH and Docker contexts decide which certificates are used",
+        "DOCKER_TLS_VERIFY, DOCKER_CERT_PATH and Docker contexts decide which certificates are \
+        used",
     )
 }
 

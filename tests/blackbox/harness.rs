@@ -200,7 +200,7 @@ fn basic_authentication_tls_and_tokens_are_enforced() {
 
 #[test]
 fn a_stopped_registry_refuses_keeps_its_content_and_comes_back() {
-    let mut registry = Registry::start();
+    let mut registry = Registry::alone();
     let pushed = registry.push(Image::new("web").tag("1"));
     registry.stop();
     assert!(http::request(registry.address(), "GET", "/v2/", &[], &[]).is_err());

@@ -635,7 +635,7 @@ fn what_plain_compose_starts_is_the_same_after_writing() {
 
 #[test]
 fn what_a_silent_registry_would_know_is_not_made_up() {
-    let mut registry = Registry::start();
+    let mut registry = Registry::alone();
     let repository = registry.repository("svc");
     let deployment = Deployment::new("migrate");
     let id = deployment.load(&repository, Image::new("svc").tag("1.0").version("loaded"));

@@ -320,7 +320,7 @@ fn before_digest(manifest: &str, service: &str) -> String {
 
 #[test]
 fn with_keep_going_and_nothing_that_succeeds_it_is_a_failure() {
-    let mut registry = Registry::start();
+    let mut registry = Registry::alone();
     publish(&registry, "web", "one");
     let deployment = product("all-fail", &["web", "api"], |name| registry.repository(name));
     registry.stop();

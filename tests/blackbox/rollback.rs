@@ -40,7 +40,7 @@ fn statuses(deployment: &Deployment) -> Vec<String> {
 
 #[test]
 fn a_moved_latest_is_undone_with_the_registry_stopped_and_never_forward() {
-    let mut registry = Registry::start();
+    let mut registry = Registry::alone();
     let (deployment, pushed) = followed("offline", &registry, &["one", "two", "three"]);
     deployment.dkv(["up"]).exit(0);
     registry.stop();
@@ -173,7 +173,7 @@ fn only_services_with_an_earlier_release_move_and_the_others_are_named() {
 /// An advance after a rollback evicts what the rollback left, although that is what still runs.
 #[test]
 fn what_runs_can_be_gone_back_to_although_the_history_has_lost_it() {
-    let mut registry = Registry::start();
+    let mut registry = Registry::alone();
     let deployment = Deployment::new("evicted");
     deployment.write_product(&[("web", registry.repository("web"))]);
     let mut running = String::new();
@@ -206,7 +206,7 @@ fn what_runs_can_be_gone_back_to_although_the_history_has_lost_it() {
 
 #[test]
 fn what_was_pruned_is_pulled_by_its_digest_and_what_is_gone_everywhere_stops_everything() {
-    let mut registry = Registry::start();
+    let mut registry = Registry::alone();
     let proxy = Proxy::to(&registry);
     let deployment = Deployment::new("pruned");
     deployment.write_product(&[("web", proxy.repository("web")), ("api", proxy.repository("api"))]);
@@ -299,7 +299,7 @@ fn a_lost_release_is_no_target() {
 
 #[test]
 fn keep_tags_survive_the_removal_of_other_tags_and_go_when_their_release_is_forgotten() {
-    let mut registry = Registry::start();
+    let mut registry = Registry::alone();
     let (deployment, pushed) =
         followed("keep", &registry, &["one", "two", "three", "four", "five"]);
     let engine = deployment.engine();
@@ -343,7 +343,7 @@ fn when_the_target_runs_already_nothing_needs_restarting() {
 
 #[test]
 fn two_deployments_of_one_product_do_not_take_each_others_images() {
-    let mut registry = Registry::start();
+    let mut registry = Registry::alone();
     let (first, pushed) = followed("first", &registry, &["one", "two"]);
     let second = Deployment::new("second");
     second.write_product(&[("web", registry.repository("web"))]);

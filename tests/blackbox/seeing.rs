@@ -184,7 +184,7 @@ fn status_shows_problems_first_with_their_causes() {
 
 #[test]
 fn status_tells_what_runs_from_what_is_recorded() {
-    let mut registry = Registry::start();
+    let mut registry = Registry::alone();
     let old = registry.push(Image::new("web").tag("1"));
     let new = registry.push(Image::new("web").tag("2").tag("latest"));
     let deployment = Deployment::new("drift");

@@ -1,18 +1,23 @@
 //! `update-safe`: whatever happens, in the end the new versions run and are healthy, or the old
 //! ones do.
 
+use std::net::SocketAddr;
 use std::time::Duration;
 
 use rustix::process::Signal;
 
 use crate::support::deployment::Compose;
-use crate::support::{Daemon, Deployment, Health, Image, Registry, Run, Running, wait_for};
+use crate::support::{
+    Daemon, Deployment, Fault, Gate, Health, Image, On, Proxy, Registry, Run, Running, wait_for,
+};
 
 /// A product of `web` and `side`, running release 1 of both.
 struct Product {
     // Dropped first: its containers use the registry's images.
     deployment: Deployment,
     registry: Registry,
+    /// Where its images are had: from the registry, or from a proxy in front of it.
+    address: SocketAddr,
     compose: Compose,
 }
 
@@ -23,25 +28,28 @@ impl Product {
 
     /// `arrange` may write further files before the first start.
     fn with(topic: &str, compose: Compose, arrange: impl FnOnce(&Self)) -> Self {
-        Self::start(Deployment::new(topic), compose, arrange)
+        Self::on(Deployment::new(topic), Registry::start(), compose).start(arrange)
     }
 
-    fn start(deployment: Deployment, compose: Compose, arrange: impl FnOnce(&Self)) -> Self {
-        let product = Self { deployment, registry: Registry::start(), compose };
-        product.publish("web", "1", |image| image.health(Health::Passing));
-        product.publish("side", "1", |image| image.health(Health::Passing));
-        let services = ["web", "side"].map(|name| (name, product.registry.repository(name)));
-        product.deployment.write_product(&services);
-        arrange(&product);
-        product.dkv(["pull-latest"]).exit(0);
-        product.dkv(["start"]).exit(0);
-        product
+    /// Nothing is published, written or started yet.
+    fn on(deployment: Deployment, registry: Registry, compose: Compose) -> Self {
+        Self { address: registry.address(), deployment, registry, compose }
+    }
+
+    fn start(self, arrange: impl FnOnce(&Self)) -> Self {
+        self.publish("web", "1", |image| image.health(Health::Passing));
+        self.publish("side", "1", |image| image.health(Health::Passing));
+        let repository = |name| (name, self.registry.repository_at(self.address, name));
+        self.deployment.write_product(&["web", "side"].map(repository));
+        arrange(&self);
+        self.dkv(["pull-latest"]).exit(0);
+        self.dkv(["start"]).exit(0);
+        self
     }
 
     /// Pushes a release as its own tag and as `latest`.
     fn publish(&self, name: &str, version: &str, change: impl FnOnce(Image) -> Image) -> String {
-        let image = change(Image::new(name).tag(version).tag("latest").health_interval_ms(400));
-        self.registry.push(image).digest
+        self.registry.push(change(Image::new(name).tag(version).tag("latest"))).digest
     }
 
     fn dkv<'a>(&self, args: impl IntoIterator<Item = &'a str>) -> Run {
@@ -49,7 +57,7 @@ impl Product {
     }
 
     fn update(&self) -> Run {
-        self.dkv(["update-safe", "--timeout", "4s"])
+        self.dkv(["update-safe", "--timeout", "8s"])
     }
 
     fn version(&self, service: &str) -> String {
@@ -57,13 +65,17 @@ impl Product {
     }
 
     fn container(&self, service: &str) -> String {
-        let name = &self.deployment.engine().containers(self.deployment.project(), service)[0];
-        self.deployment.engine().docker(&["inspect", "--format", "{{.Id}}", name])
+        self.inspected(service)["Id"].as_str().unwrap().to_owned()
     }
 
     fn health(&self, service: &str) -> String {
-        let name = &self.deployment.engine().containers(self.deployment.project(), service)[0];
-        self.deployment.engine().docker(&["inspect", "--format", "{{.State.Health.Status}}", name])
+        self.inspected(service)["State"]["Health"]["Status"].as_str().unwrap().to_owned()
+    }
+
+    fn inspected(&self, service: &str) -> serde_json::Value {
+        let engine = self.deployment.engine();
+        let name = &engine.containers(self.deployment.project(), service)[0];
+        engine.container(name).unwrap()
     }
 
     fn current_tag(&self, service: &str) -> String {
@@ -84,7 +96,7 @@ impl Product {
     /// Runs `update` until its journal is in `state`, then sends it `signal`.
     fn stop_in(&self, state: &str, update: Run, signal: Signal) -> Running {
         let mut running = update.spawn();
-        wait_for(&format!("the state {state}"), Duration::from_secs(40), || {
+        wait_for(&format!("the state {state}"), Duration::from_secs(120), || {
             assert!(running.is_running(), "it ended before:\n{}", running.output());
             (self.journal_state().as_deref() == Some(state)).then_some(())
         });
@@ -183,15 +195,16 @@ fn what_crashes_or_flaps_is_undone() {
     for (version, change) in [
         ("2", (|image: Image| image.crashing(3)) as fn(Image) -> Image),
         ("3", |image| image.script("sleep 1; exit 4")),
-        ("4", |image| image.health(Health::Flapping(1))),
+        ("4", |image| image.health(Health::Flapping(1)).health_interval_ms(400)),
     ] {
         product.publish("web", version, change);
         product.dkv(["update-safe", "--timeout", "8s"]).exit(7);
         product.assert_runs("1");
     }
     // Passes more than once first; the other is still on its way then.
-    product.publish("web", "5", |image| image.health(Health::Flapping(3)));
-    product.publish("side", "5", |image| image.health(Health::FromProbe(6)));
+    let often = |image: Image, health| image.health(health).health_interval_ms(400);
+    product.publish("web", "5", |image| often(image, Health::Flapping(3)));
+    product.publish("side", "5", |image| often(image, Health::FromProbe(6)));
     product.dkv(["update-safe", "--timeout", "8s"]).exit(7);
     product.assert_runs("1");
     let rejected = &product.deployment.manifest_data()["rejected"];
@@ -293,7 +306,8 @@ fn a_migration_that_fails_keeps_the_application_as_it_was() {
 
 #[test]
 fn nothing_stops_when_something_cannot_be_pulled() {
-    let mut product = Product::new("unpulled");
+    let deployment = Deployment::new("unpulled");
+    let mut product = Product::on(deployment, Registry::alone(), Compose::V2).start(|_| {});
     let before = [product.container("web"), product.container("side")];
     let manifest = product.deployment.manifest();
     product.registry.stop();
@@ -341,20 +355,22 @@ fn what_ran_comes_back_not_what_is_recorded() {
 /// A new release under way, slow in `state`.
 fn slow_update(product: &Product, state: &str, version: &str) -> Run {
     let health = match state {
-        "judging" => Health::FromProbe(8),
+        "judging" => Health::FromProbe(4),
         "restoring" => Health::Failing,
         _ => Health::Passing,
     };
-    product.publish("web", version, |image| match state {
-        "preparing" => image.health(health).payload(40_000_000),
-        _ => image.health(health),
-    });
-    product.dkv(["update-safe", "--timeout", if state == "restoring" { "2s" } else { "20s" }])
+    product.publish("web", version, |image| image.health(health));
+    product.dkv(["update-safe", "--timeout", if state == "restoring" { "4s" } else { "20s" }])
 }
 
 /// Kills updates in `state`: one is then undone, the next one finished.
 fn killed_in(state: &str) {
-    let product = Product::with(&format!("kill-{state}"), Compose::V2, |product| {
+    let registry = Registry::start();
+    let proxy = Proxy::to(&registry);
+    let deployment = Deployment::new(&format!("kill-{state}"));
+    let mut product = Product::on(deployment, registry, Compose::V2);
+    product.address = proxy.address();
+    let product = product.start(|product| {
         let manifest = product.deployment.manifest();
         product.deployment.write(
             "version-manifest.yaml",
@@ -362,9 +378,20 @@ fn killed_in(state: &str) {
         );
     });
     let side = product.container("side");
+    let kill_update_to = |version: &str| {
+        // What is pulled is not there before the update is gone.
+        let gate = Gate::default();
+        proxy.reset();
+        if state == "preparing" {
+            proxy.fault(On::target("/blobs/"), Fault::Hold(gate.clone()));
+        }
+        let update = slow_update(&product, state, version);
+        let killed = product.stop_in(state, update, Signal::KILL).finish();
+        gate.open();
+        killed
+    };
 
-    let update = slow_update(&product, state, "2");
-    assert_eq!(product.stop_in(state, update, Signal::KILL).finish().code(), None);
+    assert_eq!(kill_update_to("2").code(), None);
     product.dkv(["version"]).exit(0).stderr_contains("--resume");
     product.dkv(["pull-latest"]).exit(3).stderr_contains("--abort").stderr_contains("--resume");
     product.dkv(["update-safe"]).exit(3);
@@ -372,8 +399,7 @@ fn killed_in(state: &str) {
     product.assert_runs("1");
     assert_eq!(product.current_tag("web"), "1");
 
-    let update = slow_update(&product, state, "3");
-    product.stop_in(state, update, Signal::KILL).finish();
+    kill_update_to("3");
     let resumed = product
         .dkv(["update-safe", "--resume", "--timeout", "20s", "--lock-timeout", "60"])
         .finish();
@@ -620,7 +646,7 @@ fn what_hangs_is_ended_and_what_ran_comes_back() {
     let hanging = |version: &str, action: &str| {
         product.publish("web", version, |image| image.health(Health::Passing));
         product.deployment.write("hang", action);
-        product.dkv(["update-safe", "--timeout", "1s"]).timeout(Duration::from_secs(180)).spawn()
+        product.dkv(["update-safe", "--timeout", "4s"]).timeout(Duration::from_secs(180)).spawn()
     };
     let stopping = hanging("2", "stop").exit(6);
     stopping.stderr_contains("had not ended after").stderr_contains("stop");
@@ -660,7 +686,7 @@ fn a_backup_command_that_hangs_is_ended_with_its_children() {
 fn a_daemon_that_hangs_for_a_while_ends_old_and_healthy_or_new_and_healthy() {
     let daemon = Daemon::private();
     let deployment = Deployment::on(daemon.engine(), "stall");
-    let product = Product::start(deployment, Compose::V2, |_| {});
+    let product = Product::on(deployment, Registry::start(), Compose::V2).start(|_| {});
     product.publish("web", "2", |image| image.health(Health::Failing));
     let running =
         product.stop_in("judging", product.dkv(["update-safe", "--timeout", "90s"]), Signal::CONT);
@@ -703,7 +729,7 @@ fn the_newest_three_data_backups_are_kept() {
 fn a_disk_too_small_for_the_data_stops_nothing() {
     let deployment = Deployment::new("small");
     let _mounted = deployment.mount_tmpfs("8m");
-    let product = Product { deployment, registry: Registry::start(), compose: Compose::V2 };
+    let product = Product::on(deployment, Registry::start(), Compose::V2);
     product.publish("web", "1", |image| image.health(Health::Passing));
     product.deployment.write_product(&[("web", product.registry.repository("web"))]);
     with_database(&product);

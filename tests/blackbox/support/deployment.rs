@@ -244,6 +244,8 @@ impl Deployment {
             ("USER".to_owned(), "tester".to_owned()),
             ("LANG".to_owned(), "C.UTF-8".to_owned()),
             ("NO_COLOR".to_owned(), "1".to_owned()),
+            // Debian's Compose v1 otherwise loads all of setuptools each time, half its cost.
+            ("SETUPTOOLS_USE_DISTUTILS".to_owned(), "stdlib".to_owned()),
         ];
         environment.extend(self.engine.host().map(|host| ("DOCKER_HOST".to_owned(), host)));
         let compose = match std::env::var("DKV_TEST_COMPOSE").as_deref() {
@@ -647,7 +649,9 @@ impl Running {
                     self.output()
                 );
             }
-            thread::sleep(Duration::from_millis(1));
+            // Often enough for what is quick, and seldom for what takes its time.
+            let pause = self.started.elapsed() / 50;
+            thread::sleep(pause.clamp(Duration::from_millis(1), Duration::from_millis(20)));
         };
         let elapsed = self.started.elapsed();
         self.child = None;

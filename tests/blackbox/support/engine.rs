@@ -1,14 +1,19 @@
-//! A Docker daemon, asked through the `docker` command: what a test asserts about containers and
-//! images.
+//! A Docker daemon: what a test asserts about containers and images. What every test asks goes to
+//! its socket, because each `docker` costs as much as what it asks for.
 
-use std::io::Write;
+use std::os::unix::net::UnixStream;
 use std::path::PathBuf;
-use std::process::{Command, Output, Stdio};
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::process::{Command, Output};
+use std::thread;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use super::TEST_LABEL;
+use super::http::{self, Response};
+
+/// Longest wait for an answer of the daemon, which may be killing a container meanwhile.
+const ANSWER: Duration = Duration::from_secs(120);
 
 /// The machine's daemon, or a private one by its socket.
 #[derive(Clone, Debug)]
@@ -77,20 +82,14 @@ impl Engine {
 
     /// Loads an image archive into the daemon.
     pub(super) fn load(&self, archive: &[u8]) {
-        let mut child = self
-            .command()
-            .args(["load", "-q"])
-            .stdin(Stdio::piped())
-            .stdout(Stdio::null())
-            .spawn()
-            .expect("docker runs");
-        child.stdin.take().expect("a pipe").write_all(archive).expect("docker reads");
-        assert!(child.wait().expect("docker ends").success(), "docker cannot load the image");
+        let response = self.ask("POST", "/images/load?quiet=1", archive);
+        assert_eq!(response.status, 200, "docker cannot load the image: {}", response.text());
+        assert!(!response.text().contains("errorDetail"), "{}", response.text());
     }
 
     /// What `docker inspect` says about an image, or `None` when there is no such image.
     pub fn image(&self, reference: &str) -> Option<Value> {
-        self.inspect(&["image", "inspect", reference])
+        self.inspect(&format!("/images/{reference}/json"))
     }
 
     /// The ID of an image, or `None` when there is no such image.
@@ -100,24 +99,20 @@ impl Engine {
 
     /// What `docker inspect` says about a container.
     pub fn container(&self, container: &str) -> Option<Value> {
-        self.inspect(&["container", "inspect", container])
+        self.inspect(&format!("/containers/{container}/json"))
     }
 
     /// Names of a Compose service's containers, stopped ones too.
     pub fn containers(&self, project: &str, service: &str) -> Vec<String> {
-        let project = format!("label=com.docker.compose.project={project}");
-        let service = format!("label=com.docker.compose.service={service}");
-        let names = self.docker(&[
-            "ps",
-            "-a",
-            "--format",
-            "{{.Names}}",
-            "--filter",
-            &project,
-            "--filter",
-            &service,
-        ]);
-        names.lines().map(str::to_owned).collect()
+        let labels = [
+            format!("com.docker.compose.project={project}"),
+            format!("com.docker.compose.service={service}"),
+        ];
+        let found = self.list("/containers/json", &labels).expect("the daemon's answer");
+        let name = |container: &Value| {
+            container["Names"][0].as_str().expect("a name").trim_start_matches('/').to_owned()
+        };
+        found.iter().map(name).collect()
     }
 
     /// The contents of `/version` in the one running container of a Compose service.
@@ -131,43 +126,88 @@ impl Engine {
     pub fn running_image(&self, project: &str, service: &str) -> String {
         let containers = self.containers(project, service);
         assert_eq!(containers.len(), 1, "containers of {project}/{service}: {containers:?}");
-        self.docker(&["inspect", "--format", "{{.Image}}", &containers[0]])
+        let container = self.container(&containers[0]).expect("the container just listed");
+        container["Image"].as_str().expect("an image").to_owned()
     }
 
     /// Removes containers, networks and volumes of one Compose project.
     pub fn remove_project(&self, project: &str) {
-        let label = format!("label=com.docker.compose.project={project}");
-        self.remove(&["ps", "-aq"], &label, &["rm", "-f", "-v"]);
-        self.remove(&["network", "ls", "-q"], &label, &["network", "rm"]);
-        self.remove(&["volume", "ls", "-q"], &label, &["volume", "rm", "-f"]);
+        let label = format!("com.docker.compose.project={project}");
+        self.remove_containers(&label);
+        for network in self.list("/networks", std::slice::from_ref(&label)).unwrap_or_default() {
+            self.remove(&format!("/networks/{}", network["Id"].as_str().unwrap_or_default()));
+        }
+        for volume in self.list("/volumes", &[label]).unwrap_or_default() {
+            let name = volume["Name"].as_str().unwrap_or_default();
+            self.remove(&format!("/volumes/{name}?force=1"));
+        }
     }
 
     /// Removes all images that a test's registry made, under whatever tags, and their containers.
     pub fn remove_images_of(&self, namespace: &str) {
-        let label = format!("label={TEST_LABEL}={namespace}");
-        self.remove(&["ps", "-aq"], &label, &["rm", "-f", "-v"]);
-        self.remove(&["images", "-aq"], &label, &["rmi", "-f"]);
-    }
-
-    fn remove(&self, list: &[&str], filter: &str, remove: &[&str]) {
-        let output = self.try_docker(&[list, &["--filter", filter]].concat());
-        let found = String::from_utf8_lossy(&output.stdout).into_owned();
-        let mut ids: Vec<&str> = found.split_whitespace().collect();
-        ids.dedup();
-        if !ids.is_empty() {
-            self.try_docker(&[remove, &ids].concat());
+        let label = format!("{TEST_LABEL}={namespace}");
+        let images = self.list("/images/json", std::slice::from_ref(&label)).unwrap_or_default();
+        if images.is_empty() {
+            return;
+        }
+        self.remove_containers(&label);
+        for image in images {
+            self.remove(&format!("/images/{}?force=1", image["Id"].as_str().unwrap_or_default()));
         }
     }
 
-    fn inspect(&self, args: &[&str]) -> Option<Value> {
-        let output = self.try_docker(args);
-        if !output.status.success() {
-            let error = String::from_utf8_lossy(&output.stderr);
-            assert!(error.to_lowercase().contains("no such"), "docker {args:?}: {error}");
+    /// Removes the containers with a label, all at once: the daemon waits for the end of each.
+    fn remove_containers(&self, label: &str) {
+        let containers = self.list("/containers/json", &[label.to_owned()]).unwrap_or_default();
+        thread::scope(|scope| {
+            for container in containers {
+                scope.spawn(move || {
+                    let id = container["Id"].as_str().unwrap_or_default();
+                    self.remove(&format!("/containers/{id}?force=1&v=1"));
+                });
+            }
+        });
+    }
+
+    /// What is gone already needs no removal, and a daemon that a test broke is not asked again.
+    fn remove(&self, target: &str) {
+        let _ = self.try_ask("DELETE", target, &[]);
+    }
+
+    /// Everything of one kind, stopped or unnamed too, that has all of these labels.
+    fn list(&self, target: &str, labels: &[String]) -> std::io::Result<Vec<Value>> {
+        let filters = json!({"label": labels}).to_string();
+        let encoded: String = filters.bytes().map(|byte| format!("%{byte:02x}")).collect();
+        let response = self.try_ask("GET", &format!("{target}?all=1&filters={encoded}"), &[])?;
+        let found: Value = serde_json::from_slice(&response.body)?;
+        let found = if target == "/volumes" { &found["Volumes"] } else { &found };
+        Ok(found.as_array().cloned().unwrap_or_default())
+    }
+
+    fn inspect(&self, target: &str) -> Option<Value> {
+        let response = self.ask("GET", target, &[]);
+        if response.status == 404 {
             return None;
         }
-        let found: Value =
-            serde_json::from_slice(&output.stdout).expect("JSON from docker inspect");
-        found.get(0).cloned()
+        assert_eq!(response.status, 200, "GET {target}: {}", response.text());
+        Some(serde_json::from_slice(&response.body).expect("JSON from the daemon"))
     }
+
+    fn ask(&self, method: &str, target: &str, body: &[u8]) -> Response {
+        self.try_ask(method, target, body)
+            .unwrap_or_else(|error| panic!("{method} {target}: {error}"))
+    }
+
+    fn try_ask(&self, method: &str, target: &str, body: &[u8]) -> std::io::Result<Response> {
+        let socket = self.socket.clone().unwrap_or_else(machine_socket);
+        let stream = UnixStream::connect(socket)?;
+        stream.set_read_timeout(Some(ANSWER))?;
+        http::exchange(stream, "docker", method, target, &[], body)
+    }
+}
+
+/// Where the machine's daemon listens.
+fn machine_socket() -> PathBuf {
+    let host = std::env::var("DOCKER_HOST").unwrap_or_default();
+    host.strip_prefix("unix://").unwrap_or("/var/run/docker.sock").into()
 }

@@ -1,5 +1,5 @@
-//! Just enough HTTP/1.1 over plain TCP to push images, to stub services and to stand between dkv
-//! and a registry.
+//! Just enough HTTP/1.1 without TLS to push images, to ask a daemon, to stub services and to stand
+//! between dkv and a registry.
 
 use std::io::{self, BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
@@ -87,16 +87,28 @@ pub fn request(
     headers: &[(&str, &str)],
     body: &[u8],
 ) -> io::Result<Response> {
-    let mut stream = TcpStream::connect_timeout(&address, IDLE)?;
+    let stream = TcpStream::connect_timeout(&address, IDLE)?;
     stream.set_read_timeout(Some(IDLE))?;
     stream.set_nodelay(true)?;
+    exchange(stream, &address.to_string(), method, target, headers, body)
+}
+
+/// Sends the last request on a connection and reads the whole answer.
+pub fn exchange(
+    mut stream: impl Read + Write,
+    host: &str,
+    method: &str,
+    target: &str,
+    headers: &[(&str, &str)],
+    body: &[u8],
+) -> io::Result<Response> {
     let request = Request {
         method: method.into(),
         target: target.into(),
         headers: headers
             .iter()
             .map(|(name, value)| ((*name).into(), (*value).into()))
-            .chain([("Host".into(), address.to_string()), ("Connection".into(), "close".into())])
+            .chain([("Host".into(), host.to_owned()), ("Connection".into(), "close".into())])
             .collect(),
         body: body.to_vec(),
     };

@@ -57,7 +57,7 @@ impl Image {
             version: None,
             command: vec!["/bin/sh".into(), "-c".into(), SERVE.into()],
             health: None,
-            health_interval_ms: 500,
+            health_interval_ms: 800,
             labels: Vec::new(),
             platforms: None,
             annotations: Vec::new(),
@@ -99,7 +99,7 @@ impl Image {
         self
     }
 
-    /// Time between two health probes; each costs the daemon some 50 ms. Default 500 ms.
+    /// Time between two health probes; each costs the daemon some 50 ms. Default 800 ms.
     pub fn health_interval_ms(mut self, interval: u64) -> Self {
         self.health_interval_ms = interval;
         self
@@ -139,22 +139,23 @@ impl Image {
     pub(super) fn build(&self, namespace: &str) -> Built {
         let version =
             self.version.as_ref().or(self.tags.first()).map_or("unversioned", String::as_str);
-        let mut layers = vec![busybox_layer(namespace), version_layer(namespace, version)];
+        let mut layers = vec![base_layer().clone(), version_layer(namespace, version)];
         if self.payload > 0 {
             layers.push(payload_layer(
                 self.payload,
                 &format!("{namespace}/{}/{version}", self.repository),
             ));
         }
-        let mut blobs: Vec<Vec<u8>> = layers.iter().map(|layer| layer.compressed.clone()).collect();
+        let mut blobs: Vec<Blob> = layers.iter().map(|layer| layer.compressed.clone()).collect();
         let architectures = self.platforms.clone().unwrap_or_else(|| vec!["amd64".into()]);
         let mut images = Vec::new();
         for architecture in &architectures {
             let config = self.config(namespace, architecture, &layers).to_string().into_bytes();
+            let config = Blob::new(config);
             let manifest = self.manifest(&config, &layers).to_string().into_bytes();
             images.push(PlatformImage {
                 architecture: architecture.clone(),
-                image_id: digest(&config),
+                image_id: config.digest.clone(),
                 manifest,
             });
             blobs.push(config);
@@ -181,9 +182,9 @@ impl Image {
             json!([{"Config": "config.json", "RepoTags": tags, "Layers": names}]).to_string();
         let mut tar = tar::Builder::new(Vec::new());
         append(&mut tar, "manifest.json", manifest.as_bytes(), 0o644);
-        append(&mut tar, "config.json", config, 0o644);
+        append(&mut tar, "config.json", &config.bytes, 0o644);
         for (name, layer) in names.iter().zip(layers) {
-            append(&mut tar, name, layer, 0o644);
+            append(&mut tar, name, &layer.bytes, 0o644);
         }
         tar.into_inner().expect("writing to memory")
     }
@@ -221,7 +222,8 @@ impl Image {
     fn health_check(&self, health: Health) -> Value {
         let count = "n=$(cat /probes 2>/dev/null || echo 0); n=$((n + 1)); echo $n >/probes";
         let (script, retries, start_period_s) = match health {
-            Health::Passing => ("true".to_owned(), 2, 0),
+            // After the first it takes its time, because it is how often they begin that costs.
+            Health::Passing => ("test -e /probed && sleep 3; touch /probed; true".to_owned(), 2, 0),
             Health::Failing => ("echo no database; exit 1".to_owned(), 2, 0),
             Health::FromProbe(first) => {
                 (format!("{count}; echo probe $n; test $n -ge {first}"), 1, 3600)
@@ -239,8 +241,8 @@ impl Image {
         })
     }
 
-    fn manifest(&self, config: &[u8], layers: &[Layer]) -> Value {
-        let descriptor = |media_type: &str, bytes: &[u8]| json!({"mediaType": media_type, "size": bytes.len(), "digest": digest(bytes)});
+    fn manifest(&self, config: &Blob, layers: &[Layer]) -> Value {
+        let descriptor = |media_type: &str, blob: &Blob| json!({"mediaType": media_type, "size": blob.bytes.len(), "digest": blob.digest});
         json!({
             "schemaVersion": 2,
             "mediaType": self.media_type("manifest"),
@@ -270,11 +272,24 @@ impl Image {
 
 /// The bytes of one image or index.
 pub(super) struct Built {
-    pub blobs: Vec<Vec<u8>>,
+    pub blobs: Vec<Blob>,
     pub images: Vec<PlatformImage>,
     pub index: Option<Vec<u8>>,
     pub manifest_type: &'static str,
     pub index_type: &'static str,
+}
+
+/// Bytes and their name.
+#[derive(Clone, Debug)]
+pub(super) struct Blob {
+    pub digest: String,
+    pub bytes: Vec<u8>,
+}
+
+impl Blob {
+    fn new(bytes: Vec<u8>) -> Self {
+        Self { digest: digest(&bytes), bytes }
+    }
 }
 
 pub(super) struct PlatformImage {
@@ -321,22 +336,21 @@ impl Pushed {
 #[derive(Clone, Debug)]
 struct Layer {
     diff_id: String,
-    compressed: Vec<u8>,
+    compressed: Blob,
 }
 
 impl Layer {
     fn new(tar: Vec<u8>, compression: Compression) -> Self {
-        Self { diff_id: digest(&tar), compressed: gzip(&tar, compression) }
+        Self { diff_id: digest(&tar), compressed: Blob::new(gzip(&tar, compression)) }
     }
 }
 
-/// Busybox and its applets, as the beginning of a tar archive: plain and as a gzip member.
-fn busybox_archive() -> &'static (Vec<u8>, Vec<u8>) {
-    static ARCHIVE: OnceLock<(Vec<u8>, Vec<u8>)> = OnceLock::new();
-    ARCHIVE.get_or_init(|| {
-        let busybox = busybox_binary();
+/// The layer with busybox and its applets, the same in all images.
+fn base_layer() -> &'static Layer {
+    static LAYER: OnceLock<Layer> = OnceLock::new();
+    LAYER.get_or_init(|| {
         let mut tar = tar::Builder::new(Vec::new());
-        append(&mut tar, "bin/busybox", &busybox, 0o755);
+        append(&mut tar, "bin/busybox", &busybox_binary(), 0o755);
         for applet in APPLETS {
             let mut header = tar::Header::new_ustar();
             header.set_entry_type(tar::EntryType::Symlink);
@@ -350,23 +364,8 @@ fn busybox_archive() -> &'static (Vec<u8>, Vec<u8>) {
         tmp.set_size(0);
         tmp.set_mode(0o1777);
         tar.append_data(&mut tmp, "tmp/", std::io::empty()).expect("writing to memory");
-        // Two blocks of zeros end an archive; this one goes on.
-        let mut plain = tar.into_inner().expect("writing to memory");
-        plain.truncate(plain.len() - 1024);
-        let compressed = gzip(&plain, Compression::fast());
-        (plain, compressed)
+        Layer::new(tar.into_inner().expect("writing to memory"), Compression::fast())
     })
-}
-
-/// The layer with busybox. Each namespace has its own: the daemon downloads a layer once for all
-/// who want it, so one test's stalled registry would hold up everybody else's pulls.
-fn busybox_layer(namespace: &str) -> Layer {
-    let (plain, compressed) = busybox_archive();
-    let own = file_archive("namespace", namespace);
-    Layer {
-        diff_id: digest(&[plain.as_slice(), &own].concat()),
-        compressed: [compressed.as_slice(), &gzip(&own, Compression::fast())].concat(),
-    }
 }
 
 fn version_layer(namespace: &str, version: &str) -> Layer {
@@ -374,13 +373,6 @@ fn version_layer(namespace: &str, version: &str) -> Layer {
     append(&mut tar, "version", format!("{version}\n").as_bytes(), 0o644);
     append(&mut tar, "namespace", namespace.as_bytes(), 0o644);
     Layer::new(tar.into_inner().expect("writing to memory"), Compression::fast())
-}
-
-/// An archive of one file.
-fn file_archive(path: &str, text: &str) -> Vec<u8> {
-    let mut tar = tar::Builder::new(Vec::new());
-    append(&mut tar, path, text.as_bytes(), 0o644);
-    tar.into_inner().expect("writing to memory")
 }
 
 fn gzip(bytes: &[u8], compression: Compression) -> Vec<u8> {

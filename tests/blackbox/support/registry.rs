@@ -1,20 +1,22 @@
-//! A real `docker-registry` of the test's own on a loopback port.
+//! A real `docker-registry` on a loopback port: a namespace of the one that all tests share, or one
+//! of the test's own.
 
 use std::fs::{self, File};
 use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
-use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU16, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
 use super::http::{self, Response};
-use super::image::{Image, Pushed, digest};
+use super::image::{Blob, Image, Pushed, digest};
 use super::token::TokenServer;
-use super::{Engine, program, unique, wait_for};
+use super::{Engine, TEST_LABEL, program, unique, wait_for};
 
 const READY: Duration = Duration::from_secs(120);
 
@@ -77,31 +79,48 @@ impl Builder {
         }
         Registry {
             namespace: unique("registry"),
-            front,
-            back,
-            open,
-            tls: self.tls,
-            token: self.token,
-            directory,
+            place: Arc::new(Place {
+                front,
+                back,
+                open,
+                tls: self.tls,
+                token: self.token,
+                base: OnceLock::new(),
+                directory,
+            }),
         }
     }
 }
 
-/// A running registry; dropping it ends the process and removes the images that the daemon got from
-/// it.
+/// A registry as a test sees it; dropping it removes the images that the daemon got from it, and
+/// ends the process when no other test uses it.
 pub struct Registry {
     namespace: String,
+    place: Arc<Place>,
+}
+
+/// The processes behind a registry and what they store.
+struct Place {
     front: Server,
     back: OnceLock<Server>,
     open: Value,
     tls: bool,
     token: Option<TokenServer>,
+    /// A repository that has the layer with busybox.
+    base: OnceLock<String>,
     directory: TempDir,
 }
 
 impl Registry {
-    /// A plain, open registry.
+    /// A namespace of the plain, open registry that all tests share. It cannot be stopped.
     pub fn start() -> Self {
+        static SHARED: OnceLock<(Arc<Place>, Child)> = OnceLock::new();
+        let (place, _) = SHARED.get_or_init(share);
+        Self { namespace: unique("registry"), place: Arc::clone(place) }
+    }
+
+    /// A plain, open registry of the test's own.
+    pub fn alone() -> Self {
         Self::builder().start()
     }
 
@@ -110,10 +129,10 @@ impl Registry {
     }
 
     pub fn address(&self) -> SocketAddr {
-        self.front.address
+        self.place.front.address
     }
 
-    /// The first component of all repositories here, unique to this registry.
+    /// The first component of all repositories here, unique to this value.
     pub fn namespace(&self) -> &str {
         &self.namespace
     }
@@ -130,12 +149,12 @@ impl Registry {
 
     /// The certificate authority of a TLS registry, for `SSL_CERT_FILE`.
     pub fn ca_file(&self) -> PathBuf {
-        assert!(self.tls, "not a TLS registry");
-        self.directory.path().join("ca.pem")
+        assert!(self.place.tls, "not a TLS registry");
+        self.place.directory.path().join("ca.pem")
     }
 
     pub fn token_server(&self) -> Option<&TokenServer> {
-        self.token.as_ref()
+        self.place.token.as_ref()
     }
 
     /// Pushes the image, its index and all its tags.
@@ -183,14 +202,9 @@ impl Registry {
     /// Gives `digest` many tags at once, by writing them where the registry stores them.
     pub fn add_tags(&self, name: &str, tags: impl IntoIterator<Item = String>, digest: &str) {
         let hex = digest.strip_prefix("sha256:").expect("a digest");
-        let root = self
-            .directory
-            .path()
-            .join("data/docker/registry/v2/repositories")
-            .join(&self.namespace)
-            .join(name);
+        let directory = self.tags_directory(name);
         for tag in tags {
-            let tag = root.join("_manifests/tags").join(tag);
+            let tag = directory.join(tag);
             for link in [tag.join("current"), tag.join("index/sha256").join(hex)] {
                 fs::create_dir_all(&link).expect("the registry's directory");
                 fs::write(link.join("link"), digest).expect("the registry's directory");
@@ -227,35 +241,49 @@ impl Registry {
 
     /// Removes one tag; what it names stays.
     pub fn delete_tag(&self, name: &str, tag: &str) {
-        let repositories = self.directory.path().join("data/docker/registry/v2/repositories");
-        fs::remove_dir_all(
-            repositories.join(&self.namespace).join(name).join("_manifests/tags").join(tag),
-        )
-        .expect("the tag");
+        fs::remove_dir_all(self.tags_directory(name).join(tag)).expect("the tag");
+    }
+
+    fn tags_directory(&self, name: &str) -> PathBuf {
+        let repositories = self.place.directory.path().join("data/docker/registry/v2/repositories");
+        repositories.join(&self.namespace).join(name).join("_manifests/tags")
     }
 
     /// Ends the process; connections to the port are refused from now on.
     pub fn stop(&mut self) {
-        self.front.stop();
+        self.front().stop();
     }
 
     /// Starts again on the same port with the same content.
     pub fn restart(&mut self) {
-        self.front.stop();
-        self.front.run();
+        self.front().stop();
+        self.front().run();
     }
 
-    /// What the front's log says so far: one line per request among others.
+    fn front(&mut self) -> &mut Server {
+        &mut Arc::get_mut(&mut self.place).expect("a registry of the test's own").front
+    }
+
+    /// What the front's log says about this namespace so far: one line per request among others.
     pub fn access_log(&self) -> String {
-        fs::read_to_string(&self.front.log).unwrap_or_default()
+        let log = fs::read_to_string(&self.place.front.log).unwrap_or_default();
+        log.lines().filter(|line| line.contains(&self.namespace)).collect::<Vec<_>>().join("\n")
     }
 
-    fn push_blob(&self, repository: &str, blob: &[u8]) {
-        let digest = digest(blob);
+    fn push_blob(&self, repository: &str, Blob { digest, bytes }: &Blob) {
         if self.send("HEAD", &format!("/v2/{repository}/blobs/{digest}"), &[], &[]).status == 200 {
             return;
         }
-        let opened = self.send("POST", &format!("/v2/{repository}/blobs/uploads/"), &[], &[]);
+        // What another repository has needs not be sent again.
+        let mount = match self.place.base.get() {
+            Some(base) => format!("?mount={digest}&from={base}"),
+            None => String::new(),
+        };
+        let target = format!("/v2/{repository}/blobs/uploads/{mount}");
+        let opened = self.send("POST", &target, &[], &[]);
+        if opened.status == 201 {
+            return;
+        }
         let location = opened
             .header("Location")
             .unwrap_or_else(|| panic!("no upload: {} {}", opened.status, opened.text()));
@@ -264,7 +292,7 @@ impl Registry {
             "PUT",
             &format!("/{path}&digest={digest}"),
             &[("Content-Type", "application/octet-stream")],
-            blob,
+            bytes,
         );
         assert_eq!(stored.status, 201, "cannot push {digest}: {}", stored.text());
     }
@@ -288,11 +316,11 @@ impl Registry {
     }
 
     fn send(&self, method: &str, target: &str, headers: &[(&str, &str)], body: &[u8]) -> Response {
-        let server = if self.back.get().is_none() && self.front.child.is_some() {
-            &self.front
+        let Place { front, back, open, directory, .. } = &*self.place;
+        let server = if back.get().is_none() && front.child.is_some() {
+            front
         } else {
-            self.back
-                .get_or_init(|| Server::start(self.directory.path(), "back", self.open.clone()))
+            back.get_or_init(|| Server::start(directory.path(), "back", open.clone()))
         };
         http::request(server.address, method, target, headers, body).expect("the registry's answer")
     }
@@ -300,9 +328,38 @@ impl Registry {
 
 impl Drop for Registry {
     fn drop(&mut self) {
-        self.front.stop();
         Engine::machine().remove_images_of(&self.namespace);
     }
+}
+
+/// Starts the registry that all tests share and gives the machine's daemon the layer that all
+/// images begin with, so that it neither downloads nor unpacks it for each of them: what many wait
+/// for at once it downloads once, and one test's stalled registry would hold up everybody else.
+///
+/// The child returned ends the registry and removes that image when this process has ended.
+fn share() -> (Arc<Place>, Child) {
+    let first = Registry::alone();
+    let base = first.push(Image::new("base").tag("1"));
+    Engine::machine().docker(&["pull", "-q", &format!("{}:1", base.repository)]);
+    let place = Arc::clone(&first.place);
+    let _ = place.base.set(format!("{}/base", first.namespace));
+    let server = place.front.child.as_ref().expect("a running registry").id();
+    let script = "cat; kill -KILL \"$1\"; rm -rf -- \"$2\"; \
+        docker images -q --filter \"label=$3\" | xargs -r docker rmi -f";
+    // In a process group of its own, where no Ctrl-C reaches it.
+    let heir = Command::new("sh")
+        .process_group(0)
+        .args(["-c", script, "sh", &server.to_string()])
+        .arg(place.directory.path())
+        .arg(format!("{TEST_LABEL}={}", first.namespace))
+        .stdin(Stdio::piped())
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .spawn()
+        .expect("sh starts");
+    // The image stays.
+    std::mem::forget(first);
+    (place, heir)
 }
 
 /// One registry process.
