@@ -4,6 +4,7 @@ use std::fs::File;
 use std::io::Write as _;
 
 use crate::screens::story::Story;
+use crate::support::Registry;
 use crate::support::deployment::Compose;
 use crate::support::ecr::CREDENTIALS;
 use crate::support::http::{self, Response};
@@ -116,7 +117,7 @@ fn recording() {
 
 #[test]
 fn going_back() {
-    let mut story = Story::new("going_back");
+    let mut story = Story::with("going_back", Registry::alone());
     story.product(&["web", "api"]);
     story.publish("api", "1.0");
     let mut digests = Vec::new();
@@ -173,7 +174,7 @@ fn going_back() {
 
 #[test]
 fn failing() {
-    let mut story = Story::new("failing");
+    let mut story = Story::with("failing", Registry::alone());
     story.publish("web", "1.0");
     story.product(&["web", "api"]);
     story.remark("the registry has no api");

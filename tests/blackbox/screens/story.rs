@@ -23,7 +23,12 @@ pub struct Story {
 
 impl Story {
     pub fn new(name: &'static str) -> Self {
-        let (deployment, registry) = (Deployment::new("screens"), Registry::start());
+        Self::with(name, Registry::start())
+    }
+
+    /// With a registry that the story may stop.
+    pub fn with(name: &'static str, registry: Registry) -> Self {
+        let deployment = Deployment::new("screens");
         let mut placeholders = Placeholders::new();
         placeholders.word(deployment.directory().display().to_string(), "[directory]");
         placeholders.word(deployment.home().display().to_string(), "[home]");
