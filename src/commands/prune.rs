@@ -44,7 +44,10 @@ impl Run for Prune {
             if !yes {
                 free.iter().for_each(|one| app.ui.status(name(one)));
             }
-            let question = format!("Remove {} keep-tags that no history remembers?", free.len());
+            let question = match free.len() {
+                1 => "Remove 1 keep-tag that no history remembers?".to_owned(),
+                many => format!("Remove {many} keep-tags that no history remembers?"),
+            };
             if !app.ui.confirm(&question, yes, &app.command)? {
                 app.ui.status("Nothing was removed");
                 return Ok(Exit::Done);

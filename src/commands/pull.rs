@@ -107,7 +107,8 @@ impl Run for Pull {
             return Ok(Exit::Done);
         }
         if !keep_going || failures.len() == wanted.len() {
-            error::together(failures, wanted.len(), "the others are local")?;
+            let consequence = consequence(failures.len(), wanted.len());
+            error::together(failures, wanted.len(), consequence)?;
             return Ok(Exit::Done);
         }
         app.show(&report, |report| changes::summarise(&deployment, report))?;
@@ -130,6 +131,11 @@ fn remembered(service: &Service) -> impl Iterator<Item = &Release> {
         .filter(|release| !release.is_lost(|tag| service.is_moving(tag)))
 }
 
+/// What failures mean for the other images.
+fn consequence(failed: usize, total: usize) -> &'static str {
+    if failed == total { "nothing was pulled" } else { "the others are local" }
+}
+
 /// How many images were pulled, would be, or are here.
 fn summarise_pull(app: &App, report: &Changes) {
     let present = with(report, Outcome::Present).count();
@@ -144,8 +150,11 @@ fn summarise_pull(app: &App, report: &Changes) {
     let verb = if report.dry_run { "Would pull" } else { "Pulled" };
     let images = format!("{pulled} image{}", if pulled == 1 { "" } else { "s" });
     app.ui.status(match (pulled, present) {
+        (0, 0) => "There is nothing to pull".to_owned(),
+        (0, 1) => "The image is local already".to_owned(),
         (0, present) => format!("All {present} images are local already"),
         (_, 0) => format!("{verb} {images}"),
+        (_, 1) => format!("{verb} {images}; 1 was local already"),
         (_, present) => format!("{verb} {images}; {present} were local already"),
     });
 }
@@ -211,7 +220,7 @@ pub(super) async fn pull_unrecorded(
     }
     let (failed, total) = (failures.len(), wanted.len());
     if failed > 0 && (!keep_going || failed == total) {
-        error::together(failures, total, "the others are local")?;
+        error::together(failures, total, consequence(failed, total))?;
         return Ok(Exit::Partial);
     }
     app.show(&report, |_| app.ui.status(format!("Pulled {} images", total - failed)))?;

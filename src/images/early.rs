@@ -43,7 +43,8 @@ impl Early {
 
     /// Waits until all have ended, and returns what went wrong, by the names of the wishes.
     pub(super) async fn failures(self) -> BTreeMap<String, anyhow::Error> {
-        let mut pulls = self.pulls.into_inner().unwrap_or_else(PoisonError::into_inner);
+        let mut pulls =
+            std::mem::take(&mut *self.pulls.lock().unwrap_or_else(PoisonError::into_inner));
         let mut failures = BTreeMap::new();
         while let Some(ended) = pulls.join_next().await {
             // A task that did not come to its end leaves its image to whoever looks for it next.
@@ -52,5 +53,12 @@ impl Early {
             }
         }
         failures
+    }
+}
+
+impl Drop for Early {
+    /// What is given up ends in its own time; until then it must not be drawn under the error.
+    fn drop(&mut self) {
+        self.progress.clear();
     }
 }

@@ -1,7 +1,7 @@
 //! Progress of images: bars on a terminal, a line per event elsewhere; and tables that are redrawn
 //! in place.
 
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Mutex, OnceLock, PoisonError};
 
 use indicatif::{MultiProgress, ProgressBar, ProgressDrawTarget, ProgressStyle};
 
@@ -28,7 +28,10 @@ pub struct Progress {
     ui: Ui,
     doing: String,
     done: String,
-    overall: Option<ProgressBar>,
+    /// Shown from the first image on, because whatever is printed in between redraws every bar.
+    overall: OnceLock<Option<ProgressBar>>,
+    /// As many images as there can be.
+    at_most: usize,
     /// Whether the number of images is not known before they begin.
     grows: bool,
 }
@@ -48,47 +51,26 @@ impl Ui {
     /// Shows the progress of `total` images, in words like `Pulling` and `Pulled`.
     #[must_use]
     pub fn progress(&self, doing: &str, done: &str, total: usize) -> Progress {
-        let overall = self.overall(doing, total, total);
-        if let Some(bar) = &overall {
+        let mut progress = self.growing_progress(doing, done, total);
+        progress.grows = false;
+        if let Some(bar) = progress.overall() {
             bar.tick();
         }
-        Progress {
-            ui: self.clone(),
-            doing: doing.to_owned(),
-            done: done.to_owned(),
-            overall,
-            grows: false,
-        }
+        progress
     }
 
     /// As [`Ui::progress`], where images turn up one by one, `at_most` so many; shows nothing
     /// before the first.
     #[must_use]
     pub fn growing_progress(&self, doing: &str, done: &str, at_most: usize) -> Progress {
-        let overall = self.overall(doing, 0, at_most);
         Progress {
             ui: self.clone(),
             doing: doing.to_owned(),
             done: done.to_owned(),
-            overall,
+            overall: OnceLock::new(),
+            at_most,
             grows: true,
         }
-    }
-
-    /// The bar that sums several images up.
-    fn overall(&self, doing: &str, total: usize, at_most: usize) -> Option<ProgressBar> {
-        // One image needs no sum.
-        self.bars().filter(|_| at_most > 1).map(|bars| {
-            let bar = bars.add(ProgressBar::new(total as u64));
-            bar.set_style(
-                self.bar_style(
-                    "{msg} {bar:24} {pos}/{len}",
-                    "{msg:.bold} {bar:24.green} {pos}/{len}",
-                ),
-            );
-            bar.set_message(doing.to_owned());
-            bar
-        })
     }
 
     /// A block of lines that is redrawn in place; see [`Live`].
@@ -115,15 +97,40 @@ impl Ui {
 }
 
 impl Progress {
+    /// The bar that sums several images up; one image needs no sum.
+    fn overall(&self) -> Option<&ProgressBar> {
+        let begin =
+            || {
+                let bars = self.ui.bars().filter(|_| self.at_most > 1)?;
+                let total = if self.grows { 0 } else { self.at_most };
+                let bar = bars.add(ProgressBar::new(total as u64));
+                bar.set_style(self.ui.bar_style(
+                    "{msg} {bar:24} {pos}/{len}",
+                    "{msg:.bold} {bar:24.green} {pos}/{len}",
+                ));
+                bar.set_message(self.doing.clone());
+                Some(bar)
+            };
+        self.overall.get_or_init(begin).as_ref()
+    }
+
+    /// Takes the sum away, though images may still be on their way.
+    pub fn clear(&self) {
+        if let Some(Some(overall)) = self.overall.get() {
+            overall.finish_and_clear();
+        }
+    }
+
     /// Begins with an image.
     pub fn item(&self, service: &str, tag: &str) -> Item {
         let name = sanitize_line(&format!("{service} {tag}"));
-        if let Some(overall) = self.overall.as_ref().filter(|_| self.grows) {
+        let overall = self.overall();
+        if let Some(overall) = overall.filter(|_| self.grows) {
             overall.inc_length(1);
         }
         let bar = self.ui.bars().map(|bars| {
             let bar = ProgressBar::new(1);
-            let bar = match &self.overall {
+            let bar = match overall {
                 Some(overall) => bars.insert_before(overall, bar),
                 None => bars.add(bar),
             };
@@ -138,21 +145,13 @@ impl Progress {
         if bar.is_none() {
             self.ui.status(format!("{} {name}", self.doing));
         }
-        Item {
-            ui: self.ui.clone(),
-            name,
-            done: self.done.clone(),
-            bar,
-            overall: self.overall.clone(),
-        }
+        Item { ui: self.ui.clone(), name, done: self.done.clone(), bar, overall: overall.cloned() }
     }
 }
 
 impl Drop for Progress {
     fn drop(&mut self) {
-        if let Some(overall) = &self.overall {
-            overall.finish_and_clear();
-        }
+        self.clear();
     }
 }
 

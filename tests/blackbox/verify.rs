@@ -101,7 +101,7 @@ fn images_that_are_gone_are_named_with_where_they_can_be_had() {
     dkv(&deployment, "verify", 10)
         .stdout_contains("without a registry no rollback reaches it")
         .stdout_contains("`dkv pull --history`");
-    dkv(&deployment, "pull --history", 0).stderr_contains("Pulled 1 image; 1 were local already");
+    dkv(&deployment, "pull --history", 0).stderr_contains("Pulled 1 image; 1 was local already");
     dkv(&deployment, "verify", 0);
 
     engine.docker(&["rmi", "-f", old.image_id()]);
