@@ -1,5 +1,6 @@
 //! Drift: where manifest, `versions.env`, Compose files, local images, containers and registry
 //! disagree about a deployment. Pure; [`Views`] holds what was found.
+#![deny(clippy::disallowed_methods)]
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 

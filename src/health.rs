@@ -9,6 +9,7 @@
 //! case pass all checks that fall into its first window. A one-shot is good when it has exited with
 //! 0. An exit that nothing will follow, and a restart loop, fail at once. Everything else has until
 //! the deadline, also a container that the daemon calls unhealthy, because it may still recover.
+#![deny(clippy::disallowed_methods)]
 
 mod chain;
 mod explain;
@@ -540,6 +541,7 @@ impl Waiting {
 }
 
 #[cfg(test)]
+#[allow(clippy::disallowed_methods, reason = "they run containers")]
 mod real_tests;
 #[cfg(test)]
 mod rules_tests;

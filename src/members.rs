@@ -1,4 +1,5 @@
 //! Which service of the manifest each Compose service runs: one rule, and what it goes by. Pure.
+#![deny(clippy::disallowed_methods)]
 
 use std::collections::HashMap;
 

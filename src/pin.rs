@@ -4,6 +4,7 @@
 //! An image is edited where its text stands: for an alias, an anchor or a merged mapping that is
 //! the definition, which is right for everyone who shares it as long as they all need the same
 //! digest.
+#![deny(clippy::disallowed_methods)]
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;

@@ -1,4 +1,5 @@
 //! Manifest and observations to plan: which services, which releases, what each becomes. Pure.
+#![deny(clippy::disallowed_methods)]
 
 pub mod migrate;
 

@@ -3,6 +3,7 @@
 //! The JSON is frozen: fields are added, never renamed, removed or given another meaning; `schema`
 //! is 1 until that has to change. Every document has `schema` and `command`; times are RFC 3339,
 //! digests `sha256:…`, missing values `null`.
+#![deny(clippy::disallowed_methods)]
 
 pub mod drift;
 pub mod migrate;

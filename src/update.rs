@@ -4,6 +4,7 @@
 //!
 //! The [`Journal`] is on the disk before a state's work begins, and every state's work can be done
 //! again from its beginning. So an update that was killed in any state can be finished or undone.
+#![deny(clippy::disallowed_methods)]
 
 mod journal;
 mod machine;

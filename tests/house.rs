@@ -40,8 +40,9 @@ const RULES: &[&str] = &[
 
 const WALLS: &[Wall] = &[
     Wall {
-        rule: "model, plan, report and the rules do no I/O and know no clock: time, user and \
-            environment are arguments",
+        // The functions of the standard library that reach outside are clippy's to find.
+        rule: "model, plan, report and the rules do no I/O: time, user and environment are \
+            arguments",
         around: &[PURE, RULES],
         except: &[],
         forbidden: &[
@@ -49,16 +50,9 @@ const WALLS: &[Wall] = &[
             "reqwest",
             "tempfile",
             "std::fs",
-            "std::env",
             "TcpStream",
             "UdpSocket",
             "ToSocketAddrs",
-            "std::process",
-            "io::stdin",
-            "Utc::now",
-            "Local::now",
-            "SystemTime::now",
-            "Instant::now",
         ],
     },
     Wall {
@@ -157,6 +151,21 @@ fn every_module_stays_behind_its_walls() {
         breaches.extend(breaches_of(WALLS, &name, &text));
     }
     assert!(breaches.is_empty(), "{}", breaches.join("\n"));
+}
+
+/// What the lint forbids stands in `.clippy.toml`; without this line it forbids nothing.
+#[test]
+fn modules_of_rules_deny_what_reaches_outside() {
+    let roots = ["drift", "health", "members", "model/mod", "pin", "plan", "report", "update"].map(
+        |root| {
+            let file = format!("{root}.rs");
+            let text = sources().into_iter().find(|(name, _)| *name == file).unwrap().1;
+            (file, text)
+        },
+    );
+    for (file, text) in roots {
+        assert!(text.contains("\n#![deny(clippy::disallowed_methods)]\n"), "{file}");
+    }
 }
 
 #[test]

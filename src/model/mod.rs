@@ -1,4 +1,5 @@
 //! The words of the domain and their rules: no I/O, no clock, no runtime.
+#![deny(clippy::disallowed_methods)]
 
 pub mod duration;
 pub mod env_file;

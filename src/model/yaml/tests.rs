@@ -541,6 +541,7 @@ fn edits_through_aliases_anchors_and_merges_are_refused() {
 }
 
 #[test]
+#[allow(clippy::disallowed_methods, reason = "it measures")]
 fn hostile_documents_are_refused_quickly() {
     let started = std::time::Instant::now();
     let nested = [
