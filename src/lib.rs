@@ -7,7 +7,8 @@
 //!
 //! # The floors
 //!
-//! Arrows run downwards only; `tests/house.rs` and the compiler hold that.
+//! Arrows run downwards only; `tests/house.rs` and the compiler hold that. That rules (pure) reach
+//! for no clock, file or process is clippy's to hold, see `.clippy.toml`.
 //!
 //! ```text
 //! entry        the command line to a command, its outcome to an exit code; signals
