@@ -242,7 +242,8 @@ async fn a_restart_loop_fails_early() {
 async fn a_kill_for_memory_is_named() {
     let mut project = TestProject::new("oom");
     let options = ["--memory", "8m", "--memory-swap", "8m"];
-    project.run("hungry", &options, "exec tail /dev/zero");
+    // The daemon begins to listen for the reason only when the container has started.
+    project.run("hungry", &options, "sleep 1; exec tail /dev/zero");
     let outcome = project.wait("{hungry: {}}", seconds(60, 5)).await;
     assert_eq!(
         failure(&outcome, "hungry").verdict,
