@@ -344,8 +344,8 @@ fn share() -> (Arc<Place>, Child) {
     let place = Arc::clone(&first.place);
     let _ = place.base.set(format!("{}/base", first.namespace));
     let server = place.front.child.as_ref().expect("a running registry").id();
-    let script = "cat; kill -KILL \"$1\"; rm -rf -- \"$2\"; \
-        docker images -q --filter \"label=$3\" | xargs -r docker rmi -f";
+    let script = "cat; grep -qF \"$2\" \"/proc/$1/cmdline\" && kill -KILL \"$1\"; \
+        rm -rf -- \"$2\"; docker images -q --filter \"label=$3\" | xargs -r docker rmi -f";
     // In a process group of its own, where no Ctrl-C reaches it.
     let heir = Command::new("sh")
         .process_group(0)
