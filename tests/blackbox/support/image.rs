@@ -19,6 +19,10 @@ const APPLETS: [&str; 20] = [
     "touch", "rm", "mkdir", "httpd", "wget", "tar", "head", "seq",
 ];
 
+/// Versions whose layers the machine's daemon has before the first test, as it has busybox: it
+/// starts a process to unpack a layer. What makes their images differ is their configuration.
+pub(super) const USUAL: [&str; 8] = ["1", "2", "3", "one", "two", "1.0", "1.42", "db"];
+
 /// What an image's health check does. Probes start one interval after the container.
 #[derive(Clone, Copy, Debug)]
 pub enum Health {
@@ -368,10 +372,14 @@ fn base_layer() -> &'static Layer {
     })
 }
 
+/// The layer with `/version`. For what is not [`USUAL`] each namespace has its own: a layer that
+/// many wait for the daemon downloads once, so one test's stalled registry would hold up others.
 fn version_layer(namespace: &str, version: &str) -> Layer {
     let mut tar = tar::Builder::new(Vec::new());
     append(&mut tar, "version", format!("{version}\n").as_bytes(), 0o644);
-    append(&mut tar, "namespace", namespace.as_bytes(), 0o644);
+    if !USUAL.contains(&version) {
+        append(&mut tar, "namespace", namespace.as_bytes(), 0o644);
+    }
     Layer::new(tar.into_inner().expect("writing to memory"), Compression::fast())
 }
 

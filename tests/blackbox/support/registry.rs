@@ -14,7 +14,7 @@ use serde_json::{Value, json};
 use tempfile::TempDir;
 
 use super::http::{self, Response};
-use super::image::{Blob, Image, Pushed, digest};
+use super::image::{self, Blob, Image, Pushed, digest};
 use super::token::TokenServer;
 use super::{Engine, TEST_LABEL, program, unique, wait_for};
 
@@ -332,15 +332,16 @@ impl Drop for Registry {
     }
 }
 
-/// Starts the registry that all tests share and gives the machine's daemon the layer that all
-/// images begin with, so that it neither downloads nor unpacks it for each of them: what many wait
-/// for at once it downloads once, and one test's stalled registry would hold up everybody else.
+/// Starts the registry that all tests share and gives the machine's daemon the layers that most
+/// images are made of, so that it neither downloads nor unpacks them for each.
 ///
-/// The child returned ends the registry and removes that image when this process has ended.
+/// The child returned ends the registry and removes these images when this process has ended.
 fn share() -> (Arc<Place>, Child) {
     let first = Registry::alone();
-    let base = first.push(Image::new("base").tag("1"));
-    Engine::machine().docker(&["pull", "-q", &format!("{}:1", base.repository)]);
+    for version in image::USUAL {
+        first.push(Image::new("base").tag(version));
+    }
+    Engine::machine().docker(&["pull", "-q", "-a", &first.repository("base")]);
     let place = Arc::clone(&first.place);
     let _ = place.base.set(format!("{}/base", first.namespace));
     let server = place.front.child.as_ref().expect("a running registry").id();
