@@ -7,7 +7,7 @@ use std::os::unix::fs::{PermissionsExt, symlink};
 use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdin, Command, ExitStatus, Stdio};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, OnceLock};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
@@ -495,9 +495,7 @@ impl Run {
         let has_v2 = matches!(self.compose, Compose::V2 | Compose::Both);
         if has_v2 && !v2.exists() {
             fs::create_dir_all(&plugins).expect("a temporary directory");
-            let plugin = tools().join("cli-plugins/docker-compose");
-            assert!(plugin.is_file(), "no {}: run tests/setup.sh first", plugin.display());
-            symlink(plugin, &v2).expect("a temporary link");
+            symlink(compose_plugin(), &v2).expect("a temporary link");
         }
         // A plugin installed for the whole machine is found by any `docker`, so there must be none.
         let machine_wide = ["/usr/local/lib", "/usr/local/libexec", "/usr/lib", "/usr/libexec"];
@@ -508,6 +506,29 @@ impl Run {
             symlink(program("docker"), bin.join("docker")).expect("a temporary link");
         }
     }
+}
+
+/// The Compose plugin. Each `docker compose` asks it first what it is, which a script answers at a
+/// tenth of the cost: with what the plugin itself said the first time.
+fn compose_plugin() -> &'static Path {
+    static PLUGIN: OnceLock<PathBuf> = OnceLock::new();
+    PLUGIN.get_or_init(|| {
+        let plugin = tools().join("cli-plugins/docker-compose");
+        assert!(plugin.is_file(), "no {}: run tests/setup.sh first", plugin.display());
+        let asked = Command::new(&plugin).arg("docker-cli-plugin-metadata").output();
+        let metadata = String::from_utf8_lossy(&asked.expect("Compose runs").stdout).into_owned();
+        let script = format!(
+            "#!/bin/sh\n[ \"$1\" = docker-cli-plugin-metadata ] || exec '{}' \"$@\"\n\
+                echo '{metadata}'\n",
+            plugin.display(),
+        );
+        let path = Path::new(env!("CARGO_TARGET_TMPDIR")).join("docker-compose");
+        let new = path.with_extension(std::process::id().to_string());
+        fs::write(&new, script).expect("a file in the target directory");
+        fs::set_permissions(&new, fs::Permissions::from_mode(0o755)).expect("a file just made");
+        fs::rename(&new, &path).expect("a file just made");
+        path
+    })
 }
 
 /// Collects what a pipe delivers while the program runs.
