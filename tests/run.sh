@@ -45,12 +45,17 @@ export DKV_TEST_COMPOSE_V2 DKV_TEST_BUSYBOX PATH
 # Tests wait more than they compute; but each may need a network, of which a daemon has some thirty.
 threads=$(($(nproc) * 5))
 export RUST_TEST_THREADS=${RUST_TEST_THREADS:-$((threads < 16 ? threads : 16))} DKV_TEST_RUN=$run
+# Started in the background, this would hand on that Ctrl-C is ignored, which some tests send.
+run_tests() {
+    env --default-signal=INT,QUIT cargo test --features fuzzing --no-fail-fast "$@"
+}
+
 if [ $# -gt 0 ]; then
-    cargo test --features fuzzing --no-fail-fast "$@"
+    run_tests "$@"
     exit
 fi
 log=$(mktemp "${TMPDIR:-/tmp}/$run-log.XXXXXX")
-cargo test --features fuzzing --no-fail-fast 2>&1 | tee "$log" && exit
+run_tests 2>&1 | tee "$log" && exit
 # A few failures among hundreds of tests that share a daemon and two cores may be the machine's. Each must then
 # pass by itself, and is written down: the same test cannot blame the machine three times.
 mapfile -t failed < <(sed -n 's/^test \(.*\) \.\.\. FAILED$/\1/p' "$log")
@@ -58,7 +63,7 @@ if [ ${#failed[@]} -eq 0 ] || [ ${#failed[@]} -gt 3 ]; then
     exit 101
 fi
 setup_say "failed, running again alone: ${failed[*]}"
-RUST_TEST_THREADS=1 cargo test --features fuzzing --no-fail-fast -- --exact "${failed[@]}"
+RUST_TEST_THREADS=1 run_tests -- --exact "${failed[@]}"
 sightings=$setup_target/unstable-tests
 printf '%s\n' "${failed[@]}" | sed "s/^/$(date -u +%FT%TZ) /" >>"$sightings"
 setup_say "UNSTABLE, passed only when run alone: ${failed[*]}; seen so far, in $sightings:"
