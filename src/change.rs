@@ -213,8 +213,7 @@ impl Change {
             .map(|step| step.after.clone())
             .collect();
         if changed.is_empty() {
-            let is_current = deployment.env()?.state.is_current();
-            return if is_current { Ok(None) } else { Draft::begin(deployment).map(Some) };
+            return Draft::of_env(deployment);
         }
         let draft = Draft::begin(deployment)?;
         self.check_unchanged(deployment.record()?, draft.record(deployment)?)?;

@@ -123,16 +123,15 @@ impl<'a> Deployment<'a> {
 
     /// The record of a manifest, with the Compose files that it names itself.
     fn record_of(&self, manifest: Manifest, snapshot: Snapshot) -> Result<Record> {
+        let mut lines = &[][..];
         if manifest.needs_compose() {
             // What is wrong with the files whoever needs Compose itself will say better.
             if let Ok(files) = self.discover(Some(&manifest)) {
                 let _ = self.files.set(files);
             }
-            let texts = self.texts().ok();
-            let lines = texts.map_or(&[][..], |texts| texts.lines());
-            return Record::new(manifest, snapshot, self.app.store.deployment_hash()?, lines);
+            lines = self.texts().map_or(lines, |texts| texts.lines());
         }
-        Record::new(manifest, snapshot, self.app.store.deployment_hash()?, &[])
+        Record::new(manifest, snapshot, self.app.store.deployment_hash()?, lines)
     }
 
     /// The hint for a manifest that cannot be read.

@@ -47,6 +47,12 @@ impl Draft {
         Ok(Self { lock, now, text: None })
     }
 
+    /// As [`Draft::begin`], for `versions.env` alone; none if it is as it should be.
+    pub(super) fn of_env(deployment: &Deployment<'_>) -> Result<Option<Self>> {
+        let is_current = deployment.env()?.state.is_current();
+        if is_current { Ok(None) } else { Self::begin(deployment).map(Some) }
+    }
+
     /// What the manifest says under the lock.
     pub(super) fn record<'r>(&'r self, deployment: &'r Deployment<'_>) -> Result<&'r Record> {
         match &self.now {
@@ -88,8 +94,8 @@ impl Draft {
         };
         let bytes = text.map(String::into_bytes);
         let bytes = bytes.filter(|bytes| before.is_none_or(|before| before.bytes != *bytes));
-        let after = match (&bytes, &now) {
-            (Some(bytes), _) => {
+        let after = match &bytes {
+            Some(bytes) => {
                 let path = before.map_or_else(
                     || Store::resolve(store.manifest_path()),
                     |before| before.path.clone(),
@@ -99,7 +105,7 @@ impl Draft {
                     error.context("the manifest would not read as intended; nothing was written")
                 })?)
             }
-            (None, _) => None,
+            None => None,
         };
         let record = match (&after, &now) {
             (Some(record), _) => record,
@@ -172,10 +178,10 @@ pub fn create(deployment: &mut Deployment<'_>, text: String) -> Result<Files> {
 ///
 /// As for a commit.
 pub fn refresh_env(deployment: &mut Deployment<'_>) -> Result<Files> {
-    if deployment.env()?.state.is_current() {
-        return Ok(Files::default());
+    match Draft::of_env(deployment)? {
+        Some(draft) => draft.write(deployment).map(|(files, _)| files),
+        None => Ok(Files::default()),
     }
-    Draft::begin(deployment)?.write(deployment).map(|(files, _)| files)
 }
 
 /// Takes the state lock, and sees to it that `deployment` has what the manifest says under it.
