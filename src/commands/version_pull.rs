@@ -5,7 +5,6 @@ use clap::Args;
 
 use super::changes::{self, Manner};
 use super::pull::known_service;
-use super::pull_latest::LatestOptions;
 use super::{Effect, Run};
 use crate::app::{App, Exit};
 use crate::change::Change;
@@ -39,12 +38,8 @@ impl Run for VersionPull {
     }
 
     async fn run(self, app: &App) -> Result<Exit> {
-        let options = LatestOptions {
-            no_pull: self.no_pull,
-            dry_run: self.dry_run,
-            ..LatestOptions::default()
-        };
-        version_pull(app, &self.service, &self.tag, Intent::Version, options).await
+        let manner = Manner { dry_run: self.dry_run, pulls: !self.no_pull, keep_going: false };
+        version_pull(app, &self.service, &self.tag, Intent::Version, manner).await
     }
 }
 
@@ -58,20 +53,20 @@ pub(super) async fn version_pull(
     name: &ServiceName,
     tag: &Tag,
     intent: Intent,
-    options: LatestOptions,
+    manner: Manner,
 ) -> Result<Exit> {
     let mut deployment = Deployment::open_recorded(app)?;
     let service = deployment.find(name)?;
-    if !options.dry_run {
+    if !manner.dry_run {
         deployment.record()?.check_writable(&app.store)?;
     }
     let mut remark = None;
     let found = if service.source == Source::Local {
         lookup::local(app.docker().await?, service, tag).await?
     } else {
-        let platform = match options.no_pull {
-            true => None,
-            false => Some(app.docker().await?.platform().await?.clone()),
+        let platform = match manner.pulls {
+            true => Some(app.docker().await?.platform().await?.clone()),
+            false => None,
         };
         let lookup = deployment.lookup(platform);
         lookup.expect(&[service]).await;
@@ -85,9 +80,8 @@ pub(super) async fn version_pull(
         }
         found
     };
-    let known = known_service(app, service, options.no_pull).await?;
+    let known = known_service(app, service, !manner.pulls).await?;
     let mut step = plan::advance_known(service, &known, found, &intent, &app.stamp());
     step.notes.extend(remark);
-    let manner = Manner { dry_run: options.dry_run, pulls: !options.no_pull, keep_going: false };
     changes::carry_out(&mut deployment, Change::of(vec![step]), manner).await
 }

@@ -3,7 +3,7 @@
 use anyhow::Result;
 use clap::Args;
 
-use super::pull_latest::LatestOptions;
+use super::changes::Manner;
 use super::version_pull::version_pull;
 use super::{Effect, Run};
 use crate::app::{App, Exit};
@@ -46,13 +46,9 @@ impl Run for VersionSet {
     }
 
     async fn run(self, app: &App) -> Result<Exit> {
-        let options = LatestOptions {
-            no_pull: self.no_pull,
-            dry_run: self.dry_run,
-            ..LatestOptions::default()
-        };
+        let manner = Manner { dry_run: self.dry_run, pulls: !self.no_pull, keep_going: false };
         let intent = Intent::Custom { reason: self.reason().map(str::to_owned), hold: self.hold };
-        version_pull(app, &self.service, &self.tag, intent, options).await
+        version_pull(app, &self.service, &self.tag, intent, manner).await
     }
 }
 
