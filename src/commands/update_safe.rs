@@ -94,7 +94,7 @@ impl Run for UpdateSafe {
                 .with_hint("nothing is to be done")
                 .into()),
             Some(journal) if journal.state.is_unfinished() => Err(unfinished(&journal).into()),
-            _ => begin(app, &lock, options).await,
+            _ => RunningUpdate::note(app, &lock, options).await?.run().await,
         }
     }
 }
@@ -111,7 +111,7 @@ impl UpdateSafe {
                 return report::show_restored(app);
             }
             app.ui.status("Nothing had been stopped or replaced; beginning anew");
-            return begin(app, lock, journal.options).await;
+            return RunningUpdate::note(app, lock, journal.options).await?.run().await;
         };
         if self.abort && state == State::Recording {
             app.ui.warn(
@@ -127,11 +127,6 @@ impl UpdateSafe {
         update.enter(state)?;
         update.run().await
     }
-}
-
-/// A new update.
-async fn begin(app: &App, lock: &Lock, options: Options) -> Result<Exit> {
-    RunningUpdate::note(app, lock, options).await?.run().await
 }
 
 /// An update at work.
