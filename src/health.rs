@@ -88,7 +88,7 @@ impl Expectations {
             let waits_for = service
                 .depends_on
                 .iter()
-                .map(|(name, condition)| (name.clone(), *condition))
+                .map(|(name, dependency)| (name.clone(), dependency.condition))
                 .collect();
             (service.name.clone(), waits_for)
         });

@@ -186,8 +186,8 @@ fn merge(
 ) -> Vec<ServiceStart> {
     let mut starts: Vec<ServiceStart> = Vec::new();
     for service in project.into_iter().flat_map(|project| &project.services) {
-        let awaited = service.depends_on.iter().filter(|(_, condition)| {
-            **condition == compose::config::Condition::CompletedSuccessfully
+        let awaited = service.depends_on.iter().filter(|(_, dependency)| {
+            dependency.condition == compose::config::Condition::CompletedSuccessfully
         });
         let line = written.service(&service.name);
         starts.push(ServiceStart {

@@ -42,10 +42,19 @@ pub struct ServiceConfig {
     pub image: Option<String>,
     /// Whether it has a build section.
     pub has_build: bool,
-    /// What it depends on, and what it waits for.
-    pub depends_on: IndexMap<String, Condition>,
+    /// When its image is pulled or built by itself; absent leaves that to Compose's default.
+    pub pull_policy: Option<PullPolicy>,
+    /// The platform whose image it runs, as written: `linux/arm64`. Absent means the host's.
+    pub platform: Option<String>,
+    /// What it depends on, and how. Compose 2 adds to what the files say: who uses a namespace,
+    /// the volumes or the name (`links`) of another service depends on that.
+    pub depends_on: IndexMap<String, Dependency>,
+    /// The namespaces and volumes that it has from other containers.
+    pub shares: Vec<Share>,
     /// The restart policy as written; absent means `no`.
     pub restart: Option<String>,
+    /// What `deploy` says its containers are.
+    pub mode: Mode,
     /// What the files say about its health check.
     pub healthcheck: Healthcheck,
     /// The container's fixed name, if the files give one.
@@ -68,9 +77,13 @@ impl ServiceConfig {
             name,
             image,
             has_build: false,
+            pull_policy: None,
+            platform: None,
             depends_on: IndexMap::new(),
+            shares: Vec::new(),
             restart: None,
-            healthcheck: Healthcheck::Image,
+            mode: Mode::Replicated,
+            healthcheck: Healthcheck::default(),
             container_name: None,
             profiles: Vec::new(),
             mounts: Vec::new(),
@@ -83,6 +96,85 @@ impl ServiceConfig {
     #[must_use]
     pub fn is_wanted(&self) -> bool {
         self.scale > 0
+    }
+}
+
+/// When Compose 2 pulls or builds the image of a service; Compose 1 reads no such thing.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum PullPolicy {
+    /// At every start.
+    Always,
+    /// At a start when the last time was long enough ago: `daily`, `weekly`, `every_12h`.
+    Refresh,
+    /// When it is not here.
+    Missing,
+    /// Never; an image that is not here is an error.
+    Never,
+    /// Never; it is built at every start.
+    Build,
+}
+
+impl PullPolicy {
+    fn of(word: &str) -> Option<Self> {
+        Some(match word {
+            "always" => Self::Always,
+            "missing" | "if_not_present" => Self::Missing,
+            "never" => Self::Never,
+            "build" => Self::Build,
+            "daily" | "weekly" => Self::Refresh,
+            word if word.starts_with("every_") => Self::Refresh,
+            _ => return None,
+        })
+    }
+}
+
+/// What a service has from another container: when that is replaced, it hangs on to what is gone.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Share {
+    /// What it is.
+    pub what: Shared,
+    /// Whose it is.
+    pub of: Peer,
+}
+
+/// What one container can have from another.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Shared {
+    /// `network_mode`.
+    Network,
+    /// `ipc`.
+    Ipc,
+    /// `pid`.
+    Pid,
+    /// `volumes_from`.
+    Volumes,
+}
+
+/// Another container.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Peer {
+    /// The first one of a Compose service.
+    Service(String),
+    /// The one of this name or ID, whoever made it.
+    Container(String),
+}
+
+/// How a service depends on another.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Dependency {
+    /// What it waits for.
+    pub condition: Condition,
+    /// Whether Compose restarts it after it has replaced the other.
+    pub restart: bool,
+    /// Whether it cannot be without the other.
+    pub is_required: bool,
+}
+
+impl Dependency {
+    /// What a dependency is where only its condition is known.
+    #[must_use]
+    pub fn on(condition: Condition) -> Self {
+        Self { condition, restart: false, is_required: true }
     }
 }
 
@@ -101,14 +193,42 @@ pub enum Condition {
     CompletedSuccessfully,
 }
 
-/// What the Compose files say about a health check.
+/// What the containers of a service are, by `deploy.mode`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Healthcheck {
+pub enum Mode {
+    /// So many as `replicas` says; also where nothing is said.
+    Replicated,
+    /// One on each host.
+    Global,
+    /// They do their work and end.
+    Job,
+}
+
+/// What the Compose files say about a health check; what they do not say is as the image has it,
+/// else as the daemon does.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Healthcheck {
+    /// Whose command is run.
+    pub test: Test,
+    /// The pause between two runs.
+    pub interval: Option<Duration>,
+    /// How long one run may take.
+    pub timeout: Option<Duration>,
+    /// So many failures in a row make it unhealthy.
+    pub retries: Option<u32>,
+    /// How long failures do not count at first.
+    pub start_period: Option<Duration>,
+}
+
+/// Whose command a health check runs.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Test {
     /// The files define one.
     Defined,
     /// The files switch the image's off.
     Disabled,
     /// The files say nothing: the image decides.
+    #[default]
     Image,
 }
 
@@ -151,6 +271,15 @@ pub fn parse_v2(text: &str) -> Result<Project> {
     let mut raw: RawProject =
         serde_json::from_str(text).context("cannot read what `docker compose config` printed")?;
     let name = raw.name.take().context("`docker compose config` printed no project name")?;
+    // v1 does not read it.
+    for service in raw.services.values_mut() {
+        let policy = service.deploy.as_ref().and_then(|deploy| deploy.restart_policy.as_ref());
+        let condition = policy.and_then(|policy| policy.condition.as_deref());
+        if let Some(condition) = condition {
+            let policy = if condition == "none" { "no" } else { condition };
+            service.restart = Some(if policy == "any" { "always" } else { policy }.to_owned());
+        }
+    }
     Ok(raw.into_project(name))
 }
 
@@ -167,11 +296,10 @@ pub fn parse_v1(text: &str, name: String, active: &[String]) -> Result<Project> 
             || service.profiles.iter().any(|profile| active.contains(profile))
     });
     // v2 takes the replicas of every mode, v1 those of this one only.
-    for service in raw.services.values_mut() {
-        service.deploy = service
-            .deploy
-            .take()
-            .filter(|deploy| deploy.mode.as_deref().is_none_or(|mode| mode == "replicated"));
+    for deploy in raw.services.values_mut().filter_map(|service| service.deploy.as_mut()) {
+        deploy.replicas = deploy
+            .replicas
+            .filter(|_| deploy.mode.as_deref().is_none_or(|mode| mode == "replicated"));
     }
     Ok(raw.into_project(name))
 }
@@ -205,8 +333,15 @@ struct RawProject {
 struct RawService {
     image: Option<String>,
     build: Option<serde::de::IgnoredAny>,
+    pull_policy: Option<String>,
+    platform: Option<String>,
     #[serde(default)]
     depends_on: RawDependencies,
+    network_mode: Option<String>,
+    ipc: Option<String>,
+    pid: Option<String>,
+    #[serde(default)]
+    volumes_from: Vec<String>,
     restart: Option<String>,
     healthcheck: Option<RawHealthcheck>,
     container_name: Option<String>,
@@ -223,6 +358,12 @@ struct RawService {
 struct RawDeploy {
     mode: Option<String>,
     replicas: Option<i64>,
+    restart_policy: Option<RawRestartPolicy>,
+}
+
+#[derive(Deserialize)]
+struct RawRestartPolicy {
+    condition: Option<String>,
 }
 
 #[derive(Deserialize)]
@@ -242,6 +383,14 @@ impl Default for RawDependencies {
 struct RawDependency {
     #[serde(default)]
     condition: Condition,
+    #[serde(default)]
+    restart: bool,
+    #[serde(default = "yes")]
+    required: bool,
+}
+
+fn yes() -> bool {
+    true
 }
 
 #[derive(Deserialize)]
@@ -249,6 +398,10 @@ struct RawHealthcheck {
     #[serde(default)]
     disable: bool,
     test: Option<RawTest>,
+    interval: Option<String>,
+    timeout: Option<String>,
+    retries: Option<u32>,
+    start_period: Option<String>,
 }
 
 #[derive(Deserialize)]
@@ -307,19 +460,43 @@ impl RawService {
     fn into_config(self, name: String, volumes: &IndexMap<String, Volume>) -> ServiceConfig {
         let depends_on = match self.depends_on {
             RawDependencies::List(names) => {
-                names.into_iter().map(|name| (name, Condition::Started)).collect()
+                names.into_iter().map(|name| (name, Dependency::on(Condition::Started))).collect()
             }
             RawDependencies::Map(map) => {
-                map.into_iter().map(|(name, dependency)| (name, dependency.condition)).collect()
+                map.into_iter().map(|(name, dependency)| (name, dependency.into())).collect()
             }
         };
+        let namespaces = [
+            (Shared::Network, &self.network_mode),
+            (Shared::Ipc, &self.ipc),
+            (Shared::Pid, &self.pid),
+        ];
+        let namespaces = namespaces
+            .into_iter()
+            .filter_map(|(what, mode)| Some(Share { what, of: peer(mode.as_deref()?, false)? }));
+        let borrowed = self
+            .volumes_from
+            .iter()
+            .filter_map(|from| Some(Share { what: Shared::Volumes, of: peer(from, true)? }));
+        let shares = namespaces.chain(borrowed).collect();
         ServiceConfig {
             name,
             image: self.image.map(|image| undouble(&image)),
             has_build: self.build.is_some(),
+            pull_policy: self.pull_policy.as_deref().and_then(PullPolicy::of),
+            platform: self.platform,
             depends_on,
+            shares,
             restart: self.restart,
-            healthcheck: self.healthcheck.map_or(Healthcheck::Image, |check| check.judge()),
+            mode: self.deploy.as_ref().and_then(|deploy| deploy.mode.as_deref()).map_or(
+                Mode::Replicated,
+                |mode| match mode {
+                    "global" => Mode::Global,
+                    "replicated-job" | "global-job" => Mode::Job,
+                    _ => Mode::Replicated,
+                },
+            ),
+            healthcheck: self.healthcheck.map(Healthcheck::from).unwrap_or_default(),
             container_name: self.container_name,
             profiles: self.profiles,
             mounts: self
@@ -330,23 +507,50 @@ impl RawService {
             stop_grace_period: self
                 .stop_grace_period
                 .as_deref()
-                .and_then(duration::parse)
+                .and_then(duration::parse_exact)
                 .unwrap_or(DEFAULT_STOP_GRACE_PERIOD),
             scale: self.scale.or(self.deploy.and_then(|deploy| deploy.replicas)).unwrap_or(1),
         }
     }
 }
 
-impl RawHealthcheck {
-    fn judge(&self) -> Healthcheck {
-        match &self.test {
-            _ if self.disable => Healthcheck::Disabled,
+impl From<RawDependency> for Dependency {
+    fn from(raw: RawDependency) -> Self {
+        let RawDependency { condition, restart, required } = raw;
+        Self { condition, restart, is_required: required }
+    }
+}
+
+/// Whom `service:NAME` or `container:NAME` means. In `volumes_from` access modes may follow, and
+/// Compose 2 leaves `service:` out.
+fn peer(text: &str, is_volumes: bool) -> Option<Peer> {
+    let name = |rest: &str| undouble(rest.split(':').next().unwrap_or(rest));
+    if let Some(rest) = text.strip_prefix("service:") {
+        return Some(Peer::Service(name(rest)));
+    }
+    if let Some(rest) = text.strip_prefix("container:") {
+        return Some(Peer::Container(name(rest)));
+    }
+    is_volumes.then(|| Peer::Service(name(text)))
+}
+
+impl From<RawHealthcheck> for Healthcheck {
+    fn from(raw: RawHealthcheck) -> Self {
+        let test = match &raw.test {
+            _ if raw.disable => Test::Disabled,
             Some(RawTest::Words(words)) if words.first().is_some_and(|word| word == "NONE") => {
-                Healthcheck::Disabled
+                Test::Disabled
             }
-            Some(RawTest::Shell(_) | RawTest::Words(_)) => Healthcheck::Defined,
-            // Only intervals: they adjust the image's own check.
-            None => Healthcheck::Image,
+            Some(RawTest::Shell(_) | RawTest::Words(_)) => Test::Defined,
+            None => Test::Image,
+        };
+        let length = |text: Option<String>| text.as_deref().and_then(duration::parse_exact);
+        Self {
+            test,
+            interval: length(raw.interval),
+            timeout: length(raw.timeout),
+            retries: raw.retries,
+            start_period: length(raw.start_period),
         }
     }
 }
@@ -475,19 +679,20 @@ volumes:
         let app = project.service("app").unwrap();
         assert_eq!(app.image.as_deref(), Some("shop:1.40"));
         assert!(app.has_build);
-        assert_eq!(app.depends_on["db"], Condition::Healthy);
-        assert_eq!(app.healthcheck, Healthcheck::Image);
+        assert_eq!(app.depends_on["db"], Dependency::on(Condition::Healthy));
+        assert_eq!(app.healthcheck.test, Test::Image);
+        assert_eq!(app.healthcheck.interval, Some(Duration::from_secs(5)));
         assert_eq!(app.mounts, expected_mounts("shop_data"));
         let db = project.service("db").unwrap();
-        assert_eq!(db.depends_on["cache"], Condition::Started);
-        assert_eq!(db.healthcheck, Healthcheck::Disabled);
+        assert_eq!(db.depends_on["cache"], Dependency::on(Condition::Started));
+        assert_eq!(db.healthcheck.test, Test::Disabled);
         assert_eq!(db.mounts, [mount(Source::Bind("/srv/db".into()), "/db", true)]);
         let migrate = project.service("migrate").unwrap();
         assert_eq!(
-            (migrate.restart.as_deref(), migrate.healthcheck),
-            (Some("no"), Healthcheck::Disabled)
+            (migrate.restart.as_deref(), migrate.healthcheck.test),
+            (Some("no"), Test::Disabled)
         );
-        assert_eq!(app.depends_on["migrate"], Condition::CompletedSuccessfully);
+        assert_eq!(app.depends_on["migrate"], Dependency::on(Condition::CompletedSuccessfully));
         assert_eq!(project.volumes["shared"], Volume { name: "theirs".into(), is_external: true });
         assert_eq!(project.volumes["other"], Volume { name: "other".into(), is_external: true });
     }
@@ -504,9 +709,9 @@ volumes:
         assert_eq!(project.name, "shop");
         let app = project.service("app").unwrap();
         assert!(app.has_build);
-        assert_eq!(app.healthcheck, Healthcheck::Defined);
+        assert_eq!(app.healthcheck.test, Test::Defined);
         assert_eq!(app.mounts, expected_mounts("elsewhere"));
-        assert_eq!(app.depends_on["migrate"], Condition::CompletedSuccessfully);
+        assert_eq!(app.depends_on["migrate"], Dependency::on(Condition::CompletedSuccessfully));
         assert_eq!(project.volumes["empty"].name, "shop_empty");
         assert!(!format!("{project:?}").contains("hush"));
     }
@@ -536,6 +741,95 @@ volumes:
             {\"mode\": \"global\", \"replicas\": 0}}}}";
         let v1 = parse_v1(global, "shop".to_owned(), &[]).unwrap();
         assert_eq!((v1.services[0].scale, parse_v2(global).unwrap().services[0].scale), (1, 0));
+    }
+
+    /// A service as each generation prints it. Both from the same file, but for what v1 refuses.
+    const FOLLOWER: [&str; 2] = [
+        r#"
+services:
+  web:
+    depends_on: {db: {condition: service_healthy}}
+    healthcheck: {interval: 90s, retries: 3, start_period: 200s, timeout: 1500ms}
+    image: a:1
+    platform: linux/amd64
+    pull_policy: always
+    deploy: {mode: replicated-job, replicas: 2, restart_policy: {condition: none}}
+  side:
+    image: b:1
+    ipc: service:web
+    network_mode: service:web
+    pid: container:foo
+    volumes_from: [service:web:ro, container:bar:rw, other]
+  apart: {image: b:1, network_mode: host, ipc: shareable, pid: host, pull_policy: build}
+"#,
+        r#"{"name": "shop", "services": {
+            "web": {
+                "depends_on": {"db": {"condition": "service_healthy", "restart": true, "required": false}},
+                "healthcheck": {"timeout": "1.5s", "interval": "1m30s", "retries": 3, "start_period": "3m20s"},
+                "image": "a:1", "platform": "linux/amd64", "pull_policy": "always",
+                "deploy": {"mode": "replicated-job", "replicas": 2, "restart_policy": {"condition": "none"}}},
+            "side": {
+                "image": "b:1", "ipc": "service:web", "network_mode": "service:web",
+                "pid": "container:foo", "volumes_from": ["web:ro", "container:bar:rw", "other"]},
+            "apart": {"image": "b:1", "network_mode": "host", "ipc": "shareable", "pid": "host",
+                "pull_policy": "build"}}}"#,
+    ];
+
+    #[test]
+    fn both_composes_say_who_follows_whom_and_when_images_are_pulled() {
+        let [v1, v2] = FOLLOWER;
+        let v1 = parse_v1(v1, "shop".to_owned(), &[]).unwrap();
+        let v2 = parse_v2(v2).unwrap();
+        let share = |what, of: &str| Share { what, of: Peer::Service(of.to_owned()) };
+        let expected = [
+            share(Shared::Network, "web"),
+            share(Shared::Ipc, "web"),
+            Share { what: Shared::Pid, of: Peer::Container("foo".to_owned()) },
+            share(Shared::Volumes, "web"),
+            Share { what: Shared::Volumes, of: Peer::Container("bar".to_owned()) },
+            share(Shared::Volumes, "other"),
+        ];
+        for project in [&v1, &v2] {
+            let (side, apart) =
+                (project.service("side").unwrap(), project.service("apart").unwrap());
+            assert_eq!((side.shares.as_slice(), apart.shares.as_slice()), (&expected[..], &[][..]));
+            assert_eq!(apart.pull_policy, Some(PullPolicy::Build));
+            let web = project.service("web").unwrap();
+            assert_eq!(web.pull_policy, Some(PullPolicy::Always));
+            assert_eq!((web.platform.as_deref(), web.mode), (Some("linux/amd64"), Mode::Job));
+            let check = Healthcheck {
+                test: Test::Image,
+                interval: Some(Duration::from_secs(90)),
+                timeout: Some(Duration::from_millis(1500)),
+                retries: Some(3),
+                start_period: Some(Duration::from_secs(200)),
+            };
+            assert_eq!(web.healthcheck, check);
+        }
+        let dependency = |project: &Project| project.service("web").unwrap().depends_on["db"];
+        assert_eq!(dependency(&v1), Dependency::on(Condition::Healthy));
+        let optional =
+            Dependency { condition: Condition::Healthy, restart: true, is_required: false };
+        assert_eq!(dependency(&v2), optional);
+        let restart = |project: &Project| project.service("web").unwrap().restart.clone();
+        assert_eq!((restart(&v1), restart(&v2).as_deref()), (None, Some("no")));
+    }
+
+    #[test]
+    fn pull_policies_are_those_of_the_specification() {
+        for (word, policy) in [
+            ("always", Some(PullPolicy::Always)),
+            ("missing", Some(PullPolicy::Missing)),
+            ("if_not_present", Some(PullPolicy::Missing)),
+            ("never", Some(PullPolicy::Never)),
+            ("build", Some(PullPolicy::Build)),
+            ("daily", Some(PullPolicy::Refresh)),
+            ("weekly", Some(PullPolicy::Refresh)),
+            ("every_12h30m", Some(PullPolicy::Refresh)),
+            ("sometimes", None),
+        ] {
+            assert_eq!(PullPolicy::of(word), policy, "{word}");
+        }
     }
 
     #[test]

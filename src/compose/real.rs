@@ -101,7 +101,7 @@ async fn real_one_shots_and_profiles_are_the_same_to_both() {
             project.services.iter().map(|service| service.name.as_str()).collect();
         assert_eq!(services, ["db-migrate", "elena-bot"]);
         assert_eq!(
-            project.service("elena-bot").unwrap().depends_on["db-migrate"],
+            project.service("elena-bot").unwrap().depends_on["db-migrate"].condition,
             Condition::CompletedSuccessfully
         );
         assert!(project.service("db-migrate").unwrap().has_build);
