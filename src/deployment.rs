@@ -21,10 +21,10 @@ use crate::compose::{self, Compose, ComposeFiles, Files, Generation, Project, Se
 use crate::docker::{Container, ContainerFilter};
 use crate::error::{self, Kind};
 use crate::lookup::Lookup;
-use crate::members::{Membership, repository_of};
+use crate::members::{Membership, Use};
 use crate::model::interpolation::Template;
 use crate::model::manifest::{Manifest, Service};
-use crate::model::reference::{Platform, Repository, ServiceName};
+use crate::model::reference::{Platform, Reference, ServiceName};
 use crate::store::{Lock, Snapshot};
 pub use env::{EnvFile, EnvState};
 pub use record::Record;
@@ -123,15 +123,19 @@ impl<'a> Deployment<'a> {
 
     /// The record of a manifest, with the Compose files that it names itself.
     fn record_of(&self, manifest: Manifest, snapshot: Snapshot) -> Result<Record> {
-        let mut lines = &[][..];
-        if manifest.needs_compose() {
-            // What is wrong with the files whoever needs Compose itself will say better.
-            if let Ok(files) = self.discover(Some(&manifest)) {
-                let _ = self.files.set(files);
-            }
-            lines = self.texts().map_or(lines, |texts| texts.lines());
+        // What is wrong with the files whoever needs Compose itself will say better.
+        if let Ok(files) = self.discover(Some(&manifest)) {
+            let _ = self.files.set(files);
         }
-        Record::new(manifest, snapshot, self.app.store.deployment_hash()?, lines)
+        let texts = self.texts().ok();
+        let lines = texts.map_or(&[][..], |texts| texts.lines());
+        let platforms = texts.into_iter().flat_map(|texts| texts.services()).filter_map(|line| {
+            let platform = platform_of(line.platform.as_deref()?, &|name| self.variable(name))?;
+            Some((line.service.clone(), platform))
+        });
+        let mut record = Record::new(manifest, snapshot, self.app.store.deployment_hash()?, lines)?;
+        record.settle_platforms(platforms.collect(), texts.map(Arc::as_ref));
+        Ok(record)
     }
 
     /// The hint for a manifest that cannot be read.
@@ -472,18 +476,28 @@ impl<'a> Deployment<'a> {
     #[must_use]
     pub fn member(&self, name: &str) -> Membership<'_> {
         let project = self.project.get().or_else(|| self.view.get().map(|view| &view.project));
-        let image =
-            project.and_then(|project| repository_of(project.service(name)?.image.as_ref()?));
+        let image = project.and_then(|project| project.service(name)?.image.as_ref()?.parse().ok());
         self.member_with(name, image.as_ref())
     }
 
     /// As [`Self::member`], where Compose makes `image` of the service's line.
     #[must_use]
-    pub fn member_with(&self, name: &str, image: Option<&Repository>) -> Membership<'_> {
-        match &self.record {
-            Some(record) => record.members().find(name, self.template(name), image),
-            None => Membership::Untracked,
-        }
+    pub fn member_with(&self, name: &str, image: Option<&Reference>) -> Membership<'_> {
+        let Some(record) = &self.record else { return Membership::Untracked };
+        let platform = self.platform(name);
+        record.members().find(&Use {
+            name,
+            line: self.template(name),
+            image,
+            platform: platform.as_ref(),
+        })
+    }
+
+    /// The platform that the files give a Compose service.
+    #[must_use]
+    pub fn platform(&self, compose_service: &str) -> Option<Platform> {
+        let written = self.texts().ok()?.service(compose_service)?.platform.as_deref()?;
+        platform_of(written, &|name| self.variable(name))
     }
 
     /// Which service of the manifest each Compose service of `project` runs; untracked ones are
@@ -492,7 +506,7 @@ impl<'a> Deployment<'a> {
     pub fn tracked(&self, project: &Project) -> BTreeMap<String, &Service> {
         let Some(record) = &self.record else { return BTreeMap::new() };
         let services = project.services.iter().filter_map(|one| {
-            let image = one.image.as_deref().and_then(repository_of);
+            let image = one.image.as_deref().and_then(|image| image.parse().ok());
             let service = self.member_with(&one.name, image.as_ref()).service()?;
             Some((one.name.clone(), record.service(service)?))
         });
@@ -505,7 +519,7 @@ impl<'a> Deployment<'a> {
         let mut literal = Vec::from_iter(self.described());
         literal.retain(|name| match self.member(name) {
             Membership::Of(member) => member.is_literal && names.contains(&member.service.as_str()),
-            Membership::Ambiguous(_) | Membership::Untracked => false,
+            Membership::Ambiguous(_) | Membership::Other(_) | Membership::Untracked => false,
         });
         literal
     }
@@ -599,6 +613,12 @@ impl DeploymentView {
     pub fn filter(&self) -> ContainerFilter {
         ContainerFilter::project(&self.project.name)
     }
+}
+
+/// The platform that a Compose file means by `written`; none where it says none, or no proper one,
+/// which Compose will refuse itself.
+fn platform_of(written: &str, lookup: &dyn Fn(&str) -> Option<String>) -> Option<Platform> {
+    Template::parse(written).ok()?.evaluate(lookup).ok()?.parse().ok()
 }
 
 /// Whether a backup can be read as a manifest that says something.

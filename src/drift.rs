@@ -5,12 +5,12 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use crate::docker::{Container, ContainerState, ImageList, ListedImage};
-use crate::members::{Members, repository_of};
+use crate::members::{Members, Membership, Use, repository_of};
 use crate::model::env_file;
 use crate::model::history::Release;
 use crate::model::interpolation::Template;
 use crate::model::manifest::{DEFAULT_TRACK, Manifest, Rank, Service, Source};
-use crate::model::reference::{Digest, Reference, Repository, ServiceName};
+use crate::model::reference::{Digest, Platform, Reference, Repository, ServiceName};
 use crate::pin::Verdict;
 use crate::plan;
 use crate::report::ReleaseView;
@@ -66,6 +66,8 @@ pub struct ServiceStart {
     pub image: Option<String>,
     /// Its image as the file has it.
     pub text: Option<String>,
+    /// The platform that it shall run on, where that is said.
+    pub platform: Option<Platform>,
     /// Whether Compose builds it.
     pub has_build: bool,
     /// The Compose services that must have completed before it starts.
@@ -173,8 +175,7 @@ impl<'v, 'a> DriftSearch<'v, 'a> {
         };
         for start in &views.starts {
             let name = start.compose_service.as_str();
-            let image = repository(start);
-            if let Some(service) = found.service_of(name, start.text.as_deref(), image.as_ref()) {
+            if let Some(service) = found.service_of(start) {
                 found.tracked.insert(name, service);
                 found.starts.entry(&service.name).or_default().push(start);
             }
@@ -193,16 +194,23 @@ impl<'v, 'a> DriftSearch<'v, 'a> {
         found
     }
 
-    /// The manifest service that a Compose service with this image line runs.
-    fn service_of(
-        &self,
-        compose_service: &str,
-        text: Option<&str>,
-        image: Option<&Repository>,
-    ) -> Option<&'a Service> {
-        let line = text.and_then(|text| Template::parse(text).ok());
-        let found = self.views.members.find(compose_service, line.as_ref(), image);
+    /// The manifest service that a Compose service runs.
+    fn service_of(&self, start: &ServiceStart) -> Option<&'a Service> {
+        let image = start.image.as_ref().and_then(|image| image.parse().ok());
+        let found = self.membership(start, start.text.as_deref(), image.as_ref());
         self.views.manifest.services.get(found.service()?)
+    }
+
+    /// What a Compose service with this image line is to the manifest.
+    fn membership(
+        &self,
+        start: &ServiceStart,
+        text: Option<&str>,
+        image: Option<&Reference>,
+    ) -> Membership<'a> {
+        let line = text.and_then(|text| Template::parse(text).ok());
+        let (name, platform) = (start.compose_service.as_str(), start.platform.as_ref());
+        self.views.members.find(&Use { name, line: line.as_ref(), image, platform })
     }
 
     /// What Compose would start for a service of the manifest.
@@ -273,10 +281,15 @@ impl<'v, 'a> DriftSearch<'v, 'a> {
     fn files(&mut self) {
         for image in &self.views.files {
             let FileImage { place, compose_services, image, verdict, template } = image;
-            let repository = repository_of(image);
-            let service = compose_services
-                .first()
-                .and_then(|name| self.service_of(name, Some(image), repository.as_ref()));
+            let reference = image.parse().ok();
+            let service = compose_services.first().and_then(|name| {
+                let starts = self.views.starts.iter();
+                let known = starts.clone().find(|start| start.compose_service == *name);
+                let unknown = ServiceStart { compose_service: name.clone(), ..Default::default() };
+                let start = known.unwrap_or(&unknown);
+                let found = self.membership(start, Some(image), reference.as_ref());
+                self.views.manifest.services.get(found.service()?)
+            });
             match verdict {
                 Verdict::Stale(wanted) => {
                     let message = format!(

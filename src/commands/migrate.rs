@@ -26,6 +26,7 @@ use crate::deployment::Deployment;
 use crate::docker::Docker;
 use crate::error;
 use crate::lookup::Lookup;
+use crate::members::Use;
 use crate::model::interpolation::Template;
 use crate::model::manifest::{Ecr, Manifest, Service};
 use crate::model::reference::Reference;
@@ -451,8 +452,9 @@ impl<'a> Migrating<'a> {
             };
             let Some(image) = image else { continue };
             let reference = image.parse::<Reference>().ok();
-            let repository = reference.as_ref().map(|reference| &reference.repository);
-            if record.members().find(name, template, repository).service().is_none() {
+            let platform = line.platform.as_ref();
+            let found = Use { name, line: template, image: reference.as_ref(), platform };
+            if record.members().find(&found).service().is_none() {
                 continue;
             }
             let digest = reference.as_ref().and_then(|reference| reference.digest.as_ref());

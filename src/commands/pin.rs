@@ -14,6 +14,7 @@ use crate::app::{App, Exit};
 use crate::compose::{ComposeFiles, ComposeText, FileKind, Problem, ProblemKind, Site};
 use crate::deployment::{Deployment, Record};
 use crate::error::{self, Error};
+use crate::members::Use;
 use crate::model::manifest::{DEFAULT_TRACK, Service, Source};
 use crate::model::reference::{Digest, Reference, Repository, Tag};
 use crate::pin::{self, Answer, Known, Mode, Verdict};
@@ -383,7 +384,11 @@ pub(super) fn judge_recorded(text: &ComposeText, record: &Record) -> Vec<Verdict
 
 /// What the manifest says that `compose_service` should run, if that is what the file names.
 fn recorded(record: &Record, compose_service: &str, reference: &Reference) -> Answer {
-    let member = record.members().find(compose_service, None, Some(&reference.repository));
+    let member = record.members().find(&Use {
+        image: Some(reference),
+        platform: record.platform(compose_service),
+        ..Use::named(compose_service)
+    });
     let service = member.service().and_then(|name| record.service(name));
     let Some(service) =
         service.filter(|service| service.image.as_ref() == Some(&reference.repository))

@@ -306,7 +306,7 @@ fn runs(deployment: &Deployment<'_>, step: &Step, containers: &[&Container]) -> 
     let recorded = step.after.current().and_then(|current| current.bytes.image_id.as_ref());
     let members = containers.iter().filter(|container| {
         container.labels.service().is_some_and(|name| {
-            let image = repository_of(&container.image);
+            let image = container.image.parse().ok();
             deployment.member_with(name, image.as_ref()).service() == Some(&step.after.name)
         })
     });

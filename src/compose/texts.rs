@@ -68,6 +68,8 @@ pub struct Line {
     pub place: Option<Place>,
     /// The program that provides it in place of an image.
     pub provider: Option<String>,
+    /// The platform that it shall run on, as it is written.
+    pub platform: Option<String>,
     /// What the file takes away from those before it.
     removed: Removed,
 }

@@ -1,17 +1,18 @@
 //! What a manifest records: the services as they were read, what Compose is told of them, and by
 //! which local tags their images are kept. Pure, but for the bytes it was read from.
 
+use std::collections::HashMap;
 use std::path::PathBuf;
 use std::sync::OnceLock;
 
 use anyhow::Result;
 
-use crate::compose::Line;
+use crate::compose::{ComposeFiles, Line};
 use crate::error::{self, Error};
-use crate::members::{Members, plain, variables_of};
+use crate::members::{self, Members, Use, plain, variables_of};
 use crate::model::env_file::{self, Assignments};
 use crate::model::manifest::{Ecr, Manifest, Service};
-use crate::model::reference::{Digest, Reference, Repository, ServiceName, Tag};
+use crate::model::reference::{Digest, Platform, Reference, Repository, ServiceName, Tag};
 use crate::plan;
 use crate::store::{Snapshot, Store};
 
@@ -24,6 +25,8 @@ pub struct Record {
     pub snapshot: Snapshot,
     /// What tells this deployment's keep-tags from its neighbours'.
     pub hash: String,
+    /// The platforms that the Compose files give Compose services.
+    platforms: HashMap<String, Platform>,
     members: OnceLock<Members>,
 }
 
@@ -44,7 +47,30 @@ impl Record {
         manifest.settle(|service| image_in_lines(service, &prefix, lines)).map_err(|error| {
             error::state(error.to_string()).with_hint("give the service an `image` in the manifest")
         })?;
-        Ok(Self { manifest, snapshot, hash, members: OnceLock::new() })
+        let (platforms, members) = (HashMap::new(), OnceLock::new());
+        Ok(Self { manifest, snapshot, hash, platforms, members })
+    }
+
+    /// Takes in which `platforms` the Compose files give Compose services, and gives services that
+    /// name none theirs.
+    pub(super) fn settle_platforms(
+        &mut self,
+        platforms: HashMap<String, Platform>,
+        files: Option<&ComposeFiles>,
+    ) {
+        let uses = files.into_iter().flat_map(ComposeFiles::services).map(|line| Use {
+            line: line.template(),
+            platform: platforms.get(&line.service),
+            ..Use::named(&line.service)
+        });
+        members::settle_platforms(&mut self.manifest, &uses.collect::<Vec<_>>());
+        self.platforms = platforms;
+    }
+
+    /// The platform that the Compose files give a Compose service.
+    #[must_use]
+    pub fn platform(&self, compose_service: &str) -> Option<&Platform> {
+        self.platforms.get(compose_service)
     }
 
     /// Which Compose services run which of the services.

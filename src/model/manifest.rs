@@ -12,7 +12,8 @@ use std::time::Duration;
 use indexmap::IndexMap;
 
 use super::history::{History, Release};
-use super::reference::{Digest, Repository, ServiceName, Tag};
+use super::reference::{Digest, Platform, Reference, Repository, ServiceName, Tag};
+use super::track;
 use super::yaml::Document;
 
 /// The tag that `pull-latest` follows where the manifest names no other.
@@ -179,6 +180,19 @@ impl Rank {
     }
 }
 
+/// What a reference in a Compose file is to the tag that a service follows, the closest first.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Fit {
+    /// It names that tag.
+    Track,
+    /// It names a release that the service remembers.
+    Remembered,
+    /// It names a version of what the tag moves along.
+    Version,
+    /// It names something else: perhaps another program from the same repository.
+    Other,
+}
+
 /// Where a service's images come from.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, serde::Serialize)]
 #[serde(rename_all = "kebab-case")]
@@ -228,6 +242,8 @@ pub struct Service {
     pub follows_ecr: bool,
     /// The moving tag that `pull-latest` follows, if the manifest or a Compose default names one.
     pub track: Option<Tag>,
+    /// The platform whose image it runs, where that is not the host's.
+    pub platform: Option<Platform>,
     /// Where its images come from.
     pub source: Source,
     /// Whether `pull-latest` leaves it alone.
@@ -264,6 +280,7 @@ impl Service {
             image,
             follows_ecr: false,
             track: None,
+            platform: None,
             source: Source::Registry,
             held: false,
             compose_services: Vec::new(),
@@ -286,13 +303,35 @@ impl Service {
     }
 
     /// Whether `tag` says nothing about which bytes it named: the tracked tag or `latest`, unless
-    /// it reads like a version (`1.20.3` as the default of a Compose file).
+    /// it names one release (`1.20.3` as the default of a Compose file).
     #[must_use]
     pub fn is_moving(&self, tag: &Tag) -> bool {
-        let reads_like_a_version =
-            tag.as_str().trim_start_matches('v').starts_with(|c: char| c.is_ascii_digit());
         tag.as_str() == DEFAULT_TRACK
-            || (tag.as_str() == self.track_name() && !reads_like_a_version)
+            || (tag.as_str() == self.track_name() && !track::is_release(tag))
+    }
+
+    /// What a reference in a Compose file is to the tag that the service follows.
+    #[must_use]
+    pub fn fit(&self, reference: &Reference) -> Fit {
+        let mut entries = self.history.entries().iter();
+        let digest = reference.digest.as_ref();
+        let has_digest =
+            |release: &Release| digest.is_some_and(|digest| release.bytes.has_digest(digest));
+        let tag = match (&reference.tag, digest) {
+            (Some(tag), _) => tag.as_str(),
+            (None, None) => DEFAULT_TRACK,
+            (None, Some(_)) if entries.any(has_digest) => return Fit::Remembered,
+            (None, Some(_)) => return Fit::Version,
+        };
+        if tag == self.track_name() {
+            Fit::Track
+        } else if entries.any(|release| release.tag.as_str() == tag || has_digest(release)) {
+            Fit::Remembered
+        } else if track::is_of_line(tag, self.track_name(), self.current().map(|one| &one.tag)) {
+            Fit::Version
+        } else {
+            Fit::Other
+        }
     }
 
     /// The release that the manifest says should run.
@@ -337,12 +376,6 @@ impl Service {
 }
 
 impl Manifest {
-    /// Whether some service's image is named by nothing but, perhaps, a Compose file.
-    #[must_use]
-    pub fn needs_compose(&self) -> bool {
-        self.services.values().any(|service| service.image.is_none() && !service.follows_ecr)
-    }
-
     /// Gives every service without an image its own: what `hint` finds in a Compose file
     /// (repository and default tag), else the `ecr` default. The default tag becomes the track.
     ///

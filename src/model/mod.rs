@@ -7,5 +7,6 @@ pub mod history;
 pub mod interpolation;
 pub mod manifest;
 pub mod reference;
+pub mod track;
 pub mod version;
 pub mod yaml;

@@ -432,6 +432,70 @@ impl Platform {
         let architecture = if cfg!(target_arch = "aarch64") { "arm64" } else { "amd64" };
         Self { os: "linux".to_owned(), architecture: architecture.to_owned(), variant: None }
     }
+
+    /// The platform by the names that containerd has for it: `aarch64` is `arm64`, as is its `v8`.
+    #[must_use]
+    pub fn normalized(&self) -> Self {
+        let variant = self
+            .variant
+            .as_deref()
+            .map(str::to_ascii_lowercase)
+            .filter(|variant| !variant.is_empty());
+        let architecture = self.architecture.to_ascii_lowercase();
+        let (architecture, variant) = match (architecture.as_str(), variant.as_deref()) {
+            ("x86_64" | "x86-64" | "amd64", None | Some("v1")) => ("amd64", None),
+            ("x86_64" | "x86-64", other) => ("amd64", other),
+            ("aarch64" | "arm64", None | Some("8" | "v8")) => ("arm64", None),
+            ("aarch64", other) => ("arm64", other),
+            ("i386" | "i486" | "i586" | "i686" | "386", _) => ("386", None),
+            ("armhf" | "armv7l" | "armv7", _) | ("arm", None | Some("" | "7")) => {
+                ("arm", Some("v7"))
+            }
+            ("armel" | "armv6l", _) | ("arm", Some("6")) => ("arm", Some("v6")),
+            ("arm", Some("5")) => ("arm", Some("v5")),
+            ("arm", Some("8")) => ("arm", Some("v8")),
+            (other, variant) => (other, variant),
+        };
+        Self {
+            os: self.os.to_ascii_lowercase(),
+            architecture: architecture.to_owned(),
+            variant: variant.map(str::to_owned),
+        }
+    }
+}
+
+/// Reads what Compose files say under `platform`, as containerd does: an operating system or an
+/// architecture alone means the host's other half, which is Linux and this program's.
+impl FromStr for Platform {
+    type Err = InvalidName;
+
+    fn from_str(text: &str) -> Result<Self, InvalidName> {
+        let bad = |why| invalid("platform", text, why);
+        let is_word = |part: &str| {
+            let mut bytes = part.bytes();
+            bytes.all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_' | b'.'))
+        };
+        let host = Self::of_this_program();
+        let parts: Vec<&str> = text.split('/').collect();
+        if parts.iter().any(|part| part.is_empty() || !is_word(part)) {
+            return Err(bad("it is written `os/architecture` or `os/architecture/variant`"));
+        }
+        let platform = |os: &str, architecture: &str, variant: Option<&str>| Self {
+            os: os.to_owned(),
+            architecture: architecture.to_owned(),
+            variant: variant.map(str::to_owned),
+        };
+        let read = match parts.as_slice() {
+            [os @ ("linux" | "windows" | "darwin" | "freebsd")] => {
+                platform(os, &host.architecture, None)
+            }
+            [architecture] => platform(&host.os, architecture, None),
+            [os, architecture] => platform(os, architecture, None),
+            [os, architecture, variant] => platform(os, architecture, Some(variant)),
+            _ => return Err(bad("it has more than three parts")),
+        };
+        Ok(read.normalized())
+    }
 }
 
 impl fmt::Display for Platform {
@@ -465,6 +529,26 @@ serde_as_text!(Tag, Digest, Repository, Reference, ServiceName);
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn platforms_are_read_as_containerd_reads_them() {
+        let host = Platform::of_this_program().architecture;
+        for (text, expected) in [
+            ("linux/amd64", "linux/amd64"),
+            ("linux/arm64/v8", "linux/arm64"),
+            ("linux/aarch64", "linux/arm64"),
+            ("linux/arm/v7", "linux/arm/v7"),
+            ("linux/armhf", "linux/arm/v7"),
+            ("Linux/X86_64", "linux/amd64"),
+            ("arm64", "linux/arm64"),
+            ("linux", &format!("linux/{host}")),
+        ] {
+            assert_eq!(text.parse::<Platform>().unwrap().to_string(), expected, "{text}");
+        }
+        for text in ["", "/", "linux/", "linux/arm/v7/x", "linux/a b", "${P}"] {
+            assert!(text.parse::<Platform>().is_err(), "{text}");
+        }
+    }
 
     #[test]
     fn tags_follow_the_specification() {

@@ -197,6 +197,27 @@ impl Version {
         })
     }
 
+    /// Whether it names one release, and not a line of them as `16` and `8-bookworm` do.
+    #[must_use]
+    pub fn is_release(&self) -> bool {
+        let is_long = |number: &Number| number.0.len() >= 6;
+        self.numbers.len() > 1 || self.numbers.iter().any(is_long)
+    }
+
+    /// Whether it lies on the line that `line` names by its numbers: `16.4` on `16`.
+    #[must_use]
+    pub fn continues(&self, line: &Self) -> bool {
+        self.numbers.starts_with(&line.numbers)
+    }
+
+    /// The words of its variant: `alpine` of `1.27.3-alpine3.20`.
+    pub fn variant_words(&self) -> impl Iterator<Item = &str> {
+        self.variant.iter().filter_map(|token| match token {
+            Token::Word(word) => Some(word.as_str()),
+            Token::Number(_) => None,
+        })
+    }
+
     /// A tag that only a pattern makes a version: read behind the pattern's literal beginning, else
     /// ordered by its words and numbers below everything else.
     fn by_pattern(tag: &str, pattern: &str) -> Self {

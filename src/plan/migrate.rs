@@ -5,12 +5,12 @@ use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::KEEP_TAG_PREFIX;
-use crate::members::{self, KnownBy, Members, Membership};
+use crate::members::{self, KnownBy, Members, Membership, Use};
 use crate::model::env_file;
 use crate::model::history::Bytes;
 use crate::model::interpolation::Template;
 use crate::model::manifest::{DEFAULT_TRACK, Ecr, Manifest, Service};
-use crate::model::reference::{Digest, Reference, Repository, ServiceName, Tag};
+use crate::model::reference::{Digest, Platform, Reference, Repository, ServiceName, Tag};
 use crate::report::ReleaseView;
 use crate::report::migrate::{ComposeChange, OtherVersion, UntrackedImage};
 
@@ -37,6 +37,8 @@ pub struct Line {
     /// Its image with all variables replaced; for one that is only built, the name Compose gives
     /// it.
     pub image: Reference,
+    /// The platform that it shall run on, where the files say one.
+    pub platform: Option<Platform>,
     /// Whether it has a build section.
     pub has_build: bool,
     /// Whether it stands in the database files.
@@ -150,7 +152,7 @@ pub fn propose<'l>(
                     names.join(" and ")
                 ));
             }
-            Some((_, Membership::Untracked)) | None => unknown.push(reading),
+            Some((_, Membership::Other(_) | Membership::Untracked)) | None => unknown.push(reading),
         }
     }
     let known = || known.into_iter().flat_map(|(manifest, _)| manifest.services.values());
@@ -276,11 +278,15 @@ impl<'l> Reading<'l> {
     /// What it is to the manifest. A name of its own in the variables is not that of a service that
     /// only has the same repository.
     fn membership<'m>(&self, members: &'m Members) -> Membership<'m> {
-        let image = &self.line.image.repository;
-        let found = members.find(self.line.name(), self.template.as_ref(), Some(image));
+        let found = members.find(&Use {
+            name: self.line.name(),
+            line: self.template.as_ref(),
+            image: Some(&self.line.image),
+            platform: self.line.platform.as_ref(),
+        });
         let is_by_repository = match &found {
             Membership::Of(member) => member.known_by == KnownBy::Repository,
-            Membership::Ambiguous(_) | Membership::Untracked => true,
+            Membership::Ambiguous(_) | Membership::Other(_) | Membership::Untracked => true,
         };
         if is_by_repository && self.own_name.is_some() { Membership::Untracked } else { found }
     }

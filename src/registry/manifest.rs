@@ -119,11 +119,11 @@ impl Manifest {
 /// Chooses as containerd's `platforms.Only` does, which is what the daemon uses: the first
 /// acceptable platform in order of preference; among equals, the first entry.
 fn platform_entry(entries: &[IndexEntry], wanted: &Platform) -> Option<Digest> {
-    let wanted = normalized(wanted);
+    let wanted = wanted.normalized();
     let candidates: Vec<(&IndexEntry, Platform)> = entries
         .iter()
         .filter(|entry| entry.is_image)
-        .filter_map(|entry| Some((entry, normalized(entry.platform.as_ref()?))))
+        .filter_map(|entry| Some((entry, entry.platform.as_ref()?.normalized())))
         .filter(|(_, platform)| platform.os == wanted.os)
         .collect();
     let preferred = acceptable(&wanted)
@@ -169,33 +169,6 @@ fn down(
     versions: impl DoubleEndedIterator<Item = u32>,
 ) -> impl Iterator<Item = (String, Option<String>)> {
     versions.rev().map(move |version| (architecture.to_owned(), Some(format!("v{version}"))))
-}
-
-/// The platform in containerd's normal form: Go's names, no variant where it is the default.
-fn normalized(platform: &Platform) -> Platform {
-    let variant = platform
-        .variant
-        .as_deref()
-        .map(str::to_ascii_lowercase)
-        .filter(|variant| !variant.is_empty());
-    let architecture = platform.architecture.to_ascii_lowercase();
-    let (architecture, variant) = match (architecture.as_str(), variant.as_deref()) {
-        ("x86_64" | "x86-64" | "amd64", None | Some("v1")) => ("amd64", None),
-        ("x86_64" | "x86-64", other) => ("amd64", other),
-        ("aarch64" | "arm64", None | Some("8" | "v8")) => ("arm64", None),
-        ("aarch64", other) => ("arm64", other),
-        ("i386" | "i486" | "i586" | "i686" | "386", _) => ("386", None),
-        ("armhf" | "armv7l" | "armv7", _) | ("arm", None | Some("" | "7")) => ("arm", Some("v7")),
-        ("armel" | "armv6l", _) | ("arm", Some("6")) => ("arm", Some("v6")),
-        ("arm", Some("5")) => ("arm", Some("v5")),
-        ("arm", Some("8")) => ("arm", Some("v8")),
-        (other, variant) => (other, variant),
-    };
-    Platform {
-        os: platform.os.to_ascii_lowercase(),
-        architecture: architecture.to_owned(),
-        variant: variant.map(str::to_owned),
-    }
 }
 
 /// Whether a media type means an index.

@@ -92,6 +92,7 @@ pub(super) async fn gather(
                 template: texts.template_of(file).map(str::to_owned),
                 left: None,
             },
+            platform: deployment.platform(service),
             has_build,
             is_database: deployment.files()?.databases().contains(&written.top),
             present: match docker {

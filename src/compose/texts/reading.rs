@@ -218,6 +218,7 @@ impl ComposeFiles {
             has_build: false,
             place: None,
             provider: None,
+            platform: None,
             removed,
         };
         let mut others = Vec::new();
@@ -244,6 +245,7 @@ impl ComposeFiles {
                 }
             }
             line.provider = line.provider.or_else(|| provider(service));
+            line.platform = line.platform.or_else(|| platform(service));
             others.extend(text.other_images.iter().rev().filter(|image| image.service == name));
             seen.insert((index, name));
             if let Some(extends) = extends(service) {
@@ -410,6 +412,7 @@ fn merge(lines: &[Line]) -> IndexMap<String, Line> {
         };
         let has_build = line.has_build || (before.has_build && !line.removed.build);
         let provider = line.provider.clone().or_else(|| before.provider.take());
+        let platform = line.platform.clone().or_else(|| before.platform.take());
         if line.image.is_some() || line.removed.image {
             *before = line.clone();
         } else if before.place.is_none() {
@@ -417,8 +420,14 @@ fn merge(lines: &[Line]) -> IndexMap<String, Line> {
         }
         before.has_build = has_build;
         before.provider = provider;
+        before.platform = platform;
     }
     merged
+}
+
+/// The platform of a service, as it is written.
+fn platform(service: Node<'_>) -> Option<String> {
+    service.get("platform")?.target().as_text().map(str::to_owned)
 }
 
 /// The program that provides a service.

@@ -29,6 +29,7 @@ const LOGS: &[&str] = &["compress_after_days", "delete_after_days"];
 const SERVICE: &[&str] = &[
     "image",
     "track",
+    "platform",
     "source",
     "held",
     "compose_services",

@@ -289,6 +289,7 @@ fn read_service(
         service.image = (!service.follows_ecr).then_some(repository);
     }
     service.track = optional_parsed(node, "track")?;
+    service.platform = optional_parsed(node, "platform")?;
     if let Some(source) = optional(node, "source") {
         service.source = match source.text()? {
             "registry" => Source::Registry,

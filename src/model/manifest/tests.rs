@@ -112,7 +112,6 @@ fn the_digest_of_another_repository_is_never_taken() {
 #[test]
 fn images_come_from_compose_or_from_the_default() {
     let mut manifest = read(PROXY);
-    assert!(manifest.needs_compose());
     let vault: Repository = "hashicorp/vault".parse().unwrap();
     let hint = |service: &Service| {
         (service.name.as_str() == "vault").then(|| (vault.clone(), Some("1.20.3".parse().unwrap())))

@@ -67,12 +67,13 @@ impl Manifest {
 }
 
 /// What a service's own section says, in the order in which it is written.
-fn fields(service: &Service) -> [(&'static str, Option<Value>); 11] {
+fn fields(service: &Service) -> [(&'static str, Option<Value>); 12] {
     let names = &service.compose_services;
     let current = service.current();
     [
         ("image", service.image.as_ref().map(|image| text(image.as_written()))),
         ("track", service.track.as_ref().map(|track| text(track.as_str()))),
+        ("platform", service.platform.as_ref().map(|platform| text(&platform.to_string()))),
         ("source", (service.source == Source::Local).then(|| text("local"))),
         ("held", service.held.then_some(Value::Bool(true))),
         (

@@ -16,7 +16,7 @@ fn line(service: &str, text: &str) -> Line {
         template: None,
         left: None,
     };
-    Line { written, image, has_build: false, is_database: false, present: None }
+    Line { written, image, platform: None, has_build: false, is_database: false, present: None }
 }
 
 /// A line whose variables have values now, as `.env` gives them.
