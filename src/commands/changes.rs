@@ -5,6 +5,7 @@ use anyhow::Result;
 use crate::app::{App, Exit};
 use crate::change::Change;
 use crate::deployment::Deployment;
+use crate::model::track;
 use crate::plan::Outcome;
 use crate::report::{Changes, ReleaseView, ServiceChange};
 
@@ -107,4 +108,23 @@ pub(super) fn notes(change: &ServiceChange) -> String {
         [] => String::new(),
         notes => format!(" ({})", notes.join("; ")),
     }
+}
+
+/// What is said once of the services that follow one release each, given with that.
+pub(super) fn how_to_follow_a_line<'a>(
+    services: impl Iterator<Item = (&'a str, &'a str)>,
+) -> Option<String> {
+    let services: Vec<(&str, &str)> = services.collect();
+    let (first, track) = services.first()?;
+    let line = track.parse().map_or_else(|_| String::new(), |track| track::line_of(&track));
+    let each = services.iter().map(|(name, track)| format!("{name} ({track})"));
+    let each = each.collect::<Vec<_>>().join(", ");
+    let (follow, what) = match services.len() {
+        1 => ("follows", "a version that does not move, and stays"),
+        _ => ("follow", "versions that do not move, and stay"),
+    };
+    Some(format!(
+        "{each} {follow} {what} until told: `dkv version-pull {first} TAG` takes another and \
+        follows that, also a tag that moves, such as `{line}`"
+    ))
 }

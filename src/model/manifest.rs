@@ -310,6 +310,12 @@ impl Service {
             || (tag.as_str() == self.track_name() && !track::is_release(tag))
     }
 
+    /// Whether the tag that it follows names one release, so that it stays what it is until told.
+    #[must_use]
+    pub fn follows_release(&self) -> bool {
+        self.source == Source::Registry && self.track.as_ref().is_some_and(track::is_release)
+    }
+
     /// What a reference in a Compose file is to the tag that the service follows.
     #[must_use]
     pub fn fit(&self, reference: &Reference) -> Fit {

@@ -524,7 +524,7 @@ macro_rules! serde_as_text {
         }
     )*};
 }
-serde_as_text!(Tag, Digest, Repository, Reference, ServiceName);
+serde_as_text!(Tag, Digest, Repository, Reference, ServiceName, Platform);
 
 #[cfg(test)]
 mod tests {

@@ -67,6 +67,25 @@ pub fn is_of_line(tag: &str, track: &str, current: Option<&Tag>) -> bool {
     })
 }
 
+/// What a line of releases is probably called that `release` is one of: `16-alpine` for
+/// `16.4-alpine`, `v1` for `v1.2.3`; `latest` where numbers say nothing.
+#[must_use]
+pub fn line_of(release: &Tag) -> String {
+    let text = release.as_str();
+    let first = text.find(|c: char| c.is_ascii_digit());
+    let is_version = |start| text[..start].is_empty() || text[..start].eq_ignore_ascii_case("v");
+    let line = first.filter(|start| is_version(*start)).and_then(|start| {
+        let length = text[start..].find(|c: char| !c.is_ascii_digit())?;
+        let (number, rest) = text[start..].split_at(length);
+        let behind = rest.find(['-', '_']).map_or("", |at| &rest[at..]);
+        let says_variant = behind.chars().skip(1).all(|c| c.is_ascii_alphabetic());
+        // Years are no lines of releases that anybody follows.
+        let is_line = rest.starts_with('.') && number.len() < 4 && says_variant;
+        is_line.then(|| format!("{}{number}{behind}", &text[..start]))
+    });
+    line.unwrap_or_else(|| "latest".to_owned())
+}
+
 /// What stands before the version in a tag, and the version if there is one.
 fn split(tag: &str) -> (Vec<String>, Option<Version>) {
     let mut prefix = Vec::new();
@@ -147,6 +166,21 @@ mod tests {
             "nightly",
         ] {
             assert!(!is_release(&tag.parse().unwrap()), "{tag}");
+        }
+    }
+
+    #[test]
+    fn a_release_belongs_to_a_line() {
+        for (release, line) in [
+            ("16.4", "16"),
+            ("v1.2.3", "v1"),
+            ("16.4-alpine", "16-alpine"),
+            ("2026.8.0", "latest"),
+            ("1.4-rc1", "latest"),
+            ("sha-1a2b3c4", "latest"),
+            ("20260112", "latest"),
+        ] {
+            assert_eq!(line_of(&release.parse().unwrap()), line, "{release}");
         }
     }
 

@@ -4,6 +4,8 @@
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet};
 
+use indexmap::IndexMap;
+
 use super::KEEP_TAG_PREFIX;
 use crate::members::{self, KnownBy, Members, Membership, Use};
 use crate::model::env_file;
@@ -11,6 +13,7 @@ use crate::model::history::Bytes;
 use crate::model::interpolation::Template;
 use crate::model::manifest::{DEFAULT_TRACK, Ecr, Manifest, Service};
 use crate::model::reference::{Digest, Platform, Reference, Repository, ServiceName, Tag};
+use crate::model::track;
 use crate::report::ReleaseView;
 use crate::report::migrate::{ComposeChange, OtherVersion, UntrackedImage};
 
@@ -39,6 +42,9 @@ pub struct Line {
     pub image: Reference,
     /// The platform that it shall run on, where the files say one.
     pub platform: Option<Platform>,
+    /// Whether variables of its image have their values from the environment, as from a
+    /// `versions.env` that was sourced.
+    pub is_sourced: bool,
     /// Whether it has a build section.
     pub has_build: bool,
     /// Whether it stands in the database files.
@@ -93,6 +99,8 @@ pub struct NewService<'l> {
     pub tag: Option<Tag>,
     /// The digests that what runs goes by in its repository, else the Compose file's.
     pub digests: Vec<Digest>,
+    /// Whether its line names a tag to follow; one with a digest alone does not.
+    pub has_track: bool,
     /// Whether the daemon says that the tag names these digests; a Compose file can claim that of
     /// any.
     pub is_confirmed: bool,
@@ -133,6 +141,7 @@ pub fn propose<'l>(
     let product = product_of(&readings, wanted);
     let mut proposal = Proposal::default();
     let mut unknown = Vec::new();
+    let used = known.map(|(_, members)| used(&readings, members)).unwrap_or_default();
     for reading in readings {
         match known.map(|(manifest, members)| (manifest, reading.membership(members))) {
             Some((manifest, Membership::Of(member))) => {
@@ -152,15 +161,26 @@ pub fn propose<'l>(
                     names.join(" and ")
                 ));
             }
+            // The only one of its service: its line was changed, and it is no service of its own.
+            Some((manifest, Membership::Other(other))) if !used.contains(other.service) => {
+                let service = &manifest.services[other.service];
+                proposal.others.push(reading.other_version(service, prefix));
+            }
             Some((_, Membership::Other(_) | Membership::Untracked)) | None => unknown.push(reading),
         }
     }
     let known = || known.into_iter().flat_map(|(manifest, _)| manifest.services.values());
     let mut taken = known().map(|service| own(prefix, &service.name)).collect();
     let mut new = Vec::new();
-    for group in group(unknown, lines) {
-        let is_product = product.contains(&group[0].line.image.repository);
-        match is_product.then(|| name_of(&group, prefix, &mut taken)).flatten() {
+    let groups = group(unknown, lines);
+    let known_images = known().filter_map(|service| service.image.clone());
+    let mut images: Vec<Repository> = known_images.collect();
+    images.extend(groups.iter().map(|group| group[0].line.image.repository.clone()));
+    for group in groups {
+        let image = &group[0].line.image.repository;
+        let is_alone = images.iter().filter(|one| *one == image).count() == 1;
+        let is_product = product.contains(image);
+        match is_product.then(|| name_of(&group, is_alone, prefix, &mut taken)).flatten() {
             Some(name) => new.push((name, group)),
             None => proposal.untracked.push(UntrackedImage {
                 image: group[0].line.image.to_string(),
@@ -180,6 +200,7 @@ pub fn propose<'l>(
     // Fed with `tag@digest`, a variable cannot be right for two services.
     let all = of_new.chain(of_known).flatten();
     let shared = all.filter(|name| !seen.insert(name.clone())).collect();
+    proposal.notes.extend(several_tags(&new));
     for (name, group) in new {
         let new = NewService::of(name, group, prefix, &shared);
         let changes = new.readings.iter().filter_map(|one| one.change(&new.service, prefix));
@@ -231,6 +252,11 @@ pub fn ecr_of<'a>(images: impl Iterator<Item = &'a Repository> + Clone) -> Optio
         private_registry: private_registry.to_owned(),
         private_region: private_region.to_owned(),
     })
+}
+
+/// The services of the manifest that Compose services run.
+fn used<'m>(readings: &[Reading<'_>], members: &'m Members) -> BTreeSet<&'m ServiceName> {
+    readings.iter().filter_map(|reading| reading.membership(members).service()).collect()
 }
 
 /// An image line and what its variables do.
@@ -383,14 +409,36 @@ impl<'l> Reading<'l> {
         Ok(format!("{image}:${{{own_tag}:-{}}}", version_named(kept)))
     }
 
-    /// The tag to follow, if it is not `latest`. Beside a digest, a version only says what the
-    /// digest was; a moving tag is still followed.
+    /// The tag to follow: the one that is written, as Compose fills it in. `None` where only a
+    /// digest says what it is.
+    ///
+    /// A variable of dkv's own that the environment sets is a record of what is current, and says
+    /// nothing about the tag that led there: the default does.
     fn track(&self) -> Option<Tag> {
-        let tag = self.default.as_ref().unwrap_or(&self.line.image).tag.as_ref()?;
-        let says_version =
-            tag.as_str().trim_start_matches('v').starts_with(|c: char| c.is_ascii_digit());
-        let is_record = says_version && !self.has_variables() && self.line.image.digest.is_some();
-        (!is_record && tag.as_str() != DEFAULT_TRACK).then(|| tag.clone())
+        let is_record = self.own_name.is_some() && self.line.is_sourced;
+        let default = self.default.as_ref().filter(|_| is_record);
+        let reference = default.unwrap_or(&self.line.image);
+        let latest = || DEFAULT_TRACK.parse().ok().filter(|_| reference.digest.is_none());
+        reference.tag.clone().or_else(latest)
+    }
+
+    /// Whether both are one service: they take their tag from one variable, or it is the same tag.
+    fn belongs_to(&self, other: &Self) -> bool {
+        let (mine, theirs) = (self.line, other.line);
+        if mine.image.repository != theirs.image.repository || mine.platform != theirs.platform {
+            return false;
+        }
+        match (&self.own_name, &other.own_name) {
+            (Some(mine), Some(theirs)) => return mine == theirs,
+            _ if self.tag_variables.iter().any(|name| other.tag_variables.contains(name)) => {
+                return true;
+            }
+            _ => {}
+        }
+        match (self.track(), other.track()) {
+            (None, None) => mine.image.digest == theirs.image.digest,
+            (mine, theirs) => mine == theirs,
+        }
     }
 }
 
@@ -402,6 +450,14 @@ fn own(prefix: &str, name: &ServiceName) -> [String; 2] {
 /// The tag that a reference names, said or not.
 fn tag_named(reference: &Reference) -> &str {
     reference.tag.as_ref().map_or(DEFAULT_TRACK, Tag::as_str)
+}
+
+/// The tag that a reference names, or that it names none.
+fn version_told(reference: &Reference) -> &str {
+    match reference {
+        Reference { tag: None, digest: Some(_), .. } => "a digest",
+        other => tag_named(other),
+    }
 }
 
 /// The tag, and the digest if there is one: a pin stays one for whoever starts Compose without
@@ -495,8 +551,8 @@ fn home(repository: &Repository) -> Option<(&str, &str)> {
     (publisher != "library").then(|| (repository.host(), publisher))
 }
 
-/// One group for each name in variables and, without such, for each repository; in the order of the
-/// files.
+/// One group for each name in variables and, without such, for each tag of a repository; in the
+/// order of the files.
 fn group<'l>(readings: Vec<Reading<'l>>, lines: &[Line]) -> Vec<Vec<Reading<'l>>> {
     let place =
         |reading: &Reading<'_>| lines.iter().position(|one| std::ptr::eq(one, reading.line));
@@ -505,10 +561,7 @@ fn group<'l>(readings: Vec<Reading<'l>>, lines: &[Line]) -> Vec<Vec<Reading<'l>>
         readings.into_iter().partition(|reading| reading.own_name.is_some());
     for reading in named.into_iter().chain(plain) {
         // Those with names come first, so the first of a group has its name.
-        let fits = |group: &&mut Vec<Reading<'l>>| {
-            group[0].line.image.repository == reading.line.image.repository
-                && (reading.own_name.is_none() || group[0].own_name == reading.own_name)
-        };
+        let fits = |group: &&mut Vec<Reading<'l>>| group.iter().any(|one| reading.belongs_to(one));
         match groups.iter_mut().find(fits) {
             Some(group) => group.push(reading),
             None => groups.push(vec![reading]),
@@ -523,9 +576,37 @@ fn names_in(group: &[Reading<'_>]) -> Vec<String> {
     group.iter().map(|reading| reading.line.name().to_owned()).collect()
 }
 
-/// A name whose variables no other service has.
+/// The repositories of which several services are new: two programs, or one in two versions by
+/// mistake.
+fn several_tags(new: &[(ServiceName, Vec<Reading<'_>>)]) -> Vec<String> {
+    let mut of_image: IndexMap<&Repository, Vec<String>> = IndexMap::new();
+    for (name, group) in new {
+        // What has variables of its own is meant to be told apart.
+        if group.iter().any(|reading| reading.own_name.is_some()) {
+            continue;
+        }
+        let line = group[0].line;
+        let platform = line.platform.as_ref().map(|platform| format!(", {platform}"));
+        let version = version_told(&line.image);
+        let told = format!("{name} ({version}{})", platform.unwrap_or_default());
+        of_image.entry(&line.image.repository).or_default().push(told);
+    }
+    let several = of_image.into_iter().filter(|(_, services)| services.len() > 1);
+    let told = several.map(|(image, services)| {
+        let what = if services.iter().any(|one| one.contains('/')) { "platforms" } else { "tags" };
+        format!(
+            "{image} has several {what} here, each a service of its own: {}",
+            services.join(", ")
+        )
+    });
+    told.collect()
+}
+
+/// A name whose variables no other service has. Where the repository has other services too, that
+/// of the Compose service says most.
 fn name_of(
     group: &[Reading<'_>],
+    is_alone: bool,
     prefix: &str,
     taken: &mut BTreeSet<[String; 2]>,
 ) -> Option<ServiceName> {
@@ -536,7 +617,7 @@ fn name_of(
     let is_only_built = first.written.from.is_none();
     let candidates = [
         group.iter().find_map(|reading| reading.own_name.clone()),
-        is_only_built.then(|| first.name().to_owned()),
+        (is_only_built || !is_alone).then(|| first.name().to_owned()),
         Some(base.to_owned()),
         publisher.map(|publisher| format!("{publisher}-{base}")),
         Some(first.name().to_owned()),
@@ -597,7 +678,7 @@ impl<'l> NewService<'l> {
         service.compose_services = names_in(&readings);
         let lead_at = lead_of(&readings, &service, prefix);
         let lead = readings[lead_at].line;
-        service.track = readings[lead_at].track();
+        service.platform = lead.platform.clone();
 
         let present = lead.present.as_ref();
         let started_as = present.and_then(|present| present.named.as_ref());
@@ -605,6 +686,15 @@ impl<'l> NewService<'l> {
         let is_version = |tag: &&Tag| !tag.as_str().starts_with(KEEP_TAG_PREFIX);
         let started_by = named.and_then(|named| named.tag.as_ref()).filter(is_version);
         let written = lead.image.tag.as_ref().filter(is_version);
+        // What runs is the later word on what stays until told.
+        let later = started_by.filter(|tag| track::is_release(tag));
+        let track = readings[lead_at].track().filter(|tag| is_version(&tag));
+        service.track = match (track, later) {
+            (Some(track), Some(later)) if track::is_release(&track) => Some(later.clone()),
+            (track, _) => track,
+        };
+        let has_track = service.track.is_some();
+        service.track.take_if(|track| track.as_str() == DEFAULT_TRACK);
         let tag = started_by.or(written).or(service.track.as_ref()).cloned();
         // A name with a digest says nothing about its tag: the daemon looks at the digest alone.
         let was_meant = started_by.is_some() && named.is_some_and(|named| named.digest.is_none());
@@ -636,6 +726,7 @@ impl<'l> NewService<'l> {
         }
         Self {
             is_built: readings.iter().any(|reading| reading.line.has_build),
+            has_track,
             is_confirmed: was_meant || has_tag,
             lead: lead_at,
             service,

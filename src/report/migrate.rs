@@ -4,7 +4,7 @@ use serde::Serialize;
 
 use super::Files;
 use crate::model::manifest::{Service, Source};
-use crate::model::reference::{Digest, Repository, ServiceName};
+use crate::model::reference::{Digest, Platform, Repository, ServiceName};
 
 /// `migrate-versions`.
 #[derive(Debug, Default, Serialize)]
@@ -79,6 +79,12 @@ pub struct MigratedService {
     pub found: Origin,
     /// The tag that `pull-latest` follows.
     pub track: String,
+    /// Whether that tag names one release, so that the service stays what it is until told.
+    pub stays: bool,
+    /// Whether `pull-latest` leaves it alone all the same.
+    pub held: bool,
+    /// The platform whose image it runs; `null` for the host's.
+    pub platform: Option<Platform>,
     /// The Compose services that run it.
     pub compose_services: Vec<String>,
     /// The variable that existing Compose files use for the tag.
@@ -104,6 +110,9 @@ impl MigratedService {
             source: service.source,
             found,
             track,
+            stays: service.follows_release(),
+            held: service.held,
+            platform: service.platform.clone(),
             compose_services: service.compose_services.clone(),
             env_tag: service.env_tag.clone(),
             env_image: service.env_image.clone(),

@@ -93,6 +93,10 @@ pub(super) async fn gather(
                 left: None,
             },
             platform: deployment.platform(service),
+            is_sourced: written.template().is_some_and(|template| {
+                let mut variables = template.variables().into_iter();
+                variables.any(|name| deployment.app().variable(name).is_some())
+            }),
             has_build,
             is_database: deployment.files()?.databases().contains(&written.top),
             present: match docker {

@@ -9,6 +9,7 @@ use crate::lookup::Lookup;
 use crate::model::history::Bytes;
 use crate::model::manifest::{DEFAULT_TRACK, Service, Source};
 use crate::model::reference::{DOCKER_HUB, Digest, Reference, Tag};
+use crate::model::track;
 use crate::plan::migrate::NewService;
 use crate::plan::{self, Found, Intent};
 use crate::registry::{self, ManifestKind, ManifestName};
@@ -85,13 +86,23 @@ pub(super) async fn settle(
     let image_id = new.present.map(|present| present.image_id.clone());
     let bytes = Bytes { image_id, ..choice.bytes };
     let mut found = Found { asked: tag.clone(), version: None, bytes };
+    // A line that the digest does not lie on says nothing about its version.
+    let asked = match &service.track {
+        Some(track) if *track != tag && service.is_moving(&tag) => {
+            Service { track: None, ..service.clone() }
+        }
+        _ => service.clone(),
+    };
     if service.source == Source::Registry
         && service.is_moving(&tag)
-        && let Some(resolution) = lookup.version_of(&service, &found, choice.is_index).await
+        && let Some(resolution) = lookup.version_of(&asked, &found, choice.is_index).await
     {
         let why = resolution.why_unresolved;
         notes.extend(why.map(|why| format!("{tag} stays unresolved: {why}")));
         found.version = resolution.version.map(|(version, _)| version);
+    }
+    if !new.has_track && service.source == Source::Registry {
+        notes.push(follow_digest(lookup, new, &mut service, &found).await);
     }
     let after = plan::advance(&service, found, &Intent::Version, &app.stamp()).after;
     // A moving tag without bytes is no release: it would stay in the history as one that is lost.
@@ -107,6 +118,51 @@ pub(super) async fn settle(
         others.extend(Some(other).filter(|_| !is_same));
     }
     Ok(Settled { service, found: choice.found, notes, others })
+}
+
+/// What a service does whose line has a digest and no tag, and why: it follows the tag by which this
+/// host knows the image, `latest` if that names the digest, else the version that does; it is held
+/// where nothing says which.
+async fn follow_digest(
+    lookup: &Lookup,
+    new: &NewService<'_>,
+    service: &mut Service,
+    found: &Found,
+) -> String {
+    let name = &service.name;
+    let image = service.image.as_ref();
+    let here = new.present.into_iter().flat_map(|present| &present.tags);
+    let here = here.filter(|(repository, _)| Some(repository) == image).map(|(_, tag)| tag);
+    let here = here.filter(|tag| !tag.as_str().starts_with(plan::KEEP_TAG_PREFIX));
+    let mut here: Vec<&Tag> = here.collect();
+    here.sort_by_key(|tag| track::is_release(tag));
+    let is_latest = match (here.first(), DEFAULT_TRACK.parse().ok(), &found.bytes.digest) {
+        (None, Some(latest), Some(digest)) => {
+            let named = named(lookup, service, &latest).await;
+            named.is_ok_and(|bytes| bytes.has_digest(digest))
+        }
+        _ => false,
+    };
+    let followed = here.first().copied().or(found.version.as_ref().filter(|_| !is_latest)).cloned();
+    match followed.filter(|tag| tag.as_str() != DEFAULT_TRACK) {
+        Some(track) => {
+            let why = if here.is_empty() { "names it" } else { "names it on this host" };
+            let told = format!("its line has a digest and no tag: follows `{track}`, which {why}");
+            service.track = Some(track);
+            told
+        }
+        None if is_latest || !here.is_empty() => {
+            "its line has a digest and no tag: follows `latest`, which names it".to_owned()
+        }
+        None => {
+            service.held = true;
+            format!(
+                "its line has a digest and no tag, and no tag is known to name that: held as it \
+                is; `dkv version-pull {name} TAG` takes TAG, and `dkv unhold {name}` lets it \
+                follow `latest`"
+            )
+        }
+    }
 }
 
 /// What the registry has under `tag`: the index, and its entry for this host.

@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 
 use super::Migrating;
+use crate::commands::changes::how_to_follow_a_line;
 use crate::model::manifest::Source;
 use crate::report::migrate::{ComposeChange, Migration, OtherVersion};
 use crate::report::short_digest;
@@ -10,14 +11,22 @@ use crate::ui::{Cell, Style, Table};
 
 impl Migrating<'_> {
     pub(super) fn show_services(&self, report: &Migration) {
-        let mut table =
-            Table::new(&["SERVICE", "IMAGE", "VERSION", "DIGEST", "FROM", "COMPOSE SERVICES"]);
+        let mut table = Table::new(&[
+            "SERVICE",
+            "IMAGE",
+            "TRACK",
+            "VERSION",
+            "DIGEST",
+            "FROM",
+            "COMPOSE SERVICES",
+        ]);
         for service in &report.services {
             let digest = service.digest.as_ref().or(service.image_id.as_ref());
             let is_local = service.source == Source::Local;
             table.row([
                 Cell::new(service.name.as_str(), Style::Bold),
                 Cell::plain(service.image.as_ref().map_or_else(String::new, ToString::to_string)),
+                Cell::plain(if service.held { "held" } else { &service.track }),
                 Cell::plain(&service.tag),
                 Cell::new(digest.map_or("-", |digest| digest.short()), Style::Dim),
                 Cell::plain(if is_local { "local build" } else { service.found.word() }),
@@ -53,6 +62,9 @@ impl Migrating<'_> {
                 ));
             }
         }
+        let stay = report.services.iter().filter(|service| service.stays && !service.held);
+        let stay = stay.map(|service| (service.name.as_str(), service.track.as_str()));
+        how_to_follow_a_line(stay).into_iter().for_each(|note| ui.note(note));
         report.notes.iter().for_each(|note| ui.note(note));
         for image in &report.untracked {
             let (names, first) = (image.compose_services.join(", "), &image.compose_services[0]);

@@ -16,7 +16,15 @@ fn line(service: &str, text: &str) -> Line {
         template: None,
         left: None,
     };
-    Line { written, image, platform: None, has_build: false, is_database: false, present: None }
+    Line {
+        written,
+        image,
+        platform: None,
+        is_sourced: false,
+        has_build: false,
+        is_database: false,
+        present: None,
+    }
 }
 
 /// A line whose variables have values now, as `.env` gives them.
@@ -133,10 +141,10 @@ fn services_are_named_grouped_and_followed_as_the_lines_say() {
                 "- someone/else:1 = pg",
             ],
         ),
-        // A version beside a digest is a record, not a tag to follow.
+        // What is written is what is followed, also beside a digest.
         (
             vec![line("b", &format!("a/b:1.42@{}", digest(9))), line("c", "a/c:stable")],
-            &["+ b 1.42 (- - -) = b", "+ c stable (stable - -) = c"],
+            &["+ b 1.42 (1.42 - -) = b", "+ c stable (stable - -) = c"],
         ),
         (
             vec![
@@ -311,33 +319,107 @@ fn others(lines: &[Line]) -> (Option<String>, Vec<String>) {
     (new.tag.as_ref().map(ToString::to_string), others.collect())
 }
 
-fn named([a, b, c]: [&str; 3]) -> [Line; 3] {
-    [line("a", a), line("b", b), line("c", c)]
+#[test]
+fn one_version_is_recorded_whole_and_the_others_are_named() {
+    let svc = "r.example/o/svc";
+    let [one, two] = [1, 2].map(|seed| format!("{svc}:1.1@{}", digest(seed)));
+    let own = format!("${{DK_SVC_IMAGE:-{svc}}}:${{DK_SVC_TAG:-1.1}}");
+    let plain = format!("{svc}:1.1");
+    for (texts, expected) in [
+        ([&one, &two, &two], vec!["a"]),
+        ([&one, &two, &plain], vec!["b"]),
+        // A line that follows decides over literal ones.
+        ([&two, &plain, &own], vec!["a"]),
+    ] {
+        let [a, b, c] = texts;
+        let lines = [line("a", a), line("b", b), line("c", c)];
+        let expected: Vec<String> = expected.into_iter().map(str::to_owned).collect();
+        assert_eq!(others(&lines), (Some("1.1".to_owned()), expected), "{texts:?}");
+    }
+    // What runs decides over both, and is known to differ.
+    let runs = |name, text: &str, id| running(line(name, text), &plain, id, &[(svc, id)]);
+    let lines = [line("a", &plain), runs("b", &plain, 2), runs("c", &own, 1)];
+    assert_eq!(others(&lines).1, ["b"]);
 }
 
 #[test]
-fn one_version_is_recorded_whole_and_the_others_are_named() {
-    let pinned = format!("r.example/o/svc@{}", digest(1));
-    let [v1, v2, none] = ["r.example/o/svc:1.1", "r.example/o/svc:1.2", "r.example/o/svc"];
-    let own = "${DK_SVC_IMAGE:-r.example/o/svc}:${DK_SVC_TAG:-1.1}";
-    for (texts, tag, expected) in [
-        ([v1, v2, v2], Some("1.2"), vec!["a*"]),
-        ([v1, v2, none], Some("1.1"), vec!["b*", "c*"]),
-        ([&pinned, v2, v1], None, vec!["b*", "c*"]),
-        ([none, "r.example/o/svc:latest", v1], None, vec!["c*"]),
-        // A line that follows decides over literal ones.
-        ([v2, v2, own], Some("1.1"), vec!["a*", "b*"]),
+fn each_tag_of_a_repository_is_a_service() {
+    let arm = |line: Line| Line { platform: "linux/arm64".parse().ok(), ..line };
+    let sourced = |line: Line| Line { is_sourced: true, ..line };
+    let own = "${DK_WEB_IMAGE:-r/web}:${DK_WEB_TAG:-latest}";
+    for (lines, expected) in [
+        (
+            vec![line("web", "acme/tool:web-server"), line("signal", "acme/tool:signaling-server")],
+            &[
+                "+ web web-server (web-server - -) = web",
+                "+ signal signaling-server (signaling-server - -) = signal",
+            ][..],
+        ),
+        (
+            vec![
+                line("llm", "acme/llm"),
+                line("b", "acme/llm:latest"),
+                line("amd", "acme/llm:rocm"),
+            ],
+            &["+ llm - (- - -) = llm b", "+ amd rocm (rocm - -) = amd"],
+        ),
+        (
+            vec![
+                line("app", "r/app:1.4"),
+                line("migrate", "r/app:1.4"),
+                line("w", "r/app:1.4-worker"),
+            ],
+            &["+ app 1.4 (1.4 - -) = app migrate", "+ w 1.4-worker (1.4-worker - -) = w"],
+        ),
+        (
+            vec![line("a", "r/x:1"), arm(line("b", "r/x:1")), arm(line("c", "r/x:1"))],
+            &["+ a 1 (1 - -) = a", "+ b 1 (1 - -) = b c"],
+        ),
+        // One variable gives one value.
+        (
+            vec![line("a", "r/x:${VERSION:-1}"), line("b", "r/x:${VERSION:-2}")],
+            &["+ x 1 (1 - VERSION) = a b"],
+        ),
+        (
+            vec![line("a", "r/x:${VERSION:-1}"), line("b", "r/x:${VERSION:-1}-worker")],
+            &["+ a 1 (1 - VERSION) = a", "+ b 1-worker (1-worker - -) = b"],
+        ),
+        // What a variable holds is followed, unless it is dkv's own and holds a record.
+        (
+            vec![evaluated("a", "r/a:${A_TAG:-2026.8.0}", "r/a:2026.9.0")],
+            &["+ a 2026.9.0 (2026.9.0 - A_TAG) = a"],
+        ),
+        (vec![evaluated("web", own, "r/web:16")], &["+ web 16 (16 - -) = web"]),
+        (vec![sourced(evaluated("web", own, "r/web:1.64"))], &["+ web 1.64 (- - -) = web"]),
+        // What runs has been told to, and stays.
+        (
+            vec![running(line("web", "r/web:1.2"), "r/web:1.3", 1, &[])],
+            &["+ web 1.3 (1.3 - -) = web"],
+        ),
+        (
+            vec![running(line("db", "postgres:16"), "postgres:16.4", 1, &[])],
+            &["+ postgres 16.4 (16 - -) = db"],
+        ),
     ] {
-        let lines = named(texts);
-        let expected = (tag.map(str::to_owned), expected.into_iter().map(str::to_owned).collect());
-        assert_eq!(others(&lines), expected, "{texts:?}");
+        let mut told = told(&propose(&lines, None, "DK_", &["db".to_owned()]));
+        told.retain(|one| one.starts_with('+'));
+        assert_eq!(told, expected);
     }
-    // What runs decides over both, and is known to differ.
-    let mut lines = named([v2, v2, own]);
-    lines[1] = running(lines[1].clone(), v2, 2, &[("r.example/o/svc", 2)]);
-    lines[2] = running(lines[2].clone(), v1, 1, &[("r.example/o/svc", 1)]);
-    let expected = vec!["a*".to_owned(), "b".to_owned()];
-    assert_eq!(others(&lines), (Some("1.1".to_owned()), expected));
+    let several = [line("llm", "acme/llm:latest"), line("amd", "acme/llm:rocm")];
+    assert_eq!(
+        proposed(&several).notes,
+        ["acme/llm has several tags here, each a service of its own: llm (latest), amd (rocm)"]
+    );
+    // With a manifest: what is another program beside the recorded one, and what was changed.
+    let text = "schema_version: '1.1'\nservices:\n  llm: {image: acme/llm}\n  db: {image: r/db, \
+                track: '16.4'}\n";
+    let manifest = Manifest::read(text.as_bytes()).unwrap();
+    let lines =
+        [line("llm", "acme/llm:latest"), line("amd", "acme/llm:rocm"), line("db", "r/db:16.5")];
+    let all = propose(&lines, Some((&manifest, &Members::of(&manifest))), "DK_", &[]);
+    let mut told = told(&all);
+    told.retain(|one| !one.starts_with('~'));
+    assert_eq!(told, ["+ amd rocm (rocm - -) = amd", "? db"]);
 }
 
 #[test]
