@@ -25,8 +25,8 @@ use tokio::time::Instant;
 #[cfg(test)]
 pub use container::Health;
 pub use container::{
-    Container, ContainerDetail, ContainerFilter, ContainerState, HealthProbe, HealthStatus, Labels,
-    RestartPolicy,
+    Container, ContainerDetail, ContainerFilter, ContainerState, HealthCheck, HealthProbe,
+    HealthStatus, Labels, RestartPolicy,
 };
 pub use endpoint::{Endpoint, Settings};
 pub use image::{Image, ImageList, ListedImage, Untagged};

@@ -7,8 +7,10 @@
 //! it has run for the stability window; one that was seen failing or restarting during the wait
 //! must afterwards stay good for that window. A new release that `update-safe` tries must in any
 //! case pass all checks that fall into its first window. A one-shot is good when it has exited with
-//! 0. An exit that nothing will follow, and a restart loop, fail at once. Everything else has until
-//! the deadline, also a container that the daemon calls unhealthy, because it may still recover.
+//! 0. An exit that nothing will follow, and a restart loop, fail at once. A container that the daemon
+//! calls unhealthy may still recover: it has until one more check. Everything else has until its
+//! deadline, which is never before the container's own health check has had all of its start period
+//! and retries.
 #![deny(clippy::disallowed_methods)]
 
 mod chain;
@@ -21,8 +23,10 @@ use std::time::Duration;
 use chrono::{DateTime, TimeDelta, Utc};
 use indexmap::IndexMap;
 
-use crate::compose::config::{Condition, Project};
-use crate::docker::{ContainerDetail, ContainerState, HealthProbe, HealthStatus, RestartPolicy};
+use crate::compose::config::{Condition, Healthcheck, Project, Test};
+use crate::docker::{
+    ContainerDetail, ContainerState, HealthCheck, HealthProbe, HealthStatus, RestartPolicy,
+};
 use crate::report::Standing;
 
 pub use chain::Chain;
@@ -38,7 +42,8 @@ const RESTARTS_OF_A_LOOP: i64 = 3;
 /// How patient a wait is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Limits {
-    /// How long a service may take, unless its expectation says otherwise.
+    /// How long a service may take, unless its expectation says otherwise or its own health check
+    /// allows more.
     pub timeout: Duration,
     /// How long a container without a health check must have run, and how long one that was seen
     /// failing must have been good again.
@@ -172,6 +177,24 @@ impl Expectations {
             expectation.timeout = Some(timeout);
         }
         self
+    }
+
+    /// How many services wait one after the other, each for the one before to be healthy or done:
+    /// as many times one may take as long as Compose may have to wait for all.
+    #[must_use]
+    pub fn longest_wait(&self) -> u32 {
+        fn below<'a>(all: &'a Expectations, name: &'a str, path: &mut Vec<&'a str>) -> u32 {
+            if path.contains(&name) {
+                return 0;
+            }
+            path.push(name);
+            let waits = all.get(name).into_iter().flat_map(|asked| &asked.waits_for);
+            let waits = waits.filter(|(_, condition)| *condition != Condition::Started);
+            let longest = waits.map(|(other, _)| 1 + below(all, other, path)).max().unwrap_or(0);
+            path.pop();
+            longest
+        }
+        self.0.keys().map(|name| below(self, name, &mut Vec::new())).max().unwrap_or(0)
     }
 
     /// What is asked of one service.
@@ -356,6 +379,22 @@ impl Judgement {
     }
 }
 
+/// How a service's health check goes about it: the files' words over those of its image. `None`: it
+/// has no check.
+#[must_use]
+pub fn check_in_force(files: &Healthcheck, image: Option<HealthCheck>) -> Option<HealthCheck> {
+    let base = match (files.test, image) {
+        (Test::Disabled, _) | (Test::Image, None) => return None,
+        (_, image) => image.unwrap_or_default(),
+    };
+    Some(HealthCheck {
+        interval: files.interval.unwrap_or(base.interval),
+        timeout: files.timeout.unwrap_or(base.timeout),
+        start_period: files.start_period.unwrap_or(base.start_period),
+        retries: files.retries.unwrap_or(base.retries),
+    })
+}
+
 /// Judges one container by itself, without what it depends on. Without a `memory`, as it stands
 /// now; with one, by what a wait has seen of it before.
 #[must_use]
@@ -459,7 +498,7 @@ fn trial(
     }
     let last = container.health.as_ref()?.last.as_ref()?.ended_at?;
     let pause =
-        TimeDelta::from_std(container.health_check_interval).unwrap_or(TimeDelta::MAX).min(window);
+        TimeDelta::from_std(container.health_check.interval).unwrap_or(TimeDelta::MAX).min(window);
     (last + pause < until).then_some(until)
 }
 

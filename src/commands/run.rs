@@ -1,6 +1,7 @@
 //! `up`, `updb`, `down`, `restart`, `start`, `stop`: Compose, with the recorded versions in its
 //! environment.
 
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use anyhow::Result;
@@ -33,7 +34,8 @@ pub struct StartOptions {
     /// Return as soon as the containers are started
     #[arg(long, conflicts_with = "timeout")]
     pub no_wait: bool,
-    /// Wait this long for the containers to become healthy [default: the manifest's, else 120s]
+    /// Wait this long for the containers to become healthy, or longer where their own health checks
+    /// allow more [default: the manifest's, else 120s]
     #[arg(long, value_name = "DURATION", value_parser = cli::duration)]
     pub timeout: Option<Duration>,
     /// Show what would be done, and do nothing
@@ -77,7 +79,8 @@ impl Run for Up {
 /// Start the databases, and wait until they are healthy
 #[derive(Debug, Args)]
 pub struct Updb {
-    /// Wait this long for the databases to become healthy [default: the manifest's, else 120s]
+    /// Wait this long for the databases to become healthy, or longer where their own health checks
+    /// allow more [default: the manifest's, else 120s]
     #[arg(long, value_name = "DURATION", value_parser = cli::duration)]
     timeout: Option<Duration>,
     /// Show what would be done, and do nothing
@@ -453,10 +456,22 @@ impl<'a> Launch<'a> {
         let app = self.app();
         let live = app.ui.live();
         let docker = app.docker().await?;
+        let is_told = AtomicBool::new(false);
         let wait = async {
             let (limits, now) = (self.limits(), Utc::now());
             health::wait(docker, project, expectations, limits, now, &|deployment| {
                 look(deployment);
+                let waited = (Utc::now() - now).to_std().unwrap_or_default();
+                if let Some((service, longest)) =
+                    longer_than_asked(deployment, expectations, limits, waited)
+                    && !is_told.swap(true, Ordering::Relaxed)
+                {
+                    app.ui.status(format!(
+                        "Still waiting for {service}: its own health check allows {} s from its \
+                            start on",
+                        longest.as_secs()
+                    ));
+                }
                 live.show(&waiting_table(deployment));
             })
             .await
@@ -485,6 +500,26 @@ impl<'a> Launch<'a> {
         let limits = Limits::default();
         Limits { timeout: self.options.timeout.unwrap_or(limits.timeout), ..limits }
     }
+}
+
+/// The service that is still waited for only because its health check allows more time than was
+/// asked for.
+fn longer_than_asked<'a>(
+    deployment: &'a health::Judgement,
+    expectations: &Expectations,
+    limits: Limits,
+    waited: Duration,
+) -> Option<(&'a str, Duration)> {
+    let waited_for = deployment.containers.iter().filter(|judged| judged.counts);
+    let checks = waited_for.filter_map(|judged| {
+        let own = expectations.get(&judged.service).and_then(|asked| asked.timeout);
+        let container = judged.container.as_ref()?;
+        let is_late = waited > own.unwrap_or(limits.timeout)
+            && container.has_health_check
+            && judged.verdict.standing() == Standing::Pending;
+        is_late.then_some((judged.service.as_str(), container.health_check.patience()))
+    });
+    checks.max_by_key(|(_, patience)| *patience)
 }
 
 /// What the table and `--json` say of one container.

@@ -31,7 +31,9 @@ impl ContainerFilter {
 }
 
 /// The daemon's, where neither image nor Compose file names one.
-const DEFAULT_HEALTH_CHECK_INTERVAL: Duration = Duration::from_secs(30);
+const DEFAULT_HEALTH_CHECK_PAUSE: Duration = Duration::from_secs(30);
+/// The daemon's, where neither image nor Compose file says it.
+const DEFAULT_HEALTH_CHECK_RETRIES: u32 = 3;
 
 const PROJECT: &str = "com.docker.compose.project";
 
@@ -193,6 +195,39 @@ pub struct Health {
     pub last: Option<HealthProbe>,
 }
 
+/// How often and how patiently the daemon runs a health check; image and Compose file have a say.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct HealthCheck {
+    /// The pause between two runs.
+    pub interval: Duration,
+    /// How long a run may take.
+    pub timeout: Duration,
+    /// How long failures do not count after a start.
+    pub start_period: Duration,
+    /// So many failures in a row are one too many.
+    pub retries: u32,
+}
+
+impl Default for HealthCheck {
+    fn default() -> Self {
+        Self {
+            interval: DEFAULT_HEALTH_CHECK_PAUSE,
+            timeout: DEFAULT_HEALTH_CHECK_PAUSE,
+            start_period: Duration::ZERO,
+            retries: DEFAULT_HEALTH_CHECK_RETRIES,
+        }
+    }
+}
+
+impl HealthCheck {
+    /// How long after its start a container may still become healthy by its own check.
+    #[must_use]
+    pub fn patience(&self) -> Duration {
+        let round = self.interval.saturating_add(self.timeout);
+        self.start_period.saturating_add(round.saturating_mul(self.retries))
+    }
+}
+
 /// When the daemon starts a container again by itself.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, serde::Serialize)]
 #[serde(rename_all = "kebab-case")]
@@ -252,6 +287,12 @@ pub struct ContainerDetail {
     pub exit_code: i64,
     /// Whether the kernel killed it for its memory use.
     pub oom_killed: bool,
+    /// Whether it has a memory limit of its own, so that only it can have used too much.
+    pub has_memory_limit: bool,
+    /// Whether its ports are the host's.
+    pub shares_host_network: bool,
+    /// The networks that it is attached to, sorted.
+    pub networks: Vec<String>,
     /// The daemon's own complaint, when it could not start it.
     pub error: Option<String>,
     /// When it was made.
@@ -266,8 +307,8 @@ pub struct ContainerDetail {
     pub restart_policy: RestartPolicy,
     /// Whether the image or the Compose file gives it a health check.
     pub has_health_check: bool,
-    /// The pause between two runs of the health check.
-    pub health_check_interval: Duration,
+    /// How its health check goes about it, if it has one.
+    pub health_check: HealthCheck,
     /// The health check's state; absent until the container has started.
     pub health: Option<Health>,
     /// Its mounts.
@@ -304,6 +345,25 @@ impl Docker {
         };
         let found = self.answer(&format!("inspect the container {id}"), request).await?;
         Ok(found.map(ContainerDetail::from))
+    }
+
+    /// How the health check of an image goes about it; `None` if it has none, or is not here.
+    ///
+    /// # Errors
+    /// Kind Docker, when the daemon does not answer.
+    pub async fn image_health_check(&self, name: &str) -> Result<Option<HealthCheck>> {
+        let request = async {
+            match self.client.inspect_image(name).await {
+                Ok(image) => Ok(image.config.and_then(|config| config.healthcheck)),
+                Err(error) if is_not_found(&error) => Ok(None),
+                Err(error) => Err(error),
+            }
+        };
+        let check = self.answer(&format!("inspect the image {name}"), request).await?;
+        let is_check = |test: &Option<Vec<String>>| {
+            test.as_ref().and_then(|words| words.first()).is_some_and(|kind| kind != "NONE")
+        };
+        Ok(check.filter(|check| is_check(&check.test)).map(|check| health_check(&check)))
     }
 
     /// The matching containers in full: one list, then every container inspected in parallel.
@@ -356,13 +416,12 @@ impl From<ContainerInspectResponse> for ContainerDetail {
         use ContainerStateStatusEnum as State;
         let state = answer.state.unwrap_or_default();
         let config = answer.config.unwrap_or_default();
-        let policy =
-            answer.host_config.and_then(|host| host.restart_policy).and_then(|policy| policy.name);
+        let host = answer.host_config.unwrap_or_default();
+        let policy = host.restart_policy.and_then(|policy| policy.name);
         let check = config.healthcheck.unwrap_or_default();
-        let interval = check
-            .interval
-            .and_then(|nanoseconds| u64::try_from(nanoseconds).ok())
-            .filter(|interval| *interval > 0);
+        let networks = answer.network_settings.and_then(|settings| settings.networks);
+        let mut networks: Vec<String> = networks.unwrap_or_default().into_keys().collect();
+        networks.sort();
         Self {
             id: answer.id.unwrap_or_default(),
             name: answer
@@ -384,19 +443,21 @@ impl From<ContainerInspectResponse> for ContainerDetail {
             },
             exit_code: state.exit_code.unwrap_or_default(),
             oom_killed: state.oom_killed.unwrap_or_default(),
+            has_memory_limit: host.memory.is_some_and(|limit| limit > 0),
+            shares_host_network: host.network_mode.as_deref() == Some("host"),
+            networks,
             error: state.error.filter(|text| !text.is_empty()).map(|text| display_safe(&text)),
             created_at: answer.created.as_deref().and_then(moment),
             started_at: state.started_at.as_deref().and_then(moment),
             finished_at: state.finished_at.as_deref().and_then(moment),
             restart_count: answer.restart_count.unwrap_or_default(),
             restart_policy: restart_policy(policy),
+            health_check: health_check(&check),
             has_health_check: check
                 .test
                 .unwrap_or_default()
                 .first()
                 .is_some_and(|kind| kind != "NONE"),
-            health_check_interval: interval
-                .map_or(DEFAULT_HEALTH_CHECK_INTERVAL, Duration::from_nanos),
             health: state.health.and_then(health),
             mounts: answer.mounts.unwrap_or_default().into_iter().map(Mount::from).collect(),
         }
@@ -430,6 +491,22 @@ fn restart_policy(name: Option<bollard::models::RestartPolicyNameEnum>) -> Resta
         Some(Name::UNLESS_STOPPED) => RestartPolicy::UnlessStopped,
         Some(Name::ON_FAILURE) => RestartPolicy::OnFailure,
         Some(Name::EMPTY | Name::NO) | None => RestartPolicy::No,
+    }
+}
+
+/// What the container's configuration says; zero means the daemon's default there.
+fn health_check(check: &bollard::models::HealthConfig) -> HealthCheck {
+    let positive = |nanoseconds: Option<i64>| {
+        let time = nanoseconds.and_then(|time| u64::try_from(time).ok()).filter(|time| *time > 0);
+        time.map(Duration::from_nanos)
+    };
+    let default = HealthCheck::default();
+    let retries = check.retries.and_then(|count| u32::try_from(count).ok());
+    HealthCheck {
+        interval: positive(check.interval).unwrap_or(default.interval),
+        timeout: positive(check.timeout).unwrap_or(default.timeout),
+        start_period: positive(check.start_period).unwrap_or(default.start_period),
+        retries: retries.filter(|count| *count > 0).unwrap_or(default.retries),
     }
 }
 

@@ -53,6 +53,8 @@ pub enum Action {
     Create,
     /// It was started.
     Start,
+    /// It was sent a signal through the daemon, as `docker stop` and `docker kill` do.
+    Kill,
     /// Its process ended.
     Die,
     /// The kernel killed a process of it for its memory use.
@@ -117,6 +119,16 @@ impl Docker {
         filter: &ContainerFilter,
         since: Option<DateTime<Utc>>,
     ) -> impl Stream<Item = Result<Event>> + Send + use<> {
+        self.events_between(filter, since, None)
+    }
+
+    /// As [`Docker::events`], but only until a moment: then the stream ends.
+    pub fn events_between(
+        &self,
+        filter: &ContainerFilter,
+        since: Option<DateTime<Utc>>,
+        until: Option<DateTime<Utc>>,
+    ) -> impl Stream<Item = Result<Event>> + Send + use<> {
         let mut filters = HashMap::from([("type".to_owned(), vec!["container".to_owned()])]);
         filters.insert(
             "event".to_owned(),
@@ -126,12 +138,14 @@ impl Docker {
             filters.insert("label".to_owned(), filter.labels.clone());
         }
         let mut query = EventsOptionsBuilder::new().filters(&filters);
+        let moment = |time: DateTime<Utc>| {
+            format!("{}.{:09}", time.timestamp(), time.timestamp_subsec_nanos())
+        };
         if let Some(since) = since {
-            query = query.since(&format!(
-                "{}.{:09}",
-                since.timestamp(),
-                since.timestamp_subsec_nanos()
-            ));
+            query = query.since(&moment(since));
+        }
+        if let Some(until) = until {
+            query = query.until(&moment(until));
         }
         let endpoint = self.endpoint.clone();
         let patience = self.deadlines.idle;
@@ -147,9 +161,10 @@ impl Docker {
 }
 
 /// The daemon's names for what happens to containers.
-const EVENTS: [(&str, Action); 6] = [
+const EVENTS: [(&str, Action); 7] = [
     ("create", Action::Create),
     ("start", Action::Start),
+    ("kill", Action::Kill),
     ("die", Action::Die),
     ("oom", Action::OutOfMemory),
     ("health_status", Action::HealthStatus),

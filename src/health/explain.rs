@@ -2,7 +2,7 @@
 
 use super::{Cause, Chain, Judged, Verdict, Waiting};
 use crate::compose::config::Condition;
-use crate::docker::{ContainerDetail, HealthProbe};
+use crate::docker::{ContainerDetail, HealthProbe, HealthStatus};
 
 /// The judgement in lines without indentation: the first says which service and what is wrong, the
 /// others the facts that help to find out why.
@@ -34,6 +34,9 @@ fn facts(container: &ContainerDetail) -> Option<String> {
     }
     if let Some(health) = container.health.as_ref().filter(|health| health.failing_streak > 0) {
         facts.push(format!("health check failures in a row: {}", health.failing_streak));
+        if health.status == HealthStatus::Unhealthy {
+            facts.push("past its start period and retries".to_owned());
+        }
     }
     (!facts.is_empty()).then(|| facts.join(", "))
 }

@@ -167,19 +167,16 @@ async fn the_wait_returns_right_after_the_last_check_passes() {
 }
 
 #[tokio::test]
-async fn an_unhealthy_container_may_recover_and_otherwise_fails_at_the_deadline() {
+async fn an_unhealthy_container_may_recover_and_otherwise_fails_long_before_the_deadline() {
     let mut project = TestProject::new("recovers");
     project.run_checked("recovers", "test -e /ready", "sleep 1; touch /ready; sleep 600");
-    let outcome = project.wait("{recovers: {}}", seconds(60, 1)).await;
+    let outcome = project.wait("{recovers: {}}", seconds(60, 4)).await;
     assert!(outcome.judgement.is_good(), "{outcome:?}");
 
     let mut project = TestProject::new("never");
     project.run_checked("never", "echo no route to the moon; exit 7", "echo I am up; sleep 600");
-    let outcome = project.wait("{never: {}}", seconds(2, 1)).await;
-    assert!(
-        outcome.waited >= Duration::from_secs(2) && outcome.waited < Duration::from_secs(10),
-        "{outcome:?}"
-    );
+    let outcome = project.wait("{never: {}}", seconds(60, 1)).await;
+    assert!(outcome.waited < Duration::from_secs(20), "{outcome:?}");
     let lines = explain(failure(&outcome, "never"));
     assert!(
         lines[0].ends_with("unhealthy: its health check exits with 7: no route to the moon"),

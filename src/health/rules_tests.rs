@@ -6,7 +6,7 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::compose::config;
-use crate::docker::{Health, Labels};
+use crate::docker::{Health, HealthCheck, Labels};
 
 fn at(milliseconds: i64) -> DateTime<Utc> {
     Utc.timestamp_millis_opt(1_700_000_000_000 + milliseconds).unwrap()
@@ -22,6 +22,9 @@ fn container(state: ContainerState) -> ContainerDetail {
         state,
         exit_code: 0,
         oom_killed: false,
+        has_memory_limit: false,
+        shares_host_network: false,
+        networks: Vec::new(),
         error: None,
         created_at: Some(at(0)),
         started_at: (state != ContainerState::Created).then(|| at(0)),
@@ -29,7 +32,7 @@ fn container(state: ContainerState) -> ContainerDetail {
         restart_count: 0,
         restart_policy: RestartPolicy::No,
         has_health_check: false,
-        health_check_interval: Duration::from_secs(1),
+        health_check: HealthCheck { interval: Duration::from_secs(1), ..HealthCheck::default() },
         health: None,
         mounts: Vec::new(),
     }
@@ -223,6 +226,120 @@ fn a_late_check_passes_and_one_that_never_passes_fails_at_the_deadline() {
     );
 }
 
+/// Starting, healthy or unhealthy by a check of 2 s, 3 s and 2 retries, with a start period.
+fn slow(status: HealthStatus, start_period: u64, started: i64) -> ContainerDetail {
+    let health_check = HealthCheck {
+        interval: Duration::from_secs(2),
+        timeout: Duration::from_secs(3),
+        start_period: Duration::from_secs(start_period),
+        retries: 2,
+    };
+    ContainerDetail { health_check, started_at: Some(at(started)), ..checked(status) }
+}
+
+#[test]
+fn a_deadline_is_never_before_the_health_check_has_had_its_time() {
+    let limits = Limits { timeout: Duration::from_secs(5), ..Limits::default() };
+    for (expectations, waited) in [
+        (expectations("{web: {}}"), 5),
+        (expectations("{web: {}}").with_timeout("web", Duration::from_secs(7)), 7),
+    ] {
+        // Counted from its start: 200 s, twice 5 s, and a moment to hear of it.
+        let mut watch = Watch::new(&expectations, limits, at(0));
+        let starting = |period| vec![observed("web", slow(HealthStatus::Starting, period, 1_000))];
+        assert_eq!(watch.look(starting(200), at(212_999)).failures().count(), 0);
+        assert_eq!(watch.wake(), Some(at(213_000)));
+        assert!(
+            watch
+                .look(vec![observed("web", slow(HealthStatus::Healthy, 200, 1_000))], at(212_999))
+                .is_good()
+        );
+        assert_eq!(watch.look(starting(200), at(213_000)).failures().count(), 1);
+
+        // A restart begins no new time.
+        let mut watch = Watch::new(&expectations, limits, at(0));
+        watch.look(starting(10), at(2_000));
+        let again = vec![observed("web", slow(HealthStatus::Starting, 10, 20_000))];
+        assert_eq!(watch.look(again, at(23_000)).failures().count(), 1);
+
+        // What has no health check has the time that was asked for.
+        let mut watch = Watch::new(&expectations, limits, at(0));
+        let paused = || vec![observed("web", container(ContainerState::Paused))];
+        assert_eq!(watch.look(paused(), at(waited * 1_000 - 1)).failures().count(), 0);
+        assert_eq!(watch.look(paused(), at(waited * 1_000)).failures().count(), 1);
+    }
+}
+
+#[test]
+fn what_stays_unhealthy_is_not_waited_for_to_the_deadline() {
+    let alone = expectations("{web: {}}");
+    let web = |period| observed("web", slow(HealthStatus::Unhealthy, period, 0));
+    let mut watch = Watch::new(&alone, Limits::default(), at(0));
+    assert_eq!(watch.look(vec![web(0)], at(10_000)).failures().count(), 0);
+    assert_eq!(watch.wake(), Some(at(17_000)), "one more check, and the stability window");
+    assert_eq!(watch.look(vec![web(0)], at(16_999)).failures().count(), 0);
+    let failed = watch.look(vec![web(0)], at(17_000));
+    assert_eq!(failed.failures().count(), 1);
+    assert!(explain(failed.failures().next().unwrap())[1].contains("past its start period"));
+
+    // Healthy within its start period, then not: that period is given first.
+    let mut watch = Watch::new(&alone, Limits::default(), at(0));
+    watch.look(vec![web(60)], at(10_000));
+    assert_eq!(watch.look(vec![web(60)], at(59_999)).failures().count(), 0);
+    assert_eq!(watch.look(vec![web(60)], at(60_000)).failures().count(), 1);
+
+    // It may need something that is still coming up.
+    let both = expectations("{web: {}, other: {}}");
+    let mut watch = Watch::new(&both, Limits::default(), at(0));
+    let other = || observed("other", slow(HealthStatus::Starting, 90, 0));
+    for time in [10_000, 30_000, 50_000] {
+        assert_eq!(watch.look(vec![web(0), other()], at(time)).failures().count(), 0, "{time}");
+    }
+}
+
+#[test]
+fn the_files_adjust_the_check_of_the_image() {
+    let files = |check: &str| {
+        let text = format!("services: {{web: {{healthcheck: {check}}}}}");
+        config::parse_v1(&text, "shop".to_owned(), &[]).unwrap().services[0].healthcheck
+    };
+    let image = slow(HealthStatus::Starting, 200, 0).health_check;
+    for (check, image, expected) in [
+        ("{start_period: 5s}", Some(image), Some(15)),
+        ("{test: [CMD, 'true']}", None, Some(180)),
+        ("{interval: 5s}", None, None),
+        ("{disable: true}", Some(image), None),
+        ("{}", Some(image), Some(210)),
+    ] {
+        let check = check_in_force(&files(check), image).map(|check| check.patience().as_secs());
+        assert_eq!(check, expected);
+    }
+}
+
+#[test]
+fn of_several_on_trial_a_second_bad_one_is_found() {
+    let expectations = expectations("{web: {}, api: {}}").on_trial(|_| true);
+    let crashed = || observed("web", exited(3, RestartPolicy::No));
+    let mut watch = Watch::new(&expectations, Limits::default(), at(0));
+    let mut look = |api: ContainerDetail, time| {
+        let mut judgement = watch.look(vec![crashed(), observed("api", api)], at(time));
+        let is_over = watch.is_over(&mut judgement, at(time));
+        (is_over, judgement.failures().count())
+    };
+    assert_eq!(look(slow(HealthStatus::Starting, 0, 0), 1_000), (false, 1));
+    assert_eq!(look(slow(HealthStatus::Starting, 0, 0), 5_999), (false, 1));
+    assert_eq!(look(slow(HealthStatus::Unhealthy, 0, 0), 6_000), (true, 2));
+    assert_eq!(look(slow(HealthStatus::Starting, 0, 0), 6_000), (true, 1));
+}
+
+#[test]
+fn compose_waits_for_one_after_the_other() {
+    let chain = "{web: {depends_on: {job: {condition: service_completed_successfully}}}, \
+        job: {depends_on: {db: {condition: service_healthy}}}, db: {}}";
+    assert_eq!(expectations(chain).longest_wait(), 2);
+    assert_eq!(expectations("{web: {depends_on: [db]}, db: {}}").longest_wait(), 0);
+}
+
 #[test]
 fn a_service_has_its_own_deadline() {
     let expectations =
@@ -382,15 +499,11 @@ fn a_release_on_trial_must_pass_every_check_of_its_first_window() {
             }),
             ..health
         });
-        let health_check_interval = Duration::from_secs(interval);
+        let health_check =
+            HealthCheck { interval: Duration::from_secs(interval), ..HealthCheck::default() };
         vec![observed(
             "web",
-            ContainerDetail {
-                started_at: Some(at(started)),
-                health,
-                health_check_interval,
-                ..seen
-            },
+            ContainerDetail { started_at: Some(at(started)), health, health_check, ..seen },
         )]
     };
     let mut watch = Watch::new(&expectations, Limits::default(), at(0));

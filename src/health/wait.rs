@@ -28,7 +28,8 @@ pub struct Awaited {
     pub waited: Duration,
 }
 
-/// Waits until every container that counts is good, or the first has failed for good. `on_progress`
+/// Waits until every container that counts is good, or one has failed for good; others on trial
+/// then have a moment to show what they are. `on_progress`
 /// gets every look at the containers, at least once a second.
 ///
 /// # Errors
@@ -50,7 +51,7 @@ pub async fn wait(
         let time = now + begun.elapsed();
         let mut judgement = watch.look(seen, time);
         on_progress(&judgement);
-        if judgement.is_good() || judgement.failures().next().is_some() {
+        if watch.is_over(&mut judgement, time) {
             add_logs(docker, &mut judgement, limits.log_lines).await;
             return Ok(Awaited { judgement, waited: begun.elapsed() });
         }

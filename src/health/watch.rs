@@ -11,6 +11,11 @@ use super::{
 };
 use crate::docker::{ContainerDetail, ContainerState, HealthStatus};
 
+/// How long a container stays unhealthy before it is given up, at most, besides the stability window.
+const LONGEST_GRACE: Duration = Duration::from_secs(60);
+/// How much later than a health check allows its last result may be known.
+const PATIENCE_RESERVE: Duration = Duration::from_secs(2);
+
 /// A container of a Compose service, as the daemon described it at one moment.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Observed {
@@ -39,6 +44,10 @@ pub struct Memory {
     good_since: Option<DateTime<Utc>>,
     setbacks: u32,
     forgiven_restarts: i64,
+    /// The start of the first run that was seen.
+    first_run: DateTime<Utc>,
+    /// Since when the daemon has called it unhealthy with nothing else in the way.
+    unhealthy_since: Option<DateTime<Utc>>,
 }
 
 impl Memory {
@@ -54,6 +63,8 @@ impl Memory {
             good_since: is_good.then_some(started),
             setbacks: u32::from(is_unhealthy(container)),
             forgiven_restarts: if is_stable { container.restart_count } else { 0 },
+            first_run: started,
+            unhealthy_since: is_unhealthy(container).then_some(now),
         }
     }
 
@@ -66,7 +77,11 @@ impl Memory {
             self.setbacks += 1;
             self.good_since = None;
         }
+        if self.run.is_none() {
+            self.first_run = container.started_at.unwrap_or(now).min(now);
+        }
         self.run = container.started_at;
+        self.unhealthy_since = is_unhealthy(container).then(|| self.unhealthy_since.unwrap_or(now));
         self.good_since = is_good.then(|| self.good_since.unwrap_or(now));
     }
 
@@ -112,6 +127,8 @@ pub struct Watch<'a> {
     /// Since when nothing has been in the way of a service that is nevertheless not started.
     startable_since: HashMap<String, DateTime<Utc>>,
     wake: Option<DateTime<Utc>>,
+    /// When the first failure that counts was seen.
+    failed_since: Option<DateTime<Utc>>,
 }
 
 impl<'a> Watch<'a> {
@@ -119,7 +136,51 @@ impl<'a> Watch<'a> {
     #[must_use]
     pub fn new(expectations: &'a Expectations, limits: Limits, now: DateTime<Utc>) -> Self {
         let (memories, startable_since) = (HashMap::new(), HashMap::new());
-        Self { expectations, limits, begun: now, memories, startable_since, wake: None }
+        Self {
+            expectations,
+            limits,
+            begun: now,
+            memories,
+            startable_since,
+            wake: None,
+            failed_since: None,
+        }
+    }
+
+    /// Whether the last look has decided, so that waiting longer tells nothing more.
+    ///
+    /// Where one of several releases on trial has failed, the others get one stability window to
+    /// show what they are: two bad ones shall be found by one trial. Those that the daemon calls
+    /// unhealthy at its end have failed too.
+    pub fn is_over(&mut self, judgement: &mut Judgement, now: DateTime<Utc>) -> bool {
+        if judgement.is_good() {
+            return true;
+        }
+        if judgement.failures().next().is_none() {
+            return false;
+        }
+        let since = *self.failed_since.get_or_insert(now);
+        let undecided = |one: &Judged| {
+            let is_on_trial =
+                self.expectations.get(&one.service).is_some_and(|asked| asked.is_on_trial);
+            let is_open = match &one.verdict {
+                Verdict::Pending(waiting) => {
+                    !matches!(waiting, Waiting::Blocked(_) | Waiting::NotStarted | Waiting::Missing)
+                }
+                _ => false,
+            };
+            one.counts && is_on_trial && is_open
+        };
+        if now < since + window(self.limits.stability) {
+            return !judgement.containers.iter().any(undecided);
+        }
+        for one in judgement.containers.iter_mut().filter(|one| undecided(one)) {
+            if matches!(one.verdict, Verdict::Pending(Waiting::Unhealthy(_))) {
+                expire(one);
+            }
+        }
+        sort(&mut judgement.containers, self.expectations);
+        true
     }
 
     /// Judges what is seen now, in the light of what was seen before.
@@ -132,20 +193,30 @@ impl<'a> Watch<'a> {
                 .and_modify(|memory| memory.update(container, now))
                 .or_insert_with(|| Memory::new(container, stability, now));
         }
-        self.forgive_restarts(&observed, now);
+        self.forgive(&observed, now);
 
         let mut judged = individually(observed, self.expectations, |container, expectation| {
             judge(container, expectation, self.memories.get(&container.id), stability, now)
         });
         for one in &mut judged {
             if !is_unstarted(&one.verdict) {
-                self.apply_deadline(one, now);
+                self.apply_patience(one, now);
+                self.apply_deadline(one, None, now);
             }
         }
         resolve_chains(&mut judged, self.expectations);
+        let deadlines: Vec<(String, DateTime<Utc>)> =
+            judged.iter().map(|one| (one.service.clone(), self.deadline(one))).collect();
         for one in &mut judged {
             self.apply_start_grace(one, now);
-            self.apply_deadline(one, now);
+            // What waits for another cannot be in more of a hurry.
+            let blocking = match &one.verdict {
+                Verdict::Pending(Waiting::Blocked(chain)) => chain.culprit_service(),
+                _ => None,
+            };
+            let others = deadlines.iter().filter(|(name, _)| Some(name.as_str()) == blocking);
+            let longest = others.map(|(_, deadline)| *deadline).max();
+            self.apply_deadline(one, longest, now);
         }
         self.wake =
             judged.iter().filter_map(|one| self.next_change(one)).filter(|time| *time > now).min();
@@ -160,17 +231,18 @@ impl<'a> Watch<'a> {
     }
 
     /// A container often exits until something else, such as its database, has come up. As long as
-    /// anything is on its way up without trouble, restarts of others do not count.
-    fn forgive_restarts(&mut self, observed: &[Observed], now: DateTime<Utc>) {
+    /// anything is on its way up without trouble, restarts of others do not count, nor does the time
+    /// for which others are unhealthy.
+    fn forgive(&mut self, observed: &[Observed], now: DateTime<Utc>) {
         if !observed.iter().any(|seen| self.is_coming_up(seen, now)) {
             return;
         }
         for Observed { container, .. } in observed {
-            if let Some(memory) = self.memories.get_mut(&container.id)
-                && container.state == ContainerState::Restarting
-            {
+            let Some(memory) = self.memories.get_mut(&container.id) else { continue };
+            if container.state == ContainerState::Restarting {
                 memory.forgiven_restarts = container.restart_count;
             }
+            memory.unhealthy_since = memory.unhealthy_since.map(|_| now);
         }
     }
 
@@ -205,15 +277,53 @@ impl<'a> Watch<'a> {
         }
     }
 
-    fn apply_deadline(&self, judged: &mut Judged, now: DateTime<Utc>) {
-        if now >= self.deadline(&judged.service) {
+    /// A container that stays unhealthy has used up what its own health check allows: it is waited
+    /// for until one more check, not to the deadline.
+    fn apply_patience(&self, judged: &mut Judged, now: DateTime<Utc>) {
+        if self.given_up_at(judged).is_some_and(|time| now >= time) {
             expire(judged);
         }
     }
 
-    fn deadline(&self, service: &str) -> DateTime<Utc> {
-        let own = self.expectations.get(service).and_then(|expectation| expectation.timeout);
-        self.begun + window(own.unwrap_or(self.limits.timeout))
+    /// When an unhealthy container has failed for good.
+    fn given_up_at(&self, judged: &Judged) -> Option<DateTime<Utc>> {
+        if !matches!(judged.verdict, Verdict::Pending(Waiting::Unhealthy(_))) {
+            return None;
+        }
+        let container = judged.container.as_ref()?;
+        let memory = self.memories.get(&container.id)?;
+        let check = container.health_check;
+        let grace = window(check.interval.min(LONGEST_GRACE) + self.limits.stability);
+        // What was healthy within its start period may be called unhealthy there.
+        let started = memory.first_run + window(check.start_period);
+        Some((memory.unhealthy_since? + grace).max(started))
+    }
+
+    fn apply_deadline(
+        &self,
+        judged: &mut Judged,
+        longer: Option<DateTime<Utc>>,
+        now: DateTime<Utc>,
+    ) {
+        if now >= longer.map_or(self.deadline(judged), |longer| longer.max(self.deadline(judged))) {
+            expire(judged);
+        }
+    }
+
+    /// Until when it is waited for: as long as was asked for, and never less than the container's
+    /// own health check allows from its start on.
+    fn deadline(&self, judged: &Judged) -> DateTime<Utc> {
+        let expectation = self.expectations.get(&judged.service);
+        let own = expectation.and_then(|expectation| expectation.timeout);
+        let asked = self.begun + window(own.unwrap_or(self.limits.timeout));
+        let is_job = expectation.is_some_and(|expectation| expectation.must_complete);
+        let container = judged.container.as_ref();
+        let checked = container.filter(|container| container.has_health_check && !is_job);
+        let allowed = checked.and_then(|container| {
+            let memory = self.memories.get(&container.id)?;
+            Some(memory.first_run + window(container.health_check.patience() + PATIENCE_RESERVE))
+        });
+        allowed.map_or(asked, |allowed| allowed.max(asked))
     }
 
     fn next_change(&self, judged: &Judged) -> Option<DateTime<Utc>> {
@@ -221,13 +331,14 @@ impl<'a> Watch<'a> {
         let own = match waiting {
             Waiting::Stabilising { until } => return Some(*until),
             Waiting::Flapping { until, .. } => Some(*until),
+            Waiting::Unhealthy(_) => self.given_up_at(judged),
             Waiting::NotStarted | Waiting::Missing => self
                 .startable_since
                 .get(&judged.service)
                 .map(|since| *since + window(self.limits.stability)),
             _ => None,
         };
-        own.into_iter().chain([self.deadline(&judged.service)]).min()
+        own.into_iter().chain([self.deadline(judged)]).min()
     }
 }
 

@@ -45,6 +45,7 @@ pub struct Image {
     command: Vec<String>,
     health: Option<Health>,
     health_interval_ms: u64,
+    start_period_s: Option<u64>,
     labels: Vec<(String, String)>,
     platforms: Option<Vec<String>>,
     annotations: Vec<(String, String)>,
@@ -62,6 +63,7 @@ impl Image {
             command: vec!["/bin/sh".into(), "-c".into(), SERVE.into()],
             health: None,
             health_interval_ms: 800,
+            start_period_s: None,
             labels: Vec::new(),
             platforms: None,
             annotations: Vec::new(),
@@ -106,6 +108,12 @@ impl Image {
     /// Time between two health probes; each costs the daemon some 50 ms. Default 800 ms.
     pub fn health_interval_ms(mut self, interval: u64) -> Self {
         self.health_interval_ms = interval;
+        self
+    }
+
+    /// How long failures do not count after a start.
+    pub fn start_period_s(mut self, seconds: u64) -> Self {
+        self.start_period_s = Some(seconds);
         self
     }
 
@@ -240,7 +248,7 @@ impl Image {
             "Test": ["CMD-SHELL", script],
             "Interval": self.health_interval_ms * 1_000_000,
             "Timeout": 10_000_000_000_u64,
-            "StartPeriod": start_period_s * 1_000_000_000_u64,
+            "StartPeriod": self.start_period_s.unwrap_or(start_period_s) * 1_000_000_000_u64,
             "Retries": retries,
         })
     }
