@@ -17,7 +17,9 @@ use crate::model::history::{Bytes, Release};
 use crate::model::manifest::{Manifest, Rank, Service, Source};
 use crate::plan::{Outcome, Step};
 
-pub use update::{GivenUpService, ReplacedService, RestoredData, SafeUpdate, UpdateResult};
+pub use update::{
+    Finding, GivenUpService, ReplacedService, RestoredData, SafeUpdate, UpdateResult,
+};
 
 /// A report with what every JSON document carries.
 #[derive(Debug, Serialize)]

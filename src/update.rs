@@ -6,10 +6,12 @@
 //! again from its beginning. So an update that was killed in any state can be finished or undone.
 #![deny(clippy::disallowed_methods)]
 
+mod blame;
 mod journal;
 mod machine;
 mod scope;
 
+pub use blame::{Finding, Trial, blame, remedy};
 pub use journal::{GivenUp, Journal, Kept, Options, Ran, Target};
 pub use machine::{Next, Outcome, State};
-pub use scope::{culprits, main_container, reject, to_replace};
+pub use scope::{main_container, reject, to_replace};

@@ -11,6 +11,7 @@ mod prepare;
 mod report;
 mod restore;
 mod retreat;
+mod witness;
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -34,8 +35,9 @@ use crate::model::reference::ServiceName;
 use crate::plan::{self, Found, Intent, Step};
 use crate::report::{ReplacedService, ServiceChange};
 use crate::store::Lock;
-use crate::update::{Journal, Next, Options, Outcome, State, culprits};
+use crate::update::{Journal, Next, Options, Outcome, State, Trial, blame};
 use downtime::Downtime;
+use witness::Witness;
 
 /// How much longer than containers may take to stop and to become healthy Compose may take for
 /// both.
@@ -59,7 +61,8 @@ pub struct UpdateSafe {
     /// Restore only the services whose new version fails, and keep the others' (exit 9)
     #[arg(long, conflicts_with_all = ["resume", "abort"])]
     keep_going: bool,
-    /// Wait this long for the containers to become healthy [default: the manifest's, else 120s]
+    /// Wait this long for the containers to become healthy, or longer where their own health checks
+    /// allow more [default: the manifest's, else 120s]
     #[arg(long, value_name = "DURATION", value_parser = cli::duration)]
     timeout: Option<Duration>,
     /// Show what would be done, and do nothing
@@ -145,6 +148,8 @@ struct RunningUpdate<'a> {
     report: crate::report::SafeUpdate,
     judged: Option<health::Judgement>,
     downtime: Downtime,
+    /// What is done to the new containers from outside.
+    witness: Option<Witness>,
     /// What was stopped only for the data backup.
     paused: Vec<ReplacedService>,
     is_abort: bool,
@@ -187,6 +192,7 @@ impl<'a> RunningUpdate<'a> {
             report: crate::report::SafeUpdate::default(),
             judged: None,
             downtime: Downtime::default(),
+            witness: None,
             paused: Vec::new(),
             is_abort: false,
             failure: None,
@@ -311,6 +317,7 @@ impl<'a> RunningUpdate<'a> {
     async fn replace(&mut self) -> Result<()> {
         self.app.ui.step("Replacing", self.journal.plan.changed.join(", "));
         self.downtime.watch(&self.docker, &self.journal.project);
+        self.begin_trial();
         let environment =
             self.launch.environment.clone().with(self.journal.plan.variables_after.clone());
         let started = self.up(self.journal.plan.changed.clone(), &environment).await;
@@ -320,9 +327,11 @@ impl<'a> RunningUpdate<'a> {
         }
         // Compose says only that something failed; the containers say what.
         let judged = self.snapshot().await?;
-        let mut reason: Vec<String> = judged.failures().flat_map(health::explain).collect();
+        // What Compose has stopped to make way is no cause.
+        let new = judged.failures().filter(|one| !self.journal.knew(one.container.as_ref()));
+        let mut reason: Vec<String> = new.flat_map(health::explain).collect();
         reason.extend(format!("{error:#}").lines().map(str::to_owned));
-        self.blame(&judged);
+        self.blame(&judged).await;
         self.journal.failure.reason = reason;
         Err(error)
     }
@@ -348,7 +357,10 @@ impl<'a> RunningUpdate<'a> {
     async fn compose(&self, action: &Action, environment: &compose::Environment) -> Result<()> {
         let expectations = self.launch.expectations(&self.project);
         let own = expectations.iter().filter_map(|(_, expectation)| expectation.timeout).max();
-        let healthy = self.launch.limits().timeout.max(own.unwrap_or_default());
+        let own = own.unwrap_or_default().max(self.checks_allow().await);
+        let healthy = self.launch.limits().timeout.max(own);
+        // Compose waits for one after the other.
+        let healthy = healthy.saturating_mul(expectations.longest_wait().max(1));
         let stopped = self
             .project
             .services
@@ -360,6 +372,23 @@ impl<'a> RunningUpdate<'a> {
         self.app.touch_containers();
         let deployment = &self.launch.deployment;
         deployment.compose()?.run_within(Some(limit), deployment.all(), action, environment).await
+    }
+
+    /// How long the health checks of what ran and of what shall run let a container take.
+    async fn checks_allow(&self) -> Duration {
+        let ran = self.journal.ran.iter().map(|ran| ran.patience);
+        let services = self.project.services.iter();
+        let services = services.filter(|service| self.journal.is_changed(&service.name));
+        let checks = services.map(|service| async {
+            let image = match &service.image {
+                // The time of a check that cannot be asked for is the default's.
+                Some(image) => self.docker.image_health_check(image).await.ok().flatten(),
+                None => None,
+            };
+            health::check_in_force(&service.healthcheck, image).map(|check| check.patience())
+        });
+        let checks = futures_util::future::join_all(checks).await;
+        ran.chain(checks.into_iter().flatten()).max().unwrap_or_default()
     }
 
     /// What of the new state must be good: what was replaced, and what was good before.
@@ -403,6 +432,7 @@ impl<'a> RunningUpdate<'a> {
 
     async fn judge_new(&mut self) -> Result<()> {
         self.app.ui.step("Checking", "that the new containers are healthy");
+        self.begin_trial();
         let expectations =
             self.expectations(|name| self.counts(name)).on_trial(|name| self.is_new(name));
         let judged = self.await_health(expectations).await?;
@@ -411,14 +441,32 @@ impl<'a> RunningUpdate<'a> {
             return Ok(());
         }
         let reason: Vec<String> = judged.failures().flat_map(health::explain).collect();
-        self.blame(&judged);
+        self.blame(&judged).await;
         Err(error::docker(reason.join("\n")).into())
     }
 
-    /// Remembers whose new release is at fault.
-    fn blame(&mut self, judged: &health::Judgement) {
-        self.journal.failure.culprits =
-            culprits(Some(judged), &self.journal.plan.changed, &self.tracked_names());
+    /// From now on what happens to containers bears on whose fault a failure is.
+    fn begin_trial(&mut self) {
+        let (docker, project) = (&self.docker, &self.journal.project);
+        self.witness.get_or_insert_with(|| Witness::begin(docker, project));
+    }
+
+    /// Remembers whose new release is at fault, and whose is not.
+    async fn blame(&mut self, judged: &health::Judgement) {
+        let seen = match &self.witness {
+            Some(witness) => witness.report(&self.docker).await,
+            None => witness::Seen::default(),
+        };
+        let trial = Trial {
+            ran: &self.journal.ran,
+            changed: &self.journal.plan.changed,
+            tracked: &self.tracked_names(),
+            targets: &self.journal.plan.targets,
+            expectations: &self.launch.expectations(&self.project),
+            signalled: &seen.signalled,
+            away: seen.away,
+        };
+        self.journal.failure.blame = blame(Some(judged), &trial);
     }
 
     /// Writes manifest and `versions.env`.
@@ -481,7 +529,7 @@ impl<'a> RunningUpdate<'a> {
     }
 
     /// The update can neither go on nor back by itself.
-    fn stuck(&self) -> anyhow::Error {
+    fn stuck(&mut self) -> anyhow::Error {
         if self.journal.state == State::RestoreFailed {
             return self.restore_failed();
         }

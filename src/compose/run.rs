@@ -427,6 +427,8 @@ struct Captured {
     end: End,
     stdout: Vec<u8>,
     messages: Option<String>,
+    /// What Compose complained of, of messages that were passed on as they came.
+    complaint: Option<String>,
 }
 
 impl Call<'_> {
@@ -473,9 +475,9 @@ impl Call<'_> {
             command.stdout(input.try_clone().context("cannot share a pipe")?).stderr(input);
             let (ended, end) = tokio::sync::oneshot::channel();
             std::thread::spawn(move || {
-                pass_on(output);
+                let said = pass_on(output);
                 // Nobody may wait for it any more.
-                let _ = ended.send(());
+                let _ = ended.send(said);
             });
             relay = Some(end);
         }
@@ -483,11 +485,14 @@ impl Call<'_> {
         // The pipe ends when nobody has it any more.
         drop(command);
         let (status, end) = signals.wait(&mut child, self.limit).await?;
+        let mut said = Vec::new();
         if let Some(relay) = relay {
             // What Compose has started may live on and keep the pipe open.
-            let _ = tokio::time::timeout(LAST_PATIENCE, relay).await;
+            let relayed = tokio::time::timeout(LAST_PATIENCE, relay).await;
+            said = relayed.ok().and_then(Result::ok).unwrap_or_default();
         }
-        Ok(Captured { status, end, stdout: Vec::new(), messages: None })
+        let complaint = complaint(&tail(&said)).map(|words| self.environment.redact(words));
+        Ok(Captured { status, end, stdout: Vec::new(), messages: None, complaint })
     }
 
     async fn capture(&self) -> Result<Captured> {
@@ -515,7 +520,7 @@ impl Call<'_> {
                 .unwrap_or_else(|_| Ok(Default::default()))?,
         };
         let messages = Some(self.environment.redact(tail(&stderr)));
-        Ok(Captured { status, end, stdout, messages })
+        Ok(Captured { status, end, stdout, messages, complaint: None })
     }
 
     fn check(&self, captured: &Captured, v1_meets_name: bool) -> Result<()> {
@@ -546,6 +551,9 @@ impl Call<'_> {
         {
             message.push_str(":\n");
             message.push_str(messages);
+        } else if let Some(complaint) = &captured.complaint {
+            message.push_str(": ");
+            message.push_str(complaint);
         }
         let error = error::docker(message);
         Err(if v1_meets_name {
@@ -653,20 +661,35 @@ fn terminate(child: &Child) {
     }
 }
 
-/// Hands on what Compose says. Compose itself would die of an output that nobody reads any more, in
-/// the middle of its work.
-fn pass_on(mut output: impl std::io::Read) {
+/// Hands on what Compose says, and returns the end of it. Compose itself would die of an output that
+/// nobody reads any more, in the middle of its work.
+fn pass_on(mut output: impl std::io::Read) -> Vec<u8> {
     let mut buffer = [0; 4096];
+    let mut said = Vec::new();
     loop {
         match output.read(&mut buffer) {
-            Ok(0) => return,
+            Ok(0) => return said,
             Err(error) if error.kind() == ErrorKind::Interrupted => {}
-            Err(_) => return,
+            Err(_) => return said,
             Ok(count) => {
                 let _ = std::io::stderr().write_all(&buffer[..count]);
+                said.extend_from_slice(&buffer[..count]);
+                said.drain(..said.len().saturating_sub(2 * TAIL));
             }
         }
     }
+}
+
+/// The last line of Compose's messages that says what it failed at.
+fn complaint(messages: &str) -> Option<String> {
+    const SIGNS: [&str; 5] = ["error", "failed", "dependency failed", "cannot", "no such"];
+    let lines = messages.lines().map(str::trim).rev();
+    let mut complaints = lines.filter(|line| {
+        let line = line.to_lowercase();
+        SIGNS.iter().any(|sign| line.starts_with(sign))
+            && !line.contains("encountered errors while")
+    });
+    complaints.next().map(str::to_owned)
 }
 
 async fn drain(pipe: Option<impl AsyncRead + Unpin>) -> Result<Vec<u8>> {
@@ -693,6 +716,21 @@ fn tail(output: &[u8]) -> String {
 mod tests {
     use super::*;
     use crate::compose::files::Configured;
+
+    #[test]
+    fn of_all_that_compose_says_the_complaint_is_kept() {
+        let v2 = " Container web  Creating\n Container web  Error\nError response from daemon: \
+            bind source path does not exist: /srv/x\n";
+        let v1 = "Creating web ... \nERROR: for web  Cannot create container for service web: \
+            no\nERROR: Encountered errors while bringing up the project.\n";
+        for (said, expected) in [
+            (v2, Some("Error response from daemon: bind source path does not exist: /srv/x")),
+            (v1, Some("ERROR: for web  Cannot create container for service web: no")),
+            (" Container web  Started\n", None),
+        ] {
+            assert_eq!(complaint(said).as_deref(), expected, "{said}");
+        }
+    }
 
     #[test]
     fn both_generations_are_told_apart() {

@@ -2,9 +2,9 @@
 
 use serde::Serialize;
 
-use super::{ContainerLine, Files, ServiceChange};
+use super::{ContainerLine, FailureDetail, Files, ServiceChange};
 
-/// What came of an `update-safe` that did not fail.
+/// What came of an `update-safe`.
 #[derive(Debug, Default, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum UpdateResult {
@@ -17,12 +17,14 @@ pub enum UpdateResult {
     PartlyUpdated,
     /// There was nothing new.
     Unchanged,
-    /// What ran before runs, after `--abort`.
+    /// What ran before runs, after `--abort` or a failure.
     Restored,
+    /// What ran before was started again, and is not as it was.
+    RestoreFailed,
 }
 
-/// `update-safe`: what was updated, or with `--dry-run` would be. A failed update is an error
-/// document.
+/// `update-safe`: what was updated, or with `--dry-run` would be. An update that fails before
+/// anything was replaced is an error document.
 #[derive(Debug, Default, Serialize)]
 pub struct SafeUpdate {
     /// Whether nothing was done.
@@ -37,12 +39,33 @@ pub struct SafeUpdate {
     pub paused: Vec<ReplacedService>,
     /// The services whose new version failed and was given up, with `--keep-going`.
     pub given_up: Vec<GivenUpService>,
+    /// The releases that are remembered as bad: their own container was started and failed by
+    /// itself.
+    pub rejected: Vec<Finding>,
+    /// The releases that were tried and are not held to be bad, although the update failed.
+    pub spared: Vec<Finding>,
     /// The containers as they run now, problems first.
     pub containers: Vec<ContainerLine>,
     /// The data backup that was made.
     pub data_backup: Option<String>,
     /// What became of the deployment's files.
     pub files: Files,
+    /// What went wrong.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub error: Option<FailureDetail>,
+}
+
+/// What a failed update says about one release.
+#[derive(Debug, Clone, Serialize)]
+pub struct Finding {
+    /// The manifest service.
+    pub service: String,
+    /// The release's tag.
+    pub tag: Option<String>,
+    /// The release's digest.
+    pub digest: Option<String>,
+    /// Why it is rejected, or why not.
+    pub reason: String,
 }
 
 /// A service whose new version was given up.
@@ -52,6 +75,8 @@ pub struct GivenUpService {
     pub service: String,
     /// Why.
     pub reason: String,
+    /// Whether the new version is rejected.
+    pub rejected: bool,
 }
 
 /// A Compose service whose containers were replaced or stopped for a while.

@@ -6,7 +6,9 @@ use std::time::Duration;
 use anyhow::{Context as _, Result, bail};
 use serde::{Deserialize, Serialize};
 
+use super::blame::Blame;
 use super::machine::State;
+use crate::docker::ContainerDetail;
 use crate::model::history::{Bytes, Release};
 use crate::model::reference::{Digest, Repository, ServiceName, Tag};
 
@@ -74,8 +76,9 @@ pub struct Saving {
 pub struct Failure {
     /// Why, line by line.
     pub reason: Vec<String>,
-    /// The services whose new release is at fault.
-    pub culprits: Vec<ServiceName>,
+    /// Whose new release is at fault, and whose is not.
+    #[serde(default)]
+    pub blame: Blame,
 }
 
 /// How an update was asked for.
@@ -109,6 +112,9 @@ pub struct Ran {
     pub is_running: bool,
     /// Whether it was as it should be.
     pub is_good: bool,
+    /// How long its own health check lets it take to become healthy.
+    #[serde(default)]
+    pub patience: Duration,
 }
 
 /// A service whose old version was kept or brought back while the others were updated.
@@ -210,6 +216,12 @@ impl Journal {
         self.ran.iter().any(|ran| ran.compose_service == compose_service)
     }
 
+    /// Whether `container` was there before the update.
+    #[must_use]
+    pub fn knew(&self, container: Option<&ContainerDetail>) -> bool {
+        container.is_some_and(|container| self.ran.iter().any(|ran| ran.container == container.id))
+    }
+
     /// Whether all containers of `compose_service` were as they should be, and it had one.
     #[must_use]
     pub fn was_good(&self, compose_service: &str) -> bool {
@@ -256,6 +268,7 @@ mod tests {
             image: "r.example/web:1".to_owned(),
             is_running: true,
             is_good,
+            patience: Duration::ZERO,
         };
         journal.ran = vec![ran("web", true), ran("web", false), ran("db", true)];
         journal.kept.push(Kept {

@@ -1,10 +1,9 @@
-//! What an update is about: which containers give way, what is kept of them, and who is at fault.
+//! What an update is about: which containers give way, and what is kept of them.
 
 use std::collections::BTreeMap;
 
 use super::journal::Ran;
 use crate::compose::Project;
-use crate::health::{Cause, Judgement, Verdict};
 use crate::model::manifest::{REJECTED_LIMIT, Rejected, Service};
 use crate::model::reference::{Digest, ServiceName, Tag};
 
@@ -57,39 +56,6 @@ pub fn main_container<'a>(ran: &'a [Ran], service: &ServiceName) -> Option<&'a R
     mine.find(|one| one.is_running).or(first)
 }
 
-/// The manifest services at fault: those of the changed containers that failed by themselves. If
-/// none did, as when something else broke, all that changed.
-#[must_use]
-pub fn culprits(
-    judged: Option<&Judgement>,
-    changed: &[String],
-    tracked: &BTreeMap<String, ServiceName>,
-) -> Vec<ServiceName> {
-    let failed = judged
-        .into_iter()
-        .flat_map(Judgement::failures)
-        .filter(|one| {
-            !matches!(one.verdict, Verdict::Failed(Cause::NeverStarted(_) | Cause::Missing))
-        })
-        .map(|judged| &judged.service);
-    let mut culprits = services_of(failed.filter(|name| changed.contains(name)), tracked);
-    if culprits.is_empty() {
-        culprits = services_of(changed.iter(), tracked);
-    }
-    culprits
-}
-
-fn services_of<'a>(
-    names: impl Iterator<Item = &'a String>,
-    tracked: &BTreeMap<String, ServiceName>,
-) -> Vec<ServiceName> {
-    let mut services: Vec<ServiceName> =
-        names.filter_map(|name| tracked.get(name).cloned()).collect();
-    services.sort();
-    services.dedup();
-    services
-}
-
 /// Remembers in `service` that `digest` was found bad, at the head of at most five.
 pub fn reject(service: &mut Service, digest: &Digest, tag: &Tag, reason: &str, at: &str) {
     service.rejected.retain(|rejected| rejected.digest != *digest);
@@ -107,7 +73,6 @@ pub fn reject(service: &mut Service, digest: &Digest, tag: &Tag, reason: &str, a
 mod tests {
     use super::*;
     use crate::compose::config;
-    use crate::health::Judged;
 
     fn project() -> Project {
         config::parse_v2(
@@ -133,6 +98,7 @@ mod tests {
             image: String::new(),
             is_running,
             is_good: true,
+            patience: std::time::Duration::ZERO,
         }
     }
 
@@ -186,27 +152,6 @@ mod tests {
         let main = main_container(&containers[..1], &"app".parse().unwrap()).unwrap();
         assert_eq!(main.compose_service, "migrate");
         assert!(main_container(&containers, &"ui".parse().unwrap()).is_none());
-    }
-
-    #[test]
-    fn who_failed_by_itself_is_at_fault_else_all_that_changed() {
-        let judged = |service: &str, cause| Judged {
-            service: service.to_owned(),
-            container: None,
-            verdict: Verdict::Failed(cause),
-            counts: true,
-            log: Vec::new(),
-        };
-        let changed = ["app".to_owned(), "ui".to_owned()];
-        let of = |containers| culprits(Some(&Judgement { containers }), &changed, &tracked());
-        let blocked = || judged("ui", Cause::NeverStarted(crate::health::Chain::default()));
-        assert_eq!(
-            of(vec![judged("app", Cause::Exited { code: 1 }), blocked()]),
-            ["app".parse().unwrap()]
-        );
-        let all: Vec<ServiceName> = vec!["app".parse().unwrap(), "ui".parse().unwrap()];
-        assert_eq!(of(vec![judged("nginx", Cause::Exited { code: 1 }), blocked()]), all);
-        assert_eq!(culprits(None, &changed, &tracked()), all);
     }
 
     #[test]

@@ -12,31 +12,31 @@ use crate::support::{
 };
 
 /// A product of `web` and `side`, running release 1 of both.
-struct Product {
+pub(crate) struct Product {
     // Dropped first: its containers use the registry's images.
-    deployment: Deployment,
-    registry: Registry,
+    pub(crate) deployment: Deployment,
+    pub(crate) registry: Registry,
     /// Where its images are had: from the registry, or from a proxy in front of it.
     address: SocketAddr,
     compose: Compose,
 }
 
 impl Product {
-    fn new(topic: &str) -> Self {
+    pub(crate) fn new(topic: &str) -> Self {
         Self::with(topic, Compose::V2, |_| {})
     }
 
     /// `arrange` may write further files before the first start.
-    fn with(topic: &str, compose: Compose, arrange: impl FnOnce(&Self)) -> Self {
+    pub(crate) fn with(topic: &str, compose: Compose, arrange: impl FnOnce(&Self)) -> Self {
         Self::on(Deployment::new(topic), Registry::start(), compose).start(arrange)
     }
 
     /// Nothing is published, written or started yet.
-    fn on(deployment: Deployment, registry: Registry, compose: Compose) -> Self {
+    pub(crate) fn on(deployment: Deployment, registry: Registry, compose: Compose) -> Self {
         Self { address: registry.address(), deployment, registry, compose }
     }
 
-    fn start(self, arrange: impl FnOnce(&Self)) -> Self {
+    pub(crate) fn start(self, arrange: impl FnOnce(&Self)) -> Self {
         self.publish("web", "1", |image| image.health(Health::Passing));
         self.publish("side", "1", |image| image.health(Health::Passing));
         let repository = |name| (name, self.registry.repository_at(self.address, name));
@@ -48,44 +48,49 @@ impl Product {
     }
 
     /// Pushes a release as its own tag and as `latest`.
-    fn publish(&self, name: &str, version: &str, change: impl FnOnce(Image) -> Image) -> String {
+    pub(crate) fn publish(
+        &self,
+        name: &str,
+        version: &str,
+        change: impl FnOnce(Image) -> Image,
+    ) -> String {
         self.registry.push(change(Image::new(name).tag(version).tag("latest"))).digest
     }
 
-    fn dkv<'a>(&self, args: impl IntoIterator<Item = &'a str>) -> Run {
+    pub(crate) fn dkv<'a>(&self, args: impl IntoIterator<Item = &'a str>) -> Run {
         self.deployment.dkv(args).compose(self.compose)
     }
 
-    fn update(&self) -> Run {
+    pub(crate) fn update(&self) -> Run {
         self.dkv(["update-safe", "--timeout", "8s"])
     }
 
-    fn version(&self, service: &str) -> String {
+    pub(crate) fn version(&self, service: &str) -> String {
         self.deployment.engine().version(self.deployment.project(), service)
     }
 
-    fn container(&self, service: &str) -> String {
+    pub(crate) fn container(&self, service: &str) -> String {
         self.inspected(service)["Id"].as_str().unwrap().to_owned()
     }
 
-    fn health(&self, service: &str) -> String {
+    pub(crate) fn health(&self, service: &str) -> String {
         self.inspected(service)["State"]["Health"]["Status"].as_str().unwrap().to_owned()
     }
 
-    fn inspected(&self, service: &str) -> serde_json::Value {
+    pub(crate) fn inspected(&self, service: &str) -> serde_json::Value {
         let engine = self.deployment.engine();
         let name = &engine.containers(self.deployment.project(), service)[0];
         engine.container(name).unwrap()
     }
 
-    fn current_tag(&self, service: &str) -> String {
+    pub(crate) fn current_tag(&self, service: &str) -> String {
         self.deployment.manifest_data()["services"][service]["current_tag"]
             .as_str()
             .unwrap_or_default()
             .to_owned()
     }
 
-    fn journal_state(&self) -> Option<String> {
+    pub(crate) fn journal_state(&self) -> Option<String> {
         let text =
             std::fs::read_to_string(self.deployment.path(".version-backups/update-journal.json"))
                 .ok()?;
@@ -94,7 +99,7 @@ impl Product {
     }
 
     /// Runs `update` until its journal is in `state`, then sends it `signal`.
-    fn stop_in(&self, state: &str, update: Run, signal: Signal) -> Running {
+    pub(crate) fn stop_in(&self, state: &str, update: Run, signal: Signal) -> Running {
         let mut running = update.spawn();
         wait_for(&format!("the state {state}"), Duration::from_secs(120), || {
             assert!(running.is_running(), "it ended before:\n{}", running.output());
@@ -104,7 +109,7 @@ impl Product {
         running
     }
 
-    fn assert_runs(&self, version: &str) {
+    pub(crate) fn assert_runs(&self, version: &str) {
         assert_eq!(self.version("web"), version);
         assert_eq!(self.health("web"), "healthy");
         assert_eq!(self.journal_state(), None);

@@ -1,6 +1,7 @@
 //! What runs is noted, what shall run is found and pulled; nothing is stopped yet.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
 
 use anyhow::Result;
 use chrono::Utc;
@@ -74,6 +75,10 @@ impl<'a> RunningUpdate<'a> {
                     ContainerState::Running | ContainerState::Restarting
                 ),
                 is_good: judged.verdict.is_good(),
+                patience: match container.has_health_check {
+                    true => container.health_check.patience(),
+                    false => Duration::ZERO,
+                },
             })
         });
         let stamp = app.stamp();

@@ -15,8 +15,10 @@ use crate::model::reference::ServiceName;
 use crate::observe::LocalImages;
 use crate::plan::Step;
 use crate::report::{
-    GivenUpService, ReplacedService, SafeUpdate, ServiceChange, Started, UpdateResult,
+    self, Failure, GivenUpService, ReplacedService, SafeUpdate, ServiceChange, Started,
+    UpdateResult,
 };
+use crate::update::{Finding, remedy};
 
 impl RunningUpdate<'_> {
     /// `--dry-run`.
@@ -56,6 +58,7 @@ impl RunningUpdate<'_> {
             .map(|one| GivenUpService {
                 service: one.service.to_string(),
                 reason: one.reason.join("\n"),
+                rejected: one.is_rejected,
             })
             .collect();
         self.report.data_backup.clone_from(&self.journal.saving.data_backup);
@@ -171,23 +174,33 @@ impl RunningUpdate<'_> {
     }
 
     /// Exit 7.
-    pub(super) fn restored(&self) -> anyhow::Error {
-        let message = format!(
-            "the update failed, {}: {}",
-            self.what_is_back(),
-            self.journal.failure.reason.join("\n")
-        );
-        let culprits: Vec<&str> =
-            self.journal.failure.culprits.iter().map(ServiceName::as_str).collect();
-        let recorded = self.recorded_culprits();
-        let mut hint = match culprits.as_slice() {
-            [] => "`dkv update-safe` tries again".to_owned(),
-            names => format!(
+    pub(super) fn restored(mut self) -> anyhow::Error {
+        let failure = &self.journal.failure;
+        let mut message =
+            format!("the update failed, {}: {}", self.what_is_back(), failure.reason.join("\n"));
+        let named = |findings: &[Finding]| {
+            let names: Vec<&str> = findings.iter().map(|one| one.service.as_str()).collect();
+            names.join(", ")
+        };
+        let (rejected, spared) = (&failure.blame.rejected, &failure.blame.spared);
+        if !spared.is_empty() {
+            let spared = spared.iter().map(|one| format!("{} ({})", one.service, one.headline()));
+            let spared: Vec<String> = spared.collect();
+            message.push_str(&format!("\nnot rejected: {}", spared.join(", ")));
+        }
+        let mut hint = if rejected.is_empty() {
+            match remedy(&message) {
+                Some(remedy) => format!("{remedy}; `dkv update-safe` then tries again"),
+                None => "`dkv update-safe` tries again".to_owned(),
+            }
+        } else {
+            format!(
                 "the new release of {} is rejected until a newer one appears; `dkv update-safe \
                     --retry` takes it all the same",
-                names.join(", ")
-            ),
+                named(rejected)
+            )
         };
+        let recorded = self.recorded_culprits();
         if !recorded.is_empty() {
             hint.push_str(&format!(
                 "; the manifest records it already: `dkv rollback {}` goes back",
@@ -195,7 +208,38 @@ impl RunningUpdate<'_> {
             ));
         }
         hint.push_str(&self.about_data());
-        Error::new(Kind::Restored, message).with_hint(hint).into()
+        let error = Error::new(Kind::Restored, message).with_hint(hint).into();
+        self.show_failed(UpdateResult::Restored, error)
+    }
+
+    /// The document of an update that failed after containers were replaced; the error is for
+    /// people too.
+    fn show_failed(&mut self, result: UpdateResult, error: anyhow::Error) -> anyhow::Error {
+        self.report.result = result;
+        self.report.rejected = self.findings(&self.journal.failure.blame.rejected);
+        self.report.spared = self.findings(&self.journal.failure.blame.spared);
+        self.report.data_backup.clone_from(&self.journal.saving.data_backup);
+        self.report.error = Some(Failure::new(&error).error);
+        match self.app.show(&self.report, |_| ()) {
+            Ok(()) => error,
+            Err(unshown) => error.context(format!("{unshown:#}")),
+        }
+    }
+
+    fn findings(&self, findings: &[Finding]) -> Vec<report::Finding> {
+        let findings = findings.iter().map(|finding| {
+            let mut targets = self.journal.plan.targets.iter();
+            let target = targets.find(|target| target.service == finding.service);
+            report::Finding {
+                service: finding.service.to_string(),
+                tag: target.map(|target| target.tag.to_string()),
+                digest: target
+                    .and_then(|target| target.bytes.digest.as_ref())
+                    .map(ToString::to_string),
+                reason: finding.reason.join("\n"),
+            }
+        });
+        findings.collect()
     }
 
     /// What runs after a restore, to follow "the update failed".
@@ -221,7 +265,8 @@ impl RunningUpdate<'_> {
     /// The culprits whose bad release an earlier `pull-latest` has recorded.
     fn recorded_culprits(&self) -> Vec<&str> {
         let Some(record) = self.launch.deployment.recorded() else { return Vec::new() };
-        let culprits = self.journal.failure.culprits.iter().filter(|name| {
+        let rejected = self.journal.failure.blame.rejected.iter().map(|finding| &finding.service);
+        let culprits = rejected.filter(|name| {
             let target = self.journal.plan.targets.iter().find(|target| target.service == **name);
             let bad = target.and_then(|target| target.bytes.digest.as_ref());
             let recorded = record.service(name).and_then(Service::current);
@@ -231,7 +276,7 @@ impl RunningUpdate<'_> {
     }
 
     /// Exit 8.
-    pub(super) fn restore_failed(&self) -> anyhow::Error {
+    pub(super) fn restore_failed(&mut self) -> anyhow::Error {
         let problems = self.restore_problems.join("\n");
         let reason = match self.journal.failure.reason.as_slice() {
             [] => "the update was undone".to_owned(),
@@ -245,7 +290,8 @@ impl RunningUpdate<'_> {
              restores again{}",
             self.about_data()
         );
-        Error::new(Kind::RestoreFailed, message).with_hint(hint).into()
+        let error = Error::new(Kind::RestoreFailed, message).with_hint(hint).into();
+        self.show_failed(UpdateResult::RestoreFailed, error)
     }
 }
 

@@ -98,10 +98,15 @@ impl RunningUpdate<'_> {
     fn rejections(&self) -> Result<Vec<Step>> {
         let record = self.record()?;
         let at = self.app.stamp().at;
-        let reason = self.journal.failure.reason.first().map_or("", String::as_str);
-        let steps = self.journal.failure.culprits.iter().filter_map(|name| {
-            let service = record.service(name)?;
-            let target = self.journal.plan.targets.iter().find(|target| target.service == *name)?;
+        let steps = self.journal.failure.blame.rejected.iter().filter_map(|finding| {
+            let service = record.service(&finding.service)?;
+            let target = self
+                .journal
+                .plan
+                .targets
+                .iter()
+                .find(|target| target.service == finding.service)?;
+            let reason = finding.headline();
             let mut step = Step::unchanged(service);
             reject(&mut step.after, target.bytes.digest.as_ref()?, &target.tag, reason, &at);
             Some(step)

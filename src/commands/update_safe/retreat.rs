@@ -14,17 +14,18 @@ impl RunningUpdate<'_> {
         let has_failed = matches!(self.journal.state, State::Replacing | State::Judging);
         if !self.journal.options.keep_going
             || !has_failed
-            || !self.can_spare(&self.journal.failure.culprits)?
+            || !self.can_spare(&self.failed_services())?
         {
             return Ok(false);
         }
         self.app.ui.step(
             "Restoring",
-            list(&self.journal.failure.culprits) + " only, and going on with the others",
+            list(&self.failed_services()) + " only, and going on with the others",
         );
         self.record_rejected();
-        let culprits = std::mem::take(&mut self.journal.failure.culprits);
-        let reason = std::mem::take(&mut self.journal.failure.reason);
+        let culprits = self.failed_services();
+        let blame = std::mem::take(&mut self.journal.failure.blame);
+        self.journal.failure.reason.clear();
         self.failure = None;
         for variable in self.variables(&culprits)? {
             match self.journal.plan.variables_before.get(&variable) {
@@ -36,13 +37,19 @@ impl RunningUpdate<'_> {
         if let Some(change) = &mut self.change {
             change.steps.retain(|step| !culprits.contains(&step.before.name));
         }
-        let given_up = culprits.into_iter().map(|service| GivenUp {
-            service,
-            reason: reason.clone(),
-            is_rejected: true,
+        let given_up = blame.given_up().into_iter().map(|finding| GivenUp {
+            service: finding.service.clone(),
+            reason: finding.reason.clone(),
+            is_rejected: blame.rejected.contains(finding),
         });
         self.journal.given_up.extend(given_up);
         Ok(true)
+    }
+
+    /// The services whose new release was tried and does not run.
+    fn failed_services(&self) -> Vec<ServiceName> {
+        let given_up = self.journal.failure.blame.given_up();
+        given_up.into_iter().map(|finding| finding.service.clone()).collect()
     }
 
     /// Whether the old versions of `culprits` can run beside the new versions of others: there are
