@@ -21,7 +21,9 @@ use self::settle::Settled;
 use super::Effect;
 use crate::app::{App, Exit};
 use crate::change::{self, Change};
-use crate::compose::{rewrite, template::is_template};
+use crate::compose::ComposeFiles;
+use crate::compose::rewrite::{self, Rewritten};
+use crate::compose::template::is_template;
 use crate::deployment::Deployment;
 use crate::docker::Docker;
 use crate::error;
@@ -123,11 +125,12 @@ impl<'a> Migrating<'a> {
             Some(manifest) => manifest.with_services(&services)?,
             None => self.deployment.record()?.manifest.with_services(&services)?,
         };
+        // What cannot be written is known before anything is, and before anything is shown.
+        let files = if self.rewrites(&report) { self.rewritten(&mut report)? } else { Vec::new() };
         if self.options.dry_run {
             app.show(&report, |report| self.tell_dry_run(report, &text))?;
             return Ok(exit(!report.other_versions.is_empty()));
         }
-        let files = if self.rewrites(&report) { self.rewritten(&report)? } else { Vec::new() };
         if !self.options.yes && !app.settings.json {
             self.show_services(&report);
         }
@@ -372,25 +375,43 @@ impl<'a> Migrating<'a> {
     }
 
     /// The Compose files as they were read, and with the image lines changed that no template makes.
-    fn rewritten(&self, report: &Migration) -> Result<Vec<(Snapshot, String)>> {
-        let mut files: BTreeMap<&str, BTreeMap<String, String>> = BTreeMap::new();
-        for change in report.compose_changes.iter().filter(|change| change.is_writable()) {
-            let images = files.entry(&change.file).or_default();
-            images.extend(change.to.clone().map(|to| (change.service_there.clone(), to)));
-        }
+    /// A line that cannot be changed is left, with the reason.
+    fn rewritten(&self, report: &mut Migration) -> Result<Vec<(Snapshot, String)>> {
         let texts = self.deployment.texts()?;
-        let rewrite = |(file, images): (&str, BTreeMap<String, String>)| {
+        let targets = targets(texts, &report.compose_changes);
+        let mut files: BTreeMap<&str, BTreeMap<String, String>> = BTreeMap::new();
+        for target in &targets {
+            let images = files.entry(&target.file).or_default();
+            images.insert(target.service.clone(), target.image.clone());
+        }
+        let mut new = Vec::new();
+        for (file, images) in files {
             let text =
                 texts.text(Path::new(file)).with_context(|| format!("`{file}` was not read"))?;
-            let new = rewrite::set_images(text.document.source(), &images).map_err(|error| {
-                error::state(format!("`{file}` cannot be changed: {error:#}")).with_hint(
-                    "nothing was written; without --write the manifest is, and the changes are \
-                    shown, to be made by hand",
-                )
-            })?;
-            Ok((text.snapshot.clone(), new))
-        };
-        files.into_iter().map(rewrite).collect()
+            let source = text.document.source();
+            let Rewritten { text: rewritten, refused } = rewrite::set_images(source, &images)
+                .map_err(|error| {
+                    error::state(format!("`{file}` cannot be changed: {error:#}"))
+                        .with_hint("nothing was written; mend that line")
+                })?;
+            for (target, why) in targets
+                .iter()
+                .filter(|target| target.file == file)
+                .filter_map(|target| Some((target, refused.get(&target.service)?)))
+            {
+                for change in report
+                    .compose_changes
+                    .iter_mut()
+                    .filter(|change| target.users.contains(&change.compose_service))
+                {
+                    change.left.get_or_insert_with(|| why.clone());
+                }
+            }
+            if rewritten != source {
+                new.push((text.snapshot.clone(), rewritten));
+            }
+        }
+        Ok(new)
     }
 
     /// Replaces Compose files, each backed up first.
@@ -472,6 +493,66 @@ impl<'a> Migrating<'a> {
         }
         Ok(differences)
     }
+}
+
+/// An image line to write.
+struct Target {
+    file: String,
+    /// The service of the file.
+    service: String,
+    image: String,
+    /// The Compose services for which it is written.
+    users: Vec<String>,
+}
+
+/// Where lines are changed: where they stand if all Compose services that extend the one there shall
+/// have the same, else each service gets its own.
+fn targets(texts: &ComposeFiles, changes: &[ComposeChange]) -> Vec<Target> {
+    let mut targets: Vec<Target> = Vec::new();
+    let mut add = |file: &str, service: &str, image: &str, user: &str| match targets
+        .iter_mut()
+        .find(|one| one.file == file && one.service == service)
+    {
+        Some(target) => target.users.push(user.to_owned()),
+        None => targets.push(Target {
+            file: file.to_owned(),
+            service: service.to_owned(),
+            image: image.to_owned(),
+            users: vec![user.to_owned()],
+        }),
+    };
+    let wanted = |service: &str| {
+        let is_it = |one: &&ComposeChange| one.is_writable() && one.compose_service == service;
+        changes.iter().find(is_it).and_then(|change| change.to.as_deref())
+    };
+    for change in changes.iter().filter(|change| change.is_writable()) {
+        let Some(to) = change.to.as_deref() else { continue };
+        let users = || {
+            texts.services().filter(|line| {
+                line.place.as_ref().is_some_and(|place| {
+                    place.service == change.service_there
+                        && place.file.as_os_str() == change.file.as_str()
+                })
+            })
+        };
+        let is_own =
+            change.compose_service == change.service_there && change.file == change.own_file;
+        if is_own || users().all(|user| wanted(&user.service) == Some(to)) {
+            add(&change.file, &change.service_there, to, &change.compose_service);
+        } else {
+            add(&change.own_file, &change.compose_service, to, &change.compose_service);
+        }
+        // Who extends it and shall stay what it is keeps its text.
+        let extending = users().filter(|user| is_own && user.service != change.compose_service);
+        for (user, text) in extending
+            .filter(|user| wanted(&user.service).is_none())
+            .filter_map(|user| Some((user, user.image_text()?)))
+        {
+            let file = user.file.display().to_string();
+            add(&file, &user.service, text, &change.compose_service);
+        }
+    }
+    targets
 }
 
 fn exit(is_off: bool) -> Exit {

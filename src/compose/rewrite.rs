@@ -1,64 +1,246 @@
 //! Image lines of Compose files, replaced in place: every other byte stays as it is.
+//!
+//! A line that several services share through an anchor, an alias or a merge key is changed where
+//! it stands if all of them want the same; else those that want another one get a line of their own.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Range;
 
-use anyhow::{Context as _, Result};
+use anyhow::Result;
 
-use crate::model::yaml::{Document, Edit, Node, Style, YamlError};
+use crate::model::yaml::{Document, Edit, Node, Style};
+
+/// A Compose file with other images.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Rewritten {
+    /// The text.
+    pub text: String,
+    /// The services whose image stays what it was, and why.
+    pub refused: BTreeMap<String, String>,
+}
+
+/// Keys of a service behind which a new image line reads well.
+const BEFORE_IMAGE: [&str; 3] = ["build", "extends", "<<"];
 
 /// The text of a Compose file with the images of these services replaced, or added where a service
-/// has none.
+/// has none. All others keep theirs.
 ///
 /// # Errors
-/// A service that is not there, services that share a line and want different images, or a result
-/// that does not say what was intended.
-pub fn set_images(source: &str, images: &BTreeMap<String, String>) -> Result<String> {
+/// The file cannot be read.
+pub fn set_images(source: &str, images: &BTreeMap<String, String>) -> Result<Rewritten> {
     let document = Document::parse(source)?;
-    let mut spans: BTreeMap<usize, (Range<usize>, &str, Option<Style>)> = BTreeMap::new();
-    let mut missing = Vec::new();
-    for (service, image) in images {
-        let node = service_of(&document, service)
-            .with_context(|| format!("there is no service `{service}`"))?;
-        let Some(line) = node.get("image") else {
-            missing.push(Edit::set_after(
-                ["services", service.as_str(), "image"],
-                image.as_str(),
-                "build",
-            ));
-            continue;
-        };
-        let old = spans.insert(line.span().start, (line.span(), image, line.style()));
-        if old.is_some_and(|(_, other, _)| other != image) {
-            return Err(line.error("services that share this line want different images").into());
+    let mut wanted = images.clone();
+    let mut refused = BTreeMap::new();
+    loop {
+        match (Attempt::new(&document, &wanted).run(), wanted.len()) {
+            (Ok(text), _) => return Ok(Rewritten { text, refused }),
+            (Err(_), 0) => return Ok(Rewritten { text: source.to_owned(), refused }),
+            (Err(Refusal { service, why }), _) => {
+                // Whoever is to blame is one of those that are left.
+                let service = match wanted.contains_key(&service) {
+                    true => service,
+                    false => wanted.keys().next().cloned().unwrap_or(service),
+                };
+                wanted.remove(&service);
+                refused.insert(service, why);
+            }
         }
     }
-    let mut text = source.to_owned();
-    for (span, image, style) in spans.into_values().rev() {
-        let candidates = match style {
-            Some(Style::Single) => vec![format!("'{image}'")],
-            Some(Style::Double) => vec![format!("\"{image}\"")],
-            // Inside brackets the braces of a variable need quotes.
-            _ => vec![image.to_owned(), format!("\"{image}\"")],
-        };
-        let changed = candidates.iter().find_map(|candidate| {
-            let mut changed = text.clone();
-            changed.replace_range(span.clone(), candidate);
-            let document = Document::parse(&changed).ok()?;
-            let says_so = |service: &str| {
-                image_of(&document, service) == images.get(service).map(String::as_str)
-            };
-            let is_here = |service: &&String| {
-                let node = service_of(&document, service).and_then(|node| node.get("image"));
-                node.is_some_and(|node| node.span().start == span.start)
-            };
-            images.keys().filter(is_here).all(|service| says_so(service)).then_some(changed)
+}
+
+/// Why the image of a service cannot be changed.
+struct Refusal {
+    service: String,
+    why: String,
+}
+
+/// One try to change a set of images together.
+struct Attempt<'d> {
+    document: &'d Document,
+    wanted: &'d BTreeMap<String, String>,
+    /// Every service of the file, with the image that it shall have.
+    expected: Vec<(&'d str, Option<&'d str>)>,
+    /// The texts to replace, by where they begin.
+    replaced: BTreeMap<usize, (Range<usize>, &'d str, Option<Style>)>,
+    /// The services that get a line of their own.
+    added: BTreeMap<&'d str, &'d str>,
+}
+
+impl<'d> Attempt<'d> {
+    fn new(document: &'d Document, wanted: &'d BTreeMap<String, String>) -> Self {
+        let services = document.root().get("services");
+        let services = services.map(Node::merged_entries).unwrap_or_default();
+        let expected = services.into_iter().filter_map(|(name, service)| {
+            let name = name.as_text()?;
+            let old = service.get("image").and_then(Node::as_text);
+            Some((name, wanted.get(name).map(String::as_str).or(old)))
         });
-        text = changed.with_context(|| format!("cannot write `{image}` there"))?;
+        let expected = expected.collect();
+        Self { document, wanted, expected, replaced: BTreeMap::new(), added: BTreeMap::new() }
     }
-    let text = if missing.is_empty() { text } else { Document::parse(&text)?.apply(&missing)? };
-    verify(source, &text, images)?;
-    Ok(text)
+
+    fn run(mut self) -> Result<String, Refusal> {
+        for (service, image) in self.wanted {
+            self.place(service, image)?;
+        }
+        loop {
+            let text = self.text()?;
+            let after = Document::parse(&text).map_err(|error| self.refusal(None, error))?;
+            let wrong: Vec<_> = self
+                .expected
+                .iter()
+                .copied()
+                .filter(|(service, image)| image_of(&after, service) != *image)
+                .collect();
+            if wrong.is_empty() {
+                return Ok(text);
+            }
+            // They share what was changed: what they shall have is written out for them.
+            for (service, image) in wrong {
+                let is_placed = self.added.contains_key(service);
+                let Some(image) = image.filter(|_| !is_placed) else {
+                    return Err(self.refusal(Some(service), shared_with(service)));
+                };
+                match self.own_line(service) {
+                    Some(line) if line.is_alias() => self.replace(line, image),
+                    Some(_) => return Err(self.refusal(Some(service), shared_with(service))),
+                    None => drop(self.added.insert(service, image)),
+                }
+            }
+        }
+    }
+
+    /// Decides where the image of `service` is written.
+    fn place(&mut self, service: &'d str, image: &'d str) -> Result<(), Refusal> {
+        let there = service_of(self.document, service);
+        let Some(there) = there else {
+            let why = format!("there is no service `{service}` in the file");
+            return Err(Refusal { service: service.to_owned(), why });
+        };
+        let own = self.own_line(service);
+        let Some(line) = own.or_else(|| there.get("image")) else {
+            self.added.insert(service, image);
+            return Ok(());
+        };
+        let place = line.span().start;
+        let others = self.expected.iter().filter(|(other, _)| {
+            let line = service_of(self.document, other).and_then(|other| other.get("image"));
+            line.is_some_and(|line| line.span().start == place)
+        });
+        let agree = others.clone().all(|(_, other)| *other == Some(image));
+        if own.is_none() && !agree {
+            self.added.insert(service, image);
+            return Ok(());
+        }
+        if !line.is_alias() {
+            self.refuse_used_elsewhere(service, line)?;
+        }
+        self.replace(line, image);
+        Ok(())
+    }
+
+    /// Makes sure that nothing but images of services repeats the text of a line.
+    fn refuse_used_elsewhere(&self, service: &str, line: Node<'_>) -> Result<(), Refusal> {
+        let images: BTreeSet<(usize, usize)> = self
+            .expected
+            .iter()
+            .filter_map(|(name, _)| self.own_line(name))
+            .map(|line| (line.position().line, line.position().column))
+            .collect();
+        let elsewhere =
+            line.aliases().find(|position| !images.contains(&(position.line, position.column)));
+        match elsewhere {
+            Some(position) => Err(Refusal {
+                service: service.to_owned(),
+                why: format!(
+                    "its text is repeated at {position} by an alias, where it is something else                     than an image; write it out there"
+                ),
+            }),
+            None => Ok(()),
+        }
+    }
+
+    fn replace(&mut self, line: Node<'_>, image: &'d str) {
+        let style = if line.is_alias() { None } else { line.style() };
+        self.replaced.insert(line.span().start, (line.span(), image, style));
+    }
+
+    /// The image line that the service has itself, and not from what it merges.
+    fn own_line(&self, service: &str) -> Option<Node<'d>> {
+        service_of(self.document, service)?.own_value("image")
+    }
+
+    /// The file as far as it is decided.
+    fn text(&self) -> Result<String, Refusal> {
+        let mut edits = Vec::new();
+        for (service, image) in &self.added {
+            let node = service_of(self.document, service);
+            let has = |key: &&&str| node.is_some_and(|node| node.own_value(key).is_some());
+            let after = BEFORE_IMAGE.iter().find(has).copied().unwrap_or_default();
+            edits.push(Edit::set_own(["services", service, "image"], *image, after));
+        }
+        let mut text = self.document.source().to_owned();
+        for (span, image, style) in self.replaced.values().rev() {
+            let candidates = match style {
+                Some(Style::Single) => vec![format!("'{image}'")],
+                Some(Style::Double) => vec![format!("\"{image}\"")],
+                // Inside brackets the braces of a variable need quotes.
+                _ => vec![(*image).to_owned(), format!("\"{image}\"")],
+            };
+            let changed = candidates.iter().find_map(|candidate| {
+                let mut changed = text.clone();
+                changed.replace_range(span.clone(), candidate);
+                let document = Document::parse(&changed).ok()?;
+                let mut services = self.expected.iter().filter(|(service, _)| {
+                    self.own_line(service)
+                        .or_else(|| service_of(self.document, service)?.get("image"))
+                        .is_some_and(|line| line.span().start == span.start)
+                });
+                services
+                    .all(|(service, _)| image_of(&document, service) == Some(*image))
+                    .then_some(changed)
+            });
+            text = changed.ok_or_else(|| {
+                let why = format!("`{image}` cannot be written there");
+                self.refusal(self.user_of(span.start), why)
+            })?;
+        }
+        if edits.is_empty() {
+            return Ok(text);
+        }
+        let document = Document::parse(&text).map_err(|error| self.refusal(None, error))?;
+        document.apply(&edits).map_err(|error| {
+            let at_fault = self.added.keys().copied().find(|service| {
+                let only = edits.iter().zip(self.added.keys()).find(|(_, name)| *name == service);
+                only.is_some_and(|(edit, _)| document.apply(std::slice::from_ref(edit)).is_err())
+            });
+            self.refusal(at_fault, error)
+        })
+    }
+
+    /// A service whose image stands at `start`.
+    fn user_of(&self, start: usize) -> Option<&'d str> {
+        let uses = |service: &&str| {
+            let line = service_of(self.document, service).and_then(|one| one.get("image"));
+            line.is_some_and(|line| line.span().start == start)
+        };
+        self.expected.iter().map(|(service, _)| *service).find(uses)
+    }
+
+    /// Blames `service`, or whoever shares its line and was to be changed.
+    fn refusal(&self, service: Option<&str>, why: impl ToString) -> Refusal {
+        let line = |service: &str| service_of(self.document, service)?.get("image");
+        let target = |service: &str| line(service).map(|line| line.target().span().start);
+        let blamed = service.filter(|service| self.wanted.contains_key(*service)).or_else(|| {
+            let place = target(service?)?;
+            self.wanted.keys().map(String::as_str).find(|other| target(other) == Some(place))
+        });
+        Refusal { service: blamed.unwrap_or_default().to_owned(), why: why.to_string() }
+    }
+}
+
+fn shared_with(service: &str) -> String {
+    format!("its text is shared with `{service}` in a way that cannot be changed for one of them")
 }
 
 fn service_of<'a>(document: &'a Document, service: &str) -> Option<Node<'a>> {
@@ -69,44 +251,22 @@ fn image_of<'a>(document: &'a Document, service: &str) -> Option<&'a str> {
     service_of(document, service)?.get("image")?.as_text()
 }
 
-/// Whether every service has the image it should have, and all others the one they had.
-fn verify(before: &str, after: &str, images: &BTreeMap<String, String>) -> Result<()> {
-    let (before, after) = (Document::parse(before)?, Document::parse(after)?);
-    let services = |document: &Document| -> Vec<String> {
-        let services = document.root().get("services");
-        services
-            .iter()
-            .flat_map(|services| services.entries())
-            .filter_map(|(key, _)| Some(key.as_text()?.to_owned()))
-            .collect()
-    };
-    for service in services(&before) {
-        let expected =
-            images.get(&service).map(String::as_str).or_else(|| image_of(&before, &service));
-        if image_of(&after, &service) != expected {
-            let position = service_of(&before, &service).map(Node::position);
-            let (line, column) =
-                position.map_or((1, 1), |position| (position.line, position.column));
-            let message = format!(
-                "the image of `{service}` is shared with others in a way that cannot be changed \
-                    for some of them"
-            );
-            return Err(YamlError { message, line, column }.into());
-        }
-    }
-    Ok(())
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    fn set(source: &str, images: &[(&str, &str)]) -> Result<String> {
+    fn rewritten(source: &str, images: &[(&str, &str)]) -> Rewritten {
         let images = images
             .iter()
             .map(|(service, image)| ((*service).to_owned(), (*image).to_owned()))
             .collect();
-        set_images(source, &images)
+        set_images(source, &images).unwrap()
+    }
+
+    fn set(source: &str, images: &[(&str, &str)]) -> String {
+        let done = rewritten(source, images);
+        assert_eq!(done.refused, BTreeMap::new(), "{source}");
+        done.text
     }
 
     const NEW: &str = "${DK_A_IMAGE:-r/a}:${DK_A_TAG:-1}";
@@ -115,15 +275,15 @@ mod tests {
     fn only_the_image_changes() {
         let source = "# top\r\nservices:\r\n  a: # the one\r\n    image:   r/a:1   # pinned by \
             hand\r\n    ports: ['80:80']\r\n  b:\r\n    image: \"r/b:1\"\r\n";
-        let text = set(source, &[("a", NEW)]).unwrap();
+        let text = set(source, &[("a", NEW)]);
         assert_eq!(text, source.replace("r/a:1 ", &format!("{NEW} ")));
-        let text = set(source, &[("b", NEW)]).unwrap();
+        let text = set(source, &[("b", NEW)]);
         assert_eq!(text, source.replace("r/b:1", NEW));
     }
 
     #[test]
     fn brackets_get_quotes() {
-        let text = set("services: {a: {image: r/a:1, restart: always}}\n", &[("a", NEW)]).unwrap();
+        let text = set("services: {a: {image: r/a:1, restart: always}}\n", &[("a", NEW)]);
         assert_eq!(text, format!("services: {{a: {{image: \"{NEW}\", restart: always}}}}\n"));
     }
 
@@ -131,20 +291,22 @@ mod tests {
     fn shared_lines_change_once() {
         let merged = "x-bot: &bot\n  image: r/a:1 # one for all\nservices:\n  a:\n    <<: *bot\n  \
             b:\n    <<: *bot\n    restart: always\n";
-        let text = set(merged, &[("a", NEW), ("b", NEW)]).unwrap();
+        let text = set(merged, &[("a", NEW), ("b", NEW)]);
         assert_eq!(text, merged.replace("r/a:1", NEW));
-        let error = set(merged, &[("a", NEW)]).unwrap_err();
-        assert!(error.to_string().contains("`b` is shared"), "{error}");
+        // One that stays what it was leaves the line to the others, who get their own.
+        let text = set(merged, &[("a", NEW)]);
+        let own = format!("  a:\n    <<: *bot\n    image: {NEW}\n");
+        assert_eq!(text, merged.replace("  a:\n    <<: *bot\n", &own));
         let anchored =
             "x-image: &image r/a:1\nservices:\n  a:\n    image: *image\n  b:\n    image: *image\n";
-        let text = set(anchored, &[("a", NEW)]).unwrap();
+        let text = set(anchored, &[("a", NEW)]);
         assert_eq!(text, anchored.replacen("*image", NEW, 1));
     }
 
     #[test]
     fn a_built_service_gets_an_image_line() {
         let source = "services:\n  app:\n    build: .\n    # comment\n    ports: ['80:80']\n";
-        let text = set(source, &[("app", NEW)]).unwrap();
+        let text = set(source, &[("app", NEW)]);
         assert_eq!(
             text,
             format!(
@@ -152,5 +314,53 @@ mod tests {
                     ['80:80']\n"
             )
         );
+    }
+
+    #[test]
+    fn anchors_within_anchors_are_followed_to_whoever_shares_them() {
+        let nested = "x-one: &one\n  image: r/a:1\nx-two: &two\n  <<: *one\n  restart: \
+            always\nservices:\n  web: &web\n    <<: *two\n    command: [a]\n  worker:\n    <<: \
+            *web\n    command: [b]\n  other:\n    <<: [*one]\n";
+        let text = set(nested, &[("web", NEW), ("worker", NEW), ("other", NEW)]);
+        assert_eq!(text, nested.replace("r/a:1", NEW));
+        // `worker` gets it from `web`; `other` keeps its own.
+        let text = set(nested, &[("web", NEW), ("worker", NEW)]);
+        let images = |text: &str| {
+            let document = Document::parse(text).unwrap();
+            ["web", "worker", "other"].map(|name| image_of(&document, name).map(str::to_owned))
+        };
+        let [new, old] = [NEW, "r/a:1"].map(|image| Some(image.to_owned()));
+        assert_eq!(images(&text), [new.clone(), new.clone(), old.clone()], "{text}");
+        let text = set(nested, &[("web", NEW)]);
+        assert_eq!(images(&text), [new.clone(), old.clone(), old.clone()], "{text}");
+        let text = set(nested, &[("worker", NEW), ("other", "r/b:2")]);
+        assert_eq!(images(&text), [old, new, Some("r/b:2".to_owned())], "{text}");
+    }
+
+    #[test]
+    fn a_text_that_is_more_than_an_image_stays() {
+        let source = "services:\n  a:\n    image: &image r/a:1\n    environment: {IMAGE: \
+            *image}\n  b:\n    image: r/a:1\n";
+        let done = rewritten(source, &[("a", NEW), ("b", NEW)]);
+        assert!(done.refused["a"].contains("line 4, column 26"), "{done:?}");
+        assert_eq!(
+            done.text,
+            source.replace("b:\n    image: r/a:1", &format!("b:\n    image: {NEW}"))
+        );
+        let shared = "services:\n  a: {image: &image r/a:1}\n  b: {image: *image}\n";
+        assert_eq!(
+            set(shared, &[("a", NEW)]),
+            format!("services:\n  a: {{image: &image \"{NEW}\"}}\n  b: {{image: r/a:1}}\n")
+        );
+        let done = rewritten("services:\n  a: &a {image: r/a:1}\n  b: *a\n", &[("b", NEW)]);
+        assert!(done.refused["b"].contains("shared with `a`"), "{done:?}");
+    }
+
+    #[test]
+    fn a_block_of_lines_becomes_one_line() {
+        let source =
+            "services:\n  a:\n    image: >-   # folded\n      r/a:1\n    restart: always\n";
+        let text = set(source, &[("a", NEW)]);
+        assert_eq!(text, format!("services:\n  a:\n    image: {NEW}\n    restart: always\n"));
     }
 }

@@ -4,6 +4,7 @@
 pub mod duration;
 pub mod env_file;
 pub mod history;
+pub mod image_line;
 pub mod interpolation;
 pub mod manifest;
 pub mod reference;

@@ -8,8 +8,8 @@ use indexmap::IndexMap;
 
 use super::KEEP_TAG_PREFIX;
 use crate::members::{self, KnownBy, Members, Membership, Use};
-use crate::model::env_file;
 use crate::model::history::Bytes;
+use crate::model::image_line::{self, own, version_named};
 use crate::model::interpolation::Template;
 use crate::model::manifest::{DEFAULT_TRACK, Ecr, Manifest, Service};
 use crate::model::reference::{Digest, Platform, Reference, Repository, ServiceName, Tag};
@@ -49,6 +49,8 @@ pub struct Line {
     pub has_build: bool,
     /// Whether it stands in the database files.
     pub is_database: bool,
+    /// Whether Compose fills in a default inside a default there.
+    pub nests_defaults: bool,
     /// The image that its container runs or ran, else the local one of its name.
     pub present: Option<Present>,
 }
@@ -210,18 +212,14 @@ pub fn propose<'l>(
     proposal
 }
 
-/// Leaves the lines of `others` alone, with whatever shares them: written, they would start another
-/// version.
+/// Leaves the lines of `others` alone: written, they would start another version. Whoever shares one
+/// gets a line of its own.
 pub fn leave_alone(changes: &mut [ComposeChange], others: &[OtherVersion]) {
     for other in others {
-        let own = changes.iter().find(|change| change.compose_service == other.compose_service);
-        let Some((file, line)) = own.map(|own| (own.file.clone(), own.line)) else { continue };
-        for change in changes.iter_mut().filter(|one| one.file == file && one.line == line) {
-            change.left.get_or_insert(if change.compose_service == other.compose_service {
-                format!("it is another version than the recorded {}", other.recorded)
-            } else {
-                format!("{}, which shares the line, has another version", other.compose_service)
-            });
+        let own = changes.iter_mut().find(|one| one.compose_service == other.compose_service);
+        if let Some(own) = own {
+            let why = format!("it is another version than the recorded {}", other.recorded);
+            own.left.get_or_insert(why);
         }
     }
 }
@@ -365,48 +363,13 @@ impl<'l> Reading<'l> {
         if self.follows(service, prefix) {
             return None;
         }
-        let (to, left) = match self.following(own(prefix, &service.name)) {
-            Ok(to) => (Some(to), None),
-            Err(why) => (None, Some(why)),
-        };
-        Some(ComposeChange { to, left, ..self.line.written.clone() })
-    }
-
-    /// The line with the service's tag variable, and where its image is literal that for the image,
-    /// in it, and otherwise as it is written: without `versions.env` it starts what it started.
-    fn following(&self, [own_image, own_tag]: [String; 2]) -> Result<String, String> {
+        let written = self.line.written.clone();
+        let (text, own) = (written.from.as_deref(), own(prefix, &service.name));
         let now = &self.line.image;
-        let Some(text) = self.line.written.from.as_deref() else {
-            let (image, tag) = (&now.repository, tag_named(now));
-            return Ok(format!("${{{own_image}:-{image}}}:${{{own_tag}:-{tag}}}"));
-        };
-        let (image, tail) = split(text);
-        let names_version = |one: &Reference| one.tag.is_some() || one.digest.is_some();
-        if tail.is_empty()
-            && (names_version(now) || self.default.as_ref().is_some_and(names_version))
-        {
-            return Err(format!(
-                "{} gives the image and its tag in one; write them as two, \
-                `${{…_IMAGE}}:${{…_TAG}}`",
-                variables_in(image)
-            ));
-        }
-        // Compose v1 does not know `${A:-${B}}`; what a variable gives now is not for the file to
-        // keep.
-        let same = |default: &&Reference| default.tag == now.tag && default.digest == now.digest;
-        let kept = if tail.contains('$') { self.default.as_ref().filter(same) } else { Some(now) };
-        let Some(kept) = kept else {
-            return Err(format!(
-                "its tag comes from {}, which has no default or says something else than it, and \
-                Compose v1 knows no default inside a default",
-                variables_in(tail)
-            ));
-        };
-        let image = match image.contains('$') {
-            true => image.to_owned(),
-            false => format!("${{{own_image}:-{image}}}"),
-        };
-        Ok(format!("{image}:${{{own_tag}:-{}}}", version_named(kept)))
+        Some(match image_line::following(text, now, &own, self.line.nests_defaults) {
+            Ok(new) => ComposeChange { to: Some(new.text), cut: new.cut, ..written },
+            Err(why) => ComposeChange { left: Some(why), ..written },
+        })
     }
 
     /// The tag to follow: the one that is written, as Compose fills it in. `None` where only a
@@ -442,11 +405,6 @@ impl<'l> Reading<'l> {
     }
 }
 
-/// The variables of its own that a service is given, for the image and for the tag.
-fn own(prefix: &str, name: &ServiceName) -> [String; 2] {
-    ["IMAGE", "TAG"].map(|suffix| env_file::variable(prefix, name, suffix))
-}
-
 /// The tag that a reference names, said or not.
 fn tag_named(reference: &Reference) -> &str {
     reference.tag.as_ref().map_or(DEFAULT_TRACK, Tag::as_str)
@@ -458,36 +416,6 @@ fn version_told(reference: &Reference) -> &str {
         Reference { tag: None, digest: Some(_), .. } => "a digest",
         other => tag_named(other),
     }
-}
-
-/// The tag, and the digest if there is one: a pin stays one for whoever starts Compose without
-/// `versions.env`.
-fn version_named(reference: &Reference) -> String {
-    let digest = reference.digest.as_ref().map_or_else(String::new, |digest| format!("@{digest}"));
-    format!("{}{digest}", tag_named(reference))
-}
-
-/// The text of an image line in two: the repository, and the tag and digest with what stands before
-/// them. Colons of ports and inside of braces are part of the repository.
-fn split(text: &str) -> (&str, &str) {
-    let mut depth = 0_usize;
-    let mut at = None;
-    for (index, character) in text.char_indices() {
-        match character {
-            '{' => depth += 1,
-            '}' => depth = depth.saturating_sub(1),
-            '/' if depth == 0 => at = None,
-            ':' | '@' if depth == 0 => at = at.or(Some(index)),
-            _ => {}
-        }
-    }
-    text.split_at(at.unwrap_or(text.len()))
-}
-
-/// The variables of a text, for messages.
-fn variables_in(text: &str) -> String {
-    let template = Template::parse(text);
-    template.iter().flat_map(Template::variables).collect::<Vec<_>>().join(", ")
 }
 
 /// The name that one of `variables` has between prefix and suffix.
@@ -711,7 +639,10 @@ impl<'l> NewService<'l> {
 
         let mut notes = Vec::new();
         for reading in &readings {
-            let shared = reading.tag_variables.iter().find(|name| shared.contains(*name));
+            // Inside the default of its own variable another one does no harm.
+            let is_open = !reading.follows(&service, prefix);
+            let mut variables = reading.tag_variables.iter().filter(|_| is_open);
+            let shared = variables.find(|name| shared.contains(*name));
             notes.extend(shared.map(|shared| {
                 format!(
                     "{} gets its tag from {shared}, which other images use as well; one variable \

@@ -153,6 +153,11 @@ pub struct ComposeChange {
     pub template: Option<String>,
     /// Why the line is left as it is, even where lines are written.
     pub left: Option<String>,
+    /// The variables of the old text that have no effect in the new one.
+    pub cut: Vec<String>,
+    /// The file that describes the Compose service itself, where it can get a line of its own.
+    #[serde(skip)]
+    pub own_file: String,
 }
 
 impl ComposeChange {

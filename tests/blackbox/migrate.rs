@@ -423,8 +423,10 @@ fn a_variable_that_two_images_share_is_replaced_on_request() {
         ("base.yml", "WHISPERENGINE", &application.repository),
         ("docker-compose.yml", "WHISPERENGINE_UI", &ui.repository),
     ] {
-        let line =
-            format!("    image: ${{DK_{name}_IMAGE:-{repository}}}:${{DK_{name}_TAG:-v1.0.2}}\n");
+        // The vendor's variable stays inside the default.
+        let line = format!(
+            "    image: ${{DK_{name}_IMAGE:-{repository}}}:${{DK_{name}_TAG:-${{VERSION:-v1.0.2}}}}\n"
+        );
         assert!(
             deployment.read(file).contains(&line),
             "no {line} in {file}:\n{}",
@@ -540,7 +542,7 @@ fn different_images_that_run_are_never_called_the_same() {
 }
 
 #[test]
-fn what_plain_compose_starts_is_the_same_after_writing() {
+fn what_plain_compose_v1_starts_is_the_same_after_writing() {
     let registry = Registry::start();
     for name in ["svc", "app", "lite", "both", "other"] {
         registry.push(Image::new(name).tag("1.1").tag("latest"));
@@ -569,7 +571,8 @@ fn what_plain_compose_starts_is_the_same_after_writing() {
         (two, one)
     };
     let before = plain(&deployment);
-    let outcome = deployment.dkv(["migrate-versions", "-y", "--write"]).exit(0);
+    let write = ["migrate-versions", "-y", "--write"];
+    let outcome = deployment.dkv(write).compose(Compose::V1).exit(0);
     std::fs::rename(deployment.path("versions.env"), deployment.path("kept.env")).unwrap();
     assert_eq!(plain(&deployment), before, "{}", deployment.read("docker-compose.yml"));
     assert_eq!(

@@ -91,12 +91,15 @@ pub(super) async fn gather(
                 written: false,
                 template: texts.template_of(file).map(str::to_owned),
                 left: None,
+                cut: Vec::new(),
+                own_file: written.file.display().to_string(),
             },
             platform: deployment.platform(service),
             is_sourced: written.template().is_some_and(|template| {
                 let mut variables = template.variables().into_iter();
                 variables.any(|name| deployment.app().variable(name).is_some())
             }),
+            nests_defaults: generation == Generation::V2,
             has_build,
             is_database: deployment.files()?.databases().contains(&written.top),
             present: match docker {

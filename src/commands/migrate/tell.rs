@@ -99,7 +99,13 @@ impl Migrating<'_> {
         } else if change.written {
             "follows versions.env now".to_owned()
         } else if let Some(why) = &change.left {
-            format!("does not follow versions.env and is left as it is, with --write too: {why}")
+            let pin = match change.to {
+                Some(_) => "",
+                None => "; `dkv pin` keeps its digest current",
+            };
+            format!(
+                "does not follow versions.env and is left as it is, with --write too: {why}{pin}"
+            )
         } else if self.options.write && self.options.dry_run {
             format!("would follow versions.env: {file} would be written, after a backup")
         } else if is_pinned {
@@ -109,10 +115,14 @@ impl Migrating<'_> {
         } else {
             "does not follow versions.env; with this one line it does (--write makes it)".to_owned()
         };
+        let cut = match (change.cut.as_slice(), &change.left) {
+            ([], _) | (_, Some(_)) => String::new(),
+            (cut, None) => format!("; {} then has no effect on it", cut.join(", ")),
+        };
         let old = change.from.iter().map(|from| format!("\n- image: {from}"));
         let new = change.to.iter().filter(|_| change.left.is_none());
         let lines: String = old.chain(new.map(|to| format!("\n+ image: {to}"))).collect();
-        self.app.ui.note(format!("{file}{line}, {} {what}:{lines}", change.compose_service));
+        self.app.ui.note(format!("{file}{line}, {} {what}{cut}:{lines}", change.compose_service));
     }
 
     /// A Compose service that has another version than is recorded.

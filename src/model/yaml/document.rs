@@ -406,6 +406,24 @@ impl<'a> Node<'a> {
         self.document.node(self.document.resolve(self.id))
     }
 
+    /// The entry of `key` that the mapping has itself, and not from what it merges with `<<`.
+    #[must_use]
+    pub fn own_value(self, key: &str) -> Option<Node<'a>> {
+        self.target().own(key)
+    }
+
+    /// The places where an alias stands for this node.
+    pub fn aliases(self) -> impl Iterator<Item = Position> + 'a {
+        let id = self.document.resolve(self.id);
+        let is_shared = self.document.data(id).shared;
+        let all = 0..if is_shared { self.document.len() } else { 0 };
+        all.filter_map(move |other| {
+            let data = self.document.data(other);
+            let stands = data.shape == Shape::Alias && data.payload == id;
+            stands.then(|| self.document.position(data.start as usize))
+        })
+    }
+
     /// Whether the node is written as `*name`.
     #[must_use]
     pub fn is_alias(self) -> bool {

@@ -50,7 +50,7 @@ pub struct Edit {
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Action {
-    Set { value: Value, after: Option<String> },
+    Set { value: Value, after: Option<String>, over_merge: bool },
     Remove,
     Rearrange(Vec<Item>),
 }
@@ -62,19 +62,20 @@ impl Edit {
         path: impl IntoIterator<Item = Step>,
         value: impl Into<Value>,
     ) -> Self {
-        Self { path: steps(path), action: Action::Set { value: value.into(), after: None } }
+        let action = Action::Set { value: value.into(), after: None, over_merge: false };
+        Self { path: steps(path), action }
     }
 
-    /// As [`Edit::set`], but a new key goes behind the entry of key `after`, if there is one.
-    pub fn set_after<Step: Into<Segment>>(
+    /// As [`Edit::set`], but a new key goes behind the entry of key `after`, if there is one, and is
+    /// added as well where a merge key (`<<`) gives it: the mapping's own entry counts more.
+    pub fn set_own<Step: Into<Segment>>(
         path: impl IntoIterator<Item = Step>,
         value: impl Into<Value>,
         after: impl Into<String>,
     ) -> Self {
-        Self {
-            path: steps(path),
-            action: Action::Set { value: value.into(), after: Some(after.into()) },
-        }
+        let action =
+            Action::Set { value: value.into(), after: Some(after.into()), over_merge: true };
+        Self { path: steps(path), action }
     }
 
     /// Removes the key or item at `path`, if there is one, with its comments.

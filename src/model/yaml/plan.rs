@@ -71,6 +71,13 @@ impl<'e> Change<'e> {
         matches!(self.action, Some(Action::Remove))
     }
 
+    /// Whether it does nothing but give a mapping own entries, which whoever asks for them wants
+    /// wherever the mapping is repeated.
+    fn only_adds_own(&self) -> bool {
+        let is_own = |one: &Self| matches!(one.action, Some(Action::Set { over_merge: true, .. }));
+        self.action.is_none() && !self.inside.is_empty() && self.inside.values().all(is_own)
+    }
+
     /// What to write where nothing was; nothing when there is only something to remove.
     fn value(&self, near: Node<'_>) -> Result<Option<Value>, YamlError> {
         match self.action {
@@ -130,7 +137,9 @@ impl<'d> Planner<'d> {
         if change.action.is_none() && change.inside.is_empty() {
             return Ok(Plan::Same);
         }
-        self.refuse_indirect(node)?;
+        if !change.only_adds_own() || self.document.data(node.id).shape == Shape::Alias {
+            self.refuse_indirect(node)?;
+        }
         match change.action {
             Some(Action::Set { value, .. }) if is_already(node, value) => Ok(Plan::Same),
             Some(Action::Set { value, .. }) => self.replace(node, value.clone()),
@@ -186,7 +195,10 @@ impl<'d> Planner<'d> {
                 }
             } else {
                 let value = inside.value(node)?;
-                if (value.is_some() || inside.removes()) && node.get(key).is_some() {
+                let over_merge =
+                    matches!(inside.action, Some(Action::Set { over_merge: true, .. }));
+                let is_said = value.is_some() || inside.removes();
+                if is_said && !over_merge && node.get(key).is_some() {
                     return Err(node.error(format!(
                         "`{key}` comes from a merge key (`<<`) here: edit it where it is written"
                     )));

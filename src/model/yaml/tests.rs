@@ -468,7 +468,7 @@ fn new_keys_follow_their_siblings() {
         "s:\n  # the router\n  a: # c\n    image: x # i\n    held: true\n\n  b:\n    image: y\n";
     compare(
         service,
-        &[Edit::set_after(["s", "a", "track"], "latest", "image")],
+        &[Edit::set_own(["s", "a", "track"], "latest", "image")],
         "s:\n  # the router\n  a: # c\n    image: x # i\n    track: latest\n    held: true\n\n  \
             b:\n    image: y\n",
     );
@@ -480,7 +480,7 @@ fn new_keys_follow_their_siblings() {
     );
     compare(
         "s: {a: 1, b: 2}\n",
-        &[Edit::set_after(["s", "x"], "latest", "a")],
+        &[Edit::set_own(["s", "x"], "latest", "a")],
         "s: {a: 1, x: latest, b: 2}\n",
     );
     compare(

@@ -15,6 +15,8 @@ fn line(service: &str, text: &str) -> Line {
         written: false,
         template: None,
         left: None,
+        cut: Vec::new(),
+        own_file: "compose.yaml".to_owned(),
     };
     Line {
         written,
@@ -23,6 +25,7 @@ fn line(service: &str, text: &str) -> Line {
         is_sourced: false,
         has_build: false,
         is_database: false,
+        nests_defaults: false,
         present: None,
     }
 }
