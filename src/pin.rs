@@ -10,6 +10,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use crate::compose::{self, ComposeText, Site};
+use crate::model::image_line::variables_in;
+use crate::model::interpolation::Template;
 use crate::model::reference::{Digest, Reference, Repository, Tag};
 use crate::model::yaml::{Document, Position, YamlError};
 
@@ -18,6 +20,11 @@ use crate::model::yaml::{Document, Position, YamlError};
 pub enum Answer {
     /// The release that the file should name.
     Known(Known),
+    /// Its line takes its version from the variables of a service, and so from `versions.env`.
+    Follows,
+    /// It is tracked, but the tag that is written names another line of versions than the one that
+    /// is followed, which this is.
+    OtherTrack(String),
     /// It is built on this host, and so has no digest.
     Local,
     /// Nothing tracks it.
@@ -35,15 +42,6 @@ pub struct Known {
     pub keeps_tag: bool,
 }
 
-/// Which way a file is rewritten.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Mode {
-    /// Digests in.
-    Pin,
-    /// Digests out.
-    Unpin,
-}
-
 /// What is to be said of one image.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Verdict {
@@ -51,10 +49,16 @@ pub enum Verdict {
     Current,
     /// It names another digest than it should.
     Stale(String),
-    /// It names a tag only; with [`Mode::Unpin`], a digest.
+    /// It names a tag only; to unpin, a digest.
     Loose(String),
-    /// It has variables.
+    /// It has variables, and follows `versions.env`.
     Interpolated,
+    /// It has variables, and with the values that they have it is no image name.
+    Unset(Vec<String>),
+    /// The tag that is written names another line of versions than this one, which is followed.
+    OtherTrack(String),
+    /// It has a digest that `pin` did not write.
+    Kept,
     /// Its service builds it here.
     Built,
     /// It was built on this host.
@@ -78,6 +82,9 @@ impl Verdict {
             Self::Stale(_) => "stale",
             Self::Loose(_) => "loose",
             Self::Interpolated => "interpolated",
+            Self::Unset(_) => "unset",
+            Self::OtherTrack(_) => "other-track",
+            Self::Kept => "kept",
             Self::Built => "built",
             Self::Local => "local",
             Self::Untracked => "untracked",
@@ -99,39 +106,87 @@ impl Verdict {
     /// Whether the file is not as it should be.
     #[must_use]
     pub fn is_wrong(&self) -> bool {
-        matches!(self, Self::Stale(_) | Self::Loose(_) | Self::Unrecorded | Self::Refused(_))
+        matches!(
+            self,
+            Self::Stale(_) | Self::Loose(_) | Self::Unrecorded | Self::Invalid | Self::Refused(_)
+        )
+    }
+
+    /// Why the line is left alone, as the end of a sentence.
+    #[must_use]
+    pub fn why_alone(&self) -> String {
+        match self {
+            Self::Interpolated => "it has variables, which `versions.env` sets".to_owned(),
+            Self::Unset(names) => {
+                format!("with what {} says here it is no image name", names.join(", "))
+            }
+            Self::OtherTrack(track) => {
+                format!("its tag is another line of versions than {track}, which is followed")
+            }
+            Self::Kept => "`dkv pin` did not write its digest".to_owned(),
+            Self::Built => "it is built here".to_owned(),
+            Self::Local => "it is a local build".to_owned(),
+            Self::Untracked => "the manifest does not know it".to_owned(),
+            Self::Invalid => "it is not an image name".to_owned(),
+            Self::Refused(why) => (*why).to_owned(),
+            Self::Current | Self::Stale(_) | Self::Loose(_) | Self::Unrecorded => String::new(),
+        }
     }
 }
 
-/// Judges one image; `ask` says what each of its Compose services should run.
-pub fn judge(site: &Site, mode: Mode, ask: impl Fn(&str, &Reference) -> Answer) -> Verdict {
-    if site.image.contains('$') {
-        return Verdict::Interpolated;
+/// The text of an image with the values that its variables have.
+pub fn evaluated(site: &Site, lookup: &dyn Fn(&str) -> Option<String>) -> Option<String> {
+    match &site.template {
+        Some(template) => template.evaluate(lookup).ok(),
+        None => Some(site.image.clone()),
     }
-    let Ok(reference) = site.image.parse::<Reference>() else { return Verdict::Invalid };
+}
+
+/// Judges one image, which the Compose services `names` have. `ask` says what each of them should
+/// run; `lookup` gives the variables that have values without `versions.env`.
+pub fn judge(
+    site: &Site,
+    names: &[String],
+    lookup: &dyn Fn(&str) -> Option<String>,
+    ask: impl Fn(&str, &Reference) -> Answer,
+) -> Verdict {
+    let variables = variables_in(&site.image);
+    let text = evaluated(site, lookup);
+    let Some(text) = text.filter(|text| !text.is_empty()) else { return Verdict::Unset(variables) };
+    let reference = match text.parse::<Reference>() {
+        Ok(reference) => reference,
+        // What stands behind the `@` is no digest.
+        Err(_) => match text.split_once('@').map(|(name, _)| name.parse::<Reference>()) {
+            Some(Ok(reference)) if variables.is_empty() => reference,
+            _ if variables.is_empty() => return Verdict::Invalid,
+            _ => return Verdict::Unset(variables),
+        },
+    };
     if site.has_build {
         return Verdict::Built;
     }
-    let answers: BTreeSet<Wanted> = site
-        .compose_services
+    let answers: BTreeSet<Wanted> = names
         .iter()
-        .map(|name| wanted(&reference, mode, ask(name, &reference)))
+        .map(|name| wanted(&site.image, &text, &reference, ask(name, &reference)))
         .collect();
     let mut answers = answers.into_iter();
+    let has_digest = text.contains('@');
     match (answers.next(), answers.next()) {
         (Some(_), Some(_)) => Verdict::Refused(
             "the services that share it need different digests; give each its own `image`",
         ),
         (Some(Wanted::Text(text)), None) if text == site.image => Verdict::Current,
-        (Some(Wanted::Text(_)), None) if site.is_block => {
-            Verdict::Refused("it is a block of lines; write it on the line of its key")
-        }
-        (Some(Wanted::Text(text)), None) if mode == Mode::Pin && reference.digest.is_some() => {
-            Verdict::Stale(text)
-        }
+        (Some(Wanted::Text(text)), None) if has_digest => Verdict::Stale(text),
         (Some(Wanted::Text(text)), None) => Verdict::Loose(text),
         (Some(Wanted::Unrecorded), None) => Verdict::Unrecorded,
+        (Some(Wanted::Follows), None) => Verdict::Interpolated,
+        (Some(Wanted::OtherTrack(track)), None) => Verdict::OtherTrack(track),
         (Some(Wanted::Local), None) => Verdict::Local,
+        (Some(Wanted::Untracked) | None, None) | (None, Some(_))
+            if text.parse::<Reference>().is_err() =>
+        {
+            Verdict::Invalid
+        }
         (Some(Wanted::Untracked) | None, None) | (None, Some(_)) => Verdict::Untracked,
     }
 }
@@ -140,35 +195,77 @@ pub fn judge(site: &Site, mode: Mode, ask: impl Fn(&str, &Reference) -> Answer) 
 enum Wanted {
     Text(String),
     Unrecorded,
+    Follows,
+    OtherTrack(String),
     Local,
     Untracked,
 }
 
-fn wanted(written: &Reference, mode: Mode, answer: Answer) -> Wanted {
+/// What should stand where `written` does, which is `now` with the values that its variables have.
+fn wanted(written: &str, now: &str, reference: &Reference, answer: Answer) -> Wanted {
     let known = match answer {
         Answer::Known(known) => known,
+        Answer::Follows => return Wanted::Follows,
+        Answer::OtherTrack(track) => return Wanted::OtherTrack(track),
         Answer::Local => return Wanted::Local,
         Answer::Untracked => return Wanted::Untracked,
     };
-    let mut reference = written.clone();
-    match (mode, &written.digest, known.digest) {
-        (Mode::Unpin, None, _) => {}
-        (Mode::Unpin, Some(_), _) => {
-            reference.digest = None;
-            reference.tag.get_or_insert(known.tag);
-        }
-        (Mode::Pin, _, None) => return Wanted::Unrecorded,
-        (Mode::Pin, Some(there), Some(digest)) if *there == digest => {}
-        (Mode::Pin, there, Some(digest)) => {
-            // A bare digest stays bare; a version beside another version's digest would be a lie.
-            let keeps_form = if written.tag.is_some() { known.keeps_tag } else { there.is_some() };
-            if !keeps_form {
-                reference.tag = Some(known.tag);
-            }
-            reference.digest = Some(digest);
+    let Some(digest) = known.digest else { return Wanted::Unrecorded };
+    if reference.digest.as_ref() == Some(&digest) {
+        return Wanted::Text(written.to_owned());
+    }
+    // A bare digest stays bare; a version beside another version's digest would be a lie.
+    let keeps_form = match &reference.tag {
+        Some(tag) => known.keeps_tag || *tag == known.tag,
+        None => now.contains('@'),
+    };
+    if written.contains('$') && (keeps_form || reference.tag.is_none()) {
+        // What is written stays, variables and all; the digest decides.
+        let (name, old) =
+            written.split_once('@').map_or((written, None), |(name, old)| (name, Some(old)));
+        let is_literal = old.is_none_or(|old| !old.contains('$'));
+        let text = format!("{name}@{digest}");
+        if is_literal && (old.is_some() || !now.contains('@')) && Template::parse(&text).is_ok() {
+            return Wanted::Text(text);
         }
     }
+    let mut reference = reference.clone();
+    if !keeps_form {
+        reference.tag = Some(known.tag);
+    }
+    reference.digest = Some(digest);
     Wanted::Text(reference.to_string())
+}
+
+/// Judges one image that is to be as it was before it was pinned. `before` is what is remembered of
+/// it, `tag_of` the tag that a digest is recorded under; `is_known` says whether the file was ever
+/// pinned here.
+pub fn judge_unpin(
+    site: &Site,
+    before: Option<&str>,
+    is_known: bool,
+    tag_of: impl Fn(&Reference) -> Option<Tag>,
+) -> Verdict {
+    if let Some(before) = before {
+        return match before == site.image {
+            true => Verdict::Current,
+            false => Verdict::Loose(before.to_owned()),
+        };
+    }
+    let Some((name, digest)) = site.image.split_once('@') else { return Verdict::Current };
+    if is_known {
+        return Verdict::Kept;
+    }
+    if site.image.contains('$') {
+        // Only what `pin` puts behind the variables is taken away.
+        let is_pin = digest.parse::<Digest>().is_ok() && Template::parse(name).is_ok();
+        return if is_pin { Verdict::Loose(name.to_owned()) } else { Verdict::Interpolated };
+    }
+    let Ok(reference) = site.image.parse::<Reference>() else { return Verdict::Invalid };
+    match reference.tag.clone().or_else(|| tag_of(&reference)) {
+        Some(tag) => Verdict::Loose(reference.repository.with_tag(&tag)),
+        None => Verdict::Untracked,
+    }
 }
 
 /// The source of `text` with `changes` made: each a site and its new image. Verified: read again, it
@@ -199,7 +296,10 @@ pub fn rewrite(text: &ComposeText, changes: &[(&Site, &str)]) -> Result<String, 
         .zip(after.iter().map(|site| Some(Arc::as_ref(site))).chain(std::iter::repeat(None)))
         .find(|((site, image), found)| {
             found.is_none_or(|found| {
-                found.image != *image || found.compose_services != site.compose_services
+                // A block of lines is given back as it was written.
+                let is_block = image.starts_with(['>', '|']) && found.is_block;
+                (found.image != *image && !is_block)
+                    || found.compose_services != site.compose_services
             })
         });
     match wrong {
@@ -237,6 +337,8 @@ pub fn disagreements<'a>(places: impl IntoIterator<Item = (String, &'a str)>) ->
     let several = found.into_iter().filter(|(_, digests)| digests.len() > 1);
     several.map(|(image, digests)| Disagreement { image: name(image), digests }).collect()
 }
+
+pub mod memory;
 
 #[cfg(test)]
 mod tests;

@@ -35,6 +35,9 @@ const LEDGER: &str = ".dkv-backups";
 /// The lock of whoever starts and stops containers.
 const OPERATION_LOCK: &str = ".operation.lock";
 
+/// What stood in Compose files before they were pinned.
+const PINS: &str = "pins.json";
+
 /// What an update under way has written down about itself.
 const JOURNAL: &str = "update-journal.json";
 
@@ -284,6 +287,26 @@ impl Store {
     pub fn remove_journal(&self, _operation: &Lock) -> anyhow::Result<()> {
         let path = self.state_directory().join(JOURNAL);
         replace::remove(&path).map_err(|source| cannot_write(&path, &source).into())
+    }
+
+    /// What is remembered of pinned files; `None` if none was pinned.
+    ///
+    /// # Errors
+    ///
+    /// See [`read`].
+    pub fn read_pins(&self) -> anyhow::Result<Option<Snapshot>> {
+        read(&self.state_directory().join(PINS))
+    }
+
+    /// The replacement of what is remembered of pinned files.
+    #[must_use]
+    pub fn pins(&self, text: String, before: Option<Snapshot>) -> Replacement {
+        Replacement {
+            path: self.state_directory().join(PINS),
+            bytes: text.into_bytes(),
+            before,
+            owner_like: self.directory.clone(),
+        }
     }
 
     /// Where `update-safe` keeps its data backups.

@@ -14,31 +14,33 @@ use crate::app::{App, Exit};
 use crate::compose::{ComposeFiles, ComposeText, FileKind, Problem, ProblemKind, Site};
 use crate::deployment::{Deployment, Record};
 use crate::error::{self, Error};
-use crate::members::Use;
+use crate::members::{Differs, Membership, Use};
 use crate::model::manifest::{DEFAULT_TRACK, Service, Source};
 use crate::model::reference::{Digest, Reference, Repository, Tag};
-use crate::pin::{self, Answer, Known, Mode, Verdict};
+use crate::pin::memory::Memory;
+use crate::pin::{self, Answer, Known, Verdict};
 use crate::plan::Outcome;
 use crate::registry::ManifestName;
 use crate::report::pin::{PinDisagreement, PinnedFile, PinnedImage, Pins};
 use crate::report::{self, Changes, ReleaseView};
-use crate::store::{self, Replacement, Store};
+use crate::store::{self, Replacement, Snapshot, Store};
 
 /// Write digests into Compose files, in place
 #[derive(Debug, Args)]
 #[command(after_long_help = "Examples:
   dkv pin --dry-run          show the differences
   dkv pin --check            exit 10 when a file is stale (CI)
-  dkv pin --latest           resolve and record first, then write")]
+  dkv pin --latest           resolve and record first, then write
+  dkv pin --unpin            give back what stood there before")]
 pub struct Pin {
-    /// The Compose files [default: all of the directory, and those that they include or extend
-    /// inside of it]
+    /// The Compose files [default: those of the deployment, and those that they include or extend
+    /// inside of its directory]
     #[arg(value_name = "FILE", value_hint = clap::ValueHint::FilePath)]
     files: Vec<PathBuf>,
     /// Change nothing; exit 10 when a file is stale
     #[arg(long, conflicts_with_all = ["unpin", "latest"])]
     check: bool,
-    /// Go back to tags
+    /// Give back what stood there before `pin`; where that is not known, the tag
     #[arg(long, conflicts_with = "latest")]
     unpin: bool,
     /// Resolve and record the tracked tags first
@@ -56,15 +58,15 @@ impl Run for Pin {
 
     async fn run(self, app: &App) -> Result<Exit> {
         let Self { files, check, unpin, latest, dry_run } = self;
-        let mode = if unpin { Mode::Unpin } else { Mode::Pin };
-        pin(app, &files, Options { mode, check, latest, dry_run }).await
+        pin(app, &files, Options { unpin, check, latest, dry_run }).await
     }
 }
 
 /// What `dkv pin` was asked for.
 #[derive(Clone, Copy)]
 struct Options {
-    mode: Mode,
+    /// Give back what stood there before.
+    unpin: bool,
     /// Only tell, by the exit code.
     check: bool,
     /// Resolve and record the tracked tags first.
@@ -73,16 +75,63 @@ struct Options {
     dry_run: bool,
 }
 
+/// What a file is to the deployment.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Standing {
+    /// One of its files.
+    Deployed,
+    /// Another one in its directory: perhaps of another deployment of the same images.
+    Beside,
+    /// It stands elsewhere.
+    Elsewhere,
+}
+
 /// A Compose file to pin.
 struct Target<'f> {
     text: &'f ComposeText,
-    /// Whether the manifest speaks for it.
-    is_ours: bool,
+    standing: Standing,
+    /// The Compose services of each of its sites.
+    users: Vec<Vec<String>>,
 }
 
-/// Whether a file stands in the deployment's directory.
-fn stands_here(app: &App, text: &ComposeText) -> bool {
-    text.snapshot.path.starts_with(Store::resolve(app.store.directory()))
+impl<'f> Target<'f> {
+    /// What `text` is to the deployment whose files are `deployed`.
+    fn of(app: &App, text: &'f ComposeText, deployed: Option<&ComposeFiles>) -> Self {
+        let twin = deployed.and_then(|read| {
+            let mut texts = read.texts().filter(|one| read.is_deployed(one));
+            Some((read, texts.find(|one| one.snapshot.path == text.snapshot.path)?))
+        });
+        let standing = match twin {
+            Some(_) => Standing::Deployed,
+            None if text.snapshot.path.starts_with(Store::resolve(app.store.directory())) => {
+                Standing::Beside
+            }
+            None => Standing::Elsewhere,
+        };
+        let users = |site: &Arc<Site>| {
+            let twin = twin.and_then(|(read, twin)| {
+                let same = twin.sites.iter().find(|one| one.span == site.span)?;
+                Some(read.users(same))
+            });
+            twin.unwrap_or_else(|| site.compose_services.clone())
+        };
+        Self { text, standing, users: text.sites.iter().map(users).collect() }
+    }
+
+    /// The directory that has the file's backups: of a file from elsewhere its own.
+    fn home(&self, app: &'f App) -> PathBuf {
+        match (self.standing, self.text.snapshot.path.parent()) {
+            (Standing::Elsewhere, Some(beside)) => beside.to_owned(),
+            _ => app.store.directory().to_owned(),
+        }
+    }
+
+    /// The file as its directory remembers it.
+    fn key(&self, home: &Path) -> String {
+        let path = &self.text.snapshot.path;
+        let inside = path.strip_prefix(Store::resolve(home)).unwrap_or(path);
+        inside.display().to_string()
+    }
 }
 
 /// The digests that registries gave, by repository and tag.
@@ -101,16 +150,17 @@ async fn pin(app: &App, files: &[PathBuf], options: Options) -> Result<Exit> {
         record_latest(&mut deployment, options.dry_run, &mut report).await?;
     }
     let named = ComposeFiles::named(app.store.directory(), files);
-    let read = if files.is_empty() {
+    if files.is_empty() {
         deployment.read_beside()?;
-        deployment.texts()?
-    } else {
-        &named
+    }
+    let deployed = deployment.texts().ok().map(Arc::as_ref);
+    let read = match deployed {
+        Some(deployed) if files.is_empty() => deployed,
+        _ => &named,
     };
-    let texts: Vec<Target<'_>> = wanted(app, read, files)?
-        .into_iter()
-        .map(|text| Target { text, is_ours: files.is_empty() || stands_here(app, text) })
-        .collect();
+    let texts = wanted(app, read, files)?;
+    let texts: Vec<Target<'_>> =
+        texts.into_iter().map(|text| Target::of(app, text, deployed)).collect();
     for Target { text, .. } in &texts {
         if let Some(by) = &text.named_by {
             let by = by.display();
@@ -118,9 +168,17 @@ async fn pin(app: &App, files: &[PathBuf], options: Options) -> Result<Exit> {
         }
     }
     let record = deployment.recorded();
-    let resolved = resolve(app, &texts, record, options.mode).await?;
-    let verdicts: Vec<Vec<Verdict>> =
-        texts.iter().map(|text| judge(text, options.mode, record, &resolved)).collect();
+    let judge = Judge { deployment: &deployment, record, built: built(&texts) };
+    let memories = if options.check { Memories::default() } else { Memories::read(app, &texts)? };
+    let verdicts: Vec<Vec<Verdict>> = if options.unpin {
+        texts.iter().map(|text| judge.unpin(app, text, &memories)).collect()
+    } else {
+        let resolved = judge.resolve(app, &texts).await?;
+        texts.iter().map(|text| judge.pin(text, &resolved)).collect()
+    };
+    if files.is_empty() {
+        report.beside = beside(read, record);
+    }
     report.disagreements =
         disagreements(&texts.iter().map(|target| target.text).collect::<Vec<_>>());
     let is_wrong = |verdicts: &Vec<Verdict>| verdicts.iter().any(Verdict::is_wrong);
@@ -144,7 +202,7 @@ async fn pin(app: &App, files: &[PathBuf], options: Options) -> Result<Exit> {
         changes.push(new);
     }
     if !report.dry_run {
-        write(app, &texts, changes, &mut report)?;
+        write(app, &texts, changes, memories, options, &mut report)?;
     }
     app.show(&report, |report| tell(app, report, options))?;
     Ok(if options.check && !report.current { Exit::Different } else { Exit::Done })
@@ -175,7 +233,8 @@ async fn record_latest(
     Ok(())
 }
 
-/// Which of `files` are Compose files to look at: those named, or all inside of the directory.
+/// Which of `files` are Compose files to look at: those named, or the deployment's inside of its
+/// directory.
 ///
 /// # Errors
 ///
@@ -197,7 +256,8 @@ pub(super) fn wanted<'f>(
             file.display()
         ));
     };
-    for problem in files.problems() {
+    let needed = files.problems().iter().filter(|one| !named.is_empty() || one.is_needed());
+    for problem in needed {
         let by = problem.named_by.as_ref();
         match problem.kind {
             ProblemKind::Missing => {
@@ -231,6 +291,9 @@ pub(super) fn wanted<'f>(
     for text in files.texts() {
         let (name, path) = (text.name(), &text.snapshot.path);
         let by = text.named_by.as_ref();
+        if named.is_empty() && !files.is_deployed(text) {
+            continue;
+        }
         if *path == manifest {
             if named.is_empty() {
                 continue;
@@ -238,7 +301,7 @@ pub(super) fn wanted<'f>(
             return Err(error::usage(format!(
                 "{name} is the deployment's manifest, not a Compose file; no file was changed"
             ))
-            .with_hint("name Compose files only, or none for all of the directory")
+            .with_hint("name Compose files only, or none for those of the deployment")
             .into());
         }
         if is_outside(path, by) || by.is_some_and(|by| left.contains(by.as_path())) {
@@ -259,9 +322,17 @@ pub(super) fn wanted<'f>(
         wanted.push(text);
     }
     if wanted.is_empty() {
-        return Err(error::state(format!("no Compose file in {}", directory.display()))
-            .with_hint("name the files, or the deployment's directory with -C")
-            .into());
+        let others =
+            files.texts().filter(|text| text.kind == FileKind::Compose && named.is_empty());
+        let others: Vec<String> = others.map(ComposeText::name).collect();
+        let hint = match others.is_empty() {
+            true => "name the files, or the deployment's directory with -C".to_owned(),
+            false => {
+                format!("Compose takes none by itself; name it: `dkv pin {}`", others.join(" "))
+            }
+        };
+        let error = error::state(format!("no Compose file in {}", directory.display()));
+        return Err(error.with_hint(hint).into());
     }
     Ok(wanted)
 }
@@ -271,7 +342,7 @@ fn missing(problem: &Problem, directory: &Path) -> Error {
     let path = problem.path.display();
     let Some(by) = problem.named_by.as_ref().map(|by| by.display()) else {
         return error::state(format!("the Compose file {path} does not exist")).with_hint(format!(
-            "name files that exist, or none for all Compose files of {}",
+            "name files that exist, or none for those of the deployment in {}",
             directory.display()
         ));
     };
@@ -292,11 +363,11 @@ fn no_compose_file(name: &str, kind: FileKind) -> Error {
         ),
         FileKind::Manifest => (
             "it is a version manifest",
-            "name Compose files only, or none for all of the directory",
+            "name Compose files only, or none for those of the deployment",
         ),
         FileKind::Compose | FileKind::Other => (
             "it has no `services` with an `image` or a `build`",
-            "name Compose files only, or none for all of the directory",
+            "name Compose files only, or none for those of the deployment",
         ),
     };
     error::state(format!(
@@ -309,46 +380,185 @@ fn unreadable(file: &str, why: &str) -> Error {
     error::state(format!("{file}, {why}")).with_hint("no file was changed; mend that line")
 }
 
-/// Asks the registries for what the manifest does not answer: all images of files that belong to
-/// none.
-async fn resolve(
-    app: &App,
-    texts: &[Target<'_>],
-    record: Option<&Record>,
-    mode: Mode,
-) -> Result<Resolved> {
-    if mode == Mode::Unpin {
-        return Ok(Resolved::new());
-    }
-    let mut wanted = BTreeSet::new();
-    for Target { text, .. } in texts.iter().filter(|one| record.is_none() || !one.is_ours) {
-        for site in text.sites.iter().filter(|site| !site.has_build && !site.image.contains('$')) {
-            let Ok(reference) = site.image.parse::<Reference>() else { continue };
-            wanted.insert(named(&reference)?);
-        }
-    }
-    app.registry().expect(wanted.iter().map(|(repository, _)| repository));
-    let requests = wanted.iter().map(|(repository, tag)| async move {
-        let described = app.registry().head(repository, &ManifestName::Tag(tag.clone())).await;
-        described.map_err(|error| anyhow::Error::from(Error::from(error)))
-    });
-    let answers: Vec<Result<_>> = futures_util::stream::iter(requests)
-        .buffered(app.settings.jobs.get().max(8))
-        .collect()
-        .await;
-    let mut resolved = Resolved::new();
-    let mut failures = Vec::new();
-    for (name, answer) in wanted.iter().cloned().zip(answers) {
-        match answer {
-            Ok(described) => {
-                resolved.insert(name, described.digest);
+/// The images that services of these files build, by repository and tag.
+fn built(texts: &[Target<'_>]) -> BTreeSet<(Repository, Tag)> {
+    let sites = texts.iter().flat_map(|target| &target.text.sites).filter(|site| site.has_build);
+    let images = sites.filter_map(|site| named(&site.image.parse().ok()?).ok());
+    images.collect()
+}
+
+/// The Compose files beside the deployment's that name its images, with what pins them.
+fn beside(read: &ComposeFiles, record: Option<&Record>) -> Vec<String> {
+    let Some(record) = record else { return Vec::new() };
+    let is_tracked = |site: &Arc<Site>| {
+        let image = site.image.parse::<Reference>().ok().map(|image| image.repository);
+        image.is_some() && record.services().any(|service| service.image == image)
+    };
+    let others = read.texts().filter(|text| !read.is_deployed(text) && text.named_by.is_none());
+    let naming = others.filter(|text| text.sites.iter().any(is_tracked));
+    naming.map(ComposeText::name).collect()
+}
+
+/// The memories of the directories that have the files.
+#[derive(Default)]
+struct Memories(BTreeMap<PathBuf, (Memory, Option<Snapshot>)>);
+
+impl Memories {
+    fn read(app: &App, texts: &[Target<'_>]) -> Result<Self> {
+        let mut memories = BTreeMap::new();
+        for home in texts.iter().map(|text| text.home(app)) {
+            if memories.contains_key(&home) {
+                continue;
             }
-            Err(error) => failures.push(error),
+            let store = Store::new(home.clone(), app.store.manifest_path().to_owned());
+            let found = store.read_pins()?;
+            let memory = match &found {
+                Some(found) => Memory::parse(&found.bytes).map_err(|error| {
+                    let path = found.path.display();
+                    error::state(format!("`{path}`: {error:#}"))
+                        .with_hint(format!("move {path} away; `--unpin` then goes back to tags"))
+                })?,
+                None => Memory::default(),
+            };
+            memories.insert(home, (memory, found));
+        }
+        Ok(Self(memories))
+    }
+}
+
+/// Who says what the images of files should be.
+pub(super) struct Judge<'d, 'a> {
+    deployment: &'d Deployment<'a>,
+    record: Option<&'d Record>,
+    built: BTreeSet<(Repository, Tag)>,
+}
+
+impl Judge<'_, '_> {
+    /// Asks the registries for what the manifest does not answer: all images of files that belong to
+    /// no deployment, and those of files beside it that have a tag of their own.
+    async fn resolve(&self, app: &App, texts: &[Target<'_>]) -> Result<Resolved> {
+        let mut wanted = BTreeSet::new();
+        for target in texts {
+            let sites = target.text.sites.iter().zip(&target.users);
+            for (site, users) in sites.filter(|(site, _)| !site.has_build) {
+                if self.has_variables(target, site) {
+                    continue;
+                }
+                let Some(reference) = self.reference(site) else { continue };
+                let is_asked = users
+                    .iter()
+                    .any(|user| self.recorded(target, user, site, &reference).is_none());
+                if is_asked && !self.built.contains(&named(&reference)?) {
+                    wanted.insert(named(&reference)?);
+                }
+            }
+        }
+        app.registry().expect(wanted.iter().map(|(repository, _)| repository));
+        let requests = wanted.iter().map(|(repository, tag)| async move {
+            let described = app.registry().head(repository, &ManifestName::Tag(tag.clone())).await;
+            described.map_err(|error| anyhow::Error::from(Error::from(error)))
+        });
+        let answers: Vec<Result<_>> = futures_util::stream::iter(requests)
+            .buffered(app.settings.jobs.get().max(8))
+            .collect()
+            .await;
+        let mut resolved = Resolved::new();
+        let mut failures = Vec::new();
+        for (name, answer) in wanted.iter().cloned().zip(answers) {
+            match answer {
+                Ok(described) => {
+                    resolved.insert(name, described.digest);
+                }
+                Err(error) => failures.push(error),
+            }
+        }
+        let total = wanted.len();
+        error::together(failures, total, "no file was changed")?;
+        Ok(resolved)
+    }
+
+    /// The image of a site with the values that its variables have without `versions.env`.
+    fn reference(&self, site: &Site) -> Option<Reference> {
+        pin::evaluated(site, &|name| self.deployment.variable(name))?.parse().ok()
+    }
+
+    /// Whether only the manifest can say what becomes of the variables of a line.
+    fn has_variables(&self, target: &Target<'_>, site: &Site) -> bool {
+        let is_foreign = self.record.is_none() || target.standing == Standing::Elsewhere;
+        is_foreign && site.image.contains('$')
+    }
+
+    /// What the manifest says that `compose_service` should run; `None` if it leaves that to the
+    /// registry.
+    fn recorded(
+        &self,
+        target: &Target<'_>,
+        compose_service: &str,
+        site: &Site,
+        reference: &Reference,
+    ) -> Option<Answer> {
+        let record = self.record.filter(|_| target.standing != Standing::Elsewhere)?;
+        match recorded(record, compose_service, site, reference) {
+            Answer::OtherTrack(_) if target.standing == Standing::Beside => None,
+            // A version that is not the recorded one may be what another deployment runs.
+            Answer::Known(known)
+                if target.standing == Standing::Beside
+                    && reference.tag.as_ref().is_some_and(|tag| {
+                        !known.keeps_tag && !is_remembered(record, reference, tag)
+                    }) =>
+            {
+                None
+            }
+            answer => Some(answer),
         }
     }
-    let total = wanted.len();
-    error::together(failures, total, "no file was changed")?;
-    Ok(resolved)
+
+    fn pin(&self, target: &Target<'_>, resolved: &Resolved) -> Vec<Verdict> {
+        let ask = |site: &Site, compose_service: &str, reference: &Reference| {
+            if let Some(answer) = self.recorded(target, compose_service, site, reference) {
+                return answer;
+            }
+            if self.has_variables(target, site) {
+                return Answer::Follows;
+            }
+            named(reference).map_or(Answer::Untracked, |name| {
+                if self.built.contains(&name) {
+                    return Answer::Local;
+                }
+                let digest = resolved.get(&name).cloned();
+                Answer::Known(Known { tag: name.1, digest, keeps_tag: true })
+            })
+        };
+        let lookup = |name: &str| self.deployment.variable(name);
+        let sites = target.text.sites.iter().zip(&target.users);
+        sites
+            .map(|(site, users)| {
+                pin::judge(site, users, &lookup, |name, image| ask(site, name, image))
+            })
+            .collect()
+    }
+
+    fn unpin(&self, app: &App, target: &Target<'_>, memories: &Memories) -> Vec<Verdict> {
+        let home = target.home(app);
+        let memory = memories.0.get(&home).map(|(memory, _)| memory);
+        let key = target.key(&home);
+        let is_known = memory.is_some_and(|memory| memory.knows(&key));
+        let tag_of = |site: &Site, reference: &Reference| {
+            let record = self.record?;
+            let name = site.compose_services.first()?;
+            match recorded(record, name, site, reference) {
+                Answer::Known(known) => Some(known.tag),
+                _ => None,
+            }
+        };
+        let sites = target.text.sites.iter();
+        sites
+            .map(|site| {
+                let before = memory.and_then(|memory| memory.before(&key, site));
+                pin::judge_unpin(site, before, is_known, |reference| tag_of(site, reference))
+            })
+            .collect()
+    }
 }
 
 /// What to ask a registry for: the tag that is written, else the one that none means.
@@ -360,51 +570,49 @@ fn named(reference: &Reference) -> Result<(Repository, Tag)> {
     Ok((reference.repository.clone(), tag))
 }
 
-fn judge(
-    Target { text, is_ours }: &Target<'_>,
-    mode: Mode,
-    record: Option<&Record>,
-    resolved: &Resolved,
-) -> Vec<Verdict> {
-    let ask = |compose_service: &str, reference: &Reference| match record.filter(|_| *is_ours) {
-        Some(record) => recorded(record, compose_service, reference),
-        None => named(reference).map_or(Answer::Untracked, |name| {
-            let digest = resolved.get(&name).cloned();
-            Answer::Known(Known { tag: name.1, digest, keeps_tag: true })
-        }),
-    };
-    text.sites.iter().map(|site| pin::judge(site, mode, ask)).collect()
-}
-
-/// The verdicts of the manifest on the images of a file.
-pub(super) fn judge_recorded(text: &ComposeText, record: &Record) -> Vec<Verdict> {
-    let target = Target { text, is_ours: true };
-    judge(&target, Mode::Pin, Some(record), &Resolved::new())
+/// The verdicts of the manifest on the images of a file of the deployment.
+pub(super) fn judge_recorded(deployment: &Deployment<'_>, text: &ComposeText) -> Vec<Verdict> {
+    let read = deployment.texts().ok().map(Arc::as_ref);
+    let target = Target::of(deployment.app(), text, read);
+    let record = deployment.recorded();
+    let judge = Judge { deployment, record, built: BTreeSet::new() };
+    judge.pin(&target, &Resolved::new())
 }
 
 /// What the manifest says that `compose_service` should run, if that is what the file names.
-fn recorded(record: &Record, compose_service: &str, reference: &Reference) -> Answer {
+fn recorded(record: &Record, compose_service: &str, site: &Site, reference: &Reference) -> Answer {
+    let line = site.template.as_ref();
     let member = record.members().find(&Use {
+        line,
         image: Some(reference),
         platform: record.platform(compose_service),
         ..Use::named(compose_service)
     });
-    let service = member.service().and_then(|name| record.service(name));
+    let service = match member {
+        Membership::Of(member) => record.service(member.service),
+        Membership::Other(stranger) if stranger.differs == Differs::Tag => {
+            let followed = record.service(stranger.service).map(Service::track_name);
+            return Answer::OtherTrack(followed.unwrap_or_default().to_owned());
+        }
+        Membership::Other(_) | Membership::Ambiguous(_) | Membership::Untracked => None,
+    };
     let Some(service) =
         service.filter(|service| service.image.as_ref() == Some(&reference.repository))
     else {
         return Answer::Untracked;
     };
+    if line.is_some_and(|line| record.is_followed_by(service, line)) {
+        return Answer::Follows;
+    }
     if service.source == Source::Local {
         return Answer::Local;
     }
     let current = service.current();
-    let of_digest =
-        || {
-            service.history.entries().iter().find(|entry| {
-                entry.bytes.digest.is_some() && entry.bytes.digest == reference.digest
-            })
-        };
+    let entries = || service.history.entries().iter();
+    let of_digest = || {
+        entries()
+            .find(|entry| entry.bytes.digest.is_some() && entry.bytes.digest == reference.digest)
+    };
     let written =
         reference.digest.as_ref().and_then(|_| of_digest()).filter(|_| reference.tag.is_none());
     let Some(tag) = written
@@ -419,6 +627,16 @@ fn recorded(record: &Record, compose_service: &str, reference: &Reference) -> An
         tag,
         digest: current.and_then(|current| current.bytes.digest.clone()),
         keeps_tag,
+    })
+}
+
+/// Whether a service of this repository has, or had, this tag.
+fn is_remembered(record: &Record, reference: &Reference, tag: &Tag) -> bool {
+    let mut services =
+        record.services().filter(|one| one.image.as_ref() == Some(&reference.repository));
+    services.any(|service| {
+        tag.as_str() == service.track_name()
+            || service.history.entries().iter().any(|entry| entry.tag == *tag)
     })
 }
 
@@ -464,6 +682,7 @@ fn file_report(text: &ComposeText, verdicts: &[Verdict]) -> PinnedFile {
         image: site.image.clone(),
         wanted: verdict.wanted().map(str::to_owned),
         state: verdict.word(),
+        why: Some(verdict.why_alone()).filter(|why| !why.is_empty()),
     };
     let images = text.sites.iter().zip(verdicts).map(image).collect();
     PinnedFile { file: text.name(), written: false, backup: None, diff: None, images }
@@ -474,51 +693,72 @@ fn difference(name: &str, old: &str, new: &str) -> String {
     similar::TextDiff::from_lines(old, new).unified_diff().header(&before, &after).to_string()
 }
 
-/// Backs the changed files up and replaces them; those of one directory all or none.
-fn write(app: &App, texts: &[Target<'_>], new: Vec<String>, report: &mut Pins) -> Result<()> {
-    let changed: Vec<(usize, String)> = new
-        .into_iter()
-        .enumerate()
-        .filter(|(index, new)| new != texts[*index].text.document.source())
-        .collect();
-    // A file from elsewhere has its backups beside it.
-    let mut groups: BTreeMap<PathBuf, Vec<(usize, String)>> = BTreeMap::new();
-    for (index, text) in changed {
-        let beside = texts[index].text.snapshot.path.parent().unwrap_or(Path::new("."));
-        let directory = if texts[index].is_ours { app.store.directory() } else { beside };
-        groups.entry(directory.to_owned()).or_default().push((index, text));
-    }
-    for (directory, group) in groups {
-        let store = Store::new(directory.clone(), app.store.manifest_path().to_owned());
-        {
-            let lock = app.lock_state_of(&store)?;
-            let stamp = app.backup_stamp();
-            let mut replacements = Vec::new();
-            for (index, text) in group {
-                let old = &texts[index].text.snapshot;
-                if store::read(&old.path)?.as_ref() != Some(old) {
-                    let message = format!(
-                        "{} was changed while this command ran; it was not written",
-                        texts[index].text.name()
-                    );
-                    return Err(error::state(message).with_hint("run the command again").into());
-                }
-                let name = old
-                    .path
-                    .file_name()
-                    .map_or_else(String::new, |name| name.to_string_lossy().into_owned());
-                let backup = store.back_up(&lock, &name, &old.bytes, &stamp)?;
-                report.files[index].backup = Some(backup.display().to_string());
-                report.files[index].written = true;
-                replacements.push(Replacement {
-                    path: old.path.clone(),
-                    bytes: text.into_bytes(),
-                    before: Some(old.clone()),
-                    owner_like: directory.clone(),
-                });
+/// Backs the changed files up and replaces them, and what is remembered of them with them; those of
+/// one directory all or none.
+fn write(
+    app: &App,
+    texts: &[Target<'_>],
+    new: Vec<String>,
+    memories: Memories,
+    options: Options,
+    report: &mut Pins,
+) -> Result<()> {
+    for (directory, (memory, found)) in memories.0 {
+        let mut after = memory.clone();
+        let group = texts.iter().enumerate().filter(|(_, text)| text.home(app) == directory);
+        let mut changed = Vec::new();
+        for (index, target) in group {
+            let key = target.key(&directory);
+            if options.unpin {
+                after.forget(&key);
+            } else {
+                let images = target.text.sites.iter().zip(&report.files[index].images);
+                after.remember(
+                    &key,
+                    images.map(|(site, image)| {
+                        let old = &target.text.document.source()[site.span.clone()];
+                        (site.as_ref(), old, image.wanted.as_deref().unwrap_or(old))
+                    }),
+                );
             }
-            store::replace_all(&replacements)?;
+            if new[index] != target.text.document.source() {
+                changed.push(index);
+            }
         }
+        if changed.is_empty() && after == memory {
+            continue;
+        }
+        let store = Store::new(directory.clone(), app.store.manifest_path().to_owned());
+        let lock = app.lock_state_of(&store)?;
+        let stamp = app.backup_stamp();
+        let mut replacements = Vec::new();
+        if after != memory {
+            replacements.push(store.pins(after.text(), found));
+        }
+        for index in changed {
+            let old = &texts[index].text.snapshot;
+            if store::read(&old.path)?.as_ref() != Some(old) {
+                let message = format!(
+                    "{} was changed while this command ran; it was not written",
+                    texts[index].text.name()
+                );
+                return Err(error::state(message).with_hint("run the command again").into());
+            }
+            let name = old
+                .path
+                .file_name()
+                .map_or_else(String::new, |name| name.to_string_lossy().into_owned());
+            let backup = store.back_up(&lock, &name, &old.bytes, &stamp)?;
+            report.files[index].backup = Some(backup.display().to_string());
+            report.files[index].written = true;
+            replacements.push(Replacement {
+                path: old.path.clone(),
+                bytes: new[index].clone().into_bytes(),
+                before: Some(old.clone()),
+                owner_like: directory.clone(),
+            });
+        }
+        store::replace_all(&replacements)?;
     }
     Ok(())
 }
@@ -560,12 +800,12 @@ fn tell(app: &App, report: &Pins, options: Options) {
                     format!("{place}: {} cannot be pinned where it stands", image.image)
                 }
                 ("current", _) => continue,
-                (state, _) => {
-                    app.ui.note(format!(
-                        "{place}: {} is left alone{}",
-                        image.image,
-                        why_alone(state)
-                    ));
+                ("invalid", _) if options.check => {
+                    format!("{place}: {} is not an image name", image.image)
+                }
+                _ => {
+                    let why = image.why.iter().map(|why| format!(": {why}")).collect::<String>();
+                    app.ui.note(format!("{place}: {} is left alone{why}", image.image));
                     continue;
                 }
             };
@@ -574,6 +814,12 @@ fn tell(app: &App, report: &Pins, options: Options) {
         if let Some(diff) = &file.diff {
             app.ui.data(diff.trim_end_matches('\n'));
         }
+    }
+    for file in &report.beside {
+        app.ui.note(format!(
+            "{file} names images of this deployment but is no part of it, and stays as it is; \
+            `dkv pin {file}` pins it"
+        ));
     }
     for disagreement in &report.disagreements {
         let sides = disagreement.digests.iter().map(|(digest, places)| {
@@ -602,15 +848,4 @@ fn tell(app: &App, report: &Pins, options: Options) {
 
 fn files(count: usize) -> &'static str {
     if count == 1 { "file" } else { "files" }
-}
-
-fn why_alone(state: &str) -> &'static str {
-    match state {
-        "interpolated" => ": it has variables, which `versions.env` sets",
-        "built" => ": it is built here",
-        "local" => ": it is a local build",
-        "untracked" => ": the manifest does not know it",
-        "invalid" => ": it is not an image name",
-        _ => "",
-    }
 }

@@ -117,9 +117,7 @@ fn file_images(deployment: &Deployment<'_>, not_compared: &mut Vec<String>) -> R
     };
     let mut images = Vec::new();
     for text in &texts {
-        for (site, verdict) in
-            text.sites.iter().zip(pin::judge_recorded(text, deployment.record()?))
-        {
+        for (site, verdict) in text.sites.iter().zip(pin::judge_recorded(deployment, text)) {
             images.push(FileImage {
                 place: site.place(),
                 compose_services: site.compose_services.clone(),

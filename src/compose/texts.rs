@@ -192,6 +192,12 @@ impl Problem {
         }
     }
 
+    /// Whether the deployment needs the file.
+    #[must_use]
+    pub fn is_needed(&self) -> bool {
+        self.is_needed
+    }
+
     fn place(&self) -> String {
         let line = self.line.map_or_else(String::new, |line| format!(":{line}"));
         format!("{}{line}", self.file.display())
@@ -238,6 +244,20 @@ impl ComposeFiles {
     #[must_use]
     pub fn is_deployed(&self, text: &ComposeText) -> bool {
         self.deployed().any(|deployed| std::ptr::eq(deployed, text))
+    }
+
+    /// The Compose services of the deployment that get the image of a site, those that extend the
+    /// one there as well; for a file that is no part of it, those of the file.
+    #[must_use]
+    pub fn users(&self, site: &Site) -> Vec<String> {
+        let is_it = |line: &&Line| {
+            line.image
+                .as_ref()
+                .is_some_and(|image| image.file == site.file && image.span.start == site.span.start)
+        };
+        let users = self.merged.values().filter(is_it).map(|line| line.service.clone());
+        let users: Vec<String> = users.collect();
+        if users.is_empty() { site.compose_services.clone() } else { users }
     }
 
     /// What could not be read or followed.

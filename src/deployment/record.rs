@@ -11,6 +11,8 @@ use crate::compose::{ComposeFiles, Line};
 use crate::error::{self, Error};
 use crate::members::{self, Members, Use, plain, variables_of};
 use crate::model::env_file::{self, Assignments};
+use crate::model::image_line;
+use crate::model::interpolation::Template;
 use crate::model::manifest::{Ecr, Manifest, Service};
 use crate::model::reference::{Digest, Platform, Reference, Repository, ServiceName, Tag};
 use crate::plan;
@@ -76,6 +78,17 @@ impl Record {
     /// Which Compose services run which of the services.
     pub fn members(&self) -> &Members {
         self.members.get_or_init(|| Members::of(&self.manifest))
+    }
+
+    /// Whether an image line takes its version from the variables of `service`.
+    #[must_use]
+    pub fn is_followed_by(&self, service: &Service, line: &Template) -> bool {
+        let own: Vec<(String, bool)> = variables_of(&self.manifest.env.prefix, service).collect();
+        let of = |is_image| {
+            let mine = own.iter().filter(move |(_, image)| *image == is_image);
+            mine.map(|(name, _)| name.as_str()).collect::<Vec<_>>()
+        };
+        image_line::follows(line, &of(true), &of(false))
     }
 
     /// The services, in the manifest's order.

@@ -28,8 +28,28 @@ fn only(text: &str) -> Arc<Site> {
     all.remove(0)
 }
 
-fn judged(image: &str, mode: Mode) -> Verdict {
-    judge(&only(&format!("services:\n  a:\n    image: {image}\n")), mode, ask)
+/// The variables that have values beside `versions.env`.
+fn lookup(name: &str) -> Option<String> {
+    match name {
+        "MOVING" => Some("stable".to_owned()),
+        "OLD" => Some("1.63".to_owned()),
+        "WHOLE" => Some("r.example/web:1.64".to_owned()),
+        "PINNED" => Some(format!("r.example/web:1.64@{}", digest("old"))),
+        "EMPTY" => Some(String::new()),
+        _ => None,
+    }
+}
+
+fn judge_pin(site: &Site) -> Verdict {
+    judge(site, &site.compose_services, &lookup, ask)
+}
+
+fn judge_back(site: &Site) -> Verdict {
+    judge_unpin(site, None, false, |_| "1.64".parse().ok())
+}
+
+fn judged(image: &str) -> Verdict {
+    judge_pin(&only(&format!("services:\n  a:\n    image: {image}\n")))
 }
 
 #[test]
@@ -47,14 +67,34 @@ fn every_kind_of_image_is_judged() {
         (format!("r.example/web:stable@{old}"), stale(&format!(":stable@{new}"))),
         (format!("r.example/web:1.63@{new}"), Verdict::Current),
         (format!("r.example/web@{new}"), Verdict::Current),
-        ("r.example/web:${TAG:-1}".to_owned(), Verdict::Interpolated),
-        ("$IMAGE".to_owned(), Verdict::Interpolated),
+        // What stands behind the `@` is no digest, and is replaced by one.
+        (format!("r.example/web:1.64@sha256:{old}"), stale(&format!(":1.64@{new}"))),
+        (format!("nginx:1@sha256:{old}"), Verdict::Invalid),
+        // With variables the digest goes behind them; the line keeps what is written.
+        (
+            "r.example/web:${MOVING:-latest}".to_owned(),
+            loose(&format!(":${{MOVING:-latest}}@{new}")),
+        ),
+        ("r.example/web:${TAG:-1.64}".to_owned(), loose(&format!(":${{TAG:-1.64}}@{new}"))),
+        ("r.example/web:$OLD".to_owned(), loose(&format!(":1.64@{new}"))),
+        ("${WHOLE}".to_owned(), Verdict::Loose(format!("${{WHOLE}}@{new}"))),
+        (format!("${{WHOLE}}@{old}"), Verdict::Stale(format!("${{WHOLE}}@{new}"))),
+        (format!("${{WHOLE}}@{new}"), Verdict::Current),
+        ("${PINNED}".to_owned(), stale(&format!(":1.64@{new}"))),
+        (format!("${{NO:-r.example/web:1.64@{old}}}"), stale(&format!(":1.64@{new}"))),
+        (
+            "${EMPTY}r.example/web:stable".to_owned(),
+            Verdict::Loose(format!("${{EMPTY}}r.example/web:stable@{new}")),
+        ),
+        ("r.example/web:${TAG}".to_owned(), Verdict::Unset(vec!["TAG".to_owned()])),
+        ("r.example/web:${TAG:?say which}".to_owned(), Verdict::Unset(vec!["TAG".to_owned()])),
+        ("$IMAGE".to_owned(), Verdict::Unset(vec!["IMAGE".to_owned()])),
         ("new:1".to_owned(), Verdict::Unrecorded),
         ("built:1".to_owned(), Verdict::Local),
         ("postgres:16-alpine".to_owned(), Verdict::Untracked),
         ("Not An Image".to_owned(), Verdict::Invalid),
     ] {
-        assert_eq!(judged(&image, Mode::Pin), expected, "{image}");
+        assert_eq!(judged(&image), expected, "{image}");
     }
 }
 
@@ -66,15 +106,16 @@ fn unpinning_goes_back_to_tags() {
         (format!("web@{any}"), Verdict::Loose("web:1.64".to_owned())),
         ("web:1.3".to_owned(), Verdict::Current),
         ("web".to_owned(), Verdict::Current),
-        (format!("postgres@{any}"), Verdict::Untracked),
+        (format!("web:${{V:-1}}@{any}"), Verdict::Loose("web:${V:-1}".to_owned())),
     ] {
-        assert_eq!(judged(&image, Mode::Unpin), expected, "{image}");
+        let site = only(&format!("services:\n  a:\n    image: {image}\n"));
+        assert_eq!(judge_back(&site), expected, "{image}");
     }
 }
 
-fn rewritten(text: &str, mode: Mode) -> String {
+fn rewritten(text: &str, judge: impl Fn(&Site) -> Verdict) -> String {
     let text = ComposeText::from_source(text);
-    let verdicts: Vec<Verdict> = text.sites.iter().map(|site| judge(site, mode, ask)).collect();
+    let verdicts: Vec<Verdict> = text.sites.iter().map(|site| judge(site)).collect();
     let changes: Vec<(&Site, &str)> = text
         .sites
         .iter()
@@ -82,6 +123,53 @@ fn rewritten(text: &str, mode: Mode) -> String {
         .filter_map(|(site, verdict)| Some((site.as_ref(), verdict.wanted()?)))
         .collect();
     rewrite(&text, &changes).unwrap()
+}
+
+/// Remembers that `old` became `new`.
+fn remember(memory: &mut memory::Memory, old: &str, new: &str) {
+    let [old, new] = [old, new].map(ComposeText::from_source);
+    let raw =
+        |text: &ComposeText, site: &Site| text.document.source()[site.span.clone()].to_owned();
+    let lines: Vec<(Arc<Site>, String, String)> = old
+        .sites
+        .iter()
+        .zip(&new.sites)
+        .map(|(before, after)| (Arc::clone(before), raw(&old, before), raw(&new, after)))
+        .collect();
+    let lines = lines.iter().map(|(site, old, new)| (site.as_ref(), old.as_str(), new.as_str()));
+    memory.remember("compose.yaml", lines);
+}
+
+#[test]
+fn what_stood_there_comes_back_whatever_it_was() {
+    let old = digest("old");
+    let text = format!(
+        "services:\n  bare: {{image: web}}\n  digest:\n    image: web@{old} # ours\n  both:\n    \
+            image: 'web:1.63@{old}'\n  variable:\n    image: ${{WHOLE}}\n  block:\n    image: >-   # \
+            long\n      web:1.64\n  current:\n    image: web:1.64@{}\n  other:\n    image: \
+            postgres:16@{old}\n",
+        digest("new")
+    );
+    let pinned = rewritten(&text, judge_pin);
+    let mut memory = memory::Memory::default();
+    remember(&mut memory, &text, &pinned);
+    let memory = memory::Memory::parse(memory.text().as_bytes()).unwrap();
+    let back = |text: &str, memory: &memory::Memory| {
+        rewritten(text, |site| {
+            judge_unpin(site, memory.before("compose.yaml", site), true, |_| None)
+        })
+    };
+    assert_eq!(back(&pinned, &memory), text, "{pinned}");
+    // Pinned again, and edited elsewhere meanwhile.
+    let next = pinned.replace(digest("new").as_str(), digest("next").as_str());
+    let mut again = memory.clone();
+    remember(&mut again, &pinned, &next);
+    assert_eq!(back(&next, &again).matches("next").count(), 0);
+    let edited = format!("# edited\n{}  new: {{image: web:1@{old}}}\n", pinned.replace("'", "\""));
+    assert_eq!(
+        back(&edited, &memory),
+        format!("# edited\n{}  new: {{image: web:1@{old}}}\n", text.replace("'", "\""))
+    );
 }
 
 #[test]
@@ -100,7 +188,7 @@ fn a_file_keeps_everything_but_the_images() {
         .replacen("'web:latest'", &format!("'web:latest@{new}'"), 1)
         .replacen(&format!("web@{old}"), &format!("web@{new}"), 1)
         .replacen("  web:1.64\r\n", &format!("  web:1.64@{new}\r\n"), 1);
-    assert_eq!(rewritten(&text, Mode::Pin), expected);
+    assert_eq!(rewritten(&text, judge_pin), expected);
 }
 
 #[test]
@@ -117,10 +205,9 @@ fn services_that_share_an_image_must_agree() {
             keeps_tag: true,
         })
     };
-    assert!(matches!(judge(&all[0], Mode::Pin, by_name), Verdict::Refused(_)));
+    let names = &all[0].compose_services;
+    assert!(matches!(judge(&all[0], names, &|_| None, by_name), Verdict::Refused(_)));
     assert_eq!((all[0].position.line, all[0].position.column), (1, 15));
-    let block = only("services:\n  a:\n    image: >-\n      web:1.64\n");
-    assert!(matches!(judge(&block, Mode::Pin, ask), Verdict::Refused(_)));
 }
 
 #[test]
@@ -206,7 +293,7 @@ fn compose_file() -> impl Strategy<Value = (String, String)> {
 proptest! {
     #[test]
     fn pinning_and_unpinning_change_nothing_else((text, holes) in compose_file()) {
-        let pinned = rewritten(&text, Mode::Pin);
+        let pinned = rewritten(&text, judge_pin);
         let mut rest = pinned.as_str();
         let mut pieces = holes.split('\0');
         rest = rest.strip_prefix(pieces.next().unwrap()).unwrap();
@@ -216,7 +303,11 @@ proptest! {
             rest = rest[end..].strip_prefix(piece).unwrap();
         }
         prop_assert_eq!(rest, "");
-        prop_assert_eq!(&rewritten(&pinned, Mode::Pin), &pinned);
-        prop_assert_eq!(rewritten(&pinned, Mode::Unpin), text);
+        prop_assert_eq!(&rewritten(&pinned, judge_pin), &pinned);
+        let mut memory = memory::Memory::default();
+        remember(&mut memory, &text, &pinned);
+        prop_assert_eq!(rewritten(&pinned, |site| {
+            judge_unpin(site, memory.before("compose.yaml", site), true, |_| None)
+        }), text);
     }
 }

@@ -15,6 +15,8 @@ pub struct Pins {
     pub files: Vec<PinnedFile>,
     /// Images to which several places give different digests.
     pub disagreements: Vec<PinDisagreement>,
+    /// The files that name images of the deployment and are no part of it; they stay as they are.
+    pub beside: Vec<String>,
     /// With `--latest`: what became of each service before the files were written.
     pub services: Vec<ServiceChange>,
     /// With `--latest`: what became of the manifest and of `versions.env`.
@@ -48,8 +50,13 @@ pub struct PinnedImage {
     /// What should stand there instead; `null` if nothing else.
     pub wanted: Option<String>,
     /// `current`, `stale` (another digest), `loose` (no digest; with `--unpin`, one),
-    /// `interpolated`, `built`, `local`, `untracked`, `unrecorded`, `invalid` or `refused`.
+    /// `interpolated`, `unset` (no image name with the values that its variables have),
+    /// `other-track` (its tag is another line of versions than is followed), `kept` (with `--unpin`:
+    /// a digest that `pin` did not write), `built`, `local`, `untracked`, `unrecorded`, `invalid` or
+    /// `refused`.
     pub state: &'static str,
+    /// Why the line is left alone; `null` if it is as it should be, or is written.
+    pub why: Option<String>,
 }
 
 /// One image with different digests.
