@@ -21,7 +21,8 @@ use crate::compose::{self, Compose, ComposeFiles, Files, Generation, Project, Se
 use crate::docker::{Container, ContainerFilter};
 use crate::error::{self, Kind};
 use crate::lookup::Lookup;
-use crate::members::{Membership, Use};
+use crate::members::{Member, Membership, Use};
+use crate::model::image_line;
 use crate::model::interpolation::Template;
 use crate::model::manifest::{Manifest, Service};
 use crate::model::reference::{Platform, Reference, ServiceName};
@@ -31,6 +32,62 @@ pub use record::Record;
 
 /// How long Compose may read its files for a command that only looks.
 const COMPOSE_PATIENCE: Duration = Duration::from_secs(15);
+
+/// An image line that does not follow what is recorded of its service.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Stray {
+    /// The Compose service.
+    pub compose_service: String,
+    /// The file and the line.
+    pub place: String,
+    /// Why it does not follow.
+    pub why: String,
+    /// What makes it.
+    pub cure: Cure,
+}
+
+/// What makes an image line follow.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Cure {
+    /// `migrate-versions --write`.
+    Write,
+    /// No text does with this Compose; `pin` writes each digest.
+    Pin,
+    /// The file is made from this one.
+    Template(String),
+}
+
+impl Stray {
+    /// The lines and the reasons, as one clause.
+    #[must_use]
+    pub fn told(strays: &[Self]) -> String {
+        let each = strays.iter().map(|Self { place, compose_service, why, .. }| {
+            format!("{place}, {compose_service}: {why}")
+        });
+        each.collect::<Vec<_>>().join("; ")
+    }
+
+    /// What to do about all of them.
+    #[must_use]
+    pub fn mend(strays: &[Self]) -> String {
+        let template = strays.iter().find_map(|stray| match &stray.cure {
+            Cure::Template(template) => Some(template),
+            Cure::Write | Cure::Pin => None,
+        });
+        match template {
+            Some(template) => format!(
+                "let the lines follow versions.env in {template}, as `dkv migrate-versions` shows, \
+                and make the file again"
+            ),
+            None if strays.iter().any(|stray| stray.cure == Cure::Pin) => {
+                "Compose v1 lets no text there follow: after `dkv pull-latest`, `dkv pin` writes the \
+                digest into the file, and `dkv restart` runs it"
+                    .to_owned()
+            }
+            None => "`dkv migrate-versions --write` makes the file follow".to_owned(),
+        }
+    }
+}
 
 /// A deployment, as one command sees it.
 pub struct Deployment<'a> {
@@ -476,7 +533,9 @@ impl<'a> Deployment<'a> {
     #[must_use]
     pub fn member(&self, name: &str) -> Membership<'_> {
         let project = self.project.get().or_else(|| self.view.get().map(|view| &view.project));
-        let image = project.and_then(|project| project.service(name)?.image.as_ref()?.parse().ok());
+        let image = project.and_then(|project| project.service(name)?.image.clone());
+        let image = image.or_else(|| self.evaluate(self.template(name)?, &BTreeMap::new()));
+        let image = image.and_then(|image| image.parse().ok());
         self.member_with(name, image.as_ref())
     }
 
@@ -518,10 +577,21 @@ impl<'a> Deployment<'a> {
     fn literal_members(&self, names: &[&str]) -> Vec<&str> {
         let mut literal = Vec::from_iter(self.described());
         literal.retain(|name| match self.member(name) {
-            Membership::Of(member) => member.is_literal && names.contains(&member.service.as_str()),
+            Membership::Of(member) => {
+                names.contains(&member.service.as_str()) && self.is_astray(name, &member)
+            }
             Membership::Ambiguous(_) | Membership::Other(_) | Membership::Untracked => false,
         });
         literal
+    }
+
+    /// Whether the image line of a member takes its version from none of the service's variables.
+    fn is_astray(&self, compose_service: &str, member: &Member<'_>) -> bool {
+        let Some(record) = &self.record else { return false };
+        match (self.template(compose_service), record.service(member.service)) {
+            (Some(line), Some(service)) => !record.is_followed_by(service, line),
+            _ => member.is_literal,
+        }
     }
 
     /// Who asks registries about the services of the manifest.
@@ -532,6 +602,51 @@ impl<'a> Deployment<'a> {
         Lookup::new(self.app.registry().clone(), ecr, has_aws_credentials, platform)
     }
 
+    /// Why the image line of a Compose service does not follow what is recorded, and what makes it.
+    #[must_use]
+    pub fn stray(&self, compose_service: &str) -> Option<Stray> {
+        let (record, texts) = (self.record.as_ref()?, self.texts().ok()?);
+        let service = record.service(self.member(compose_service).service()?)?;
+        let site = texts.service(compose_service)?.image.as_ref()?;
+        let variables = image_line::variables_in(&site.image);
+        let is_led = site.template.as_ref().is_some_and(|one| record.is_followed_by(service, one));
+        let own = image_line::own(&record.manifest.env.prefix, &service.name);
+        let others: Vec<&str> = variables
+            .iter()
+            .map(String::as_str)
+            .filter(|name| !own.iter().any(|own| own == name))
+            .collect();
+        let why = if is_led {
+            match others.is_empty() {
+                true => "Compose makes something else of it".to_owned(),
+                false => format!("{} decides over versions.env", others.join(", ")),
+            }
+        } else if others.is_empty() {
+            "its version is written out".to_owned()
+        } else {
+            format!("its image has {}, which versions.env does not set", others.join(", "))
+        };
+        let v1_cannot = || {
+            let generation = self.compose.get().and_then(Compose::known_generation);
+            let now = self.evaluate(site.template.as_ref()?, &BTreeMap::new())?.parse().ok()?;
+            let new = image_line::following(Some(&site.image), &now, &own, false);
+            Some(generation == Some(Generation::V1) && new.is_err())
+        };
+        let cure = match texts.template_of(&site.file) {
+            Some(template) => Cure::Template(template.to_owned()),
+            None if v1_cannot().unwrap_or(false) => Cure::Pin,
+            None => Cure::Write,
+        };
+        let compose_service = compose_service.to_owned();
+        Some(Stray { compose_service, place: site.place(), why, cure })
+    }
+
+    /// The strays among Compose services.
+    #[must_use]
+    pub fn strays(&self, names: &[&str]) -> Vec<Stray> {
+        names.iter().filter_map(|name| self.stray(name)).collect()
+    }
+
     /// What makes a new record of the services called `names` run, for the end of a command's
     /// report. Compose services whose files give them an image of their own would go on with that.
     #[must_use]
@@ -540,10 +655,18 @@ impl<'a> Deployment<'a> {
         if literal.is_empty() {
             return "`dkv restart` puts it into effect".to_owned();
         }
+        let strays = self.strays(&literal);
+        let lines = match strays.is_empty() {
+            true => String::new(),
+            false => format!(": {}", Stray::told(&strays)),
+        };
+        let follow = match strays.iter().all(|stray| stray.cure == Cure::Write) {
+            true => " (`dkv migrate-versions --write` makes it follow)",
+            false => "",
+        };
         format!(
             "`dkv pin` and then `dkv restart` put it into effect: the Compose files give {} an \
-            image that does not follow versions.env (`dkv migrate-versions --write` makes it \
-            follow)",
+            image that does not follow versions.env{follow}{lines}",
             literal.join(", ")
         )
     }

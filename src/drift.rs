@@ -328,6 +328,15 @@ impl<'v, 'a> DriftSearch<'v, 'a> {
                         format!("edit {place}"),
                     );
                 }
+                Verdict::Invalid => {
+                    let message = format!("{place} says {image}, which is not an image name");
+                    self.differs(
+                        FindingKind::LiteralTag,
+                        service,
+                        message,
+                        format!("edit {place}"),
+                    );
+                }
                 _ => continue,
             }
             self.explained.extend(compose_services.iter().cloned());
@@ -474,7 +483,6 @@ impl<'v, 'a> DriftSearch<'v, 'a> {
             return follow_in(template);
         }
         let says_record = says_record(Some(service), start.image.as_deref().unwrap_or_default());
-        let recorded = self.compose_tag(service);
         if start.text.as_ref().is_some_and(|text| !text.contains('$')) {
             return if says_record {
                 "`dkv migrate-versions --write`"
@@ -489,13 +497,11 @@ impl<'v, 'a> DriftSearch<'v, 'a> {
                 "`env_tag: {variable}` for the service in the manifest, then `dkv generate-env`"
             ),
             None if says_record => {
-                "`dkv migrate-versions --write`, which says so if the line cannot follow".to_owned()
+                "`dkv migrate-versions --write` makes the line follow; `dkv pin` writes the digest \
+                into it"
+                    .to_owned()
             }
-            None => format!(
-                "write the recorded version, {}, into the line of {}",
-                shortened(&recorded),
-                start.compose_service
-            ),
+            None => "`dkv pin` writes the recorded version there".to_owned(),
         }
     }
 

@@ -13,7 +13,7 @@ use crate::app::{App, Exit};
 use crate::change;
 use crate::cli;
 use crate::compose::{self, Action, Project, Set};
-use crate::deployment::Deployment;
+use crate::deployment::{Deployment, Stray};
 use crate::docker::{
     ContainerDetail, ContainerFilter, ContainerState, HealthStatus, Image, PullTarget,
 };
@@ -72,7 +72,7 @@ impl Run for Up {
         launch.ensure_images(project).await?;
         launch.start_stopped_databases(project, &mut report).await?;
         launch.start(Set::Application, project, &mut report).await?;
-        finish(app, &report)
+        finish(&launch.deployment, &report)
     }
 }
 
@@ -111,7 +111,7 @@ impl Run for Updb {
         let project = compose.config(Set::Databases, &launch.environment, None).await?;
         launch.ensure_images(&project).await?;
         launch.start(Set::Databases, &project, &mut report).await?;
-        finish(app, &report)
+        finish(&launch.deployment, &report)
     }
 }
 
@@ -154,7 +154,7 @@ impl Run for Restart {
         launch.ensure_images(project).await?;
         launch.stop(Some(project), &mut report).await?;
         launch.start_all(project, &mut report).await?;
-        finish(app, &report)
+        finish(&launch.deployment, &report)
     }
 }
 
@@ -178,7 +178,7 @@ impl Run for Start {
         let project = launch.deployment.project().await?;
         launch.ensure_images(project).await?;
         launch.start_all(project, &mut report).await?;
-        finish(app, &report)
+        finish(&launch.deployment, &report)
     }
 }
 
@@ -615,27 +615,34 @@ fn waiting_table(deployment: &health::Judgement) -> Table {
 }
 
 /// The last word of a start: a line for each container.
-fn finish(app: &App, report: &Started) -> Result<Exit> {
+fn finish(deployment: &Deployment<'_>, report: &Started) -> Result<Exit> {
+    let app = deployment.app();
     app.show(report, |report| {
         if report.dry_run { show_steps(app, report) } else { show_containers(app, report) }
     })?;
-    warn_of_others(app, report);
+    warn_of_others(deployment, report);
     Ok(Exit::Done)
 }
 
 /// Compose files that give a service an image of their own make Compose run that, whatever is
 /// recorded.
-fn warn_of_others(app: &App, report: &Started) {
+fn warn_of_others(deployment: &Deployment<'_>, report: &Started) {
+    let app = deployment.app();
     let others = report.containers.iter().filter(|line| line.as_recorded == Some(false));
     let names: Vec<&str> = others.map(|line| line.compose_service.as_str()).collect();
     if !names.is_empty() {
         app.ui.warn(format!("not what the manifest records: {}", names.join(", ")));
-        app.ui.hint(
-            "the Compose files give them an image that does not follow versions.env: `dkv pin` \
-                writes the recorded one into the \
-             files, `dkv migrate-versions --write` makes them follow; `dkv verify` shows both \
-             sides",
-        );
+        let strays = deployment.strays(&names);
+        for stray in &strays {
+            app.ui.note(format!(
+                "{}, {} does not follow versions.env: {}",
+                stray.place, stray.compose_service, stray.why
+            ));
+        }
+        app.ui.hint(format!(
+            "{}; `dkv pin` writes the recorded digests into the file; then `dkv restart`",
+            Stray::mend(&strays)
+        ));
     }
 }
 

@@ -372,6 +372,12 @@ impl Compose {
         Ok(Some(name))
     }
 
+    /// The generation of Compose, if it was looked for already.
+    #[must_use]
+    pub fn known_generation(&self) -> Option<Generation> {
+        self.tool.get().map(|tool| tool.generation)
+    }
+
     fn texts(&self) -> &ComposeFiles {
         self.texts.get_or_init(|| Arc::new(ComposeFiles::read(&self.files, Generation::V2)))
     }

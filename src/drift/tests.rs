@@ -178,7 +178,7 @@ fn variables_of_another_name_are_noticed() {
     let mend = |views: &Views<'_>| compare(views).drift[0].mend.clone().unwrap();
     assert!(mend(&views).contains("`env_tag: VERSION`"));
     for (image, expected) in
-        [("1.63", "write the recorded version, 1.64@sha256"), ("latest", "--write")]
+        [("1.63", "`dkv pin` writes the recorded version there"), ("latest", "--write")]
     {
         let text = Some(format!("${{REG:-r.example}}/web:{image}"));
         views.starts = vec![ServiceStart { text, ..start("web", &format!("{IMAGE}:{image}")) }];

@@ -16,6 +16,7 @@ mod env;
 mod errors;
 mod examples;
 mod harness;
+mod lines;
 mod locks;
 mod looking;
 mod manifest;

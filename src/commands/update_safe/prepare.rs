@@ -12,7 +12,7 @@ use crate::change::Change;
 use crate::commands::pull;
 use crate::commands::pull_latest::LatestOptions;
 use crate::commands::run::{Launch, StartOptions};
-use crate::deployment::{Deployment, Record};
+use crate::deployment::{Deployment, Record, Stray};
 use crate::docker::{ContainerState, Docker};
 use crate::error;
 use crate::health;
@@ -172,15 +172,18 @@ impl<'a> RunningUpdate<'a> {
         });
         let literal: Vec<&str> = literal.map(String::as_str).collect();
         if !literal.is_empty() {
+            let strays = self.launch.deployment.strays(&literal);
+            let lines = match strays.is_empty() {
+                true => String::new(),
+                false => format!(": {}", Stray::told(&strays)),
+            };
             let message = format!(
-                "the Compose files give {} an image that does not follow versions.env",
+                "the Compose files give {} an image that does not follow versions.env{lines}",
                 literal.join(", ")
             );
+            let mend = Stray::mend(&strays);
             return Err(error::state(message)
-                .with_hint(
-                    "`dkv migrate-versions --write` makes them follow it; nothing was \
-                    stopped or changed",
-                )
+                .with_hint(format!("{mend}; nothing was stopped or changed"))
                 .into());
         }
         self.project = project;

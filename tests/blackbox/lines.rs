@@ -1,0 +1,218 @@
+//! How image lines of every form come to follow what is recorded, and come back.
+
+use crate::support::deployment::Compose;
+use crate::support::{Deployment, Image, Registry};
+
+/// What Compose makes of the image lines, sorted; with `versions.env` in its environment or without.
+fn images(deployment: &Deployment, env: bool) -> Vec<String> {
+    let mut run = deployment.compose_v2(["config", "--images"]);
+    if env {
+        for line in deployment.versions_env().lines() {
+            if let Some((name, value)) = line.split_once('=').filter(|_| !line.starts_with('#')) {
+                run = run.env(name, value);
+            }
+        }
+    }
+    let mut images: Vec<String> = run.exit(0).stdout.lines().map(str::to_owned).collect();
+    images.sort();
+    images
+}
+
+#[test]
+fn no_tracked_line_is_left_behind_where_compose_v2_runs_it() {
+    let registry = Registry::start();
+    let names = ["server", "ml", "whole", "mirrored", "own", "shared", "block", "base"];
+    let push = |version: &str| -> Vec<String> {
+        let push = |name: &&str| {
+            registry.push(Image::new(name).tag(version).tag("release").tag("stable")).digest
+        };
+        names.iter().map(push).collect()
+    };
+    let old = push("1.0");
+    let of = |name: &str| registry.repository(name);
+    let deployment = Deployment::new("follow");
+    let (host, path) =
+        of("mirrored").split_once('/').map(|(a, b)| (a.to_owned(), b.to_owned())).unwrap();
+    deployment.write(".env", &format!("WHOLE={}:release\nOWN_VERSION=stable\n", of("whole")));
+    deployment
+        .write("base.yml", &format!("services:\n  base:\n    image: {}:release\n", of("base")));
+    let compose = format!(
+        "x-shared: &shared\n  image: {}:${{VERSION:-release}} # one for two\nx-more: &more\n  !!merge \
+            <<: *shared\n  restart: 'no'\nservices:\n  server:\n    image: \
+            {}:${{VERSION:-release}}\n  ml:\n    image: \"{}:${{VERSION-release}}\"\n  whole:\n    \
+            image: ${{WHOLE}}\n  mirrored: {{image: '${{MIRROR:-{host}}}/{path}:release'}}\n  own:\n    \
+            image: {}:${{OWN_VERSION:-release}}\n  one:\n    <<: *more\n  two:\n    <<: [*more]\n    \
+            labels: {{a: b}}\n  block:\n    image: >-\n      {}:release\n  extending:\n    extends: \
+            {{file: base.yml, service: base}}\n",
+        of("shared"),
+        of("server"),
+        of("ml"),
+        of("own"),
+        of("block"),
+    );
+    deployment.write("compose.yaml", &compose);
+    let before = images(&deployment, false);
+    deployment.compose_v2(["up", "-d"]).exit(0);
+
+    let dry = deployment.dkv(["migrate-versions", "--write", "--dry-run", "--json"]).exit(0).json();
+    assert_eq!(deployment.read("compose.yaml"), compose);
+    let report = deployment.dkv(["migrate-versions", "-y", "--write", "--json"]).exit(0).json();
+    assert_eq!(report["differences"], serde_json::json!([]), "{report:#}");
+    for (wrote, would) in report["compose_changes"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .zip(dry["compose_changes"].as_array().unwrap())
+    {
+        assert_eq!((&wrote["to"], &wrote["left"]), (&would["to"], &would["left"]));
+        assert_eq!((&wrote["left"], &wrote["written"]), (&serde_json::Value::Null, &true.into()));
+    }
+    let text = deployment.read("compose.yaml");
+    assert!(text.contains("_TAG:-${VERSION:-release}} # one for two"), "{text}");
+    assert_eq!(images(&deployment, false), before, "{text}");
+    let recorded = images(&deployment, true);
+    for digest in &old {
+        assert!(
+            recorded.iter().any(|image| image.ends_with(digest)),
+            "{digest}: {recorded:?}\n{text}"
+        );
+    }
+    assert!(recorded.iter().all(|image| image.contains("@sha256:")), "{recorded:?}");
+    deployment.dkv(["verify"]).exit(0);
+
+    let new = push("1.1");
+    deployment.dkv(["update-safe"]).exit(0);
+    let recorded = images(&deployment, true);
+    for digest in &new {
+        assert!(recorded.iter().any(|image| image.ends_with(digest)), "{recorded:?}");
+    }
+    for service in ["server", "ml", "whole", "mirrored", "own", "one", "two", "block", "extending"]
+    {
+        assert_eq!(deployment.engine().version(deployment.project(), service), "1.1", "{service}");
+    }
+}
+
+#[test]
+fn with_compose_v1_alone_every_hint_leads_to_the_recorded_bytes() {
+    let registry = Registry::start();
+    let push = |version: &str| {
+        for name in ["server", "ml", "whole"] {
+            registry.push(Image::new(name).tag(version).tag("release").tag("old"));
+        }
+    };
+    push("1.0");
+    let of = |name: &str| registry.repository(name);
+    let deployment = Deployment::new("follow");
+    deployment.write(".env", "VERSION=release\n");
+    let compose = format!(
+        "version: '3'\nservices:\n  server:\n    image: {}:${{VERSION:-old}}\n  ml:\n    image: \
+            {}:${{VERSION:-old}} # same\n  whole:\n    image: ${{APP:-{}:release}}\n",
+        of("server"),
+        of("ml"),
+        of("whole"),
+    );
+    deployment.write("docker-compose.yml", &compose);
+    deployment.compose_v1(["up", "-d"]).exit(0);
+    let dkv = |words: &[&str]| deployment.dkv(words.iter().copied()).compose(Compose::V1);
+    dkv(&["migrate-versions", "-y", "--write"])
+        .exit(0)
+        .stderr_contains("Compose v1 knows no default inside a default")
+        .stderr_contains("`dkv pin`");
+    assert_eq!(deployment.read("docker-compose.yml"), compose);
+    push("1.1");
+    let refused = dkv(&["update-safe"]).exit(3);
+    refused
+        .stderr_contains("docker-compose.yml:4, server: its image has VERSION, which versions.env")
+        .stderr_contains("`dkv pull-latest`, `dkv pin`");
+    dkv(&["pull-latest"]).exit(0).stderr_contains("`dkv pin` and then `dkv restart`");
+    // The record is not what runs, and `restart` alone does not change that, as it says.
+    dkv(&["restart"])
+        .exit(0)
+        .stderr_contains("docker-compose.yml:8, whole does not follow versions.env")
+        .stderr_contains("`dkv pin`");
+    assert_eq!(deployment.engine().version(deployment.project(), "ml"), "1.0");
+    dkv(&["pin"]).exit(0);
+    let pinned = deployment.read("docker-compose.yml");
+    assert_eq!(pinned.matches("@sha256:").count(), 3, "{pinned}");
+    assert!(pinned.contains("${APP:-") && pinned.contains(":release}@sha256:"), "{pinned}");
+    dkv(&["restart"]).exit(0).stderr_lacks("not what the manifest records");
+    for service in ["server", "ml", "whole"] {
+        assert_eq!(deployment.engine().version(deployment.project(), service), "1.1", "{service}");
+    }
+    dkv(&["pin", "--check"]).exit(0);
+    dkv(&["verify"]).exit(0);
+    dkv(&["pin", "--unpin"]).exit(0);
+    assert_eq!(deployment.read("docker-compose.yml"), compose);
+}
+
+#[test]
+fn pin_changes_no_other_deployment_and_no_other_line_of_versions() {
+    let registry = Registry::start();
+    let llm = registry.push(Image::new("llm").tag("latest").tag("1.5"));
+    let rocm = registry.push(Image::new("llm").tag("rocm").version("rocm"));
+    let old = registry.push(Image::new("easy").tag("14").version("14"));
+    let easy = registry.push(Image::new("easy").tag("15"));
+    let deployment = Deployment::new("tracks");
+    let line = |image: &str, tag: &str| format!("    image: {image}:{tag}\n");
+    let compose = format!(
+        "services:\n  llm:\n{}  easy:\n{}  late:\n    image: {}:${{NOT_SET}}\n  made:\n    build: .\n    \
+            image: made:1\n  made-too:\n    image: made:1\n",
+        line(&llm.repository, "latest"),
+        line(&easy.repository, "15"),
+        easy.repository,
+    );
+    deployment.write("docker-compose.yml", &compose);
+    let other = format!(
+        "services:\n  easy:\n{}  llm:\n{}",
+        line(&easy.repository, "14"),
+        line(&llm.repository, "rocm")
+    );
+    deployment.write("docker-compose-v14.yml", &other);
+    deployment.write(
+        "version-manifest.yaml",
+        &format!(
+            "schema_version: '1.1'\nservices:\n  llm: {{image: '{}'}}\n  easy: {{image: '{}', track: \
+                '15'}}\n",
+            llm.repository, easy.repository
+        ),
+    );
+    deployment.dkv(["pull-latest", "--no-pull"]).exit(0);
+    let pinned = deployment.dkv(["pin"]).exit(0);
+    pinned
+        .stderr_contains("docker-compose-v14.yml names images of this deployment")
+        .stderr_contains("with what NOT_SET says here it is no image name");
+    let expected = compose
+        .replace(":latest\n", &format!(":latest@{}\n", llm.digest))
+        .replace(":15\n", &format!(":15@{}\n", easy.digest));
+    assert_eq!(deployment.read("docker-compose.yml"), expected);
+    assert_eq!(deployment.read("docker-compose-v14.yml"), other);
+
+    // By name it is pinned to what its own tags mean.
+    deployment.dkv(["pin", "docker-compose-v14.yml"]).exit(0);
+    let own = other
+        .replace(":14\n", &format!(":14@{}\n", old.digest))
+        .replace(":rocm\n", &format!(":rocm@{}\n", rocm.digest));
+    assert_eq!(deployment.read("docker-compose-v14.yml"), own);
+    deployment.dkv(["pin", "--unpin", "docker-compose-v14.yml"]).exit(0);
+    assert_eq!(deployment.read("docker-compose-v14.yml"), other);
+
+    // Another word, or another variant, in a file of the deployment is left alone as well.
+    let changed = compose.replace(":latest\n", ":rocm\n");
+    deployment.write("docker-compose.yml", &changed);
+    let left = deployment.dkv(["pin"]).exit(0);
+    left.stderr_contains("its tag is another line of versions than latest");
+    assert!(deployment.read("docker-compose.yml").contains(":rocm\n"));
+    deployment.dkv(["pin", "--unpin"]).exit(0);
+    assert_eq!(deployment.read("docker-compose.yml"), changed);
+
+    // What is no digest is none for `--check` either.
+    let twice = compose.replace(":15\n", &format!(":15@sha256:{}\n", easy.digest));
+    deployment.write("docker-compose.yml", &twice);
+    deployment.dkv(["pin", "--check"]).exit(10);
+    deployment.dkv(["verify"]).exit(10).stdout_contains("sha256:sha256:");
+
+    // Without a manifest a registry is not asked about what a neighbour builds.
+    std::fs::remove_file(deployment.path("version-manifest.yaml")).unwrap();
+    deployment.write("docker-compose.yml", &compose);
+    deployment.dkv(["pin"]).exit(0);
+}
