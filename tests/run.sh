@@ -1,16 +1,21 @@
 #!/usr/bin/env bash
 # Runs all tests, or those whose name contains an argument: tests/run.sh [ARGUMENT-OF-CARGO-TEST…]
-# What the tests need is provided first (tests/setup.sh). Exits as `cargo test` does.
+# What the tests need is provided first (tests/setup.sh). Exits as `cargo test` does. They run on the machine's
+# engine, or on a new one: DKV_TEST_ENGINE=containerd, classic or podman (tests/engines.sh). Without arguments,
+# what depends on the engine runs on those of today as well.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 # shellcheck source=tests/setup.sh
 . tests/setup.sh
+# shellcheck source=tests/engines.sh
+. tests/engines.sh
 
 # Everything that the tests make is named after the run, so that what a killed one leaves can be told apart.
 run=dkvt$$
 
 sweep() {
     local environment pid left
+    engines_stop
     for environment in /proc/[0-9]*/environ; do
         if { tr '\0' '\n' <"$environment"; } 2>/dev/null | grep -qx "DKV_TEST_RUN=$run"; then
             pid=${environment#/proc/}
@@ -47,7 +52,19 @@ threads=$(($(nproc) * 5))
 export RUST_TEST_THREADS=${RUST_TEST_THREADS:-$((threads < 16 ? threads : 16))} DKV_TEST_RUN=$run
 # Started in the background, this would hand on that Ctrl-C is ignored, which some tests send.
 run_tests() {
-    env --default-signal=INT,QUIT cargo test --features fuzzing --no-fail-fast "$@"
+    local engine=()
+    [ -z "${DKV_TEST_ENGINE:-}" ] || engine=(engines_with "$DKV_TEST_ENGINE")
+    "${engine[@]}" env --default-signal=INT,QUIT cargo test --features fuzzing --no-fail-fast "$@"
+}
+
+# What depends on the engine, on those that the machine does not have; skipped where they cannot be had.
+run_elsewhere() {
+    [ -z "${DKV_TEST_ENGINE:-}" ] || return 0
+    engines_setup || return 0
+    setup_say "on Engine 28 with the containerd store"
+    DKV_TEST_ENGINE=containerd run_tests --test blackbox -- engines:: rollback:: verify:: running:: || return
+    setup_say "on Podman"
+    DKV_TEST_ENGINE=podman run_tests --test blackbox -- engines::podman
 }
 
 if [ $# -gt 0 ]; then
@@ -55,7 +72,10 @@ if [ $# -gt 0 ]; then
     exit
 fi
 log=$(mktemp "${TMPDIR:-/tmp}/$run-log.XXXXXX")
-run_tests 2>&1 | tee "$log" && exit
+if run_tests 2>&1 | tee "$log"; then
+    run_elsewhere
+    exit
+fi
 # A few failures among hundreds of tests that share a daemon and two cores may be the machine's. Each must then
 # pass by itself, and is written down: the same test cannot blame the machine three times.
 mapfile -t failed < <(sed -n 's/^test \(.*\) \.\.\. FAILED$/\1/p' "$log")
@@ -71,3 +91,4 @@ cat "$sightings" >&2
 for name in "${failed[@]}"; do
     [ "$(grep -c -- " $name\$" "$sightings")" -lt 3 ] || setup_fail "$name is unstable for the third time"
 done
+run_elsewhere

@@ -12,6 +12,7 @@ mod budgets;
 mod crash;
 mod credentials;
 mod ecr;
+mod engines;
 mod env;
 mod errors;
 mod examples;

@@ -26,6 +26,21 @@ impl Engine {
         Self { socket: None }
     }
 
+    /// The machine's own, where the tests run on another one.
+    pub fn other() -> Option<Self> {
+        std::env::var_os("DKV_TEST_OTHER_ENGINE").map(Self::at)
+    }
+
+    /// Whether the tests run on an engine of this kind (`containerd`, `classic`, `podman`) instead
+    /// of the machine's; tells why the test is skipped if they do not.
+    pub fn is(kind: &str) -> bool {
+        let found = std::env::var("DKV_TEST_ENGINE").unwrap_or_default();
+        if found != kind {
+            eprintln!("skipped: DKV_TEST_ENGINE={kind} tests/run.sh runs it");
+        }
+        found == kind
+    }
+
     pub fn at(socket: impl Into<PathBuf>) -> Self {
         Self { socket: Some(socket.into()) }
     }

@@ -341,7 +341,8 @@ fn share() -> (Arc<Place>, Child) {
     for version in image::USUAL {
         first.push(Image::new("base").tag(version));
     }
-    Engine::machine().docker(&["pull", "-q", "-a", &first.repository("base")]);
+    // Podman cannot, and does without.
+    let _ = Engine::machine().try_docker(&["pull", "-q", "-a", &first.repository("base")]);
     let place = Arc::clone(&first.place);
     let _ = place.base.set(format!("{}/base", first.namespace));
     let server = place.front.child.as_ref().expect("a running registry").id();
