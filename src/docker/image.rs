@@ -4,9 +4,7 @@ use std::collections::HashMap;
 
 use anyhow::Result;
 use bollard::models::{ImageInspect, ImageSummary};
-use bollard::query_parameters::{
-    ListImagesOptionsBuilder, RemoveImageOptions, TagImageOptionsBuilder,
-};
+use bollard::query_parameters::{ListImagesOptions, RemoveImageOptions, TagImageOptionsBuilder};
 use chrono::{DateTime, Utc};
 use futures_util::{StreamExt as _, TryStreamExt as _};
 
@@ -141,13 +139,14 @@ impl Docker {
         futures_util::stream::iter(requests).buffered(PARALLEL_REQUESTS).try_collect().await
     }
 
-    /// All images with their tags and digests, in one request.
+    /// All images with their tags and digests, in one request. Every engine lists the digests by
+    /// itself; told to, Podman lists nothing at all.
     ///
     /// # Errors
     /// Kind Docker, when the daemon does not answer.
     pub async fn image_list(&self) -> Result<ImageList> {
-        let options = ListImagesOptionsBuilder::new().all(false).digests(true).build();
-        let list = self.answer("list the images", self.client.list_images(Some(options))).await?;
+        let request = self.client.list_images(None::<ListImagesOptions>);
+        let list = self.answer("list the images", request).await?;
         Ok(list.into_iter().filter_map(listed).collect())
     }
 
