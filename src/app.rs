@@ -190,6 +190,7 @@ impl App {
             registry: self.registry().clone(),
             ui: self.ui.clone(),
             jobs: self.settings.jobs.get(),
+            store: self.store.clone(),
         })
     }
 

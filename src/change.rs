@@ -5,6 +5,7 @@
 //! looked at must still stand in the manifest as it was read, also those that the plan leaves
 //! alone. Otherwise two commands at once could leave a mixture that neither of them meant.
 
+mod evidence;
 mod files;
 mod keep;
 
@@ -16,11 +17,12 @@ use crate::app::App;
 use crate::deployment::{Deployment, Record};
 use crate::docker::Image;
 use crate::error;
-use crate::images::{Early, Wanted};
+use crate::images::{Arrived, Early, Wanted};
 use crate::model::manifest::{Service, Source};
 use crate::model::reference::{Platform, ServiceName};
-use crate::plan::Step;
+use crate::plan::{Outcome, Step};
 use crate::report::{Changes, Files, ServiceChange};
+pub use evidence::{Evidence, Seen};
 use files::Draft;
 pub use files::{create, hold, refresh_env};
 pub use keep::Remembered;
@@ -39,6 +41,8 @@ pub struct Change {
     early: Option<Early>,
     /// How many services were to be changed, those that failed included.
     total: usize,
+    /// What later shows which images these releases are.
+    evidence: Evidence,
 }
 
 impl Change {
@@ -148,6 +152,7 @@ impl Change {
         }
         let platform = fetcher.docker.platform().await?.clone();
         let arrived = fetcher.fetch_rest(&wanted, self.early.take()).await;
+        self.evidence = evidence_of(app, &steps, &arrived).await;
         for (mut step, arrived) in steps.into_iter().zip(arrived) {
             let checked = arrived.and_then(|arrived| {
                 check_platform(&step, &arrived.image, &platform).map(|()| arrived)
@@ -177,8 +182,14 @@ impl Change {
     /// Another dkv holds the lock (exit 4); a service that was looked at has changed, or a file
     /// cannot be written (exit 3).
     pub fn commit(&mut self, deployment: &mut Deployment<'_>) -> Result<Changes> {
+        let after = self.steps.iter().map(|step| &step.after);
+        let evidence = Evidence::of_manifests(deployment.app(), after);
         let files = match self.draft(deployment)? {
-            Some(draft) => draft.write(deployment)?.0,
+            Some(draft) => {
+                let (files, lock) = draft.write(deployment)?;
+                evidence.keep(deployment.app(), &lock);
+                files
+            }
             None => Files::default(),
         };
         Ok(self.told(deployment.record()?, files))
@@ -192,14 +203,21 @@ impl Change {
     ///
     /// As for [`Self::commit`]; an image has vanished since it was fetched (exit 6).
     pub async fn commit_kept(&mut self, deployment: &mut Deployment<'_>) -> Result<Changes> {
+        let app = deployment.app();
+        self.evidence.settle_names(deployment)?;
         let Some(draft) = self.draft(deployment)? else {
+            self.evidence.keep_alone(app)?;
             return Ok(self.told(deployment.record()?, Files::default()));
         };
         let docker = deployment.app().docker().await?;
         keep::ensure(docker, &self.steps, &deployment.record()?.hash).await?;
         let (files, lock) = draft.write(deployment)?;
         let record = deployment.record()?;
+        self.evidence.keep(app, &lock);
         keep::forget(docker, &self.steps, record, &lock).await;
+        if self.steps.iter().any(|step| !step.evicted.is_empty()) {
+            evidence::sweep(app, record, &lock);
+        }
         Ok(self.told(record, files))
     }
 
@@ -236,6 +254,33 @@ impl Change {
     }
 }
 
+/// What is to be kept of the releases that `steps` record.
+async fn evidence_of(app: &App, steps: &[Step], arrived: &[Result<Arrived>]) -> Evidence {
+    let seen = steps.iter().zip(arrived).filter_map(|(step, arrived)| {
+        use Outcome::{Relabelled, Unchanged, Updated};
+        let arrived = arrived.as_ref().ok()?;
+        // These were found by asking the registry.
+        let may_ask = arrived.pulled || matches!(step.outcome, Updated | Unchanged | Relabelled);
+        Some(Seen { service: &step.after, release: step.after.current()?, arrived, may_ask })
+    });
+    Evidence::gather(app, &seen.collect::<Vec<_>>()).await
+}
+
+/// Keeps what showed when recorded images were made local, and brings `versions.env` to what Compose
+/// is to be told from now on; whether that is anything else than before.
+///
+/// # Errors
+///
+/// Another dkv holds the lock (exit 4), or a file cannot be written (exit 3).
+pub fn settle(deployment: &mut Deployment<'_>, evidence: &Evidence) -> Result<bool> {
+    evidence.keep_alone(deployment.app())?;
+    let has_changed = evidence.settle_names(deployment)?;
+    if has_changed {
+        files::refresh_env(deployment)?;
+    }
+    Ok(has_changed)
+}
+
 /// Refuses a release that is made for another kind of machine, unless it was recorded before.
 fn check_platform(step: &Step, image: &Image, host: &Platform) -> Result<()> {
     let found = &image.platform;
@@ -258,7 +303,10 @@ fn learn(service: &mut Service, image: &Image) {
     let repository = service.image.clone();
     let is_local = service.source == Source::Local;
     let Some(current) = service.history.current_mut() else { return };
-    current.bytes.image_id = Some(image.id.clone());
+    // A build goes by the ID that it got first: its keep-tag is made of it.
+    if !is_local || current.bytes.image_id.is_none() {
+        current.bytes.image_id = Some(image.id.clone());
+    }
     if current.bytes.digest.is_none()
         && !is_local
         && let Some(digest) =

@@ -25,7 +25,8 @@ use crate::members::{Member, Membership, Use};
 use crate::model::image_line;
 use crate::model::interpolation::Template;
 use crate::model::manifest::{Manifest, Service};
-use crate::model::reference::{Platform, Reference, ServiceName};
+use crate::model::reference::{Digest, Platform, Reference, ServiceName};
+use crate::observe::LocalImages;
 use crate::store::{Lock, Snapshot};
 pub use env::{EnvFile, EnvState};
 pub use record::Record;
@@ -190,8 +191,10 @@ impl<'a> Deployment<'a> {
             let platform = platform_of(line.platform.as_deref()?, &|name| self.variable(name))?;
             Some((line.service.clone(), platform))
         });
-        let mut record = Record::new(manifest, snapshot, self.app.store.deployment_hash()?, lines)?;
+        let store = &self.app.store;
+        let mut record = Record::new(manifest, snapshot, store.deployment_hash()?, lines)?;
         record.settle_platforms(platforms.collect(), texts.map(Arc::as_ref));
+        record.only_by_keep_tag = store.only_by_keep_tag();
         Ok(record)
     }
 
@@ -249,6 +252,14 @@ impl<'a> Deployment<'a> {
         if let Some(record) = &mut self.record {
             record.manifest.services.extend(services.map(|after| (after.name.clone(), after)));
         }
+    }
+
+    /// Goes on with these digests as those that this host's daemon knows no images by.
+    pub(crate) fn name_by_keep_tag(&mut self, digests: BTreeSet<Digest>) {
+        if let Some(record) = &mut self.record {
+            record.only_by_keep_tag = digests;
+        }
+        self.env = OnceLock::new();
     }
 
     /// Goes on with `versions.env` as it has been written.
@@ -414,6 +425,16 @@ impl<'a> Deployment<'a> {
     pub fn described(&self) -> BTreeSet<&str> {
         let Ok(texts) = self.texts() else { return BTreeSet::new() };
         texts.services().map(|line| line.service.as_str()).collect()
+    }
+
+    /// What the daemon has of what is recorded.
+    ///
+    /// # Errors
+    ///
+    /// The daemon does not answer (exit 6).
+    pub async fn local_images(&self) -> Result<LocalImages> {
+        let docker = self.app.docker().await?;
+        LocalImages::look(docker, self.record.as_ref(), &self.app.store).await
     }
 
     /// All files: application and databases.

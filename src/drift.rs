@@ -4,13 +4,14 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
-use crate::docker::{Container, ContainerState, ImageList, ListedImage};
+use crate::docker::{Container, ContainerState, ListedImage};
 use crate::members::{Members, Membership, Use, repository_of};
 use crate::model::env_file;
 use crate::model::history::Release;
 use crate::model::interpolation::Template;
 use crate::model::manifest::{DEFAULT_TRACK, Manifest, Rank, Service, Source};
 use crate::model::reference::{Digest, Platform, Reference, Repository, ServiceName};
+use crate::observe::LocalImages;
 use crate::pin::Verdict;
 use crate::plan;
 use crate::report::ReleaseView;
@@ -28,6 +29,8 @@ pub struct Views<'a> {
     pub members: &'a Members,
     /// What tells this deployment's keep-tags from others'.
     pub deployment: &'a str,
+    /// The digests that this host's daemon cannot find images by, although it has them.
+    pub only_by_keep_tag: &'a BTreeSet<Digest>,
     /// What `versions.env` says.
     pub env: EnvView,
     /// What Compose would start, for somebody who has sourced `versions.env`.
@@ -115,7 +118,7 @@ pub struct DaemonView {
     /// The deployment directory, as Compose labels containers with it.
     pub directory: String,
     /// All images.
-    pub images: ImageList,
+    pub images: LocalImages,
     /// All containers, other projects' too.
     pub containers: Vec<Container>,
 }
@@ -604,7 +607,8 @@ impl<'v, 'a> DriftSearch<'v, 'a> {
 
     /// The tag that Compose should get.
     fn compose_tag(&self, service: &Service) -> String {
-        plan::compose_tag(service, self.views.manifest.env.pin, self.views.deployment)
+        let pin = self.views.manifest.env.pin;
+        plan::compose_tag(service, pin, self.views.deployment, self.views.only_by_keep_tag)
     }
 
     /// Whether `reference` gives Compose what is recorded.
@@ -628,24 +632,26 @@ impl<'v, 'a> DriftSearch<'v, 'a> {
             .and_then(|tag| self.views.daemon.as_ref()?.images.by_tag(&reference.repository, tag));
         match (service.source, &self.views.daemon) {
             (Source::Local, Some(_)) => {
-                named.is_some_and(|image| Some(&image.id) == current.bytes.image_id.as_ref())
+                let built = self.local(service, current);
+                named.zip(built).is_some_and(|(named, built)| named.id == built.id)
             }
             (Source::Local, None) => true,
             (Source::Registry, _) => false,
         }
     }
 
-    /// The local image of a release, if this host has it under the name by which `pull` and
-    /// `rollback` ask for it. The same bytes under another repository's name do not serve them.
+    /// The local image of a release, if this host has it, under whatever name.
     fn local(&self, service: &Service, release: &Release) -> Option<&ListedImage> {
-        let images = &self.views.daemon.as_ref()?.images;
-        let repository = service.image.as_ref()?;
-        match (&release.bytes.image_id, &release.bytes.digest) {
-            (Some(id), _) if service.source == Source::Local => images.by_id(id),
-            (_, Some(digest)) => images.by_digest(repository, digest),
-            (id, None) => {
-                let image = images.by_tag(repository, &release.tag)?;
-                id.as_ref().is_none_or(|id| *id == image.id).then_some(image)
+        self.views.daemon.as_ref()?.images.find(service, release)
+    }
+
+    /// Whether Compose is told to start a release by its keep-tag.
+    fn is_by_keep_tag(&self, service: &Service, release: &Release) -> bool {
+        let digest = release.bytes.digest.as_ref();
+        match service.source {
+            Source::Local => release.bytes.image_id.is_some(),
+            Source::Registry => {
+                digest.is_some_and(|digest| self.views.only_by_keep_tag.contains(digest))
             }
         }
     }
@@ -704,13 +710,8 @@ impl<'v, 'a> DriftSearch<'v, 'a> {
             (Rank::Current, Restorable::Registry | Restorable::Unknown)
                 if self.views.daemon.is_some() && is_named =>
             {
-                let has_bytes =
-                    release.bytes.image_id.as_ref().is_some_and(|id| self.image(id).is_some());
-                let elsewhere =
-                    if has_bytes { ", only its bytes are, under another name" } else { "" };
-                let message = format!(
-                    "the image of the recorded release {name} is not on this host{elsewhere}"
-                );
+                let message =
+                    format!("the image of the recorded release {name} is not on this host");
                 // What only `--no-pull` has recorded was never here.
                 let kind = if release.bytes.image_id.is_some() || self.runs_here() {
                     FindingKind::ImageGone
@@ -749,11 +750,25 @@ impl<'v, 'a> DriftSearch<'v, 'a> {
                 let mend = format!("`dkv version-pull {} TAG` takes another version", service.name);
                 self.differs(FindingKind::ReleaseLost, Some(service), message, mend);
             }
+            (Rank::Current, Restorable::Here)
+                if self.is_unnamed(release) && !self.is_by_keep_tag(service, release) =>
+            {
+                let message = format!(
+                    "the image of the recorded release {name} is on this host, but not by the \
+                    digest by which Compose would start it"
+                );
+                self.differs(FindingKind::ImageGone, Some(service), message, "`dkv pull`");
+            }
             (_, Restorable::Here) => {
                 self.judge_kept(service, release, &name, status == Rank::Current)
             }
             _ => {}
         }
+    }
+
+    /// Whether this host has the image of a release, but does not find it by its digest.
+    fn is_unnamed(&self, release: &Release) -> bool {
+        self.views.daemon.as_ref().is_some_and(|daemon| daemon.images.is_unnamed(release))
     }
 
     /// Whether this host has containers of the deployment.
@@ -790,14 +805,10 @@ impl<'v, 'a> DriftSearch<'v, 'a> {
                 self.differs(FindingKind::KeepTagMoved, Some(service), message, "`dkv pull`");
             }
             // Compose is given the keep-tag, and would look for it in a registry.
-            Some((tag, None))
-                if is_current
-                    && service.source == Source::Local
-                    && release.bytes.image_id.is_some() =>
-            {
-                let message = format!(
-                    "{tag}, by which Compose starts the build {name}, is gone from this host"
-                );
+            Some((tag, None)) if is_current && self.is_by_keep_tag(service, release) => {
+                let what = if service.source == Source::Local { "the build " } else { "" };
+                let message =
+                    format!("{tag}, by which Compose starts {what}{name}, is gone from this host");
                 self.differs(
                     FindingKind::KeepTagGone,
                     Some(service),

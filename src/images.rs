@@ -7,15 +7,18 @@ use std::sync::Arc;
 
 use anyhow::{Context as _, Result};
 use futures_util::StreamExt as _;
+use tokio::sync::OnceCell;
 
 use crate::docker::LayerState::{self, Complete, Downloaded, Downloading, Exists, Extracting};
-use crate::docker::{self, Docker, Image, PullRequest, PullTarget};
+use crate::docker::{self, Docker, Image, ImageList, PullRequest, PullTarget};
 use crate::error::{self, Error};
-use crate::model::history::Release;
+use crate::identity::Identity;
+use crate::model::history::{Bytes, Release};
 use crate::model::manifest::{Service, Source};
-use crate::model::reference::{Digest, Repository, Tag};
+use crate::model::reference::{Repository, Tag};
 use crate::plan;
 use crate::registry::{self, Login};
+use crate::store::Store;
 use crate::ui::{ItemProgress, Progress, Ui};
 pub use early::Early;
 
@@ -32,8 +35,8 @@ pub struct Wanted {
     pub tag: Option<Tag>,
     /// The keep-tag to give it.
     pub keep: Option<Tag>,
-    /// The image ID that the record has.
-    pub image_id: Option<Digest>,
+    /// Everything that the record knows of the bytes.
+    pub bytes: Bytes,
     /// Whether it was built on this host, and so can only be here.
     pub is_local: bool,
 }
@@ -52,7 +55,7 @@ impl Wanted {
             target,
             tag: Some(release.tag.clone()),
             keep: plan::keep_tag(release, deployment),
-            image_id: release.bytes.image_id.clone(),
+            bytes: release.bytes.clone(),
             is_local: service.source == Source::Local,
         })
     }
@@ -68,12 +71,12 @@ impl Wanted {
         Some(Self {
             name: compose_service.to_owned(),
             repository: reference.repository,
+            bytes: Bytes::of(reference.digest.clone()),
             target: reference
                 .digest
                 .map_or_else(|| PullTarget::Tag(tag.clone()), PullTarget::Digest),
             tag: Some(tag),
             keep: None,
-            image_id: None,
             is_local: false,
         })
     }
@@ -81,7 +84,7 @@ impl Wanted {
     /// What the daemon is asked for.
     #[must_use]
     pub fn reference(&self) -> String {
-        match (&self.target, &self.image_id) {
+        match (&self.target, &self.bytes.image_id) {
             (_, Some(id)) if self.is_local => id.to_string(),
             (PullTarget::Digest(digest), _) => self.repository.with_digest(digest),
             (PullTarget::Tag(tag), _) => self.repository.with_tag(tag),
@@ -96,6 +99,9 @@ pub struct Arrived {
     pub image: Image,
     /// Whether it came over the network just now.
     pub pulled: bool,
+    /// Whether the daemon finds it by the digest that was asked for. What was loaded from a file,
+    /// or came from a mirror, it has only under other names.
+    pub is_named: bool,
 }
 
 /// The parts that fetching needs.
@@ -109,6 +115,8 @@ pub struct Fetcher {
     pub ui: Ui,
     /// How many images are pulled at once.
     pub jobs: usize,
+    /// What was kept of the bytes of releases.
+    pub store: Store,
 }
 
 impl Fetcher {
@@ -151,11 +159,18 @@ impl Fetcher {
     async fn complete(&self, wanted: &[Wanted], local: Vec<Option<Image>>) -> Vec<Result<Arrived>> {
         let missing = local.iter().filter(|image| image.is_none()).count();
         let progress = Arc::new(self.ui.progress("Pulling", "Pulled", missing));
+        let list = OnceCell::new();
+        let list = &list;
         let work = wanted.iter().zip(local).map(|(wanted, local)| {
             let progress = Arc::clone(&progress);
             async move {
-                let arrived = match local {
-                    Some(image) => Arrived { image, pulled: false },
+                let (named, unnamed) = match local {
+                    Some(image) => (Some(image), None),
+                    None => (None, self.find(wanted, list).await?),
+                };
+                let is_named = unnamed.is_none();
+                let mut arrived = match named.or(unnamed) {
+                    Some(image) => Arrived { image, pulled: false, is_named },
                     None if wanted.is_local => return Err(gone(wanted)),
                     None => self.pull(wanted, &progress).await?,
                 };
@@ -165,6 +180,10 @@ impl Fetcher {
                 {
                     self.docker.tag(arrived.image.id.as_str(), &wanted.repository, keep).await?;
                 }
+                // On some stores a name in the repository is all that the digest lacked.
+                if !is_named && !wanted.is_local {
+                    arrived.is_named = self.docker.image(&wanted.reference()).await?.is_some();
+                }
                 Ok(arrived)
             }
         });
@@ -173,9 +192,38 @@ impl Fetcher {
 
     /// Pulls one image, unless the daemon has it.
     async fn bring(&self, wanted: &Wanted, progress: &Progress) -> Result<()> {
-        match self.docker.image(&wanted.reference()).await? {
+        let local = match self.docker.image(&wanted.reference()).await? {
+            None => self.find(wanted, &OnceCell::new()).await?,
+            named => named,
+        };
+        match local {
             Some(_) => Ok(()),
             None => self.pull(wanted, progress).await.map(drop),
+        }
+    }
+
+    /// An image that the daemon has, but does not find by the name that it is asked for: what shows
+    /// that it is the one is its content.
+    async fn find(&self, wanted: &Wanted, list: &OnceCell<ImageList>) -> Result<Option<Image>> {
+        if !wanted.bytes.is_known() {
+            return Ok(None);
+        }
+        let identity = identity_of(&wanted.bytes, &self.store);
+        let ids = identity.ids().iter().map(ToString::to_string);
+        let tags = wanted.keep.iter().chain(&wanted.tag).map(|tag| wanted.repository.with_tag(tag));
+        for name in ids.chain(tags) {
+            if let Some(image) = self.docker.image(&name).await?
+                && identity.is(&image)
+            {
+                tracing::info!("{}: {name} is the recorded image", wanted.name);
+                return Ok(Some(image));
+            }
+        }
+        // What came from elsewhere has names that nobody could guess.
+        let list = list.get_or_try_init(|| self.docker.image_list()).await?;
+        match identity.ids().iter().find_map(|id| list.by_any_name(id)) {
+            Some(image) => self.docker.image(image.id.as_str()).await,
+            None => Ok(None),
         }
     }
 
@@ -227,7 +275,7 @@ impl Fetcher {
                 error::docker(message)
                     .with_hint("look at the daemon's log, then run the command again")
             })?;
-            Ok(Arrived { image, pulled: true })
+            Ok(Arrived { image, pulled: true, is_named: true })
         });
         match &arrived {
             Ok(_) => item.done(""),
@@ -239,7 +287,7 @@ impl Fetcher {
     /// Whether the local image is the recorded one.
     fn check(&self, wanted: &Wanted, image: &Image) -> Result<()> {
         // A digest names bytes by itself; an image ID only guards what nothing but a tag names.
-        if let (PullTarget::Tag(tag), Some(recorded)) = (&wanted.target, &wanted.image_id)
+        if let (PullTarget::Tag(tag), Some(recorded)) = (&wanted.target, &wanted.bytes.image_id)
             && image.id != *recorded
             && !wanted.is_local
         {
@@ -256,6 +304,12 @@ impl Fetcher {
         }
         Ok(())
     }
+}
+
+/// By what an image shows that it has these bytes, with what was kept of them.
+#[must_use]
+pub fn identity_of(bytes: &Bytes, store: &Store) -> Identity {
+    Identity::of(bytes, |digest| store.object(digest), |id| store.fingerprint(id))
 }
 
 /// A build that this host no longer has.

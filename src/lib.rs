@@ -17,6 +17,7 @@
 //! change       THE ONLY WRITER of a record: plan, fetch, commit, report
 //! deployment   THE ONLY READER: manifest, Compose files, Compose's project, what runs
 //! members      which service of the manifest a Compose service runs: one rule (pure)
+//! identity     which image is which release, by content: one rule (pure)
 //! images lookup health logs backup      making local; asking registries; judging; keeping
 //! app          what every command works with: settings, store, daemon, registries, terminal
 //! plan report  a step of a service and what it becomes; what commands return (pure)
@@ -74,6 +75,7 @@ mod drift;
 mod entry;
 mod error;
 mod health;
+mod identity;
 mod images;
 mod interruption;
 mod logs;

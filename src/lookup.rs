@@ -3,7 +3,7 @@
 
 use anyhow::Result;
 
-use crate::docker::Docker;
+use crate::docker::{Docker, Image};
 use crate::error::{self, Error};
 use crate::images;
 use crate::model::history::Bytes;
@@ -14,6 +14,7 @@ use crate::plan::Found;
 use crate::registry::ecr_private::PrivateRegistry;
 use crate::registry::resolve::{DEFAULT_CAP, EcrHint, Question, Resolution, Resolver};
 use crate::registry::{self, ManifestKind, ManifestName};
+use crate::store::Store;
 
 /// How many requests go to one registry at once; HEAD requests cost it little.
 const REQUESTS_AT_ONCE: usize = 16;
@@ -242,10 +243,13 @@ pub struct Latest {
 /// What a local build's tracked tag names on this host, and the version that another tag of the
 /// same image says.
 ///
+/// A build that changed nothing is what it was: some stores give it another ID for the time at which
+/// it was built.
+///
 /// # Errors
 ///
 /// The daemon has no such image, or does not answer (exit 6).
-pub async fn local(docker: &Docker, service: &Service, tag: &Tag) -> Result<Found> {
+pub async fn local(docker: &Docker, store: &Store, service: &Service, tag: &Tag) -> Result<Found> {
     let repository = images::image_of(service)?;
     let reference = repository.with_tag(tag);
     let image = docker.image(&reference).await?.ok_or_else(|| {
@@ -264,7 +268,31 @@ pub async fn local(docker: &Docker, service: &Service, tag: &Tag) -> Result<Foun
     } else {
         None
     };
-    Ok(Found { asked: tag.clone(), version, bytes: Bytes::of_image(image.id) })
+    let recorded = recorded_build(docker, store, service, &image).await?;
+    let bytes = recorded.unwrap_or_else(|| Bytes::of_image(image.id));
+    Ok(Found { asked: tag.clone(), version, bytes })
+}
+
+/// The bytes of the release that `image` is, as they were recorded.
+async fn recorded_build(
+    docker: &Docker,
+    store: &Store,
+    service: &Service,
+    image: &Image,
+) -> Result<Option<Bytes>> {
+    let releases = service.current().into_iter().chain(service.history.entries());
+    for bytes in releases.map(|release| &release.bytes) {
+        let Some(id) = &bytes.image_id else { continue };
+        let is_same = images::identity_of(bytes, store).is(image)
+            || match docker.image(id.as_str()).await? {
+                Some(recorded) => recorded.fingerprint == image.fingerprint,
+                None => false,
+            };
+        if is_same {
+            return Ok(Some(bytes.clone()));
+        }
+    }
+    Ok(None)
 }
 
 /// The service with what the daemon can add to a current release that has no digest: the wizard

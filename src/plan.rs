@@ -3,6 +3,8 @@
 
 pub mod migrate;
 
+use std::collections::BTreeSet;
+
 use crate::error::{self, Error, Kind};
 use crate::model::env_file::Pin;
 use crate::model::history::{Advance, Bytes, Release};
@@ -297,10 +299,15 @@ pub fn keep_tag(release: &Release, deployment: &str) -> Option<Tag> {
 /// What every keep-tag begins with.
 pub const KEEP_TAG_PREFIX: &str = "dkv-";
 
-/// What Compose gets as the tag of a service: `tag@digest`, or the keep-tag of a local build, or
-/// the tag alone where nothing else is known or wanted.
+/// What Compose gets as the tag of a service: `tag@digest`, or the keep-tag of a local build and of
+/// what this host has `only_by_keep_tag`, or the tag alone where nothing else is known or wanted.
 #[must_use]
-pub fn compose_tag(service: &Service, pin: Pin, deployment: &str) -> String {
+pub fn compose_tag(
+    service: &Service,
+    pin: Pin,
+    deployment: &str,
+    only_by_keep_tag: &BTreeSet<Digest>,
+) -> String {
     let Some(current) = service.current() else { return service.track_name().to_owned() };
     match (&current.bytes.digest, service.source) {
         (_, Source::Local) => {
@@ -310,7 +317,8 @@ pub fn compose_tag(service: &Service, pin: Pin, deployment: &str) -> String {
             }
         }
         (Some(digest), Source::Registry) if pin == Pin::Digest => {
-            format!("{}@{digest}", current.tag)
+            let keep = keep_tag(current, deployment).filter(|_| only_by_keep_tag.contains(digest));
+            keep.map_or_else(|| format!("{}@{digest}", current.tag), |keep| keep.to_string())
         }
         _ => current.tag.to_string(),
     }

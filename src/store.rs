@@ -7,6 +7,7 @@
 //! never across the network.
 
 mod lock;
+mod objects;
 mod read;
 mod replace;
 

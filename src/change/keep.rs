@@ -32,7 +32,9 @@ pub(super) async fn ensure(docker: &Docker, steps: &[Step], hash: &str) -> Resul
         let (Some(tag), Some(id)) = (plan::keep_tag(current, hash), &current.bytes.image_id) else {
             continue;
         };
-        if list.by_tag(repository, &tag).is_some_and(|image| image.id == *id) {
+        // A build that was loaded again has another ID here than where it was recorded.
+        let kept = list.by_tag(repository, &tag);
+        if kept.is_some_and(|image| image.id == *id || list.by_id(id).is_none()) {
             continue;
         }
         docker.tag(id.as_str(), repository, &tag).await.with_context(|| {

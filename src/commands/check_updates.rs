@@ -105,7 +105,7 @@ async fn local_update(
     let details = if service.held {
         "built on this host; held".to_owned()
     } else {
-        match built_now(service, docker).await {
+        match built_now(app, service, docker).await {
             Ok(found) => return compare_local(service, found, &app.stamp()),
             Err(error) => format!(
                 "built on this host; what its tag names now could not be found out: {error:#}"
@@ -115,9 +115,13 @@ async fn local_update(
     ServiceUpdate::of(service, UpdateState::Local, None, details)
 }
 
-async fn built_now(service: &Service, docker: &Result<&Docker, String>) -> Result<Found> {
+async fn built_now(
+    app: &App,
+    service: &Service,
+    docker: &Result<&Docker, String>,
+) -> Result<Found> {
     let docker = docker.as_ref().map_err(|why| anyhow::Error::msg(why.clone()))?;
-    lookup::local(docker, service, &lookup::track(service)?).await
+    lookup::local(docker, &app.store, service, &lookup::track(service)?).await
 }
 
 /// What the image that a local build's tag names now means for its record.

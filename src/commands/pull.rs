@@ -13,11 +13,12 @@ use super::changes::{self, Manner};
 use super::pull_latest::LatestOptions;
 use super::{Effect, Run};
 use crate::app::{App, Exit};
+use crate::change::{self, Evidence, Seen};
 use crate::deployment::Deployment;
 use crate::docker::PullTarget;
 use crate::error;
-use crate::images::Wanted;
-use crate::model::history::Release;
+use crate::images::{Arrived, Wanted};
+use crate::model::history::{Bytes, Release};
 use crate::model::manifest::{Service, Source};
 use crate::model::reference::{ServiceName, Tag};
 use crate::plan::{Outcome, Step};
@@ -51,7 +52,7 @@ impl Run for Pull {
     async fn run(self, app: &App) -> Result<Exit> {
         let Self { services, history, keep_going, dry_run } = self;
         let names = &services.names();
-        let deployment = Deployment::open(app)?;
+        let mut deployment = Deployment::open(app)?;
         if deployment.recorded().is_none() {
             return pull_unrecorded(&deployment, names, keep_going, dry_run).await;
         }
@@ -89,19 +90,24 @@ impl Run for Pull {
             return Ok(Exit::Done);
         }
         let mut failures = Vec::new();
+        let mut arrivals = Vec::new();
         let results = app.fetcher().await?.fetch(&wanted).await;
         for ((service, release), arrived) in services.into_iter().zip(results) {
             match arrived {
                 Ok(arrived) => {
                     let outcome = if arrived.pulled { Outcome::Pulled } else { Outcome::Present };
                     report.services.push(with_outcome(service, release, outcome));
+                    arrivals.push(Some(arrived));
                 }
                 Err(error) => {
                     report.services.push(ServiceChange::failed(service, &error));
                     failures.push(error.context(format!("service `{}`", service.name)));
+                    arrivals.push(None);
                 }
             }
         }
+        let evidence = evidence_of(&deployment, &wanted, &arrivals).await;
+        change::settle(&mut deployment, &evidence)?;
         if failures.is_empty() {
             app.show(&report, |report| summarise_pull(app, report))?;
             return Ok(Exit::Done);
@@ -173,7 +179,7 @@ fn by_track(service: &Service) -> Option<Wanted> {
         target: PullTarget::Tag(tag.clone()),
         tag: Some(tag),
         keep: None,
-        image_id: None,
+        bytes: Bytes::default(),
         is_local: service.source == Source::Local,
     })
 }
@@ -308,6 +314,23 @@ pub(super) async fn fetch_recorded(deployment: &Deployment<'_>) -> Result<()> {
         result.err().map(|error| error.context(format!("service `{}`", wanted.name)))
     });
     error::together(failures.collect(), wanted.len(), "nothing was built or stopped")
+}
+
+/// What is to be kept of recorded releases that were made local now.
+pub(super) async fn evidence_of(
+    deployment: &Deployment<'_>,
+    wanted: &[Wanted],
+    arrivals: &[Option<Arrived>],
+) -> Evidence {
+    let Some(record) = deployment.recorded() else { return Evidence::default() };
+    let seen = wanted.iter().zip(arrivals).filter_map(|(wanted, arrived)| {
+        let arrived = arrived.as_ref()?;
+        let service = record.services().find(|service| wanted.name == service.name.as_str())?;
+        let entries = service.history.entries();
+        let release = entries.iter().find(|release| release.bytes == wanted.bytes)?;
+        Some(Seen { service, release, arrived, may_ask: arrived.pulled })
+    });
+    Evidence::gather(deployment.app(), &seen.collect::<Vec<_>>()).await
 }
 
 /// Records what the tracked tags of local builds name now.

@@ -149,7 +149,8 @@ async fn resolve(
     let asked = current.tag.clone();
     let mut found = Found { asked, version: None, bytes: current.bytes.clone() };
     let note = if service.source == Source::Local {
-        let local = async { lookup::local(app.docker().await?, service, &found.asked).await };
+        let local =
+            async { lookup::local(app.docker().await?, &app.store, service, &found.asked).await };
         let local = local.await.map_err(|error| format!("{error:#}"))?;
         if local.bytes.image_id != found.bytes.image_id {
             return Err("the tag names another build now".to_owned());

@@ -233,7 +233,7 @@ async fn go(
     for wanted in
         releases.filter_map(|after| Wanted::release(after, after.current()?, &record.hash))
     {
-        if matches!(wanted.target, PullTarget::Tag(_)) && wanted.image_id.is_none() {
+        if matches!(wanted.target, PullTarget::Tag(_)) && wanted.bytes.image_id.is_none() {
             let tag = wanted.tag.as_ref().map(ToString::to_string).unwrap_or_default();
             app.ui.warn(format!(
                 "{}: no digest was recorded for {tag}; taking what the tag names today",

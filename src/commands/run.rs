@@ -8,7 +8,7 @@ use anyhow::Result;
 use chrono::{DateTime, SecondsFormat, Utc};
 use clap::Args;
 
-use super::{Effect, Run, generate_env, logs};
+use super::{Effect, Run, generate_env, logs, pull};
 use crate::app::{App, Exit};
 use crate::change;
 use crate::cli;
@@ -19,7 +19,7 @@ use crate::docker::{
 };
 use crate::error::{self, Error, Kind};
 use crate::health::{self, Expectations, Judged, Limits};
-use crate::images::Wanted;
+use crate::images::{Arrived, Wanted};
 use crate::model::env_file::Pin;
 use crate::model::manifest::Service;
 use crate::model::reference::Reference;
@@ -67,8 +67,8 @@ impl Run for Up {
     /// Compose or the daemon fails, or a container that should run does not (exit 6); an image can
     /// be had nowhere (exit 5); another dkv is at it (exit 4).
     async fn run(self, app: &App) -> Result<Exit> {
-        let (_lock, launch, mut report) = Launch::begin(app, self.options).await?;
-        let project = launch.deployment.project().await?;
+        let (_lock, mut launch, mut report) = Launch::begin(app, self.options).await?;
+        let project = &launch.deployment.project().await?.clone();
         launch.ensure_images(project).await?;
         launch.start_stopped_databases(project, &mut report).await?;
         launch.start(Set::Application, project, &mut report).await?;
@@ -99,7 +99,7 @@ impl Run for Updb {
     async fn run(self, app: &App) -> Result<Exit> {
         let Self { timeout, dry_run } = self;
         let options = StartOptions { timeout, dry_run, ..StartOptions::default() };
-        let (_lock, launch, mut report) = Launch::begin(app, options).await?;
+        let (_lock, mut launch, mut report) = Launch::begin(app, options).await?;
         if !launch.deployment.has_databases() {
             app.show(&report, |_| {
                 app.ui.status("This deployment has no database files; nothing to start")
@@ -149,8 +149,8 @@ impl Run for Restart {
     ///
     /// As for [`Up`]; if an image cannot be had, nothing was stopped.
     async fn run(self, app: &App) -> Result<Exit> {
-        let (_lock, launch, mut report) = Launch::begin(app, self.options).await?;
-        let project = launch.deployment.project().await?;
+        let (_lock, mut launch, mut report) = Launch::begin(app, self.options).await?;
+        let project = &launch.deployment.project().await?.clone();
         launch.ensure_images(project).await?;
         launch.stop(Some(project), &mut report).await?;
         launch.start_all(project, &mut report).await?;
@@ -174,8 +174,8 @@ impl Run for Start {
     ///
     /// As for [`Up`].
     async fn run(self, app: &App) -> Result<Exit> {
-        let (_lock, launch, mut report) = Launch::begin(app, self.options).await?;
-        let project = launch.deployment.project().await?;
+        let (_lock, mut launch, mut report) = Launch::begin(app, self.options).await?;
+        let project = &launch.deployment.project().await?.clone();
         launch.ensure_images(project).await?;
         launch.start_all(project, &mut report).await?;
         finish(&launch.deployment, &report)
@@ -263,7 +263,7 @@ impl<'a> Launch<'a> {
 
     /// Makes every image local that Compose would start: those of the manifest by digest, others as
     /// Compose names them. Where nothing is missing, nothing goes over the network.
-    async fn ensure_images(&self, project: &Project) -> Result<()> {
+    async fn ensure_images(&mut self, project: &Project) -> Result<()> {
         if self.options.dry_run {
             return Ok(());
         }
@@ -286,16 +286,29 @@ impl<'a> Launch<'a> {
         }
         let results = self.app().fetcher().await?.fetch(&wanted).await;
         let mut failures = Vec::new();
+        let mut arrivals = Vec::new();
         for (result, wanted) in results.into_iter().zip(&wanted) {
-            let named = match result {
-                Ok(arrived) => self.give_tag(wanted, &arrived.image).await,
-                Err(error) => Err(error),
+            let (named, arrived) = match result {
+                Ok(arrived) => (self.give_tag(wanted, &arrived.image).await, Some(arrived)),
+                Err(error) => (Err(error), None),
             };
+            arrivals.push(arrived);
             failures.extend(
                 named.err().map(|error| error.context(format!("service `{}`", wanted.name))),
             );
         }
-        error::together(failures, wanted.len(), "nothing was stopped or started")
+        error::together(failures, wanted.len(), "nothing was stopped or started")?;
+        self.settle(&wanted, &arrivals).await
+    }
+
+    /// Goes on with what showed when images were made local: which of them only a keep-tag names,
+    /// and by what their content will be known.
+    async fn settle(&mut self, wanted: &[Wanted], arrivals: &[Option<Arrived>]) -> Result<()> {
+        let evidence = pull::evidence_of(&self.deployment, wanted, arrivals).await;
+        if change::settle(&mut self.deployment, &evidence)? {
+            self.environment = self.deployment.environment()?;
+        }
+        Ok(())
     }
 
     /// Makes the recorded tag name the recorded bytes here, where that is all that Compose is told.
@@ -395,7 +408,7 @@ impl<'a> Launch<'a> {
         }
         let health = self.health(project, started.is_err()).await?;
         // Without the list, the record and the containers' own words still say most.
-        let images = LocalImages::list(self.app().docker().await?).await.unwrap_or_default();
+        let images = self.deployment.local_images().await.unwrap_or_default();
         let tracked = self.deployment.tracked(project);
         let lines = health
             .containers

@@ -14,7 +14,6 @@ use crate::app::{App, Exit};
 use crate::deployment::Deployment;
 use crate::health::{self, Expectations, Limits};
 use crate::model::manifest::Service;
-use crate::observe::LocalImages;
 use crate::report::{self, ContainerLine, ReleaseView, StatusLine};
 use crate::ui::{Cell, Style, Table, format};
 
@@ -73,7 +72,7 @@ pub(super) async fn what_runs(
     };
     let health =
         health::snapshot(docker, &view.project.name, &expectations, Limits::default(), now);
-    let (health, images) = tokio::try_join!(health, LocalImages::list(docker))?;
+    let (health, images) = tokio::try_join!(health, deployment.local_images())?;
     let tracked = deployment.tracked(&view.project);
     let databases = deployment.databases();
     let lines = health.containers.iter().map(|judged| {

@@ -19,6 +19,7 @@ use crate::error::{self, Error, Kind};
 use crate::model::env_file::State;
 use crate::model::manifest::{Rank, Source};
 use crate::model::reference::Tag;
+use crate::observe::LocalImages;
 use crate::registry::{self, ManifestName};
 use crate::report::drift::{Finding, FindingKind, Restorable, ServiceViews, Verification};
 use crate::report::{ReleaseView, short_digest};
@@ -49,7 +50,7 @@ impl Run for Verify {
         let env = env_view(&deployment)?;
         let (files, disagreements) = file_images(&deployment, &mut not_compared)?;
         let (starts, project) = starts(&deployment, &env, &mut not_compared).await?;
-        let daemon = match daemon_view(app, project).await {
+        let daemon = match daemon_view(app, record, project).await {
             Ok(view) => Some(view),
             Err(error) => {
                 not_compared.push(format!("what is local and what runs: {error:#}"));
@@ -62,6 +63,7 @@ impl Run for Verify {
             manifest: &record.manifest,
             members: record.members(),
             deployment: &record.hash,
+            only_by_keep_tag: &record.only_by_keep_tag,
             env,
             starts,
             files,
@@ -219,11 +221,12 @@ fn merge(
     starts
 }
 
-async fn daemon_view(app: &App, project: Option<String>) -> Result<DaemonView> {
+async fn daemon_view(app: &App, record: &Record, project: Option<String>) -> Result<DaemonView> {
     let docker = app.docker().await?;
-    let (images, containers) = tokio::try_join!(docker.image_list(), async {
-        docker.containers(&ContainerFilter::default()).await
-    })?;
+    let (images, containers) =
+        tokio::try_join!(LocalImages::look(docker, Some(record), &app.store), async {
+            docker.containers(&ContainerFilter::default()).await
+        })?;
     let directory = app.store.directory();
     let directory = directory.canonicalize().unwrap_or_else(|_| directory.to_owned());
     Ok(DaemonView { project, directory: directory.display().to_string(), images, containers })

@@ -62,7 +62,7 @@ pub(super) async fn version_pull(
     }
     let mut remark = None;
     let found = if service.source == Source::Local {
-        lookup::local(app.docker().await?, service, tag).await?
+        lookup::local(app.docker().await?, &app.store, service, tag).await?
     } else {
         let platform = match manner.pulls {
             true => Some(app.docker().await?.platform().await?.clone()),

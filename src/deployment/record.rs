@@ -1,7 +1,7 @@
 //! What a manifest records: the services as they were read, what Compose is told of them, and by
 //! which local tags their images are kept. Pure, but for the bytes it was read from.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::path::PathBuf;
 use std::sync::OnceLock;
 
@@ -29,6 +29,8 @@ pub struct Record {
     pub hash: String,
     /// The platforms that the Compose files give Compose services.
     platforms: HashMap<String, Platform>,
+    /// The digests that this host's daemon cannot find images by, although it has them.
+    pub only_by_keep_tag: BTreeSet<Digest>,
     members: OnceLock<Members>,
 }
 
@@ -49,8 +51,14 @@ impl Record {
         manifest.settle(|service| image_in_lines(service, &prefix, lines)).map_err(|error| {
             error::state(error.to_string()).with_hint("give the service an `image` in the manifest")
         })?;
-        let (platforms, members) = (HashMap::new(), OnceLock::new());
-        Ok(Self { manifest, snapshot, hash, platforms, members })
+        Ok(Self {
+            manifest,
+            snapshot,
+            hash,
+            platforms: HashMap::new(),
+            only_by_keep_tag: BTreeSet::new(),
+            members: OnceLock::new(),
+        })
     }
 
     /// Takes in which `platforms` the Compose files give Compose services, and gives services that
@@ -73,6 +81,12 @@ impl Record {
     #[must_use]
     pub fn platform(&self, compose_service: &str) -> Option<&Platform> {
         self.platforms.get(compose_service)
+    }
+
+    /// What Compose gets as the tag of a service.
+    #[must_use]
+    pub fn compose_tag(&self, service: &Service) -> String {
+        plan::compose_tag(service, self.manifest.env.pin, &self.hash, &self.only_by_keep_tag)
     }
 
     /// Which Compose services run which of the services.
@@ -124,9 +138,9 @@ impl Record {
         let Manifest { env, ecr, services, .. } = &self.manifest;
         let mut lines = Vec::with_capacity(services.len());
         for service in services.values() {
-            let Some((image, tag)) = choose(service).or_else(|| {
-                Some((service.image.clone()?, plan::compose_tag(service, env.pin, &self.hash)))
-            }) else {
+            let Some((image, tag)) = choose(service)
+                .or_else(|| Some((service.image.clone()?, self.compose_tag(service))))
+            else {
                 continue;
             };
             lines.push(env_file::Line {
@@ -155,7 +169,17 @@ impl Record {
     /// As for [`Self::assignments`].
     pub fn env_text(&self, store: &Store) -> Result<String> {
         let digest = Digest::of(&self.snapshot.bytes);
-        Ok(env_file::render(&store.manifest_name(), &digest, &self.assignments()?))
+        let notes = self.services().filter_map(|service| {
+            let digest = service.current()?.bytes.digest.as_ref()?;
+            self.only_by_keep_tag.contains(digest).then(|| {
+                format!(
+                    "{}: this host has {digest} under its keep-tag only, not from its registry",
+                    service.name
+                )
+            })
+        });
+        let notes: Vec<String> = notes.collect();
+        Ok(env_file::render(&store.manifest_name(), &digest, &notes, &self.assignments()?))
     }
 
     /// Where `versions.env` is.

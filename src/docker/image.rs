@@ -1,6 +1,7 @@
 //! Images that the daemon has: looking them up by name or digest, giving and taking tags.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
+use std::time::Duration;
 
 use anyhow::Result;
 use bollard::models::{ImageInspect, ImageSummary};
@@ -11,6 +12,10 @@ use futures_util::{StreamExt as _, TryStreamExt as _};
 use super::container::moment;
 use super::{Docker, PARALLEL_REQUESTS, is_not_found, status};
 use crate::model::reference::{Digest, Platform, Reference, Repository, Tag};
+
+/// How often the list of images is asked for before its failure counts, and the time between.
+const LIST_TRIES: usize = 4;
+const LIST_PAUSE: Duration = Duration::from_millis(250);
 
 /// An image of the daemon, inspected.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -25,6 +30,10 @@ pub struct Image {
     pub platform: Platform,
     /// When it was built, as its configuration claims.
     pub created_at: Option<DateTime<Utc>>,
+    /// What it is made of, in one word that every store gives it: its layers, its settings, its
+    /// platform and when it was built. The ID is that of the configuration on one store, and of a
+    /// manifest or an index, which may change while the image stays the same, on another.
+    pub fingerprint: Digest,
 }
 
 impl Image {
@@ -55,6 +64,7 @@ pub struct ImageList {
     by_id: HashMap<Digest, usize>,
     by_tag: HashMap<(Repository, Tag), usize>,
     by_digest: HashMap<(Repository, Digest), usize>,
+    by_any_digest: HashMap<Digest, usize>,
 }
 
 impl ImageList {
@@ -78,6 +88,13 @@ impl ImageList {
         self.by_tag.get(&key).map(|index| &self.images[*index])
     }
 
+    /// The image that goes by this digest, as its ID or in whatever repository.
+    #[must_use]
+    pub fn by_any_name(&self, digest: &Digest) -> Option<&ListedImage> {
+        let index = self.by_id.get(digest).or_else(|| self.by_any_digest.get(digest))?;
+        Some(&self.images[*index])
+    }
+
     /// The image with this ID.
     #[must_use]
     pub fn by_id(&self, id: &Digest) -> Option<&ListedImage> {
@@ -94,6 +111,7 @@ impl FromIterator<ListedImage> for ImageList {
                 list.by_tag.entry(name.clone()).or_insert(index);
             }
             for name in &image.digests {
+                list.by_any_digest.entry(name.1.clone()).or_insert(index);
                 list.by_digest.entry(name.clone()).or_insert(index);
             }
         }
@@ -145,8 +163,21 @@ impl Docker {
     /// # Errors
     /// Kind Docker, when the daemon does not answer.
     pub async fn image_list(&self) -> Result<ImageList> {
-        let request = self.client.list_images(None::<ListImagesOptions>);
-        let list = self.answer("list the images", request).await?;
+        // An image that goes while the list is made fails the whole list on the containerd store.
+        let mut tries = 1..LIST_TRIES;
+        let list = loop {
+            let request = self.client.list_images(None::<ListImagesOptions>);
+            let request = async {
+                match request.await {
+                    Err(error) if status(&error).is_some() && tries.next().is_some() => Ok(None),
+                    answer => answer.map(Some),
+                }
+            };
+            if let Some(list) = self.answer("list the images", request).await? {
+                break list;
+            }
+            tokio::time::sleep(LIST_PAUSE).await;
+        };
         Ok(list.into_iter().filter_map(listed).collect())
     }
 
@@ -184,6 +215,7 @@ impl Docker {
 }
 
 fn inspected(name: &str, image: ImageInspect) -> Result<Image> {
+    let fingerprint = fingerprint(&image);
     let id = image.id.unwrap_or_default();
     Ok(Image {
         id: id.parse().map_err(|error| {
@@ -197,7 +229,38 @@ fn inspected(name: &str, image: ImageInspect) -> Result<Image> {
             variant: image.variant.filter(|variant| !variant.is_empty()),
         },
         created_at: image.created.as_deref().and_then(moment),
+        fingerprint,
     })
+}
+
+/// What an image is made of. Engines differ in which empty settings they leave out.
+fn fingerprint(image: &ImageInspect) -> Digest {
+    let filled = |text: &Option<String>| text.clone().unwrap_or_default();
+    let sorted = |list: &Option<Vec<String>>| {
+        let mut list = list.clone().unwrap_or_default();
+        list.sort_unstable();
+        list
+    };
+    let config = image.config.clone().unwrap_or_default();
+    let labels: BTreeMap<String, String> = config.labels.unwrap_or_default().into_iter().collect();
+    let layers = image.root_fs.as_ref().and_then(|root| root.layers.clone()).unwrap_or_default();
+    let commands = [config.entrypoint, config.cmd, config.shell, config.on_build];
+    let health = config.healthcheck.unwrap_or_default();
+    let times = [health.interval, health.timeout, health.start_period, health.retries];
+    let content = serde_json::json!([
+        [filled(&image.os), filled(&image.architecture), filled(&image.variant)],
+        image.created.as_deref().and_then(moment).map(|time| time.timestamp_micros()),
+        layers,
+        commands.map(Option::unwrap_or_default),
+        config.env.unwrap_or_default(),
+        [filled(&config.user), filled(&config.stop_signal)],
+        filled(&config.working_dir).trim_end_matches('/'),
+        labels,
+        [sorted(&config.exposed_ports), sorted(&config.volumes)],
+        health.test.unwrap_or_default(),
+        times.map(Option::unwrap_or_default),
+    ]);
+    Digest::of(content.to_string().as_bytes())
 }
 
 fn listed(image: ImageSummary) -> Option<ListedImage> {

@@ -252,7 +252,7 @@ async fn requests_carry_the_version_that_both_sides_speak() {
     fake.docker().await.image_list().await.unwrap();
     let heads = fake.heads.lock().unwrap().clone();
     assert!(heads[0].starts_with("GET /_ping HTTP/1.1\r\n"), "{heads:?}");
-    assert!(heads[1].starts_with("GET /v1.41/images/json?"), "{heads:?}");
+    assert!(heads[1].starts_with("GET /v1.41/images/json HTTP/1.1\r\n"), "{heads:?}");
     assert!(heads[1].contains("host: docker\r\n"), "{heads:?}");
 }
 

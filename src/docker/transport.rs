@@ -38,6 +38,9 @@ const NEWEST: ApiVersion = ApiVersion {
     minor: bollard::API_DEFAULT_VERSION.minor_version as u16,
 };
 
+/// How long a daemon is left alone that accepts no more connections at the moment.
+const BUSY_PAUSE: Duration = Duration::from_millis(20);
+
 /// bollard on top of our connections. Nothing is connected yet.
 ///
 /// # Errors
@@ -180,7 +183,7 @@ impl Connector {
     /// A byte stream to the daemon, and the process that carries it if there is one.
     async fn connect(&self) -> io::Result<(Box<dyn Duplex>, Option<Child>)> {
         match &self.target {
-            Address::Unix(path) => Ok((Box::new(UnixStream::connect(path).await?), None)),
+            Address::Unix(path) => Ok((Box::new(unix(path).await?), None)),
             Address::Tcp { host, port, .. } => {
                 let stream = TcpStream::connect((host.as_str(), *port)).await?;
                 match &self.tls {
@@ -228,6 +231,19 @@ impl Connector {
             mend_registry_auth(value);
         }
         request
+    }
+}
+
+/// A connection to a socket; one whose daemon cannot keep up with accepting is tried again until the
+/// caller's patience ends.
+async fn unix(path: &Path) -> io::Result<UnixStream> {
+    loop {
+        match UnixStream::connect(path).await {
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                tokio::time::sleep(BUSY_PAUSE).await;
+            }
+            outcome => return outcome,
+        }
     }
 }
 

@@ -1,7 +1,7 @@
 //! Each kind of drift once, and what is none.
 
 use super::*;
-use crate::docker::Labels;
+use crate::docker::{ImageList, Labels};
 use crate::report::drift::FindingKind as Found;
 
 const IMAGE: &str = "r.example/web";
@@ -58,6 +58,10 @@ fn listed(tag: &str) -> ListedImage {
     }
 }
 
+fn images(listed: impl IntoIterator<Item = ListedImage>) -> LocalImages {
+    listed.into_iter().collect::<ImageList>().into()
+}
+
 fn container(name: &str, tag: &str, labels: &[(&str, &str)]) -> Container {
     let label =
         |(key, value): &(&str, &str)| (format!("com.docker.compose.{key}"), (*value).to_owned());
@@ -80,6 +84,7 @@ fn agreeing(manifest: &Manifest) -> Views<'_> {
         manifest,
         members: Box::leak(Box::new(Members::of(manifest))),
         deployment: HASH,
+        only_by_keep_tag: Box::leak(Box::default()),
         env: EnvView {
             file: "versions.env".into(),
             wrong: None,
@@ -93,7 +98,7 @@ fn agreeing(manifest: &Manifest) -> Views<'_> {
         daemon: Some(DaemonView {
             project: Some("shop".into()),
             directory: "/srv/shop".into(),
-            images: [listed("1.64"), listed("1.63")].into_iter().collect(),
+            images: images([listed("1.64"), listed("1.63")]),
             containers: vec![container("shop-web-1", "1.64", &OURS)],
         }),
         remote: None,
@@ -268,7 +273,7 @@ fn a_local_build_may_go_by_any_tag_that_names_it() {
     assert_eq!(kinds(&views), [Found::LiteralTag]);
     let mut image = listed("1.64");
     image.tags.push((IMAGE.parse().unwrap(), "latest".parse().unwrap()));
-    views.daemon.as_mut().unwrap().images = [image, listed("1.63")].into_iter().collect();
+    views.daemon.as_mut().unwrap().images = images([image, listed("1.63")]);
     assert_eq!(kinds(&views), []);
     views.daemon = None;
     assert_eq!(kinds(&views), []);
@@ -326,7 +331,7 @@ fn what_was_recorded_and_never_pulled_is_not_here() {
     manifest.settle(|_| None).unwrap();
     let mut views = agreeing(&manifest);
     let daemon = views.daemon.as_mut().unwrap();
-    daemon.images = ImageList::default();
+    daemon.images = LocalImages::default();
     daemon.containers.clear();
     assert_eq!((kinds(&views), note_kinds(&views)), (vec![Found::NotPulled], vec![]));
     views.daemon.as_mut().unwrap().containers = vec![container("shop-web-1", "1.64", &OURS)];
@@ -342,7 +347,7 @@ fn images_that_are_gone_are_missed() {
         tracked: BTreeMap::new(),
     };
     let mut views = agreeing(&manifest);
-    views.daemon.as_mut().unwrap().images = ImageList::default();
+    views.daemon.as_mut().unwrap().images = LocalImages::default();
     assert_eq!(kinds(&views), [Found::ImageGone, Found::ReleaseNotHere]);
     views.remote = Some(remote(true));
     assert_eq!(kinds(&views), [Found::ImageGone, Found::ReleaseNotHere]);
@@ -364,9 +369,9 @@ fn keep_tags_must_name_the_recorded_image() {
     let mut views = agreeing(&manifest);
     let (mut current, mut other) = (listed("1.64"), listed("1.63"));
     other.tags.append(&mut current.tags);
-    views.daemon.as_mut().unwrap().images = [current.clone(), other].into_iter().collect();
+    views.daemon.as_mut().unwrap().images = images([current.clone(), other]);
     assert_eq!(kinds(&views), [Found::KeepTagMoved]);
-    views.daemon.as_mut().unwrap().images = [current, listed("1.63")].into_iter().collect();
+    views.daemon.as_mut().unwrap().images = images([current, listed("1.63")]);
     assert_eq!((kinds(&views), note_kinds(&views)), (vec![], vec![Found::NotKept]));
 }
 
@@ -504,25 +509,33 @@ fn the_keep_tag_of_a_local_build_is_what_compose_needs() {
     assert_eq!(kinds(&views), []);
     let mut image = listed("1.64");
     image.tags.clear();
-    views.daemon.as_mut().unwrap().images = [image, listed("1.63")].into_iter().collect();
+    views.daemon.as_mut().unwrap().images = images([image, listed("1.63")]);
     assert_eq!(kinds(&views), [Found::KeepTagGone]);
 }
 
 #[test]
-fn bytes_under_another_repository_do_not_serve_a_rollback() {
+fn what_only_content_shows_is_here_and_compose_is_to_be_told_how_it_is_called() {
     let manifest = manifest("");
     let mut views = agreeing(&manifest);
     let mut moved = [listed("1.64"), listed("1.63")];
     for image in &mut moved {
         image.digests[0].0 = "mirror.example/web".parse().unwrap();
     }
-    views.daemon.as_mut().unwrap().images = moved.into_iter().collect();
+    let known = ["1.64", "1.63"].map(|tag| (digest(tag), digest(&format!("id {tag}"))));
+    views.daemon.as_mut().unwrap().images = images(moved).known_by_content(known);
     let found = compare(&views);
     assert_eq!(found.drift[0].kind, Found::ImageGone);
-    assert!(found.drift[0].message.contains("under another name"), "{found:?}");
+    assert!(found.drift[0].message.contains("not by the digest"), "{found:?}");
     let web = &found.services[0];
-    assert_eq!((web.local, web.releases[1].restorable), (Some(false), Restorable::Unknown));
+    assert_eq!((web.local, web.releases[1].restorable), (Some(true), Restorable::Here));
     assert_eq!(web.running[0].as_recorded, Some(true), "the bytes are those");
+
+    let told = BTreeSet::from([digest("1.64")]);
+    views.only_by_keep_tag = &told;
+    let keep = format!("dkv-{HASH}-{}", digest("1.64").short());
+    views.starts = vec![start("web", &format!("{IMAGE}:{keep}"))];
+    views.env.values = [("DK_WEB_TAG".to_owned(), keep)].into();
+    assert_eq!(kinds(&views), []);
 }
 
 #[test]
@@ -536,7 +549,7 @@ fn a_release_without_a_digest_is_local_by_its_tag() {
         let mut views = agreeing(&manifest);
         let mut image = listed("1.64");
         image.tags.push((IMAGE.parse().unwrap(), tag.parse().unwrap()));
-        views.daemon.as_mut().unwrap().images = [image].into_iter().collect();
+        views.daemon.as_mut().unwrap().images = images([image]);
         let found = compare(&views);
         assert_eq!(
             (found.services[0].local, found.services[0].running[0].as_recorded),

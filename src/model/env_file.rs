@@ -148,15 +148,21 @@ pub fn assignments(
 const MANIFEST_LINE: &str = "# manifest-sha256: ";
 const CONTENT_LINE: &str = "# content-sha256: ";
 
-/// The text of the file: a header that names the manifest and its digest, then the assignments.
-/// The same manifest gives the same bytes.
+/// The text of the file: a header that names the manifest and its digest, with `notes` a line each,
+/// then the assignments. The same manifest gives the same bytes.
 #[must_use]
-pub fn render(manifest_name: &str, manifest_digest: &Digest, assignments: &Assignments) -> String {
+pub fn render(
+    manifest_name: &str,
+    manifest_digest: &Digest,
+    notes: &[String],
+    assignments: &Assignments,
+) -> String {
     let content = assignment_lines(assignments);
+    let notes: String = notes.iter().map(|note| format!("# {note}\n")).collect();
     format!(
         "# Written by dkv from {manifest_name}. Do not edit: the next dkv command that writes \
             replaces it.\n\
-         {MANIFEST_LINE}{}\n{CONTENT_LINE}{}\n\n{content}",
+         {MANIFEST_LINE}{}\n{CONTENT_LINE}{}\n{notes}\n{content}",
         manifest_digest.hex(),
         Digest::of(content.as_bytes()).hex(),
     )
@@ -279,6 +285,7 @@ mod tests {
             render(
                 "m.yaml",
                 &Digest::of(manifest),
+                &[],
                 &assignments("DK_", None, &[line("a", tag)]).unwrap(),
             )
         };

@@ -1,7 +1,7 @@
 //! The operations: what dkv asks registries.
 
 use std::collections::{HashMap, HashSet};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use reqwest::{Method, StatusCode, header};
 
@@ -39,6 +39,8 @@ pub struct Client {
 pub(super) struct Inner {
     pub(super) transport: Transport,
     pub(super) hosts: Mutex<HashMap<String, Arc<Host>>>,
+    /// The bytes of the manifests that came in this run.
+    manifests: Mutex<HashMap<Digest, Vec<u8>>>,
 }
 
 impl Client {
@@ -46,7 +48,11 @@ impl Client {
     #[must_use]
     pub fn new(settings: Settings) -> Self {
         Self {
-            inner: Arc::new(Inner { transport: Transport::new(settings), hosts: Mutex::default() }),
+            inner: Arc::new(Inner {
+                transport: Transport::new(settings),
+                hosts: Mutex::default(),
+                manifests: Mutex::default(),
+            }),
         }
     }
 
@@ -117,7 +123,18 @@ impl Client {
         if let Some(announced) = content_digest(&answer) {
             query.check_digest(&ManifestName::Digest(announced), &digest)?;
         }
-        manifest::parse(digest, &media_type, answer.body).map_err(|detail| query.malformed(&detail))
+        let manifest = manifest::parse(digest, &media_type, answer.body)
+            .map_err(|detail| query.malformed(&detail))?;
+        let mut manifests = self.inner.manifests.lock().unwrap_or_else(PoisonError::into_inner);
+        manifests.insert(manifest.digest.clone(), manifest.bytes.clone());
+        Ok(manifest)
+    }
+
+    /// The bytes of a manifest that came in this run, so that nobody asks for it twice.
+    #[must_use]
+    pub fn seen(&self, digest: &Digest) -> Option<Vec<u8>> {
+        let manifests = self.inner.manifests.lock().unwrap_or_else(PoisonError::into_inner);
+        manifests.get(digest).cloned()
     }
 
     /// All tags of the repository, in the registry's order: at most 200,000 on at most 1,000 pages.

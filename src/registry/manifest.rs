@@ -116,6 +116,13 @@ impl Manifest {
     }
 }
 
+/// The digest of the entry of an index, given by its bytes, that a `wanted` host would run.
+#[must_use]
+pub fn entry_for(index: &[u8], wanted: &Platform) -> Option<Digest> {
+    // Kept bytes say themselves what they are.
+    parse(Digest::of(index), "", index.to_vec()).ok()?.platform_entry(wanted)
+}
+
 /// Chooses as containerd's `platforms.Only` does, which is what the daemon uses: the first
 /// acceptable platform in order of preference; among equals, the first entry.
 fn platform_entry(entries: &[IndexEntry], wanted: &Platform) -> Option<Digest> {

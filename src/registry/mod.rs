@@ -44,5 +44,5 @@ pub use client::Client;
 pub use credentials::DockerConfig;
 pub use credentials::{Credentials, Login, Secret};
 pub use error::Error;
-pub use manifest::{Described, ManifestKind, ManifestName};
+pub use manifest::{Described, ManifestKind, ManifestName, entry_for};
 pub use transport::Settings;

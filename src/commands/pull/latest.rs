@@ -150,6 +150,7 @@ async fn latest_of(
     if no_daemon {
         return Ok(None);
     }
-    let found = lookup::local(app.docker().await?, service, &lookup::track(service)?).await?;
+    let found =
+        lookup::local(app.docker().await?, &app.store, service, &lookup::track(service)?).await?;
     Ok(Some(Latest { found, resolution: None }))
 }

@@ -41,6 +41,11 @@ impl Engine {
         found == kind
     }
 
+    /// Whether the IDs of images are digests of what registries have.
+    pub fn has_containerd_store() -> bool {
+        std::env::var("DKV_TEST_ENGINE").is_ok_and(|kind| kind == "containerd")
+    }
+
     pub fn at(socket: impl Into<PathBuf>) -> Self {
         Self { socket: Some(socket.into()) }
     }

@@ -7,7 +7,7 @@ use flate2::write::GzEncoder;
 use serde_json::{Value, json};
 use sha2::{Digest as _, Sha256};
 
-use super::{TEST_LABEL, program};
+use super::{Engine, TEST_LABEL, program};
 
 /// Runs until SIGTERM and then stops at once, with exit code 0.
 pub(super) const SERVE: &str =
@@ -332,9 +332,10 @@ impl Pushed {
         &self.platform(architecture).1
     }
 
-    /// The daemon's ID of the amd64 image.
+    /// The ID that the daemon of the tests has for the amd64 image: the configuration's digest, on
+    /// the containerd store that of what the tag names.
     pub fn image_id(&self) -> &str {
-        &self.platform("amd64").2
+        if Engine::has_containerd_store() { &self.digest } else { &self.platform("amd64").2 }
     }
 
     fn platform(&self, architecture: &str) -> &(String, String, String) {

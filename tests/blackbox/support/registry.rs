@@ -159,7 +159,12 @@ impl Registry {
 
     /// Pushes the image, its index and all its tags.
     pub fn push(&self, image: Image) -> Pushed {
-        let built = image.build(&self.namespace);
+        self.push_of(&self.namespace, image)
+    }
+
+    /// Pushes an image that goes with `owner`: the same bytes in every registry.
+    pub fn push_of(&self, owner: &str, image: Image) -> Pushed {
+        let built = image.build(owner);
         let repository = format!("{}/{}", self.namespace, image.repository);
         for blob in &built.blobs {
             self.push_blob(&repository, blob);

@@ -1,0 +1,211 @@
+//! What is kept of releases so that their images can be known later by content: the bytes of their
+//! manifests, what their images are made of, and which of them this host has only by keep-tag.
+
+use std::collections::{BTreeMap, BTreeSet, HashSet};
+
+use anyhow::Result;
+use futures_util::StreamExt as _;
+
+use crate::app::App;
+use crate::deployment::{Deployment, Record};
+use crate::identity;
+use crate::images::Arrived;
+use crate::model::history::Release;
+use crate::model::manifest::{Service, Source};
+use crate::model::reference::{Digest, Platform, Repository};
+use crate::registry::ManifestName;
+use crate::store::Lock;
+
+/// How many manifests are asked for at once.
+const REQUESTS_AT_ONCE: usize = 16;
+
+/// What was found out about some releases and is to be kept.
+#[derive(Debug, Default)]
+pub struct Evidence {
+    objects: BTreeMap<Digest, Vec<u8>>,
+    fingerprints: BTreeMap<Digest, Digest>,
+    /// Whether the daemon finds the image of a release by its digest.
+    named: BTreeMap<Digest, bool>,
+}
+
+/// A release whose image is local now.
+pub struct Seen<'s> {
+    /// Its service.
+    pub service: &'s Service,
+    /// The release.
+    pub release: &'s Release,
+    /// Its image.
+    pub arrived: &'s Arrived,
+    /// Whether its registry has just been asked about it, and may be again.
+    pub may_ask: bool,
+}
+
+impl Evidence {
+    /// What is not kept yet of these releases. What a registry does not give is done without: it
+    /// is wanted by a host that has lost its names, and that is rare.
+    pub async fn gather(app: &App, seen: &[Seen<'_>]) -> Self {
+        let mut evidence = Self::default();
+        for Seen { service, release, arrived, .. } in seen {
+            let Arrived { image, is_named, .. } = arrived;
+            for id in release.bytes.image_id.iter().chain([&image.id]) {
+                if app.store.fingerprint(id).as_ref() != Some(&image.fingerprint) {
+                    evidence.fingerprints.insert(id.clone(), image.fingerprint.clone());
+                }
+            }
+            if let (Some(digest), Source::Registry) = (&release.bytes.digest, service.source) {
+                evidence.named.insert(digest.clone(), *is_named);
+            }
+        }
+        let registered = seen.iter().filter_map(|one| {
+            let digest = one.release.bytes.digest.as_ref()?;
+            let wanted = Manifest {
+                repository: one.service.image.as_ref()?,
+                platform: &one.arrived.image.platform,
+                may_ask: one.may_ask,
+            };
+            (one.service.source == Source::Registry).then_some((digest, wanted))
+        });
+        let mut done = HashSet::new();
+        let wanted: Vec<_> = registered.filter(|(digest, _)| done.insert(*digest)).collect();
+        let found = wanted.iter().map(|(digest, manifest)| manifest.with_entry(app, digest));
+        let found: Vec<_> =
+            futures_util::stream::iter(found).buffered(REQUESTS_AT_ONCE).collect().await;
+        evidence.objects.extend(found.into_iter().flatten());
+        evidence
+    }
+
+    /// What came by way of the releases that `services` have now, where nothing was made local.
+    #[must_use]
+    pub fn of_manifests<'s>(app: &App, services: impl Iterator<Item = &'s Service>) -> Self {
+        let mut evidence = Self::default();
+        for current in services.filter_map(Service::current) {
+            let digests = current.bytes.digest.iter().chain(&current.bytes.platform_digest);
+            for digest in digests {
+                let came = app.registry().seen(digest);
+                evidence.objects.extend(came.map(|bytes| (digest.clone(), bytes)));
+            }
+        }
+        evidence
+    }
+
+    /// Goes on with what the daemon finds by digest and what it does not; what Compose is told
+    /// depends on that. Says whether anything has changed.
+    ///
+    /// # Errors
+    ///
+    /// Another dkv holds the lock (exit 4), or it cannot be noted (exit 3).
+    pub fn settle_names(&self, deployment: &mut Deployment<'_>) -> Result<bool> {
+        let Some(record) = deployment.recorded() else { return Ok(false) };
+        let mut names: BTreeSet<Digest> = record.only_by_keep_tag.clone();
+        for (digest, is_named) in &self.named {
+            if *is_named {
+                names.remove(digest);
+            } else {
+                names.insert(digest.clone());
+            }
+        }
+        if names == record.only_by_keep_tag {
+            return Ok(false);
+        }
+        let app = deployment.app();
+        // Whoever cannot write here can still start what is recorded.
+        deployment.name_by_keep_tag(names.clone());
+        let lock = app.lock_state()?;
+        app.store.note_only_by_keep_tag(&lock, &names)?;
+        Ok(true)
+    }
+
+    /// Keeps what was found out, under the state lock.
+    pub fn keep(&self, app: &App, lock: &Lock) {
+        let objects = self.objects.iter();
+        let objects = objects.map(|(digest, bytes)| app.store.keep_object(lock, digest, bytes));
+        let fingerprints = self.fingerprints.iter();
+        let fingerprints =
+            fingerprints.map(|(id, print)| app.store.keep_fingerprint(lock, id, print));
+        for error in objects.chain(fingerprints).filter_map(Result::err) {
+            tracing::warn!("{error:#}");
+        }
+    }
+
+    /// As [`Self::keep`], for who does not hold the lock.
+    ///
+    /// # Errors
+    ///
+    /// Another dkv holds it (exit 4).
+    pub fn keep_alone(&self, app: &App) -> Result<()> {
+        if !self.objects.is_empty() || !self.fingerprints.is_empty() {
+            self.keep(app, &app.lock_state()?);
+        }
+        Ok(())
+    }
+}
+
+/// A manifest whose bytes are to be kept.
+struct Manifest<'s> {
+    repository: &'s Repository,
+    platform: &'s Platform,
+    may_ask: bool,
+}
+
+impl Manifest<'_> {
+    /// The bytes with this digest and, if they are an index, of its entry for the platform; without
+    /// those that are kept already.
+    async fn with_entry(&self, app: &App, digest: &Digest) -> Vec<(Digest, Vec<u8>)> {
+        let mut found = Vec::new();
+        let Some(bytes) = self.bytes(app, digest, &mut found).await else { return found };
+        if identity::entries(&bytes).is_empty() {
+            return found;
+        }
+        if let Some(entry) = crate::registry::entry_for(&bytes, self.platform) {
+            self.bytes(app, &entry, &mut found).await;
+        }
+        found
+    }
+
+    /// The bytes with this digest; added to `found` if they are not kept yet.
+    async fn bytes(
+        &self,
+        app: &App,
+        digest: &Digest,
+        found: &mut Vec<(Digest, Vec<u8>)>,
+    ) -> Option<Vec<u8>> {
+        if let Some(kept) = app.store.object(digest) {
+            return Some(kept);
+        }
+        let came = app.registry().seen(digest);
+        let bytes = match came {
+            Some(bytes) => bytes,
+            None if !self.may_ask => return None,
+            None => {
+                let name = ManifestName::Digest(digest.clone());
+                match app.registry().manifest(self.repository, &name).await {
+                    Ok(manifest) => manifest.bytes,
+                    Err(error) => {
+                        tracing::info!("the manifest {digest} is not kept: {error}");
+                        return None;
+                    }
+                }
+            }
+        };
+        found.push((digest.clone(), bytes.clone()));
+        Some(bytes)
+    }
+}
+
+/// Removes what no history of `record` needs any more. The history of a service that is not listed
+/// counts too, by the digits in its text.
+pub(super) fn sweep(app: &App, record: &Record, lock: &Lock) {
+    let entries = record.services().flat_map(|service| service.history.entries());
+    let mut known: HashSet<Digest> = HashSet::new();
+    for bytes in entries.map(|entry| &entry.bytes) {
+        known.extend(
+            [&bytes.digest, &bytes.platform_digest, &bytes.image_id].into_iter().flatten().cloned(),
+        );
+    }
+    let indexes: Vec<Vec<u8>> =
+        known.iter().filter_map(|digest| app.store.object(digest)).collect();
+    known.extend(indexes.iter().flat_map(|bytes| identity::entries(bytes)));
+    let digits: HashSet<&str> = known.iter().map(Digest::hex).collect();
+    let histories = record.manifest.history_text();
+    app.store.sweep_objects(lock, |name| digits.contains(name) || histories.contains(name));
+}
