@@ -201,7 +201,9 @@ fn status_tells_what_runs_from_what_is_recorded() {
     deployment.dkv(["version-pull", "web", "2"]).exit(0);
     // A record from a host of another platform has another ID for the same digest.
     let strange = old.image_id().replace("sha256:", "").chars().rev().collect::<String>();
-    let manifest = deployment.manifest().replace(new.image_id(), &format!("sha256:{strange}"));
+    let [own, other] =
+        [new.image_id(), &format!("sha256:{strange}")].map(|id| format!("image_id: {id}"));
+    let manifest = deployment.manifest().replace(&own, &other);
     deployment.write("version-manifest.yaml", &manifest);
     let outcome = deployment.dkv(["status"]).exit(0);
     outcome.stdout_contains("the manifest says 2").stderr_contains("dkv up");
