@@ -170,6 +170,9 @@ impl Fetcher {
                 };
                 let is_named = unnamed.is_none();
                 let mut arrived = match named.or(unnamed) {
+                    Some(image) if !is_named && is_foreign(wanted, &image) => {
+                        self.name(wanted, image).await
+                    }
                     Some(image) => Arrived { image, pulled: false, is_named },
                     None if wanted.is_local => return Err(gone(wanted)),
                     None => self.pull(wanted, &progress).await?,
@@ -181,13 +184,31 @@ impl Fetcher {
                     self.docker.tag(arrived.image.id.as_str(), &wanted.repository, keep).await?;
                 }
                 // On some stores a name in the repository is all that the digest lacked.
-                if !is_named && !wanted.is_local {
+                if !arrived.is_named && !wanted.is_local {
                     arrived.is_named = self.docker.image(&wanted.reference()).await?.is_some();
                 }
                 Ok(arrived)
             }
         });
         futures_util::stream::iter(work).buffered(self.jobs.max(1)).collect().await
+    }
+
+    /// An image that is here under another repository's name alone. Its registry, if it can be
+    /// reached, gives it its own at no cost; what is here serves without.
+    async fn name(&self, wanted: &Wanted, image: Image) -> Arrived {
+        let request = PullRequest {
+            repository: wanted.repository.clone(),
+            target: wanted.target.clone(),
+            platform: None,
+            credentials: self.registry.credentials(&wanted.repository).await.map(for_daemon),
+        };
+        match self.docker.pull(&request, &|_| ()).await {
+            Ok(()) => Arrived { image, pulled: true, is_named: true },
+            Err(error) => {
+                tracing::info!("{}: known by content alone: {error:#}", wanted.name);
+                Arrived { image, pulled: false, is_named: false }
+            }
+        }
     }
 
     /// Pulls one image, unless the daemon has it.
@@ -304,6 +325,13 @@ impl Fetcher {
         }
         Ok(())
     }
+}
+
+/// Whether none of an image's names is in the repository that it is wanted from.
+fn is_foreign(wanted: &Wanted, image: &Image) -> bool {
+    !wanted.is_local
+        && !image.tags.iter().any(|(repository, _)| *repository == wanted.repository)
+        && image.digests_of(&wanted.repository).next().is_none()
 }
 
 /// By what an image shows that it has these bytes, with what was kept of them.
