@@ -126,8 +126,10 @@ pub enum PullFailure {
     RateLimited,
     /// The image exists, but not for this platform.
     WrongPlatform,
-    /// The bytes do not match their digest.
+    /// The bytes do not match their digest, or are no image.
     Corrupt,
+    /// What the name names is no image: a chart, an artifact, an index of nothing.
+    NoImage,
     /// The registry's certificate is not trusted.
     Untrusted,
     /// The registry could not be reached or broke off.
@@ -193,6 +195,7 @@ impl Docker {
             std::pin::pin!(client.create_image(Some(options.build()), None, credentials));
 
         let started = Instant::now();
+        let mut layers = Layers::default();
         let refusal = loop {
             // Progress of any pull counts for all: the daemon downloads a few layers at a time and
             // lets the others wait in silence.
@@ -217,9 +220,18 @@ impl Docker {
             if !matches!(event, PullEvent::Layer { state: LayerState::Retrying, .. }) {
                 self.pull_progress.send_replace(Instant::now());
             }
+            layers.note(&event);
             on_event(event);
         };
-        Err(self.pull_error(request, &refusal).await)
+        let (failure, error) = self.pull_error(request, &refusal).await;
+        // The daemon says which layer only where a digest is wrong.
+        match layers.unfinished().filter(|_| failure == PullFailure::Corrupt) {
+            Some(layer) if !error.to_string().contains(layer) => {
+                let named = Error::new(error.kind(), format!("{error} (layer {layer})"));
+                Err((failure, named.with_hint(failure.hint(request.repository.host()))))
+            }
+            _ => Err((failure, error)),
+        }
     }
 
     /// Whose fault it is that nothing moves: the daemon's if it does not even greet back.
@@ -272,6 +284,26 @@ impl Docker {
     }
 }
 
+/// The layers of one pull, lowest first, and whether each has come to its end.
+#[derive(Default)]
+struct Layers(Vec<(String, bool)>);
+
+impl Layers {
+    fn note(&mut self, event: &PullEvent) {
+        let PullEvent::Layer { id, state } = event else { return };
+        let is_done = matches!(state, LayerState::Complete | LayerState::Exists);
+        match self.0.iter_mut().find(|(known, _)| known == id) {
+            Some((_, done)) => *done = is_done,
+            None => self.0.push((id.clone(), is_done)),
+        }
+    }
+
+    /// The lowest that is not unpacked: the daemon unpacks them in their order.
+    fn unfinished(&self) -> Option<&str> {
+        self.0.iter().find(|(_, is_done)| !is_done).map(|(id, _)| id.as_str())
+    }
+}
+
 impl PullRequest {
     fn failed(&self, (failure, source): (PullFailure, Error)) -> PullError {
         PullError { reference: self.reference(), failure, source }
@@ -312,7 +344,12 @@ impl PullFailure {
                 "ask the vendor for an image for this machine's platform".to_owned()
             }
             Self::Corrupt => {
-                "what arrived is not what was asked for; nothing of it is used. Try again"
+                "what arrived is not what was asked for; nothing of it is used. Try again; if it \
+                    stays so, whoever published the image has to push it again"
+                    .to_owned()
+            }
+            Self::NoImage => {
+                "it may be a chart or another artifact: check the image's name and its tag"
                     .to_owned()
             }
             Self::Untrusted => {
@@ -337,15 +374,35 @@ impl PullFailure {
     /// The meaning of the daemon's words. Its HTTP status is no help: a rate limit arrives as 500,
     /// an expired token as 404, a wrong digest as 200 with an error at the end of the stream.
     fn of(message: &str, repository: &Repository) -> Self {
-        const MEANINGS: [(PullFailure, &[&str]); 10] = [
+        const MEANINGS: [(PullFailure, &[&str]); 12] = [
             (PullFailure::DiskFull, &["no space left on device", "disk quota exceeded"]),
             (
                 PullFailure::Daemon,
                 &[
-                    "failed to register layer",
                     "containerd.sock",
                     "read-only file system",
                     "input/output error",
+                ],
+            ),
+            (
+                PullFailure::Corrupt,
+                &[
+                    "layers from manifest don't match",
+                    "wrong diff id calculated",
+                    "mismatched image rootfs",
+                    "invalid rootfs in image config",
+                ],
+            ),
+            (
+                PullFailure::NoImage,
+                &[
+                    "when fetching 'image'",
+                    "encountered remote \"",
+                    "unsupported media type",
+                    "unsupported manifest",
+                    "invalid mediatype",
+                    "unsupported mediatype",
+                    "unsupported schema version",
                 ],
             ),
             (
@@ -414,11 +471,35 @@ impl PullFailure {
         // The image's own name may read like a cause: `acme/timeout-service`.
         let words = message.split_whitespace().filter(|word| !names_image(word, repository));
         let message = words.collect::<Vec<_>>().join(" ").to_lowercase();
-        let meaning =
-            MEANINGS.iter().find(|(_, signs)| signs.iter().any(|sign| message.contains(sign)));
+        let says = |signs: &[&str]| signs.iter().any(|sign| message.contains(sign));
+        let meaning = MEANINGS.iter().find(|(_, signs)| says(signs));
+        if says(&["failed to register layer", "failed to extract layer"]) {
+            // Unpacking is the daemon's work, and a full disk its host's fault; but bytes that had
+            // the right digest and are no archive came so from the registry.
+            return match meaning {
+                Some((failure @ (Self::DiskFull | Self::Daemon | Self::Corrupt), _)) => *failure,
+                _ if says(NO_ARCHIVE) => Self::Corrupt,
+                _ => Self::Daemon,
+            };
+        }
         meaning.map_or(Self::Registry, |(failure, _)| *failure)
     }
 }
+
+/// What the daemon says of a layer that is no archive, or not a whole one.
+const NO_ARCHIVE: &[&str] = &[
+    "archive/tar: ",
+    "eof",
+    "gzip: ",
+    "flate: corrupt",
+    "zstd: ",
+    "magic number mismatch",
+    "invalid header",
+    "not a tar",
+    "breakout",
+    "invalid symlink",
+    "invalid hardlink",
+];
 
 /// Whether a word of a message is the image's name or an address that contains it.
 fn names_image(word: &str, repository: &Repository) -> bool {
@@ -526,7 +607,44 @@ mod tests {
                 "h:5/a",
                 "failed to register layer: Error processing tar file(exit status 1): unexpected \
                     EOF",
+                Corrupt,
+            ),
+            (
+                "h:5/a",
+                "failed to register layer: Error processing tar file(exit status 1): archive/tar: \
+                    invalid tar header",
+                Corrupt,
+            ),
+            (
+                "h:5/a",
+                "failed to register layer: Error processing tar file(exit status 1): operation not \
+                    permitted",
                 Daemon,
+            ),
+            (
+                "h:5/a",
+                "failed to register layer: Error processing tar file(exit status 1): write \
+                    /bin/x: no space left on device",
+                DiskFull,
+            ),
+            ("h:5/a", "failed to register layer: rename a b: input/output error", Daemon),
+            ("h:5/a", "layers from manifest don't match image configuration", Corrupt),
+            (
+                "h:5/a",
+                "Encountered remote \"application/vnd.cncf.helm.config.v1+json\"(unknown) when \
+                    fetching",
+                NoImage,
+            ),
+            (
+                "h:5/a",
+                "failed to extract layer sha256:00: archive/tar: invalid tar header: unknown",
+                Corrupt,
+            ),
+            (
+                "h:5/a",
+                "failed commit on ref \"layer-sha256:00\": unexpected commit digest sha256:11, \
+                    expected sha256:00: failed precondition",
+                Corrupt,
             ),
         ] {
             let repository = repository.parse().unwrap();

@@ -50,6 +50,7 @@ pub struct Image {
     platforms: Option<Vec<String>>,
     annotations: Vec<(String, String)>,
     payload: usize,
+    last_layer: Option<Vec<u8>>,
     oci: bool,
 }
 
@@ -68,6 +69,7 @@ impl Image {
             platforms: None,
             annotations: Vec::new(),
             payload: 0,
+            last_layer: None,
             oci: false,
         }
     }
@@ -140,6 +142,12 @@ impl Image {
         self
     }
 
+    /// Adds a last layer of these bytes, whatever they are; their digest is announced as it is.
+    pub fn last_layer(mut self, bytes: &[u8]) -> Self {
+        self.last_layer = Some(bytes.to_vec());
+        self
+    }
+
     /// OCI media types instead of Docker's.
     pub fn oci(mut self) -> Self {
         self.oci = true;
@@ -157,6 +165,10 @@ impl Image {
                 self.payload,
                 &format!("{namespace}/{}/{version}", self.repository),
             ));
+        }
+        if let Some(bytes) = &self.last_layer {
+            let compressed = Blob::new(bytes.clone());
+            layers.push(Layer { diff_id: compressed.digest.clone(), compressed });
         }
         let mut blobs: Vec<Blob> = layers.iter().map(|layer| layer.compressed.clone()).collect();
         let architectures = self.platforms.clone().unwrap_or_else(|| vec!["amd64".into()]);
