@@ -13,7 +13,7 @@ use crate::model::version;
 use crate::plan::Found;
 use crate::registry::ecr_private::PrivateRegistry;
 use crate::registry::resolve::{DEFAULT_CAP, EcrHint, Question, Resolution, Resolver};
-use crate::registry::{self, ManifestKind, ManifestName};
+use crate::registry::{self, ManifestKind, ManifestName, Unfit};
 use crate::store::Store;
 
 /// How many requests go to one registry at once; HEAD requests cost it little.
@@ -26,6 +26,8 @@ pub struct Lookup {
     ecr: Option<Ecr>,
     has_aws_credentials: bool,
     platform: Option<Platform>,
+    /// Whether nobody else looks at what is new.
+    is_close: bool,
 }
 
 impl Lookup {
@@ -45,6 +47,7 @@ impl Lookup {
             ecr,
             has_aws_credentials,
             platform,
+            is_close: false,
         }
     }
 
@@ -86,13 +89,19 @@ impl Lookup {
         }
     }
 
-    /// What `name` names in the service's repository: one HEAD request, and for a multi-platform
-    /// image that the history does not have one GET, to make sure that it has something for this
-    /// host.
+    /// From now on looks at what is new itself, because no daemon will before it is recorded.
+    #[must_use]
+    pub fn closely(self) -> Self {
+        Self { is_close: true, ..self }
+    }
+
+    /// What `name` names in the service's repository: one HEAD request. What the history does not
+    /// have is fetched too, one GET: an index, to make sure that it has something for this host,
+    /// and anything that no daemon will look at.
     ///
     /// # Errors
     ///
-    /// The registry fails or has no such tag, or the image is for other platforms only (exit 5).
+    /// The registry fails or has no such tag, or what it has is no image for this host (exit 5).
     pub async fn named(
         &self,
         service: &Service,
@@ -107,39 +116,114 @@ impl Lookup {
             version: None,
             bytes: Bytes::of(Some(described.digest.clone())),
         };
+        let is_index = described.is_index;
         let is_known = service
             .history
             .entries()
             .iter()
             .any(|entry| entry.bytes.digest.as_ref() == Some(&described.digest));
-        let Some(platform) = self.platform.as_ref().filter(|_| described.is_index && !is_known)
-        else {
-            return Ok(Named { found, is_index: described.is_index });
-        };
-        let exact = ManifestName::Digest(described.digest);
-        let manifest = self
-            .registry
-            .manifest(repository, &exact)
-            .await
-            .map_err(|error| explain(service, error))?;
-        found.bytes.platform_digest = manifest.platform_entry(platform);
-        if let (None, ManifestKind::Index(entries)) = (&found.bytes.platform_digest, &manifest.kind)
-        {
-            let offered: Vec<String> = entries
-                .iter()
-                .filter_map(|entry| entry.platform.as_ref())
-                .map(ToString::to_string)
-                .collect();
-            let message = format!(
-                "{}: {} has no image for {platform}",
-                service.name,
-                repository.with_tag(asked)
-            );
-            return Err(error::registry(message)
-                .with_hint(format!("it has {}", offered.join(", ")))
-                .into());
+        // What an update found bad was an image, and will hardly be taken.
+        let is_rejected = service.rejection(&described.digest).is_some();
+        let is_looked_at = !is_known && (is_index || (self.is_close && !is_rejected));
+        let platform = self.platform.as_ref().map(|host| service.platform.as_ref().unwrap_or(host));
+        if let Some(platform) = platform.filter(|_| is_looked_at) {
+            let image = repository.with_tag(asked);
+            found.bytes.platform_digest = self.look(service, &image, described, platform).await?;
         }
-        Ok(Named { found, is_index: described.is_index })
+        Ok(Named { found, is_index })
+    }
+
+    /// Makes sure that the bytes of `described` are there, and an image that runs on `platform`;
+    /// the entry of an index for it.
+    async fn look(
+        &self,
+        service: &Service,
+        image: &str,
+        described: registry::Described,
+        platform: &Platform,
+    ) -> Result<Option<Digest>> {
+        let repository = images::image_of(service)?;
+        let digest = described.digest;
+        let manifest = match described.fetched {
+            Some(manifest) => manifest,
+            None => match self.registry.manifest(repository, &digest.clone().into()).await {
+                Ok(manifest) => manifest,
+                Err(registry::Error::NotFound { host, .. }) => {
+                    let message = format!(
+                        "{}: {host} says that {image} is {digest}, and does not have that",
+                        service.name
+                    );
+                    return Err(error::registry(message)
+                        .with_hint("a cache on the way may be out of date; try again later")
+                        .into());
+                }
+                Err(error) => return Err(explain(service, error)),
+            },
+        };
+        let entry = manifest.entry_for(platform);
+        let entry = entry.map_err(|unfit| self.refuse(service, image, unfit, platform))?;
+        if let ManifestKind::Image { config, .. } = &manifest.kind
+            && self.is_close
+        {
+            let found = self.registry.platform(repository, &config.digest).await;
+            let found = found.map_err(|error| explain(service, error))?;
+            if let Some(other) = found.filter(|found| !registry::runs(platform, found)) {
+                let unfit = Unfit::OtherPlatforms(vec![other.to_string()]);
+                return Err(self.refuse(service, image, unfit, platform));
+            }
+        }
+        Ok(entry)
+    }
+
+    /// The error for what a host of `platform` cannot run.
+    fn refuse(
+        &self,
+        service: &Service,
+        image: &str,
+        unfit: Unfit,
+        platform: &Platform,
+    ) -> anyhow::Error {
+        let name = &service.name;
+        match unfit {
+            Unfit::NoImage(what) => {
+                error::registry(format!("{name}: {image} is {what}, no image to run"))
+                    .with_hint("check the image's name and the tag that it follows")
+            }
+            Unfit::OtherPlatforms(offered) => {
+                let hint = format!("it has {}", offered.join(", "));
+                let hint = match self.is_close {
+                    true => format!(
+                        "{hint}; `--platform` says for which machine it is recorded, this one is \
+                            {}",
+                        Platform::of_this_program()
+                    ),
+                    false => hint,
+                };
+                error::registry(format!("{name}: {image} has no image for {platform}"))
+                    .with_hint(hint)
+            }
+        }
+        .into()
+    }
+
+    /// Makes sure that a service's registry has `digest`, that its bytes are what that says, and
+    /// that they are an image.
+    ///
+    /// # Errors
+    ///
+    /// It has not, or they are not (exit 5).
+    pub async fn confirm(&self, service: &Service, digest: &Digest) -> Result<()> {
+        let repository = images::image_of(service)?;
+        let manifest = self.registry.manifest(repository, &digest.clone().into()).await;
+        match manifest.map_err(|error| explain(service, error))?.artifact {
+            None => Ok(()),
+            Some(what) => Err(error::registry(format!(
+                "{}: {} is {what}, no image to run",
+                service.name,
+                repository.with_digest(digest)
+            ))
+            .into()),
+        }
     }
 
     /// What the tracked tag names now, with its version if the history does not know one for it.
@@ -181,8 +265,9 @@ impl Lookup {
         Ok(Latest { found, resolution })
     }
 
-    /// The newest version in the service's repository, if its tags can be listed.
-    pub async fn newest(&self, service: &Service) -> Option<Tag> {
+    /// The newest version in the service's repository, if its tags can be listed; with what may be
+    /// missing of them.
+    pub async fn newest(&self, service: &Service) -> Option<(Tag, Option<String>)> {
         let current = service.current().map(|current| &current.tag);
         let pattern = service.version_pattern.as_deref();
         self.resolver.newest(service.image.as_ref()?, &track(service).ok()?, pattern, current).await
@@ -202,7 +287,11 @@ impl Lookup {
             tracked: track(service).ok()?,
             digest: found.bytes.digest.clone()?,
             is_index,
-            platform: Some(self.platform.clone().unwrap_or_else(Platform::of_this_program)),
+            platform: service
+                .platform
+                .clone()
+                .or_else(|| self.platform.clone())
+                .or_else(|| Some(Platform::of_this_program())),
             pattern: service.version_pattern.clone(),
             has_aws_credentials: self.has_aws_credentials,
             wants_newest: false,

@@ -81,8 +81,14 @@ pub(super) async fn look_up(deployment: &Deployment<'_>, services: &[&Service]) 
                 let mut update = compare(service, &latest);
                 // For `latest` itself, which hardly ever lags behind, a list of tags is not worth
                 // asking for.
-                if update.newest.is_none() && service.track_name() != DEFAULT_TRACK {
-                    update.newest = lookup.newest(service).await.map(|tag| tag.to_string());
+                if update.newest.is_none()
+                    && service.track_name() != DEFAULT_TRACK
+                    && let Some((tag, remark)) = lookup.newest(service).await
+                {
+                    update.newest = Some(tag.to_string());
+                    let details = [&update.details].into_iter().chain(&remark);
+                    let details = details.filter(|text| !text.is_empty()).cloned();
+                    update.details = details.collect::<Vec<_>>().join("; ");
                 }
                 update
             }

@@ -16,7 +16,7 @@ use crate::deployment::{Deployment, Record};
 use crate::error::{self, Error};
 use crate::members::{Differs, Membership, Use};
 use crate::model::manifest::{DEFAULT_TRACK, Service, Source};
-use crate::model::reference::{Digest, Reference, Repository, Tag};
+use crate::model::reference::{Digest, Platform, Reference, Repository, Tag};
 use crate::pin::memory::Memory;
 use crate::pin::{self, Answer, Known, Verdict};
 use crate::plan::Outcome;
@@ -46,6 +46,9 @@ pub struct Pin {
     /// Resolve and record the tracked tags first
     #[arg(long)]
     latest: bool,
+    /// The platform of the machine that will run it, such as linux/arm64 [default: this one's]
+    #[arg(long, value_name = "PLATFORM", requires = "latest")]
+    platform: Option<Platform>,
     /// Show the differences, and write nothing
     #[arg(long)]
     dry_run: bool,
@@ -57,20 +60,23 @@ impl Run for Pin {
     }
 
     async fn run(self, app: &App) -> Result<Exit> {
-        let Self { files, check, unpin, latest, dry_run } = self;
-        pin(app, &files, Options { unpin, check, latest, dry_run }).await
+        let Self { files, check, unpin, latest, platform, dry_run } = self;
+        pin(app, &files, Options { unpin, check, latest, platform: platform.as_ref(), dry_run })
+            .await
     }
 }
 
 /// What `dkv pin` was asked for.
 #[derive(Clone, Copy)]
-struct Options {
+struct Options<'a> {
     /// Give back what stood there before.
     unpin: bool,
     /// Only tell, by the exit code.
     check: bool,
     /// Resolve and record the tracked tags first.
     latest: bool,
+    /// For which machine.
+    platform: Option<&'a Platform>,
     /// Show the differences only.
     dry_run: bool,
 }
@@ -143,11 +149,11 @@ type Resolved = BTreeMap<(Repository, Tag), Digest>;
 ///
 /// A file cannot be read, edited or written (exit 3); a registry that has to be asked fails (exit
 /// 5).
-async fn pin(app: &App, files: &[PathBuf], options: Options) -> Result<Exit> {
+async fn pin(app: &App, files: &[PathBuf], options: Options<'_>) -> Result<Exit> {
     let mut deployment = Deployment::open(app)?;
     let mut report = Pins { dry_run: options.dry_run || options.check, ..Pins::default() };
     if options.latest && deployment.recorded().is_some() {
-        record_latest(&mut deployment, options.dry_run, &mut report).await?;
+        record_latest(&mut deployment, options.platform, options.dry_run, &mut report).await?;
     }
     let named = ComposeFiles::named(app.store.directory(), files);
     if files.is_empty() {
@@ -211,6 +217,7 @@ async fn pin(app: &App, files: &[PathBuf], options: Options) -> Result<Exit> {
 /// Records what the tracked tags name now; with `dry_run`, only in memory.
 async fn record_latest(
     deployment: &mut Deployment<'_>,
+    platform: Option<&Platform>,
     dry_run: bool,
     report: &mut Pins,
 ) -> Result<()> {
@@ -219,8 +226,9 @@ async fn record_latest(
         record.check_writable(&deployment.app().store)?;
     }
     let services: Vec<&Service> = record.services().collect();
-    let options = LatestOptions { no_pull: true, dry_run, ..LatestOptions::default() };
-    let mut change = pull::plan_latest(deployment, &services, options).await?;
+    let platform = platform.cloned();
+    let options = LatestOptions { no_pull: true, platform, dry_run, ..LatestOptions::default() };
+    let mut change = pull::plan_latest(deployment, &services, &options).await?;
     if change.has_failed() {
         change.check(false, "nothing was recorded and no file was changed")?;
     }
@@ -764,7 +772,7 @@ fn write(
 }
 
 /// The report for people: what changes, then what is left alone and why.
-fn tell(app: &App, report: &Pins, options: Options) {
+fn tell(app: &App, report: &Pins, options: Options<'_>) {
     for change in report
         .services
         .iter()

@@ -23,7 +23,7 @@ use crate::model::manifest::{Service, Source};
 use crate::model::reference::{ServiceName, Tag};
 use crate::plan::{Outcome, Step};
 use crate::report::{Changes, ReleaseView, ServiceChange};
-pub(super) use latest::{known_service, plan_latest};
+pub(super) use latest::{elsewhere, known_service, plan_latest};
 
 /// Pull the images of the manifest, by digest
 #[derive(Debug, Args)]
@@ -343,7 +343,7 @@ pub(super) async fn record_builds(
     names: &[ServiceName],
 ) -> Result<Changes> {
     let services = deployment.select(names)?;
-    let mut change = plan_latest(deployment, &services, LatestOptions::default()).await?;
+    let mut change = plan_latest(deployment, &services, &LatestOptions::default()).await?;
     let manner = Manner { dry_run: false, pulls: true, keep_going: false };
     changes::record(deployment, &mut change, manner).await
 }

@@ -9,6 +9,7 @@ use super::pull::{plan_latest, pull_unrecorded};
 use super::{Effect, Run};
 use crate::app::{App, Exit};
 use crate::deployment::Deployment;
+use crate::model::reference::Platform;
 
 /// Pull what the tracked tags name now, and record it
 #[derive(Debug, Args)]
@@ -24,11 +25,14 @@ pub struct PullLatest {
 }
 
 /// How `pull-latest` goes about it.
-#[derive(Debug, Clone, Copy, Default, Args)]
+#[derive(Debug, Clone, Default, Args)]
 pub struct LatestOptions {
     /// Resolve and record only; needs no Docker daemon
     #[arg(long)]
     pub no_pull: bool,
+    /// The platform of the machine that will run it, such as linux/arm64 [default: this one's]
+    #[arg(long, value_name = "PLATFORM", requires = "no_pull")]
+    pub platform: Option<Platform>,
     /// Take versions too that `update-safe` found bad
     #[arg(long)]
     pub retry: bool,
@@ -58,7 +62,7 @@ impl Run for PullLatest {
         if !options.dry_run {
             deployment.record()?.check_writable(&app.store)?;
         }
-        let mut change = plan_latest(&deployment, &deployment.select(&names)?, options).await?;
+        let mut change = plan_latest(&deployment, &deployment.select(&names)?, &options).await?;
         if change.has_failed() && !options.keep_going {
             change.check(false, NOTHING_RECORDED)?;
         }

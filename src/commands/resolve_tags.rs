@@ -165,6 +165,15 @@ async fn resolve(
             let is_failure = resolution.is_failure;
             return Ok(ResolvedTag { step: Step::unchanged(service), note, is_failure });
         };
+        // What dkv or the daemon has had in its hands is known; what somebody wrote is not.
+        if let Some(digest) = &found.bytes.digest
+            && found.bytes.image_id.is_none()
+            && found.bytes.platform_digest.is_none()
+            && let Err(error) = lookup.confirm(service, digest).await
+        {
+            let (step, note) = (Step::unchanged(service), format!("unresolved: {error:#}"));
+            return Ok(ResolvedTag { step, note, is_failure: true });
+        }
         found.version = Some(version);
         note
     };

@@ -4,14 +4,14 @@ use anyhow::Result;
 use clap::Args;
 
 use super::changes::{self, Manner};
-use super::pull::known_service;
+use super::pull::{elsewhere, known_service};
 use super::{Effect, Run};
 use crate::app::{App, Exit};
 use crate::change::Change;
 use crate::deployment::Deployment;
 use crate::lookup;
 use crate::model::manifest::Source;
-use crate::model::reference::{ServiceName, Tag};
+use crate::model::reference::{Platform, ServiceName, Tag};
 use crate::plan::{self, Intent};
 use crate::registry::ManifestName;
 use crate::registry::resolve::Resolution;
@@ -27,6 +27,9 @@ pub struct VersionPull {
     /// Resolve and record only; needs no Docker daemon
     #[arg(long)]
     no_pull: bool,
+    /// The platform of the machine that will run it, such as linux/arm64 [default: this one's]
+    #[arg(long, value_name = "PLATFORM", requires = "no_pull")]
+    platform: Option<Platform>,
     /// Show what would be recorded, and do nothing
     #[arg(long)]
     dry_run: bool,
@@ -39,7 +42,8 @@ impl Run for VersionPull {
 
     async fn run(self, app: &App) -> Result<Exit> {
         let manner = Manner { dry_run: self.dry_run, pulls: !self.no_pull, keep_going: false };
-        version_pull(app, &self.service, &self.tag, Intent::Version, manner).await
+        let platform = self.platform.as_ref();
+        version_pull(app, &self.service, &self.tag, platform, Intent::Version, manner).await
     }
 }
 
@@ -52,6 +56,7 @@ pub(super) async fn version_pull(
     app: &App,
     name: &ServiceName,
     tag: &Tag,
+    platform: Option<&Platform>,
     intent: Intent,
     manner: Manner,
 ) -> Result<Exit> {
@@ -64,11 +69,13 @@ pub(super) async fn version_pull(
     let found = if service.source == Source::Local {
         lookup::local(app.docker().await?, &app.store, service, tag).await?
     } else {
-        let platform = match manner.pulls {
-            true => Some(app.docker().await?.platform().await?.clone()),
-            false => None,
+        let lookup = match (manner.pulls, manner.dry_run) {
+            (false, _) => deployment.lookup(Some(elsewhere(platform))).closely(),
+            (true, is_dry) => {
+                let lookup = deployment.lookup(Some(app.docker().await?.platform().await?.clone()));
+                if is_dry { lookup.closely() } else { lookup }
+            }
         };
-        let lookup = deployment.lookup(platform);
         lookup.expect(&[service]).await;
         let named = lookup.named(service, &ManifestName::Tag(tag.clone()), tag).await?;
         let mut found = named.found;

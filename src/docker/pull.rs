@@ -378,11 +378,7 @@ impl PullFailure {
             (PullFailure::DiskFull, &["no space left on device", "disk quota exceeded"]),
             (
                 PullFailure::Daemon,
-                &[
-                    "containerd.sock",
-                    "read-only file system",
-                    "input/output error",
-                ],
+                &["containerd.sock", "read-only file system", "input/output error"],
             ),
             (
                 PullFailure::Corrupt,

@@ -1,6 +1,6 @@
 //! The operations: what dkv asks registries.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use reqwest::{Method, StatusCode, header};
@@ -8,26 +8,13 @@ use reqwest::{Method, StatusCode, header};
 use super::credentials::{Credentials, Found};
 use super::error::{Result, printable};
 use super::host::Host;
-use super::link;
 use super::manifest::{self, Described, Manifest, ManifestKind, ManifestName};
 use super::session::Query;
 use super::transport::{Answer, Settings, Transport};
-use crate::model::reference::{Digest, Repository, Tag};
+use crate::model::reference::{Digest, Platform, Repository};
 
 /// The most bytes of a manifest or a configuration blob: what registries accept.
 const MANIFEST_LIMIT: usize = 4 * 1024 * 1024;
-
-/// Tags asked for per page; ECR refuses more.
-const TAGS_PER_PAGE: usize = 1000;
-
-/// The most bytes of one page of tags. Some registries ignore the page size and send all at once.
-const TAG_PAGE_LIMIT: usize = 16 * 1024 * 1024;
-
-/// The most pages of tags.
-const TAG_PAGES: usize = 1000;
-
-/// The most tags of a repository.
-const TAGS: usize = 200_000;
 
 /// A client of any number of registries. Clones share connections, tokens and what is known about
 /// each host. Making one costs nothing: no file is read and no TLS is set up before it is needed.
@@ -88,7 +75,7 @@ impl Client {
         };
         query.check_digest(name, &digest)?;
         let size = answer.header(header::CONTENT_LENGTH).and_then(|text| text.parse().ok());
-        Ok(Described { digest, media_type, size, is_index })
+        Ok(Described { digest, media_type, size, is_index, fetched: None })
     }
 
     /// What `name` names, by fetching it.
@@ -101,8 +88,9 @@ impl Client {
         Ok(Described {
             is_index: matches!(manifest.kind, ManifestKind::Index(_)),
             size: u64::try_from(manifest.bytes.len()).ok(),
-            digest: manifest.digest,
-            media_type: manifest.media_type,
+            digest: manifest.digest.clone(),
+            media_type: manifest.media_type.clone(),
+            fetched: Some(manifest),
         })
     }
 
@@ -137,43 +125,27 @@ impl Client {
         manifests.get(digest).cloned()
     }
 
-    /// All tags of the repository, in the registry's order: at most 200,000 on at most 1,000 pages.
+    /// The platform that the configuration `digest` of an image names, if it names one.
     ///
     /// # Errors
-    /// [`super::Error::NotFound`] if there is no such repository; [`super::Error::Malformed`] if
-    /// the pages go in circles, lead to another host or do not end; others as they are named.
-    pub async fn tags(&self, repository: &Repository) -> Result<Vec<Tag>> {
-        let mut query = Query {
+    /// As for [`Self::manifest`].
+    pub async fn platform(
+        &self,
+        repository: &Repository,
+        digest: &Digest,
+    ) -> Result<Option<Platform>> {
+        let query = Query {
             repository,
             method: Method::GET,
-            target: format!("/v2/{}/tags/list?n={TAGS_PER_PAGE}", repository.path()),
-            accept: "application/json",
-            limit: TAG_PAGE_LIMIT,
-            subject: format!("the tags of {repository}"),
+            target: format!("/v2/{}/blobs/{digest}", repository.path()),
+            accept: "*/*",
+            limit: MANIFEST_LIMIT,
+            subject: format!("configuration {} of {repository}", digest.short()),
             deadline: self.inner.transport.deadline(),
         };
-        let mut tags = Vec::new();
-        let mut seen = HashSet::new();
-        for _ in 0..TAG_PAGES {
-            seen.insert(query.target.clone());
-            let answer = query.good(self.ask(&query).await?)?;
-            tags.extend(
-                tags_in(&answer.body).ok_or_else(|| query.malformed("it is no list of tags"))?,
-            );
-            if tags.len() > TAGS {
-                return Err(query.malformed(&format!("it has more than {TAGS} tags")));
-            }
-            let Some(next) = link::next(answer.headers(header::LINK)) else { return Ok(tags) };
-            let next =
-                link::resolve(&answer.url, next).map_err(|detail| query.malformed(detail))?;
-            query.target = next
-                .query()
-                .map_or_else(|| next.path().to_owned(), |rest| format!("{}?{rest}", next.path()));
-            if seen.contains(&query.target) {
-                return Err(query.malformed("its pages go in circles"));
-            }
-        }
-        Err(query.malformed(&format!("it has more than {TAG_PAGES} pages")))
+        let answer = query.good(self.ask(&query).await?)?;
+        query.check_digest(&ManifestName::Digest(digest.clone()), &Digest::of(&answer.body))?;
+        manifest::platform_in(&answer.body).map_err(|detail| query.malformed(&detail))
     }
 
     /// The login for the repository's registry, for handing to the daemon; `None` if there is none
@@ -230,21 +202,4 @@ fn media_type(answer: &Answer) -> String {
 /// The digest that the registry announces. One of another algorithm counts as none.
 fn content_digest(answer: &Answer) -> Option<Digest> {
     answer.header("docker-content-digest")?.trim().parse().ok()
-}
-
-/// The well-formed tags of one page; `null` means none.
-fn tags_in(body: &[u8]) -> Option<Vec<Tag>> {
-    #[derive(serde::Deserialize)]
-    struct Page {
-        tags: Option<Vec<String>>,
-    }
-    let page: Page = serde_json::from_slice(body).ok()?;
-    let parsed = page.tags.unwrap_or_default().into_iter().filter_map(|text| match text.parse() {
-        Ok(tag) => Some(tag),
-        Err(error) => {
-            tracing::debug!("skipping a tag: {error}");
-            None
-        }
-    });
-    Some(parsed.collect())
 }

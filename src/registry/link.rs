@@ -56,16 +56,19 @@ fn split_outside_quotes(text: &str, separator: u8) -> impl Iterator<Item = &str>
     })
 }
 
-/// The next page's address, if it stays at the server that the list came from.
+/// What a link to the next page asks for: its query. Whoever follows it asks the server that the list
+/// came from, at the address of the list: registries behind a proxy name the host, the port or the
+/// scheme that they see themselves, and no link leads anywhere else.
 ///
 /// # Errors
 /// Why the link is not followed.
-pub fn resolve(page: &Url, target: &str) -> Result<Url, &'static str> {
-    let next = page.join(target).map_err(|_| "its next page has an invalid address")?;
-    if next.origin() != page.origin() || !next.username().is_empty() || next.password().is_some() {
-        return Err("its next page is on another host");
+pub fn query(page: &Url, target: &str) -> Result<String, &'static str> {
+    let next = page.join(target).map_err(|_| "the link to its next page is no address")?;
+    match next.query().filter(|query| !query.is_empty()) {
+        Some(query) => Ok(query.to_owned()),
+        None if next.origin() != page.origin() => Err("its next page is on another host"),
+        None => Err("its pages go in circles"),
     }
-    Ok(next)
 }
 
 #[cfg(test)]
@@ -99,25 +102,26 @@ mod tests {
     }
 
     #[test]
-    fn pages_stay_on_their_host() {
+    fn of_a_link_only_the_query_counts() {
         let page: Url = "https://r.example:5000/v2/a/tags/list?n=1000".parse().unwrap();
-        for (target, resolved) in [
-            ("/v2/a/tags/list?last=1", "https://r.example:5000/v2/a/tags/list?last=1"),
-            ("?last=1", "https://r.example:5000/v2/a/tags/list?last=1"),
-            ("https://r.example:5000/x", "https://r.example:5000/x"),
+        for (target, expected) in [
+            ("/v2/a/tags/list?last=1", "last=1"),
+            ("?last=1&n=7", "last=1&n=7"),
+            ("tags/list?next_page=a%20b", "next_page=a%20b"),
+            ("http://r.example/v2/a/tags/list?last=1", "last=1"),
+            ("https://user@internal:8443/x?last=1#y", "last=1"),
+            ("//evil.example/x?last=a b", "last=a%20b"),
         ] {
-            assert_eq!(resolve(&page, target).unwrap().as_str(), resolved);
+            assert_eq!(query(&page, target).as_deref(), Ok(expected), "{target}");
         }
-        for foreign in [
-            "https://evil.example/x",
-            "//evil.example/x",
-            "http://r.example:5000/x",
-            "https://r.example/x",
-            "https://user@r.example:5000/x",
-            "file:///etc/passwd",
-            "https://[",
+        for (target, why) in [
+            ("https://evil.example/x", "another host"),
+            ("file:///etc/passwd", "another host"),
+            ("/v2/a/tags/list", "circles"),
+            ("?", "circles"),
+            ("https://[", "no address"),
         ] {
-            assert!(resolve(&page, foreign).is_err(), "{foreign}");
+            assert!(query(&page, target).unwrap_err().contains(why), "{target}");
         }
     }
 

@@ -54,6 +54,8 @@ pub struct Described {
     pub size: Option<u64>,
     /// Whether it is an index (a manifest list) of platforms.
     pub is_index: bool,
+    /// The manifest itself, where the registry could not say as much without sending it.
+    pub fetched: Option<Manifest>,
 }
 
 /// A manifest whose bytes were checked against its digest.
@@ -67,6 +69,17 @@ pub struct Manifest {
     pub bytes: Vec<u8>,
     /// What it describes.
     pub kind: ManifestKind,
+    /// What it is, if it is no image nor an index of images: "a Helm chart".
+    pub artifact: Option<String>,
+}
+
+/// Why a host cannot run what a manifest describes.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Unfit {
+    /// It is no image but this.
+    NoImage(String),
+    /// It is an image for these platforms.
+    OtherPlatforms(Vec<String>),
 }
 
 /// What a manifest describes.
@@ -114,6 +127,38 @@ impl Manifest {
             ManifestKind::Image { .. } => None,
         }
     }
+
+    /// As [`Self::platform_entry`]; `None` for one image, of which only its configuration says what
+    /// it is for.
+    ///
+    /// # Errors
+    ///
+    /// Why a `wanted` host has nothing to run here.
+    pub fn entry_for(&self, wanted: &Platform) -> std::result::Result<Option<Digest>, Unfit> {
+        if let Some(artifact) = &self.artifact {
+            return Err(Unfit::NoImage(artifact.clone()));
+        }
+        let ManifestKind::Index(entries) = &self.kind else { return Ok(None) };
+        let entry = platform_entry(entries, wanted);
+        entry.map(Some).ok_or_else(|| {
+            let images = entries.iter().filter(|entry| entry.is_image);
+            let named = images.map(|entry| {
+                let platform = entry.platform.as_ref().map(ToString::to_string);
+                platform.unwrap_or_else(|| "an image that names no platform".to_owned())
+            });
+            Unfit::OtherPlatforms(named.collect())
+        })
+    }
+}
+
+/// Whether a `host` runs images for `platform`, as the daemon sees it.
+#[must_use]
+pub fn runs(host: &Platform, platform: &Platform) -> bool {
+    let (host, platform) = (host.normalized(), platform.normalized());
+    let accepted = acceptable(&host);
+    host.os == platform.os
+        && (host.architecture == platform.architecture
+            || accepted.contains(&(platform.architecture, platform.variant)))
 }
 
 /// The digest of the entry of an index, given by its bytes, that a `wanted` host would run.
@@ -213,6 +258,8 @@ struct Document {
     #[serde(default)]
     media_type: Option<String>,
     #[serde(default)]
+    artifact_type: Option<String>,
+    #[serde(default)]
     config: Option<Descriptor>,
     #[serde(default)]
     layers: Option<Vec<Descriptor>>,
@@ -244,6 +291,43 @@ struct DocumentPlatform {
     architecture: String,
     #[serde(default)]
     variant: Option<String>,
+}
+
+/// The types of an image's configuration; those that are none come from old registries and tools,
+/// and the daemon takes them too.
+const CONFIGURATIONS: [&str; 6] = [
+    "",
+    "application/vnd.docker.container.image.v1+json",
+    "application/vnd.oci.image.config.v1+json",
+    "application/octet-stream",
+    "application/json",
+    "text/html",
+];
+
+impl Document {
+    /// What it is instead of one image.
+    fn artifact(&self) -> Option<String> {
+        let configuration = self.config.as_ref()?.media_type.as_deref().unwrap_or_default();
+        let layers = self.layers.iter().flatten();
+        let mut types = layers.filter_map(|layer| layer.media_type.as_deref());
+        // Signatures have the configuration of an image, but no archives.
+        let other = types.find(|kind| !kind.contains("tar") && *kind != "application/octet-stream");
+        let kind = match other {
+            None if CONFIGURATIONS.contains(&configuration) => return None,
+            Some(layer) if CONFIGURATIONS.contains(&configuration) => layer,
+            _ => configuration,
+        };
+        let kind = match (kind, self.artifact_type.as_deref()) {
+            ("application/vnd.oci.empty.v1+json", Some(kind)) => kind,
+            _ => kind,
+        };
+        Some(match kind {
+            kind if kind.contains(".helm.") => "a Helm chart".to_owned(),
+            kind if kind.contains(".cosign.") => "a signature".to_owned(),
+            kind if kind.contains("in-toto") => "an attestation".to_owned(),
+            kind => format!("an artifact ({})", super::error::printable(kind)),
+        })
+    }
 }
 
 impl Descriptor {
@@ -298,6 +382,7 @@ pub(super) fn parse(
         Some(inside) => inside.to_owned(),
         None => media_type.to_owned(),
     };
+    let artifact = document.artifact();
     let kind = match (document.manifests, document.config, document.layers) {
         (Some(manifests), None, None) if !is_image(&media_type) => {
             ManifestKind::Index(manifests.into_iter().map(Descriptor::entry).collect())
@@ -308,7 +393,33 @@ pub(super) fn parse(
         },
         _ => return Err("it is neither an image nor an index of images".to_owned()),
     };
-    Ok(Manifest { digest, media_type, bytes, kind })
+    let artifact = match &kind {
+        ManifestKind::Index(entries) if !entries.iter().any(|entry| entry.is_image) => Some(
+            match entries.is_empty() {
+                true => "an empty index",
+                false => "an index without any image",
+            }
+            .to_owned(),
+        ),
+        ManifestKind::Index(_) => None,
+        ManifestKind::Image { .. } => artifact,
+    };
+    Ok(Manifest { digest, media_type, bytes, kind, artifact })
+}
+
+/// The platform that an image's configuration names, if it names one.
+///
+/// # Errors
+/// The reason why it is no configuration.
+pub(super) fn platform_in(bytes: &[u8]) -> std::result::Result<Option<Platform>, String> {
+    let named: DocumentPlatform =
+        serde_json::from_slice(bytes).map_err(|error| format!("it is no image ({error})"))?;
+    let DocumentPlatform { os, architecture, variant } = named;
+    Ok((!architecture.is_empty()).then(|| Platform {
+        os: if os.is_empty() { "linux".to_owned() } else { os },
+        architecture,
+        variant,
+    }))
 }
 
 #[cfg(test)]

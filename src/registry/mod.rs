@@ -32,6 +32,7 @@ mod real_registry_tests;
 pub mod resolve;
 mod retry;
 mod session;
+mod tags;
 #[cfg(test)]
 mod test_server;
 #[cfg(test)]
@@ -44,5 +45,6 @@ pub use client::Client;
 pub use credentials::DockerConfig;
 pub use credentials::{Credentials, Login, Secret};
 pub use error::Error;
-pub use manifest::{Described, ManifestKind, ManifestName, entry_for};
+pub use manifest::{Described, ManifestKind, ManifestName, Unfit, entry_for, runs};
+pub use tags::TagList;
 pub use transport::Settings;

@@ -205,7 +205,7 @@ async fn a_real_registry_is_understood() {
     assert_eq!((fetched.bytes.as_slice(), &fetched.digest), (manifest.as_bytes(), &digest));
     assert!(matches!(fetched.kind, ManifestKind::Image { .. }));
     let mut tags: Vec<String> =
-        client.tags(&repository).await.unwrap().iter().map(ToString::to_string).collect();
+        client.tags(&repository).await.unwrap().tags.iter().map(ToString::to_string).collect();
     tags.sort();
     assert_eq!(tags, ["1.41", "1.42", "latest"]);
 }

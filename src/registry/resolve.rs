@@ -22,7 +22,7 @@ use tokio::sync::OnceCell;
 use super::ecr_private::{EcrPrivate, PrivateRegistry};
 use super::ecr_public::{EcrPublic, TaggedImage};
 use super::retry::lock;
-use super::{Client, Error, ManifestKind};
+use super::{Client, Error, ManifestKind, TagList};
 use crate::model::reference::{Digest, Platform, Repository, Tag};
 use crate::model::version;
 
@@ -101,6 +101,8 @@ pub struct Resolution {
     /// Why there is no version. Without a version and without a reason, the tracked tag is a
     /// version itself and no tag says it more exactly.
     pub why_unresolved: Option<String>,
+    /// What may be missing of the list of tags that was read.
+    pub incomplete: Option<String>,
     /// Whether there is no version because the registry could not be asked.
     pub is_failure: bool,
 }
@@ -112,7 +114,7 @@ pub struct Resolver {
     ecr_public: EcrPublic,
     ecr_private: EcrPrivate,
     ecr_images: Memory<Repository, Option<Arc<Vec<TaggedImage>>>>,
-    tags: Memory<Repository, Result<Arc<Vec<Tag>>, Error>>,
+    tags: Memory<Repository, Result<Arc<TagList>, Error>>,
 }
 
 /// What was found out in this run. Those who ask for the same wait for one answer.
@@ -179,15 +181,16 @@ impl Resolver {
     }
 
     /// The newest version in the repository, whatever the tracked tag names, if its tags can be
-    /// listed.
+    /// listed; with what may be missing of them.
     pub async fn newest(
         &self,
         repository: &Repository,
         tracked: &Tag,
         pattern: Option<&str>,
         current: Option<&Tag>,
-    ) -> Option<Tag> {
-        version::newest(&self.tags(repository).await.ok()?, tracked, pattern, current)
+    ) -> Option<(Tag, Option<String>)> {
+        let list = self.tags(repository).await.ok()?;
+        Some((version::newest(&list.tags, tracked, pattern, current)?, list.remark()))
     }
 
     /// The answer of the ECR Public API, if it has one that can be relied on.
@@ -256,7 +259,7 @@ impl Resolver {
                 .tags(repository)
                 .await
                 .ok()
-                .and_then(|tags| question.newest(&tags, Some(&version))),
+                .and_then(|tags| question.newest(&tags.tags, Some(&version))),
             false => None,
         };
         Some(Resolution {
@@ -265,17 +268,18 @@ impl Resolver {
             checked: 1,
             of: 1,
             why_unresolved: None,
+            incomplete: None,
             is_failure: false,
         })
     }
 
     /// The answer of the registry itself.
     async fn by_registry(&self, question: &Question) -> Resolution {
-        let tags = match self.tags(&question.repository).await {
-            Ok(tags) => tags,
+        let list = match self.tags(&question.repository).await {
+            Ok(list) => list,
             Err(error) => return Resolution::without_tags(&error),
         };
-        let candidates = question.candidates(&tags);
+        let candidates = question.candidates(&list.tags);
         let scan = self.scan(question, &candidates[..candidates.len().min(question.cap)]).await;
         let mut version = scan.found.clone().map(|tag| (tag, Evidence::SameDigest));
         if version.is_none() && scan.ended_by.is_none() {
@@ -284,10 +288,15 @@ impl Resolver {
         }
         let is_failure = version.is_none() && scan.ended_by.is_some();
         let resolution =
-            question.resolution(&tags, version, scan.checked, candidates.len(), || {
+            question.resolution(&list.tags, version, scan.checked, candidates.len(), || {
                 scan.summary(candidates.len())
             });
-        Resolution { is_failure, ..resolution }
+        let incomplete = list.remark();
+        let mut why_unresolved = resolution.why_unresolved;
+        if let (Some(why), Some(remark)) = (&mut why_unresolved, &incomplete) {
+            *why = format!("{why}; {remark}");
+        }
+        Resolution { is_failure, why_unresolved, incomplete, ..resolution }
     }
 
     /// Asks about the candidates in their order until one has the digest.
@@ -364,7 +373,7 @@ impl Resolver {
         answer.is_ok_and(|described| described.digest == *digest)
     }
 
-    async fn tags(&self, repository: &Repository) -> Result<Arc<Vec<Tag>>, Error> {
+    async fn tags(&self, repository: &Repository) -> Result<Arc<TagList>, Error> {
         self.tags.get(repository, async { self.client.tags(repository).await.map(Arc::new) }).await
     }
 }
@@ -444,7 +453,15 @@ impl Question {
             None => Some(format!("none of the {} tags is a version", grouped(tags.len()))),
         };
         let newest = self.newest(tags, version.as_ref().map(|(tag, _)| tag));
-        Resolution { version, newest, checked, of, why_unresolved, is_failure: false }
+        Resolution {
+            version,
+            newest,
+            checked,
+            of,
+            why_unresolved,
+            incomplete: None,
+            is_failure: false,
+        }
     }
 }
 
@@ -466,14 +483,18 @@ impl Resolution {
         }
     }
 
-    /// [`Self::in_words`], where it is not simply that the registry has one digest for both.
+    /// [`Self::in_words`], where it is not simply that the registry has one digest for both, and what
+    /// may be missing.
     #[must_use]
     pub fn remark(&self) -> Option<String> {
         let is_plain = match &self.version {
             Some((_, evidence)) => *evidence == Evidence::SameDigest,
             None => self.why_unresolved.is_none(),
         };
-        (!is_plain).then(|| self.in_words())
+        let words = (!is_plain).then(|| self.in_words());
+        let incomplete = self.incomplete.clone().filter(|_| self.version.is_some());
+        let parts: Vec<String> = words.into_iter().chain(incomplete).collect();
+        (!parts.is_empty()).then(|| parts.join("; "))
     }
 
     /// Some registries have no lists of tags; that is no failure.
@@ -487,6 +508,7 @@ impl Resolution {
             checked: 0,
             of: 0,
             why_unresolved: Some(why),
+            incomplete: None,
             is_failure: !has_none,
         }
     }

@@ -623,7 +623,7 @@ fn paged(total: usize) -> impl Fn(&Seen, usize) -> Reply + Send + Sync + 'static
 #[tokio::test]
 async fn ten_thousand_tags_are_ten_pages() {
     let server = Server::start(paged(10_000)).await;
-    let tags = client().tags(&repository(&server, "a")).await.unwrap();
+    let tags = client().tags(&repository(&server, "a")).await.unwrap().tags;
     assert_eq!((tags.len(), tags[9_999].as_str()), (10_000, "1.9999"));
     assert_eq!(server.seen().len(), 10);
     assert_eq!(server.lines()[0], "GET /v2/a/tags/list?n=1000");
@@ -633,39 +633,104 @@ async fn ten_thousand_tags_are_ten_pages() {
 async fn odd_tag_lists_are_handled() {
     let list = async |body: &'static str| {
         let server = Server::start(move |_, _| Reply::json(body)).await;
-        client().tags(&repository(&server, "a")).await
+        client().tags(&repository(&server, "a")).await.map(|list| list.tags)
     };
     assert_eq!(list(r#"{"name":"a","tags":null}"#).await, Ok(vec![]));
     assert_eq!(list(r#"{"name":"a"}"#).await, Ok(vec![]));
     assert_eq!(
-        list(r#"{"tags":["ok","$(x)","",".hidden"]}"#).await,
+        list(r#"{"tags":["ok","$(x)","",".hidden","ok"]}"#).await,
         Ok(vec!["ok".parse::<Tag>().unwrap()])
     );
-    assert!(matches!(list("<html>").await, Err(Error::Malformed { .. })));
+    for none in ["<html>", "[]", r#"{"tags":{}}"#, r#"{"tags":[1]}"#, r#"{"tags":["a"]}x"#] {
+        assert!(matches!(list(none).await, Err(Error::Malformed { .. })), "{none}");
+    }
     let missing = Server::start(|_, _| Reply::status(404)).await;
     assert!(matches!(client().tags(&repository(&missing, "a")).await, Err(Error::NotFound { .. })));
 }
 
+/// The tags that came before the pages went wrong, why there are no more, and how many requests
+/// that took.
+async fn broken_off(
+    reply: impl Fn(&Seen, usize) -> Reply + Send + Sync + 'static,
+) -> (String, String, usize) {
+    let server = Server::start(reply).await;
+    let list = client().tags(&repository(&server, "a")).await.unwrap();
+    let tags: Vec<&str> = list.tags.iter().map(Tag::as_str).collect();
+    let why = list.remark().unwrap_or_default().replace(&server.address.to_string(), "HOST");
+    (tags.join(" "), why, server.seen().len())
+}
+
 #[tokio::test]
-async fn pages_in_circles_and_on_other_hosts_are_errors() {
-    for (link, what) in [
-        ("</v2/a/tags/list?n=1000>; rel=next", "circles"),
-        ("<http://example.com/v2/a/tags/list>; rel=next", "another host"),
+async fn what_came_before_the_pages_went_wrong_is_used() {
+    const PAGE: &str = r#"{"tags":["a","b"]}"#;
+    for (link, why, requests) in [
+        ("</v2/a/tags/list?n=1000>; rel=next", "its pages go in circles", 1),
+        ("</v2/a/tags/list>; rel=next", "its pages go in circles", 1),
+        ("<?last=b>; rel=next", "its pages go in circles", 2),
+        ("<http://example.com/v2/a/tags/list>; rel=next", "its next page is on another host", 1),
     ] {
-        let server =
-            Server::start(move |_, _| Reply::json(r#"{"tags":["a"]}"#).with("link", link)).await;
-        let error = client().tags(&repository(&server, "a")).await.unwrap_err();
-        assert!(error.to_string().contains(what), "{error}");
-        assert_eq!(server.seen().len(), 1);
+        let found = broken_off(move |_, _| Reply::json(PAGE).with("link", link)).await;
+        let said = format!("the registry's list of tags is incomplete: {why}");
+        assert_eq!(found, ("a b".to_owned(), said, requests), "{link}");
+    }
+    for (reply, why) in [
+        (400, "HOST answers 400 Bad Request for page 2 of the tags of HOST/a"),
+        (404, "HOST has no page 2 of the tags of HOST/a"),
+    ] {
+        let found = broken_off(move |seen, _| match seen.target.contains("last") {
+            false => Reply::json(PAGE).with("link", "</v2/a/tags/list?last=b>; rel=\"next\""),
+            true => Reply::status(reply),
+        });
+        let said = format!("the registry's list of tags is incomplete: {why}");
+        assert_eq!(found.await, ("a b".to_owned(), said, 2));
     }
     let counter = AtomicUsize::new(0);
-    let endless = Server::start(move |_, _| {
+    let (_, why, requests) = broken_off(move |_, _| {
         let next = counter.fetch_add(1, Ordering::Relaxed);
-        Reply::json(r#"{"tags":["a"]}"#).with("link", format!("<?last={next}>; rel=next"))
+        Reply::json(r#"{"tags":[]}"#).with("link", format!("<?last={next}>; rel=next"))
     })
     .await;
-    let error = client().tags(&repository(&endless, "a")).await.unwrap_err();
-    assert!(error.to_string().contains("1000 pages"), "{error}");
+    assert!(why.contains("circles") && requests < 10, "{why}");
+    let counter = AtomicUsize::new(0);
+    let (_, why, _) = broken_off(move |_, _| {
+        let next = counter.fetch_add(1, Ordering::Relaxed);
+        Reply::json(format!(r#"{{"tags":["{next}"]}}"#))
+            .with("link", format!("<?last={next}>; rel=next"))
+    })
+    .await;
+    assert!(why.contains("1000 pages"), "{why}");
+}
+
+/// Behind a proxy a registry names itself otherwise; and not all say that there is more.
+#[tokio::test]
+async fn pages_are_asked_for_where_the_list_came_from() {
+    for link in [
+        "<http://internal:8081/v2/a/tags/list?last=b>; rel=\"next\"",
+        "<https://127.0.0.1/other/v2/a/tags/list?last=b>;rel=next",
+        "<tags/list?last=b>; rel=next",
+    ] {
+        let found = broken_off(move |seen, _| match seen.target.as_str() {
+            "/v2/a/tags/list?last=b" => Reply::json(r#"{"tags":["c"]}"#),
+            _ => Reply::json(r#"{"tags":["a","b"]}"#).with("link", link),
+        });
+        assert_eq!(found.await, ("a b c".to_owned(), String::new(), 2), "{link}");
+    }
+    let thousand: Vec<String> = (0..1000).map(|n| format!("\"1.{n}\"")).collect();
+    let page = format!(r#"{{"tags":[{}]}}"#, thousand.join(","));
+    for (rest, last, requests) in
+        [(Reply::json as fn(&'static str) -> Reply, "2.0", 2), (|_| Reply::status(404), "1.999", 2)]
+    {
+        let page = page.clone();
+        let (tags, why, asked) = broken_off(move |seen, _| match seen.target.as_str() {
+            "/v2/a/tags/list?n=1000&last=1.999" => rest(r#"{"tags":["2.0"]}"#),
+            _ => Reply::json(page.clone()),
+        })
+        .await;
+        assert_eq!((tags.split(' ').next_back(), why.as_str(), asked), (Some(last), "", requests));
+    }
+    // One that knows no pages sends the same again.
+    let (tags, why, asked) = broken_off(move |_, _| Reply::json(page.clone())).await;
+    assert_eq!((tags.split(' ').count(), why.as_str(), asked), (1000, "", 2));
 }
 
 #[tokio::test]

@@ -131,9 +131,20 @@ fn pages_end_and_stay_on_their_host() {
         deployment
             .dkv(["pull-latest", "--no-pull", "--dry-run"])
             .exit(0)
-            .stdout_contains("unresolved")
+            .stdout_contains("→ 1.42")
+            .stdout_contains("the registry's list of tags is incomplete: its ")
             .stdout_contains(why);
         assert_eq!(proxy.count("GET", "/tags/list"), 1);
+    }
+    // What has come is used though the next page cannot be had.
+    for status in [400, 404] {
+        proxy.reset();
+        let more = "</v2/x/tags/list?n=1000&last=1.42>; rel=\"next\"";
+        proxy.fault(On::target("last="), Fault::status(status));
+        proxy.fault(On::target("/tags/list"), Fault::Header("Link".into(), more.into()));
+        let outcome = deployment.dkv(["check-updates"]).exit(0);
+        outcome.stdout_contains("1.42").stdout_contains("page 2 of the tags of");
+        assert_eq!(proxy.count("GET", "/tags/list"), 2);
     }
 }
 

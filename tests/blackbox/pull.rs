@@ -228,7 +228,8 @@ fn what_will_not_be_recorded_is_not_pulled() {
     );
     deployment.write("version-manifest.yaml", &rejected);
     deployment.dkv(["pull-latest", "--dry-run"]).exit(0).stdout_contains("known");
-    assert_eq!(proxy.count("GET", "/manifests/"), 0, "{:?}", proxy.requests());
+    assert_eq!(proxy.count("GET", "/bad/manifests/"), 0, "{:?}", proxy.requests());
+    assert_eq!(proxy.count("GET", "/held/manifests/"), 0, "{:?}", proxy.requests());
 
     deployment.dkv(["pull-latest"]).exit(0);
     let pulled: Vec<String> = proxy

@@ -40,7 +40,13 @@ fn the_usual_case_takes_a_head_a_list_and_a_head() {
 
     assert_eq!(
         asked(&proxy),
-        ["HEAD manifests/latest", "GET tags/list?n=1000", "HEAD manifests/1.42.3"]
+        [
+            "HEAD manifests/latest",
+            &format!("GET manifests/{}", new.digest),
+            &format!("GET blobs/{}", new.image_id()),
+            "GET tags/list?n=1000",
+            "HEAD manifests/1.42.3"
+        ]
     );
     assert_eq!(
         (&web(&deployment)["current_tag"], &web(&deployment)["image_digest"]),
@@ -134,7 +140,9 @@ fn the_fifth_newest_of_ten_thousand_takes_five_heads() {
 
     let pages = proxy.count("GET", "/tags/list");
     assert_eq!((pages, proxy.count("HEAD", "/manifests/")), (10, 5), "{:?}", asked(&proxy));
-    assert_eq!(proxy.requests().len(), 15);
+    // And one look at a digest that somebody else has written.
+    assert_eq!(proxy.count("GET", &format!("/manifests/{}", new.digest)), 1);
+    assert_eq!(proxy.requests().len(), 16);
 }
 
 #[test]

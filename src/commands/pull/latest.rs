@@ -11,6 +11,7 @@ use crate::images::{Early, Wanted};
 use crate::lookup::{self, Latest, Lookup};
 use crate::model::history::{Bytes, Release};
 use crate::model::manifest::{Rejected, Service, Source};
+use crate::model::reference::Platform;
 use crate::plan::{self, Found, Intent};
 
 /// The change that following their tags makes of `services`. Those that are held are left alone.
@@ -25,7 +26,7 @@ use crate::plan::{self, Found, Intent};
 pub(in crate::commands) async fn plan_latest(
     deployment: &Deployment<'_>,
     services: &[&Service],
-    options: LatestOptions,
+    options: &LatestOptions,
 ) -> Result<Change> {
     let app = deployment.app();
     let hash = &deployment.record()?.hash;
@@ -37,9 +38,14 @@ pub(in crate::commands) async fn plan_latest(
     }
     let pulls = !options.no_pull && !options.dry_run;
     let early = if pulls { Some(Early::new(app.fetcher().await?, followed.len())) } else { None };
-    let platform =
-        if options.no_pull { None } else { Some(app.docker().await?.platform().await?.clone()) };
-    let lookup = deployment.lookup(platform);
+    let lookup = match (options.no_pull, pulls) {
+        (true, _) => deployment.lookup(Some(elsewhere(options.platform.as_ref()))).closely(),
+        (false, true) => deployment.lookup(Some(app.docker().await?.platform().await?.clone())),
+        (false, false) => {
+            let platform = app.docker().await?.platform().await?.clone();
+            deployment.lookup(Some(platform)).closely()
+        }
+    };
     lookup.expect(&followed).await;
     let resolutions = followed.iter().map(|service| {
         latest_of(app, &lookup, service, options.no_pull, |found| {
@@ -68,13 +74,19 @@ pub(in crate::commands) async fn plan_latest(
     Ok(change)
 }
 
+/// The platform of the machine that will run what no daemon is asked about: as told, else this
+/// one's.
+pub(in crate::commands) fn elsewhere(platform: Option<&Platform>) -> Platform {
+    platform.cloned().unwrap_or_else(Platform::of_this_program)
+}
+
 /// Adds what becomes of one service whose tag names `latest` now.
 async fn follow(
     app: &App,
     change: &mut Change,
     service: &Service,
     latest: Latest,
-    options: LatestOptions,
+    options: &LatestOptions,
 ) -> Result<()> {
     let Latest { found, resolution } = latest;
     if let Some(rejected) = rejection(service, &found, options) {
@@ -104,7 +116,7 @@ async fn follow(
 fn rejection<'a>(
     service: &'a Service,
     found: &Found,
-    options: LatestOptions,
+    options: &LatestOptions,
 ) -> Option<&'a Rejected> {
     found
         .bytes

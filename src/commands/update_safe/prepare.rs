@@ -300,7 +300,7 @@ const NOTHING_STOPPED: &str = "nothing was stopped or changed";
 async fn plan(deployment: &Deployment<'_>, options: Options, dry_run: bool) -> Result<Change> {
     let services: Vec<&Service> = deployment.record()?.services().collect();
     let latest = LatestOptions { retry: options.retry, dry_run, ..LatestOptions::default() };
-    let mut change = pull::plan_latest(deployment, &services, latest).await?;
+    let mut change = pull::plan_latest(deployment, &services, &latest).await?;
     if change.has_failed() {
         change.check(false, NOTHING_STOPPED)?;
     }

@@ -275,6 +275,14 @@ impl Registry {
         log.lines().filter(|line| line.contains(&self.namespace)).collect::<Vec<_>>().join("\n")
     }
 
+    /// Stores bytes that a manifest may refer to, and returns their digest.
+    pub fn put_blob(&self, name: &str, bytes: &[u8]) -> String {
+        let digest = digest(bytes);
+        let blob = Blob { digest: digest.clone(), bytes: bytes.to_vec() };
+        self.push_blob(&format!("{}/{name}", self.namespace), &blob);
+        digest
+    }
+
     fn push_blob(&self, repository: &str, Blob { digest, bytes }: &Blob) {
         if self.send("HEAD", &format!("/v2/{repository}/blobs/{digest}"), &[], &[]).status == 200 {
             return;
