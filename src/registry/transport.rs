@@ -231,7 +231,7 @@ impl Transport {
         let host = authority(&request.url);
         let pace = Arc::clone(lock(&self.paces).entry(host.clone()).or_default());
         let start = pace.reserve(Instant::now());
-        if start >= deadline {
+        if start >= deadline && start > Instant::now() {
             let wait = Some(start - Instant::now());
             return Err(Failure {
                 error: Error::RateLimited { host, retry_after: wait },
