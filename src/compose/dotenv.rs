@@ -30,6 +30,8 @@ pub fn parse(
     let text = text.strip_prefix('\u{feff}').unwrap_or(text);
     let mut variables = BTreeMap::new();
     let mut rest = text;
+    // The line of an offset, both counted on as the text is read.
+    let (mut line, mut counted) = (1, 0);
     loop {
         rest = rest.trim_start();
         if rest.is_empty() {
@@ -39,7 +41,9 @@ pub fn parse(
             rest = rest.split_once('\n').map_or("", |(_, after)| after);
             continue;
         }
-        let line = 1 + text[..text.len() - rest.len()].matches('\n').count();
+        let offset = text.len() - rest.len();
+        line += text[counted..offset].matches('\n').count();
+        counted = offset;
         let invalid = |why| InvalidLine { line, why };
         let (name, after) = split_assignment(rest).map_err(invalid)?;
         let Some(after) = after else {

@@ -3,6 +3,7 @@
 use std::collections::HashSet;
 use std::fmt;
 use std::ops::Range;
+use std::sync::OnceLock;
 
 use super::parse;
 use super::value::Value;
@@ -145,6 +146,8 @@ pub struct Document {
     /// Byte offsets of the anchors that an alias names, ascending.
     pub(super) shared: Vec<u32>,
     pub(super) root: u32,
+    /// Where the lines begin, once a position was asked for.
+    pub(super) lines: OnceLock<Vec<usize>>,
 }
 
 impl Document {
@@ -189,7 +192,12 @@ impl Document {
     /// Line and column of a byte offset.
     #[must_use]
     pub fn position(&self, offset: usize) -> Position {
-        position(&self.source, offset)
+        let lines = self.lines.get_or_init(|| line_starts(&self.source));
+        let line = lines.partition_point(|start| *start <= offset);
+        let start = lines[..line].last().copied().unwrap_or_default();
+        let before = self.source.get(start..offset).unwrap_or_default();
+        let columns = before.chars().filter(|character| *character != '\u{feff}').count();
+        Position { line, column: columns + 1 }
     }
 
     /// Makes sure that every `<<` merges a mapping or a list of mappings, as YAML asks.
@@ -278,6 +286,15 @@ impl Document {
             _ => self.scalar_text(id),
         }
     }
+}
+
+/// Where the lines of a text begin; see [`position`].
+fn line_starts(source: &str) -> Vec<usize> {
+    let bytes = source.as_bytes();
+    let ends = bytes.iter().enumerate().filter(|(at, byte)| {
+        **byte == b'\n' || (**byte == b'\r' && bytes.get(at + 1) != Some(&b'\n'))
+    });
+    std::iter::once(0).chain(ends.map(|(at, _)| at + 1)).collect()
 }
 
 /// Line and column of a byte offset; `\n`, `\r\n` and a lone `\r` end lines, a byte order mark has

@@ -196,6 +196,7 @@ impl<'a> Builder<'a> {
             indexes: self.indexes,
             shared: self.shared,
             root,
+            lines: std::sync::OnceLock::new(),
         }
     }
 

@@ -1218,3 +1218,26 @@ mod random {
         }
     }
 }
+
+/// Positions come from a table of the lines, and are those that counting from the beginning gives.
+#[test]
+fn positions_are_those_of_a_count() {
+    for text in [
+        "a: 1\nb: 2\r\nc: 3\rd: \u{e9}x\n",
+        "\u{feff}a: 1\n",
+        "",
+        "a",
+        "\n\n\r\n\r",
+        "a: [1,\r\n 2]\r\n",
+    ] {
+        let Ok(document) = Document::parse(text) else { continue };
+        let source = document.source();
+        let starts = source.char_indices().map(|(at, _)| at).chain([source.len()]);
+        let inside =
+            |at: &usize| !source[..*at].ends_with('\r') || !source[*at..].starts_with('\n');
+        for at in starts.filter(inside) {
+            let counted = super::document::position(source, at);
+            assert_eq!(document.position(at), counted, "{text:?} at {at}");
+        }
+    }
+}
