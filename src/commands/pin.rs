@@ -708,7 +708,7 @@ fn write(
     texts: &[Target<'_>],
     new: Vec<String>,
     memories: Memories,
-    options: Options,
+    options: Options<'_>,
     report: &mut Pins,
 ) -> Result<()> {
     for (directory, (memory, found)) in memories.0 {
