@@ -2,14 +2,19 @@
 //! program that the variable `DKV_TEST_COMPOSE_V2` names (`tests/run.sh` sets it). They start no
 //! containers.
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
+
+use proptest::prelude::*;
 
 use super::config::{Condition, Source};
 use super::files::{Configured, Files};
 use super::run::{Compose, Environment, Output};
-use super::{Generation, Set, dotenv};
+use super::{Generation, Set, dotenv, rewrite};
 use crate::error::{self, Kind};
+use crate::model::image_line;
 use crate::model::interpolation::Template;
+use crate::model::reference::Reference;
 
 /// Compose 1 and Compose 2, each as the only Compose that is found. The second is the program
 /// that `DKV_TEST_COMPOSE_V2` names.
@@ -275,5 +280,161 @@ fn real_dot_env_agrees_with_ours() {
         let theirs =
             compose_v2_evaluates(&["$N".to_owned()], text).map(|mut values| values.remove(0));
         assert_eq!(ours, theirs, "{text:?}");
+    }
+}
+
+/// A Compose file whose image lines have every form: the text, and each service's image line as it
+/// is written, by the number of its definition, so that those of one definition want the same.
+fn lines_of_every_form() -> impl Strategy<Value = (String, Vec<(String, usize, String)>)> {
+    let digest = format!("sha256:{}", "1".repeat(64));
+    let repository = prop::sample::select(vec!["web", "acme/web", "r.example:5000/a/web"]);
+    let tail = prop::sample::select(vec![
+        ":1.2".to_owned(),
+        String::new(),
+        format!("@{digest}"),
+        format!(":1.2@{digest}"),
+        ":${SET}".to_owned(),
+        ":$SET".to_owned(),
+        ":${NONE:-1.2}".to_owned(),
+        ":${SET:-1.2}".to_owned(),
+        ":${EMPTY:-1.2}".to_owned(),
+        ":${NONE-1.2}".to_owned(),
+        ":${SET:?say which}".to_owned(),
+        ":${SET?}".to_owned(),
+        ":v${SET:+7}-${NONE:-x}".to_owned(),
+        ":${NONE:-${SET:-1.2}}".to_owned(),
+        "${SET:+:$SET}".to_owned(),
+        "${NONE:-:1.2}".to_owned(),
+        format!("@${{NONE:-{digest}}}"),
+    ]);
+    let head =
+        prop::sample::select(vec!["", "${EMPTY}", "${NONE:-}", "${MIRROR}", "${MIRROR:-x/}"]);
+    let whole =
+        prop::sample::select(vec!["${WHOLE}", "$WHOLE", "${NONE:-acme/web:1.2}", "${WHOLE:?}"]);
+    let image = prop_oneof![
+        5 => (head, repository, tail).prop_map(|(head, name, tail)| format!("{head}{name}{tail}")),
+        1 => whole.prop_map(str::to_owned),
+    ];
+    let service = (image.clone(), 0_u8..10, any::<bool>());
+    (prop::collection::vec(service, 3..14), image, any::<bool>()).prop_map(
+        |(services, shared, crlf)| {
+            let mut text = format!(
+                "# top: ü\nx-one: &one\n  image: '{shared}' # shared\nx-two: &two\n  <<: *one\n  \
+                    restart: 'no'\nx-image: &image \"{shared}\"\nservices:\n"
+            );
+            let mut all = Vec::new();
+            for (number, (image, shape, comment)) in services.iter().enumerate() {
+                let (name, end) = (format!("s{number}"), if *comment { " # why" } else { "" });
+                let (lines, own, image) = match shape {
+                    0 | 1 => {
+                        (format!("  {name}:{end}\n    image:   {image}{end}\n"), number, image)
+                    }
+                    2 => (
+                        format!("  {name}:\n    image: '{image}'{end}\n    tty: true\n"),
+                        number,
+                        image,
+                    ),
+                    3 => (
+                        format!("  {name}: {{tty: true, image: \"{image}\"}}{end}\n"),
+                        number,
+                        image,
+                    ),
+                    4 => (format!("  {name}:\n    <<: *two\n    tty: true{end}\n"), 1000, &shared),
+                    5 => (format!("  {name}: {{<<: [*two, *one]}}{end}\n"), 1000, &shared),
+                    6 => (format!("  {name}:\n    image: *image{end}\n"), 1000, &shared),
+                    7 => (
+                        format!("  {name}:\n    image: >-{end}\n      {image}\n    tty: true\n"),
+                        number,
+                        image,
+                    ),
+                    8 => (
+                        format!("  {name}: &{name}\n    !!merge <<: *one\n    tty: true\n"),
+                        1000,
+                        &shared,
+                    ),
+                    _ => (format!("  ? {name}\n  : image:\n      {image}{end}\n"), number, image),
+                };
+                text += &lines;
+                all.push((name, own, image.clone()));
+            }
+            (if crlf { text.replace('\n', "\r\n") } else { text }, all)
+        },
+    )
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 10, ..ProptestConfig::default() })]
+
+    /// With their variables the lines that follow say exactly what is recorded, and without them
+    /// what they said; the others go on as they are. Compose 2 itself is asked.
+    #[test]
+    fn real_lines_that_follow_mean_the_same_without_versions_env(
+        (text, services) in lines_of_every_form(),
+        left in 0_usize..8,
+    ) {
+        let set = [
+            ("SET", "9"), ("EMPTY", ""), ("MIRROR", "mirror.example/"), ("WHOLE", "acme/whole:3"),
+        ];
+        let lookup = |name: &str| {
+            set.iter().find(|(key, _)| *key == name).map(|(_, value)| (*value).to_owned())
+        };
+        let now = |text: &str| -> Option<Reference> {
+            Template::parse(text).ok()?.evaluate(&lookup).ok()?.parse().ok()
+        };
+        let own = |own: usize| [format!("DK_S{own}_IMAGE"), format!("DK_S{own}_TAG")];
+        let recorded = |own: usize| {
+            [format!("rec.example/s{own}"), format!("7@sha256:{own:064}")]
+        };
+        // What dkv cannot read either is no tracked image; one in eight is left alone.
+        let wanted: BTreeMap<String, (usize, String)> = services
+            .iter()
+            .enumerate()
+            .filter(|(number, _)| number % 8 != left)
+            .filter_map(|(_, (name, of, image))| {
+                let new = image_line::following(Some(image), &now(image)?, &own(*of), true);
+                Some((name.clone(), (*of, new.unwrap().text)))
+            })
+            .collect();
+        let images = wanted.iter().map(|(name, (_, new))| (name.clone(), new.clone())).collect();
+        let done = rewrite::set_images(&text, &images).unwrap();
+        prop_assert!(done.refused.is_empty(), "{:?}\n{}", done.refused, text);
+
+        let (_, environment, _programs) = real().remove(1);
+        let variables = set.map(|(name, value)| (name.to_owned(), value.to_owned()));
+        let environment = environment.with(variables);
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        let ask = |text: &str, environment: &Environment| -> BTreeMap<String, String> {
+            let directory = deployment(&[("compose.yaml", text)]);
+            let compose = compose(directory.path(), &|_| None);
+            let project = runtime.block_on(compose.config(Set::All, environment, None));
+            let services = project.unwrap_or_else(|error| panic!("{error:#}\n{text}")).services;
+            services.into_iter().map(|one| (one.name, one.image.unwrap_or_default())).collect()
+        };
+        let means = |images: BTreeMap<String, String>| -> Vec<(String, String)> {
+            let meaning = |image: String| match image.parse::<Reference>() {
+                Ok(Reference { repository, digest: Some(digest), .. }) => repository.with_digest(&digest),
+                Ok(image) => format!("{}:{}", image.repository, image_line::version_named(&image)),
+                Err(_) => image,
+            };
+            images.into_iter().map(|(name, image)| (name, meaning(image))).collect()
+        };
+        let before = means(ask(&text, &environment));
+        let without = means(ask(&done.text, &environment));
+        prop_assert_eq!(&without, &before, "{}\nbecame\n{}", &text, &done.text);
+        let all = wanted.values().flat_map(|(of, _)| {
+            own(*of).into_iter().zip(recorded(*of)).collect::<Vec<_>>()
+        });
+        let with = ask(&done.text, &environment.clone().with(all.collect::<Vec<_>>()));
+        for (name, image) in &before {
+            let expected = match wanted.get(name) {
+                Some((of, _)) => recorded(*of).join(":"),
+                None => with[name].clone(),
+            };
+            prop_assert_eq!(&with[name], &expected, "{}\n{}", name, &done.text);
+            if !wanted.contains_key(name) {
+                let own = means(BTreeMap::from([(name.clone(), with[name].clone())]));
+                prop_assert_eq!(&own[0].1, image, "{}", &done.text);
+            }
+        }
     }
 }

@@ -216,3 +216,33 @@ fn pin_changes_no_other_deployment_and_no_other_line_of_versions() {
     deployment.write("docker-compose.yml", &compose);
     deployment.dkv(["pin"]).exit(0);
 }
+
+#[test]
+fn a_line_that_says_nothing_here_leaves_the_others_adopted() {
+    let registry = Registry::start();
+    let web = registry.push(Image::new("web").tag("1.2").tag("latest"));
+    let deployment = Deployment::new("unset");
+    let repository = &web.repository;
+    deployment.write(
+        "compose.yaml",
+        &format!(
+            "services:\n  web:\n    image: {repository}:latest\n  late:\n    image: \
+                {repository}:${{NOT_SET}}\n"
+        ),
+    );
+    let told = deployment.dkv(["migrate-versions", "-y", "--write"]).exit(0);
+    told.stderr_contains("compose.yaml:5, late is not tracked")
+        .stderr_contains("NOT_SET has no value; give it one, as NOT_SET=… in .env");
+    deployment.write(".env", "NOT_SET=latest\n");
+    deployment.dkv(["migrate-versions", "-y", "--write"]).exit(0);
+    let images = images(&deployment, true);
+    assert!(images.iter().all(|image| image.ends_with(&web.digest)), "{images:?}");
+
+    let second = "services:\n  web:\n    image: a:1\n---\nservices:\n  more:\n    image: b:1\n";
+    deployment.write("compose.yaml", second);
+    deployment
+        .dkv(["pin", "--dry-run"])
+        .exit(3)
+        .stderr_contains("compose.yaml, line 4")
+        .stderr_contains("put it into a file of its own");
+}

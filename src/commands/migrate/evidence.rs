@@ -9,6 +9,7 @@ use crate::compose::{self, Generation, template::is_template};
 use crate::deployment::Deployment;
 use crate::docker::{Container, ContainerFilter, ContainerState, Docker, ImageList};
 use crate::error;
+use crate::model::image_line;
 use crate::model::reference::Reference;
 use crate::plan::migrate::{Line, Present};
 use crate::report::migrate::ComposeChange;
@@ -74,11 +75,17 @@ pub(super) async fn gather(
         let built = || has_build.then(|| format!("{}{separator}{service}", project.name));
         let named = config.and_then(|config| config.image.clone());
         let Some(image) = named.or_else(evaluated).or_else(built) else { continue };
-        let image: Reference = image.parse().map_err(|error| {
-            let file = written.file.display();
-            error::state(format!("{file}, Compose service `{service}`: {error}"))
-        })?;
         let place = written.place.as_ref();
+        let image: Reference = match image.parse() {
+            Ok(image) => image,
+            // One line that says nothing here is no reason to leave the others out.
+            Err(error) => {
+                notes.push(no_image(written, &error.to_string(), &|name| {
+                    deployment.variable(name).is_some_and(|value| !value.is_empty())
+                }));
+                continue;
+            }
+        };
         let file = place.map_or(&written.file, |place| &place.file);
         lines.push(Line {
             written: ComposeChange {
@@ -110,6 +117,28 @@ pub(super) async fn gather(
         });
     }
     Ok(Evidence { lines, configured, notes })
+}
+
+/// What is said of a service whose line is no image name with the values that its variables have.
+fn no_image(written: &compose::Line, why: &str, has_value: &dyn Fn(&str) -> bool) -> String {
+    let place = written.place.as_ref().map_or_else(
+        || format!("{}:{}", written.file.display(), written.line),
+        |place| format!("{}:{}", place.file.display(), place.line),
+    );
+    let text = written.image_text().unwrap_or_default();
+    let variables = image_line::variables_in(text);
+    let unset: Vec<&str> =
+        variables.iter().map(String::as_str).filter(|name| !has_value(name)).collect();
+    let mend = match unset.first() {
+        Some(first) => {
+            format!("{} has no value; give it one, as {first}=… in .env", unset.join(", "))
+        }
+        None => why.to_owned(),
+    };
+    format!(
+        "{place}, {} is not tracked: `{text}` is no image name here: {mend}, and run this again",
+        written.service
+    )
 }
 
 /// Settles on the files that the containers of this directory were started with, else on those that

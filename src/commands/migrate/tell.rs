@@ -74,9 +74,10 @@ impl Migrating<'_> {
             ));
         }
         let mut told = BTreeSet::new();
-        // Services that share a line through an anchor or `extends` need it changed once.
+        // Services that share a line through an anchor or `extends` and want the same need it changed
+        // once.
         for change in &report.compose_changes {
-            if told.insert((&change.file, change.line)) {
+            if told.insert((&change.file, change.line, &change.to)) {
                 self.tell_change(change);
             }
         }

@@ -388,7 +388,17 @@ fn open(wish: &Wish, path: PathBuf) -> Result<ComposeText, Box<Problem>> {
 }
 
 fn parse(bytes: &[u8]) -> Result<Document, YamlError> {
-    let document = Document::parse_bytes(bytes)?;
+    let document =
+        Document::parse_bytes(bytes).map_err(|error| match error.is_second_document() {
+            true => YamlError {
+                message: "a second document (`---`) begins here, which Compose v2 merges into the \
+                first and dkv does not follow: put it into a file of its own, such as the override \
+                file, which is merged likewise"
+                    .to_owned(),
+                ..error
+            },
+            false => error,
+        })?;
     document.check_merges()?;
     let root = document.root();
     if root.is_null() || root.kind() == Kind::Mapping {

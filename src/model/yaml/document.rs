@@ -41,7 +41,16 @@ pub struct YamlError {
     pub column: usize,
 }
 
+/// What is said where another document begins.
+pub(super) const SECOND: &str = "a second document begins here, only one is expected";
+
 impl YamlError {
+    /// Whether the text has more than one document.
+    #[must_use]
+    pub fn is_second_document(&self) -> bool {
+        self.message == SECOND
+    }
+
     pub(super) fn new(position: Position, message: impl Into<String>) -> Self {
         Self { message: message.into(), line: position.line, column: position.column }
     }

@@ -12,8 +12,8 @@ use saphyr_parser::{Event, Parser, ScalarStyle, Span};
 
 use super::depth::{self, quoted_end};
 use super::document::{
-    Document, MAX_BYTES, MAX_DEPTH, NONE, NodeData, Position, Shape, Style, YamlError, position,
-    to_u32,
+    Document, MAX_BYTES, MAX_DEPTH, NONE, NodeData, Position, SECOND, Shape, Style, YamlError,
+    position, to_u32,
 };
 
 /// Mappings with more entries than this are searched by a sorted index.
@@ -206,8 +206,7 @@ impl<'a> Builder<'a> {
             Event::Nothing | Event::StreamStart | Event::StreamEnd | Event::DocumentEnd => Ok(()),
             Event::DocumentStart(explicit) => {
                 if self.root.is_some() {
-                    return Err(self
-                        .error(span.start, "a second document begins here, only one is expected"));
+                    return Err(self.error(span.start, SECOND));
                 }
                 if explicit {
                     self.cursor = span.end;
