@@ -26,7 +26,7 @@ use tokio::time::Instant;
 pub use container::Health;
 pub use container::{
     Container, ContainerDetail, ContainerFilter, ContainerState, HealthCheck, HealthProbe,
-    HealthStatus, Labels, RestartPolicy,
+    HealthStatus, Labels, RestartPolicy, Shared,
 };
 pub use endpoint::{Endpoint, Settings};
 pub use image::{Image, ImageList, ListedImage, Untagged};

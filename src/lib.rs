@@ -18,6 +18,8 @@
 //! deployment   THE ONLY READER: manifest, Compose files, Compose's project, what runs
 //! members      which service of the manifest a Compose service runs: one rule (pure)
 //! identity     which image is which release, by content: one rule (pure)
+//! followers    who hangs on to whose container, and goes along when that is replaced (pure)
+//! runtime      what the operator did at run time and keeps: counts, what was stopped (pure)
 //! images lookup health logs backup      making local; asking registries; judging; keeping
 //! app          what every command works with: settings, store, daemon, registries, terminal
 //! plan report  a step of a service and what it becomes; what commands return (pure)
@@ -74,6 +76,7 @@ mod docker;
 mod drift;
 mod entry;
 mod error;
+mod followers;
 mod health;
 mod identity;
 mod images;
@@ -88,6 +91,7 @@ mod plan;
 mod process;
 mod registry;
 mod report;
+mod runtime;
 mod secrets;
 mod store;
 mod ui;

@@ -28,6 +28,7 @@ const PURE: &[&str] = &["model.rs", "model/", "plan.rs", "plan/", "report.rs", "
 const RULES: &[&str] = &[
     "drift.rs",
     "drift/",
+    "followers.rs",
     "health.rs",
     "health/chain.rs",
     "health/explain.rs",
@@ -35,6 +36,7 @@ const RULES: &[&str] = &[
     "identity.rs",
     "pin.rs",
     "pin/",
+    "runtime.rs",
     "update.rs",
     "update/",
 ];

@@ -6,7 +6,7 @@ use std::time::Duration;
 use anyhow::Result;
 use bollard::models::{
     ContainerInspectResponse, ContainerStateStatusEnum, ContainerSummary,
-    ContainerSummaryStateEnum, HealthStatusEnum, MountPoint,
+    ContainerSummaryStateEnum, HealthStatusEnum, HostConfig, MountPoint,
 };
 use bollard::query_parameters::{InspectContainerOptions, ListContainersOptionsBuilder};
 use chrono::{DateTime, Utc};
@@ -242,6 +242,19 @@ pub enum RestartPolicy {
     OnFailure,
 }
 
+/// What one container can have of another.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Shared {
+    /// `network_mode`.
+    Network,
+    /// `ipc`.
+    Ipc,
+    /// `pid`.
+    Pid,
+    /// `volumes_from`.
+    Volumes,
+}
+
 /// What stands behind a directory of a container.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum MountKind {
@@ -313,6 +326,39 @@ pub struct ContainerDetail {
     pub health: Option<Health>,
     /// Its mounts.
     pub mounts: Vec<Mount>,
+    /// What it has of other containers, each by ID or name.
+    pub shares: Vec<(Shared, String)>,
+}
+
+#[cfg(test)]
+impl ContainerDetail {
+    /// A container in this state of which nothing else is known.
+    pub fn of_test(state: ContainerState) -> Self {
+        Self {
+            id: String::new(),
+            name: String::new(),
+            image_id: None,
+            image: String::new(),
+            labels: Labels::default(),
+            state,
+            exit_code: 0,
+            oom_killed: false,
+            has_memory_limit: false,
+            shares_host_network: false,
+            networks: Vec::new(),
+            error: None,
+            created_at: None,
+            started_at: None,
+            finished_at: None,
+            restart_count: 0,
+            restart_policy: RestartPolicy::No,
+            has_health_check: false,
+            health_check: HealthCheck::default(),
+            health: None,
+            mounts: Vec::new(),
+            shares: Vec::new(),
+        }
+    }
 }
 
 impl Docker {
@@ -417,6 +463,7 @@ impl From<ContainerInspectResponse> for ContainerDetail {
         let state = answer.state.unwrap_or_default();
         let config = answer.config.unwrap_or_default();
         let host = answer.host_config.unwrap_or_default();
+        let shares = shares(&host);
         let policy = host.restart_policy.and_then(|policy| policy.name);
         let check = config.healthcheck.unwrap_or_default();
         let networks = answer.network_settings.and_then(|settings| settings.networks);
@@ -460,6 +507,7 @@ impl From<ContainerInspectResponse> for ContainerDetail {
                 .is_some_and(|kind| kind != "NONE"),
             health: state.health.and_then(health),
             mounts: answer.mounts.unwrap_or_default().into_iter().map(Mount::from).collect(),
+            shares,
         }
     }
 }
@@ -478,6 +526,24 @@ impl From<MountPoint> for Mount {
             writable: point.rw.unwrap_or_default(),
         }
     }
+}
+
+/// What a container has of others: `container:NAME`, or for volumes `NAME:MODE`.
+fn shares(host: &HostConfig) -> Vec<(Shared, String)> {
+    let modes = [
+        (Shared::Network, &host.network_mode),
+        (Shared::Ipc, &host.ipc_mode),
+        (Shared::Pid, &host.pid_mode),
+    ];
+    let namespaces = modes.into_iter().filter_map(|(what, mode)| {
+        Some((what, mode.as_deref()?.strip_prefix("container:")?.to_owned()))
+    });
+    let volumes = host
+        .volumes_from
+        .iter()
+        .flatten()
+        .filter_map(|from| Some((Shared::Volumes, from.split(':').next()?.to_owned())));
+    namespaces.chain(volumes).collect()
 }
 
 fn labels(labels: Option<HashMap<String, String>>) -> Labels {

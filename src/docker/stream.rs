@@ -1,13 +1,13 @@
 //! What the daemon tells as it happens: container logs and container events.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 
 use anyhow::Result;
 use bollard::container::LogOutput;
 use bollard::models::EventMessage;
 use bollard::query_parameters::{EventsOptionsBuilder, LogsOptionsBuilder};
 use chrono::{DateTime, TimeZone as _, Utc};
-use futures_util::{Stream, StreamExt as _};
+use futures_util::{Stream, StreamExt as _, TryStreamExt as _};
 
 use super::{ContainerFilter, Docker, Labels, failure};
 
@@ -157,6 +157,41 @@ impl Docker {
                 }
             })
         })
+    }
+}
+
+impl Docker {
+    /// The IDs of matching containers that somebody has told to end since then: by a stop, or by a
+    /// signal that ends. The daemon remembers its last events only, so another may have been told
+    /// too.
+    ///
+    /// # Errors
+    /// Kind Docker, when the daemon does not answer.
+    pub async fn told_to_end(
+        &self,
+        filter: &ContainerFilter,
+        since: DateTime<Utc>,
+        until: DateTime<Utc>,
+    ) -> Result<BTreeSet<String>> {
+        let filters = HashMap::from([
+            ("type".to_owned(), vec!["container".to_owned()]),
+            ("event".to_owned(), vec!["stop".to_owned(), "kill".to_owned()]),
+            ("label".to_owned(), filter.labels.clone()),
+        ]);
+        let (since, until) = (since.timestamp().to_string(), until.timestamp().to_string());
+        let query =
+            EventsOptionsBuilder::new().filters(&filters).since(&since).until(&until).build();
+        let request = self.client.events(Some(query)).try_collect::<Vec<_>>();
+        let events = self.answer("report events", request).await?;
+        let told = events.into_iter().filter_map(|event| {
+            let is_stop = event.action.as_deref() == Some("stop");
+            let actor = event.actor?;
+            let signal = actor.attributes.as_ref().and_then(|all| all.get("signal"));
+            let ends =
+                signal.is_some_and(|signal| ["2", "3", "9", "15"].contains(&signal.as_str()));
+            actor.id.filter(|_| is_stop || ends)
+        });
+        Ok(told.collect())
     }
 }
 

@@ -16,25 +16,11 @@ fn container(state: ContainerState) -> ContainerDetail {
     ContainerDetail {
         id: "1".to_owned(),
         name: "shop_web_1".to_owned(),
-        image_id: None,
         image: "web".to_owned(),
-        labels: Labels::default(),
-        state,
-        exit_code: 0,
-        oom_killed: false,
-        has_memory_limit: false,
-        shares_host_network: false,
-        networks: Vec::new(),
-        error: None,
         created_at: Some(at(0)),
         started_at: (state != ContainerState::Created).then(|| at(0)),
-        finished_at: None,
-        restart_count: 0,
-        restart_policy: RestartPolicy::No,
-        has_health_check: false,
         health_check: HealthCheck { interval: Duration::from_secs(1), ..HealthCheck::default() },
-        health: None,
-        mounts: Vec::new(),
+        ..ContainerDetail::of_test(state)
     }
 }
 

@@ -1,0 +1,205 @@
+//! What the operator did at run time, beside the files: how many containers a service has, and
+//! which services were stopped on purpose. Pure.
+#![deny(clippy::disallowed_methods)]
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use chrono::{DateTime, Utc};
+
+use crate::compose::Project;
+use crate::compose::config::{Condition, Mode};
+use crate::docker::{ContainerDetail, ContainerState, RestartPolicy};
+
+/// Whether counts that are lower than what the files say are kept.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Fewer {
+    /// They are: an update changes versions and nothing else.
+    Kept,
+    /// They are, unless the files have been changed since the containers were made.
+    KeptSince(Option<DateTime<Utc>>),
+}
+
+/// How many containers the services of `project` have that have another number than their files
+/// say; services without any are left to the files.
+#[must_use]
+pub fn counts(
+    project: &Project,
+    containers: &[&ContainerDetail],
+    fewer: Fewer,
+) -> BTreeMap<String, u32> {
+    let mut counts = BTreeMap::new();
+    for service in project.services.iter().filter(|service| service.container_name.is_none()) {
+        let mine: Vec<&ContainerDetail> = of_service(containers, &service.name)
+            .filter(|one| !matches!(one.state, ContainerState::Removing | ContainerState::Dead))
+            .collect();
+        let Ok(count) = u32::try_from(mine.len()) else { continue };
+        let is_kept = i64::from(count) > service.scale
+            || match fewer {
+                Fewer::Kept => true,
+                Fewer::KeptSince(changed) => {
+                    let made = mine.iter().filter_map(|one| one.created_at).max();
+                    changed.zip(made).is_none_or(|(changed, made)| changed <= made)
+                }
+            };
+        if count > 0 && service.is_wanted() && i64::from(count) != service.scale && is_kept {
+            counts.insert(service.name.clone(), count);
+        }
+    }
+    counts
+}
+
+/// The services of `project` that have containers, all of which were stopped on purpose. `told`
+/// are the IDs of containers that somebody is known to have told to end.
+///
+/// The daemon keeps no record of a stop: what its restart policy would have started again was
+/// stopped, and what ended by a signal as well. A job that has ended was not.
+#[must_use]
+pub fn stopped(
+    project: &Project,
+    containers: &[&ContainerDetail],
+    told: &BTreeSet<String>,
+) -> BTreeSet<String> {
+    let services = project.services.iter().filter(|service| {
+        let mut mine = of_service(containers, &service.name).peekable();
+        let is_job = is_job(project, &service.name);
+        mine.peek().is_some() && mine.all(|one| was_stopped(one, is_job, told.contains(&one.id)))
+    });
+    services.map(|service| service.name.clone()).collect()
+}
+
+/// The ended containers about which only the daemon's events can tell, and when the first of them
+/// was started.
+#[must_use]
+pub fn doubtful(project: &Project, containers: &[&ContainerDetail]) -> Option<DateTime<Utc>> {
+    let mut doubtful = containers.iter().filter(|one| {
+        let service = one.labels.service();
+        service
+            .is_some_and(|service| project.service(service).is_some() && !is_job(project, service))
+            && has_ended(one)
+            && !was_stopped(one, false, false)
+    });
+    let first = doubtful.next()?.finished_at;
+    doubtful.filter_map(|one| one.finished_at).chain(first).min()
+}
+
+fn is_job(project: &Project, name: &str) -> bool {
+    let is_awaited = |condition| condition == Condition::CompletedSuccessfully;
+    project.service(name).is_some_and(|service| service.mode == Mode::Job)
+        || project.services.iter().any(|service| {
+            service.depends_on.get(name).is_some_and(|how| is_awaited(how.condition))
+        })
+}
+
+fn has_ended(container: &ContainerDetail) -> bool {
+    container.state == ContainerState::Exited && container.error.is_none() && !container.oom_killed
+}
+
+fn was_stopped(container: &ContainerDetail, is_job: bool, was_told: bool) -> bool {
+    // SIGTERM, and the SIGKILL that follows it.
+    let by_signal = matches!(container.exit_code, 143 | 137);
+    has_ended(container)
+        && !is_job
+        && (was_told
+            || match container.restart_policy {
+                RestartPolicy::Always | RestartPolicy::UnlessStopped => true,
+                RestartPolicy::OnFailure | RestartPolicy::No => by_signal,
+            })
+}
+
+fn of_service<'a>(
+    containers: &'a [&'a ContainerDetail],
+    service: &'a str,
+) -> impl Iterator<Item = &'a ContainerDetail> {
+    containers
+        .iter()
+        .copied()
+        .filter(move |one| one.labels.service() == Some(service) && !one.labels.is_one_off())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::compose::config;
+
+    fn project() -> Project {
+        config::parse_v2(
+            r#"{"name": "shop", "services": {
+                "web": {"image": "a"}, "api": {"image": "a", "scale": 3},
+                "job": {"image": "a"}, "none": {"image": "a", "scale": 0},
+                "fixed": {"image": "a", "container_name": "fixed"},
+                "app": {"image": "a", "depends_on": {"job": {"condition": "service_completed_successfully"}}}}}"#,
+        )
+        .unwrap()
+    }
+
+    fn container(service: &str, number: u32) -> ContainerDetail {
+        let labels = [
+            ("com.docker.compose.service".to_owned(), service.to_owned()),
+            ("com.docker.compose.container-number".to_owned(), number.to_string()),
+        ];
+        ContainerDetail {
+            id: format!("{service}{number}"),
+            labels: labels.into_iter().collect(),
+            created_at: "2026-01-01T00:00:10Z".parse().ok(),
+            ..ContainerDetail::of_test(ContainerState::Running)
+        }
+    }
+
+    #[test]
+    fn a_number_that_is_not_the_files_is_kept() {
+        let count = |services: &[&str], fewer| {
+            let containers: Vec<ContainerDetail> =
+                services.iter().zip(1..).map(|(name, number)| container(name, number)).collect();
+            let found = counts(&project(), &containers.iter().collect::<Vec<_>>(), fewer);
+            let words: Vec<String> =
+                found.iter().map(|(name, count)| format!("{name}={count}")).collect();
+            words.join(" ")
+        };
+        let (before, after) =
+            ("2026-01-01T00:00:09Z".parse().ok(), "2026-01-01T00:00:11Z".parse().ok());
+        assert_eq!(count(&["web", "api", "api", "api"], Fewer::Kept), "");
+        assert_eq!(count(&["web", "web", "web"], Fewer::Kept), "web=3");
+        assert_eq!(count(&["web", "web", "web"], Fewer::KeptSince(after)), "web=3");
+        assert_eq!(count(&["web", "api"], Fewer::Kept), "api=1");
+        assert_eq!(count(&["web", "api"], Fewer::KeptSince(before)), "api=1");
+        assert_eq!(count(&["web", "api"], Fewer::KeptSince(None)), "api=1");
+        assert_eq!(count(&["web", "api"], Fewer::KeptSince(after)), "");
+        assert_eq!(count(&["none", "fixed", "fixed", "unknown", "unknown"], Fewer::Kept), "");
+    }
+
+    #[test]
+    fn only_what_was_told_to_end_is_stopped_on_purpose() {
+        use RestartPolicy::{Always, No, OnFailure, UnlessStopped};
+        for (service, policy, code, told, expected) in [
+            ("web", Always, 0, false, true),
+            ("web", UnlessStopped, 137, false, true),
+            ("web", UnlessStopped, 1, false, true),
+            ("web", OnFailure, 1, false, false),
+            ("web", OnFailure, 137, false, true),
+            ("web", OnFailure, 0, false, false),
+            ("web", OnFailure, 0, true, true),
+            ("web", No, 137, false, true),
+            ("web", No, 143, false, true),
+            ("web", No, 1, false, false),
+            ("web", No, 0, false, false),
+            ("web", No, 0, true, true),
+            ("job", No, 143, true, false),
+        ] {
+            let mut one = container(service, 1);
+            (one.state, one.exit_code, one.restart_policy) = (ContainerState::Exited, code, policy);
+            one.finished_at = one.created_at;
+            let told = told.then(|| one.id.clone()).into_iter().collect();
+            let found = stopped(&project(), &[&one], &told);
+            assert_eq!(found.contains(service), expected, "{service} {policy:?} {code}");
+            let is_doubtful = doubtful(&project(), &[&one]).is_some();
+            let is_clear =
+                service == "job" || stopped(&project(), &[&one], &BTreeSet::new()).len() == 1;
+            assert_eq!(is_doubtful, !is_clear, "{service} {policy:?} {code}");
+            // One that runs makes it a service that runs.
+            assert!(stopped(&project(), &[&one, &container(service, 2)], &told).is_empty());
+            (one.oom_killed, one.error) = (code == 137, Some("cannot start".to_owned()));
+            assert!(stopped(&project(), &[&one], &told).is_empty());
+        }
+        assert!(stopped(&project(), &[], &BTreeSet::new()).is_empty());
+    }
+}
