@@ -17,8 +17,8 @@ pub mod template;
 pub mod text;
 pub mod texts;
 
-pub use argv::{Action, Generation, Set};
-pub use config::Project;
+pub use argv::{Action, Generation, Pull, Recreate, Set, Up};
+pub use config::{Awake, Project};
 pub use files::Files;
 pub use run::{Compose, Environment, Output, is_running};
 pub use text::{ComposeText, FileKind, Site, sites};

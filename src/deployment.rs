@@ -14,11 +14,13 @@ use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use anyhow::Result;
+use chrono::{DateTime, Utc};
 use tokio::sync::OnceCell;
 
 use crate::app::App;
-use crate::compose::{self, Compose, ComposeFiles, Files, Generation, Project, Set};
-use crate::docker::{Container, ContainerFilter};
+use crate::compose::config::ServiceConfig;
+use crate::compose::{self, Awake, Compose, ComposeFiles, Files, Generation, Project, Set};
+use crate::docker::{Container, ContainerFilter, ContainerState};
 use crate::error::{self, Kind};
 use crate::lookup::Lookup;
 use crate::members::{Member, Membership, Use};
@@ -100,6 +102,8 @@ pub struct Deployment<'a> {
     databases: OnceLock<BTreeSet<String>>,
     compose: OnceLock<Compose>,
     project: OnceCell<Project>,
+    /// Services that ran by a profile when an unfinished update began.
+    woken: BTreeSet<String>,
     view: OnceCell<DeploymentView>,
 }
 
@@ -156,6 +160,7 @@ impl<'a> Deployment<'a> {
             databases: OnceLock::new(),
             compose: OnceLock::new(),
             project: OnceCell::new(),
+            woken: BTreeSet::new(),
             view: OnceCell::new(),
         }
     }
@@ -495,11 +500,99 @@ impl<'a> Deployment<'a> {
     }
 
     async fn project_within(&self, patience: Option<Duration>) -> Result<&Project> {
-        self.project
-            .get_or_try_init(async || {
-                self.compose()?.config(self.all(), &self.environment()?, patience).await
-            })
-            .await
+        self.project.get_or_try_init(async || self.ask(&self.environment()?, patience).await).await
+    }
+
+    /// What Compose would start with this environment. What runs by a profile belongs to it,
+    /// whether or not that profile is switched on now.
+    ///
+    /// # Errors
+    ///
+    /// As for [`Self::project`].
+    pub async fn ask(
+        &self,
+        environment: &compose::Environment,
+        patience: Option<Duration>,
+    ) -> Result<Project> {
+        let compose = self.compose()?;
+        let project = compose.config(self.all(), environment, patience).await?;
+        if compose.awake().is_some() {
+            return Ok(project);
+        }
+        // Whoever needs the daemon will hear from it by itself.
+        let Ok(docker) = self.app.docker().await else { return Ok(project) };
+        let filter = ContainerFilter::project(&project.name);
+        let Ok(containers) = docker.containers(&filter).await else { return Ok(project) };
+        let described = self.described();
+        let mut present = self.woken.clone();
+        let mut services = self.woken.clone();
+        for container in containers.iter().filter(|one| !one.labels.is_one_off()) {
+            let Some(name) = container.labels.service() else { continue };
+            let is_asleep = project.dormant.iter().any(|one| one.name == name);
+            if project.service(name).is_some() || !(is_asleep || described.contains(name)) {
+                continue;
+            }
+            present.insert(name.to_owned());
+            if matches!(
+                container.state,
+                ContainerState::Running | ContainerState::Restarting | ContainerState::Paused
+            ) {
+                services.insert(name.to_owned());
+            }
+        }
+        if present.is_empty() {
+            compose.wake(Awake::default());
+            return Ok(project);
+        }
+        let all = match project.dormant.is_empty() {
+            false => project,
+            true => match compose.config_of_all_profiles(self.all(), environment, patience).await {
+                Ok(all) => all,
+                Err(error) if error::kind(&error) == Kind::Interrupted => return Err(error),
+                Err(error) => {
+                    let names: Vec<&str> = present.iter().map(String::as_str).collect();
+                    self.app.ui.warn(format!(
+                        "{} left alone: the profiles cannot be read: {error:#}",
+                        names.join(", ")
+                    ));
+                    compose.wake(Awake::default());
+                    return Ok(project);
+                }
+            },
+        };
+        let awake = Awake {
+            profiles: all.profiles_of(&services),
+            present: all.profiles_of(&present),
+            services,
+        };
+        let is_awake = |service: &ServiceConfig| awake.services.contains(&service.name);
+        let woken = all.woken(is_awake);
+        compose.wake(awake);
+        Ok(woken)
+    }
+
+    /// The services that run by profiles that are not switched on.
+    #[must_use]
+    pub fn awake(&self) -> BTreeSet<String> {
+        let awake = self.compose.get().and_then(Compose::awake);
+        awake.map(|awake| awake.services.clone()).unwrap_or_default()
+    }
+
+    /// Goes on as if `services`, which run by a profile, still ran. To be said before Compose is
+    /// asked.
+    pub fn keep_awake(&mut self, services: &BTreeSet<String>) {
+        self.woken.extend(services.iter().cloned());
+    }
+
+    /// When one of the files that make up the deployment was changed last.
+    #[must_use]
+    pub fn changed_at(&self) -> Option<DateTime<Utc>> {
+        let texts = self.texts().ok()?;
+        let files = texts.texts().filter(|text| texts.is_deployed(text));
+        let changed = files.filter_map(|text| {
+            std::fs::metadata(&text.snapshot.path).and_then(|file| file.modified()).ok()
+        });
+        changed.max().map(DateTime::from)
     }
 
     /// What Compose would start with other `variables`. Where dkv can show that it reads the image
@@ -540,7 +633,7 @@ impl<'a> Deployment<'a> {
 
     async fn ask_with(&self, variables: &BTreeMap<String, String>) -> Result<Project> {
         let environment = self.app.compose_environment().with(variables.clone());
-        self.compose()?.config(self.all(), &environment, None).await
+        self.ask(&environment, None).await
     }
 
     /// A variable as Compose finds it where no version sets it: in the environment, in what was

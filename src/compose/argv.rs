@@ -3,6 +3,7 @@
 //! `--remove-orphans` is never among them: with application and database files in one project, each
 //! half looks like orphans to the other.
 
+use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::path::PathBuf;
 
@@ -31,12 +32,7 @@ pub enum Set {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Action {
     /// Create or recreate what differs, and start it in the background.
-    Up {
-        /// Compose services.
-        services: Vec<String>,
-        /// Leave alone what the named services depend on.
-        no_deps: bool,
-    },
+    Up(Up),
     /// Stop and remove containers and networks; volumes stay.
     Down,
     /// Build the images of services that have a build section.
@@ -63,6 +59,44 @@ pub enum Action {
     Config,
 }
 
+/// How an `up` goes about it.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Up {
+    /// Compose services; none means all.
+    pub services: Vec<String>,
+    /// Leave alone what the named services depend on.
+    pub no_deps: bool,
+    /// What it may do about images.
+    pub pull: Pull,
+    /// Which containers it makes anew.
+    pub recreate: Recreate,
+    /// How many containers services get that shall not have what their files say.
+    pub counts: BTreeMap<String, u32>,
+}
+
+/// Whether `up` may pull. Compose 1 pulls what is not here and nothing else, whatever the files say.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Pull {
+    /// Never, whatever `pull_policy` says: all that it starts is here.
+    #[default]
+    Never,
+    /// What is not here.
+    Missing,
+}
+
+/// Which containers `up` makes anew.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Recreate {
+    /// Those whose image or configuration differs.
+    #[default]
+    Changed,
+    /// Those as well that depend on one that is made anew. Compose 2 sees by itself which hang on
+    /// to what is gone.
+    Dependents,
+    /// All.
+    All,
+}
+
 /// How a call names its project; empty when Compose's own convention finds it.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Selection {
@@ -74,11 +108,44 @@ pub struct Selection {
     pub project_directory: Option<PathBuf>,
     /// The project's name, where Compose would take another.
     pub project_name: Option<String>,
+    /// The profiles to switch on, in place of those of `COMPOSE_PROFILES`.
+    pub profiles: Vec<String>,
 }
 
-/// The arguments of one Compose call, without the program.
+impl Up {
+    fn words(&self, generation: Generation, can_choose_pull: bool) -> Vec<OsString> {
+        let mut words: Vec<OsString> = vec!["up".into(), "-d".into()];
+        let mut add = |list: &[&str]| words.extend(list.iter().map(OsString::from));
+        if self.no_deps {
+            add(&["--no-deps"]);
+        }
+        if can_choose_pull {
+            add(match self.pull {
+                Pull::Never => &["--pull", "never"],
+                Pull::Missing => &["--pull", "missing"],
+            });
+        }
+        add(match (self.recreate, generation) {
+            (Recreate::Changed, _) | (Recreate::Dependents, Generation::V2) => &[],
+            (Recreate::Dependents, Generation::V1) => &["--always-recreate-deps"],
+            (Recreate::All, _) => &["--force-recreate"],
+        });
+        for (service, count) in &self.counts {
+            words.extend(["--scale".into(), format!("{service}={count}").into()]);
+        }
+        words
+    }
+}
+
+/// The arguments of one Compose call, without the program. `can_choose_pull` says whether this
+/// Compose can be told at `up` what to pull.
 #[must_use]
-pub fn arguments(generation: Generation, selection: &Selection, action: &Action) -> Vec<OsString> {
+pub fn arguments(
+    generation: Generation,
+    can_choose_pull: bool,
+    selection: &Selection,
+    action: &Action,
+) -> Vec<OsString> {
     let mut arguments: Vec<OsString> = Vec::new();
     if let Some(directory) = &selection.project_directory {
         arguments.extend(["--project-directory".into(), directory.into()]);
@@ -89,9 +156,14 @@ pub fn arguments(generation: Generation, selection: &Selection, action: &Action)
     for file in &selection.files {
         arguments.extend(["-f".into(), file.into()]);
     }
+    for profile in &selection.profiles {
+        arguments.extend(["--profile".into(), profile.into()]);
+    }
     let (words, services): (&[&str], &[String]) = match action {
-        Action::Up { services, no_deps: false } => (&["up", "-d"], services),
-        Action::Up { services, no_deps: true } => (&["up", "-d", "--no-deps"], services),
+        Action::Up(up) => {
+            arguments.extend(up.words(generation, can_choose_pull));
+            (&[], &up.services)
+        }
         Action::Down => (&["down"], &[]),
         Action::Build { services } => (&["build"], services),
         Action::Start { services } => (&["start"], services),
@@ -112,7 +184,8 @@ mod tests {
     use super::*;
 
     fn line(generation: Generation, selection: &Selection, action: &Action) -> String {
-        let words: Vec<String> = arguments(generation, selection, action)
+        let can_choose_pull = generation == Generation::V2;
+        let words: Vec<String> = arguments(generation, can_choose_pull, selection, action)
             .into_iter()
             .map(|word| word.into_string().unwrap())
             .collect();
@@ -128,18 +201,45 @@ mod tests {
 
     #[test]
     fn application_calls_leave_the_files_to_compose() {
-        let up = Action::Up { services: vec![], no_deps: false };
-        assert_eq!(line(Generation::V2, &Selection::default(), &up), "up -d");
+        let up = Action::Up(Up::default());
+        assert_eq!(line(Generation::V1, &Selection::default(), &up), "up -d");
     }
 
     #[test]
     fn an_update_is_one_call_that_names_every_changed_service() {
-        let up =
-            Action::Up { services: vec!["req-router".into(), "settings".into()], no_deps: true };
+        let services = vec!["req-router".into(), "settings".into()];
+        let up = Action::Up(Up { services, no_deps: true, ..Up::default() });
         assert_eq!(
             line(Generation::V1, &Selection::default(), &up),
             "up -d --no-deps req-router settings"
         );
+    }
+
+    #[test]
+    fn what_was_decided_is_passed_on_to_up() {
+        let up = Up {
+            services: vec!["web".into()],
+            no_deps: true,
+            recreate: Recreate::Dependents,
+            counts: [("web".to_owned(), 3)].into(),
+            ..Up::default()
+        };
+        for (generation, up, expected) in [
+            (Generation::V2, up.clone(), "up -d --no-deps --pull never --scale web=3 web"),
+            (Generation::V1, up, "up -d --no-deps --always-recreate-deps --scale web=3 web"),
+            (
+                Generation::V2,
+                Up { pull: Pull::Missing, recreate: Recreate::All, ..Up::default() },
+                "up -d --pull missing --force-recreate",
+            ),
+            (
+                Generation::V1,
+                Up { pull: Pull::Missing, recreate: Recreate::All, ..Up::default() },
+                "up -d --force-recreate",
+            ),
+        ] {
+            assert_eq!(line(generation, &Selection::default(), &Action::Up(up)), expected);
+        }
     }
 
     #[test]
@@ -156,11 +256,12 @@ mod tests {
             files: vec!["db/db.yml".into()],
             project_directory: Some("deploy".into()),
             project_name: Some("shop".into()),
+            profiles: vec!["tools".into(), "more".into()],
         };
-        let up = Action::Up { services: vec![], no_deps: false };
+        let up = Action::Up(Up::default());
         assert_eq!(
-            line(Generation::V2, &selection, &up),
-            "--project-directory deploy -p shop -f db/db.yml up -d"
+            line(Generation::V1, &selection, &up),
+            "--project-directory deploy -p shop -f db/db.yml --profile tools --profile more up -d"
         );
     }
 

@@ -3,12 +3,14 @@
 //! v2 prints JSON, v1 YAML; both are read by the same types, generous to keys that dkv does not
 //! need. Environments of services are not read: they hold secrets.
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result};
 use indexmap::IndexMap;
 use serde::Deserialize;
 
+pub use crate::docker::Shared;
 use crate::model::duration;
 
 /// The daemon's, where the files name none.
@@ -19,8 +21,11 @@ const DEFAULT_STOP_GRACE_PERIOD: Duration = Duration::from_secs(10);
 pub struct Project {
     /// The project's name, which the daemon's labels and the default network carry.
     pub name: String,
-    /// The Compose services in Compose's order.
+    /// The Compose services in Compose's order: those that a start without names would start, and
+    /// those that run by a profile that is not switched on otherwise.
     pub services: Vec<ServiceConfig>,
+    /// The services whose profiles are not active, as far as they are known.
+    pub dormant: Vec<ServiceConfig>,
     /// The named volumes by their key in the files.
     pub volumes: IndexMap<String, Volume>,
 }
@@ -31,6 +36,58 @@ impl Project {
     pub fn service(&self, name: &str) -> Option<&ServiceConfig> {
         self.services.iter().find(|service| service.name == name)
     }
+
+    /// Puts the services aside that `is_active` does not choose; what depends on one of them, and
+    /// could be without, no longer does.
+    #[must_use]
+    pub fn with_active(mut self, is_active: impl Fn(&ServiceConfig) -> bool) -> Self {
+        let all = std::mem::take(&mut self.services).into_iter();
+        let (active, dormant) = all.partition::<Vec<_>, _>(is_active);
+        (self.services, self.dormant) = (active, dormant);
+        for service in &mut self.services {
+            let dormant = &self.dormant;
+            service
+                .depends_on
+                .retain(|on, how| how.is_required || !dormant.iter().any(|one| one.name == *on));
+        }
+        self
+    }
+
+    /// Takes those of the dormant services back that `is_awake` chooses.
+    #[must_use]
+    pub fn woken(mut self, is_awake: impl Fn(&ServiceConfig) -> bool) -> Self {
+        let all = std::mem::take(&mut self.dormant).into_iter();
+        let (awake, dormant) = all.partition::<Vec<_>, _>(is_awake);
+        self.services.extend(awake);
+        self.dormant = dormant;
+        self
+    }
+
+    /// The profiles that the dormant services called `names` need, each chosen so that it starts as
+    /// little else as possible.
+    #[must_use]
+    pub fn profiles_of(&self, names: &BTreeSet<String>) -> BTreeSet<String> {
+        let others = |profile: &String| {
+            let having = self.dormant.iter().filter(|one| one.profiles.contains(profile));
+            having.filter(|one| !names.contains(&one.name)).count()
+        };
+        let sleepers = self.dormant.iter().filter(|one| names.contains(&one.name));
+        sleepers
+            .filter_map(|one| one.profiles.iter().min_by_key(|profile| others(profile)))
+            .cloned()
+            .collect()
+    }
+}
+
+/// What runs by profiles that nothing but a command line of the operator's has switched on.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Awake {
+    /// The services that run so.
+    pub services: BTreeSet<String>,
+    /// The profiles that they need.
+    pub profiles: BTreeSet<String>,
+    /// The profiles of all such services that have a container, running or not.
+    pub present: BTreeSet<String>,
 }
 
 /// A Compose service.
@@ -135,19 +192,6 @@ pub struct Share {
     pub what: Shared,
     /// Whose it is.
     pub of: Peer,
-}
-
-/// What one container can have from another.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Shared {
-    /// `network_mode`.
-    Network,
-    /// `ipc`.
-    Ipc,
-    /// `pid`.
-    Pid,
-    /// `volumes_from`.
-    Volumes,
 }
 
 /// Another container.
@@ -284,17 +328,13 @@ pub fn parse_v2(text: &str) -> Result<Project> {
 }
 
 /// Reads what v1's `config` prints. It has neither the project's `name`, nor does it leave out the
-/// services whose profiles are not among the `active` ones, as v2 does.
+/// services whose profiles are not active, as v2 does.
 ///
 /// # Errors
 /// The text is something else.
-pub fn parse_v1(text: &str, name: String, active: &[String]) -> Result<Project> {
+pub fn parse_v1(text: &str, name: String) -> Result<Project> {
     let mut raw: RawProject =
         serde_yaml::from_str(text).context("cannot read what `docker-compose config` printed")?;
-    raw.services.retain(|_, service| {
-        service.profiles.is_empty()
-            || service.profiles.iter().any(|profile| active.contains(profile))
-    });
     // v2 takes the replicas of every mode, v1 those of this one only.
     for deploy in raw.services.values_mut().filter_map(|service| service.deploy.as_mut()) {
         deploy.replicas = deploy
@@ -316,7 +356,7 @@ impl RawProject {
             .into_iter()
             .map(|(key, service)| service.into_config(key, &volumes))
             .collect();
-        Project { name, services, volumes }
+        Project { name, services, dormant: Vec::new(), volumes }
     }
 }
 
@@ -670,7 +710,9 @@ volumes:
 
     #[test]
     fn v1_yaml_is_read() {
-        let project = parse_v1(V1, "shop".to_owned(), &[]).unwrap();
+        let project = parse_v1(V1, "shop".to_owned())
+            .unwrap()
+            .with_active(|service| service.profiles.is_empty());
         assert_eq!(project.name, "shop");
         assert_eq!(
             project.services.iter().map(|service| service.name.as_str()).collect::<Vec<_>>(),
@@ -699,8 +741,30 @@ volumes:
 
     #[test]
     fn v1_profiles_are_applied_here() {
-        let project = parse_v1(V1, "shop".to_owned(), &["debug".to_owned()]).unwrap();
+        let project = parse_v1(V1, "shop".to_owned()).unwrap();
         assert_eq!(project.service("debug").unwrap().profiles, ["debug"]);
+        let project = project.with_active(|service| service.profiles.is_empty());
+        assert!(project.service("debug").is_none());
+        assert_eq!(project.dormant[0].name, "debug");
+    }
+
+    #[test]
+    fn profiles_are_chosen_that_start_little_else() {
+        let text = r#"{"name": "shop", "services": {
+            "a": {"profiles": ["all", "one"], "depends_on": {"c": {"required": false}, "b": {}}},
+            "b": {"profiles": ["all"]}, "c": {"profiles": ["other", "all"]}, "d": {}}}"#;
+        let asleep = || parse_v2(text).unwrap().with_active(|service| service.profiles.is_empty());
+        let chosen = |names: &[&str]| {
+            let names = names.iter().map(|name| (*name).to_owned()).collect();
+            asleep().profiles_of(&names).into_iter().collect::<Vec<_>>().join(" ")
+        };
+        assert_eq!(chosen(&["a"]), "one");
+        assert_eq!(chosen(&["b"]), "all");
+        assert_eq!(chosen(&["a", "b", "c"]), "all other");
+        assert_eq!(chosen(&["d"]), "");
+        // What can be without what sleeps does not wait for it.
+        let project = parse_v2(text).unwrap().with_active(|service| service.name != "c");
+        assert_eq!(project.service("a").unwrap().depends_on.keys().collect::<Vec<_>>(), ["b"]);
     }
 
     #[test]
@@ -730,7 +794,7 @@ volumes:
         let text = format!("name: shop\nservices:\n{text}");
         let json: serde_json::Value = serde_yaml::from_str(&text).unwrap();
         for project in
-            [parse_v1(&text, "shop".to_owned(), &[]).unwrap(), parse_v2(&json.to_string()).unwrap()]
+            [parse_v1(&text, "shop".to_owned()).unwrap(), parse_v2(&json.to_string()).unwrap()]
         {
             for (name, _, scale) in services {
                 let service = project.service(name).unwrap();
@@ -739,7 +803,7 @@ volumes:
         }
         let global = "{\"name\": \"shop\", \"services\": {\"a\": {\"deploy\": \
             {\"mode\": \"global\", \"replicas\": 0}}}}";
-        let v1 = parse_v1(global, "shop".to_owned(), &[]).unwrap();
+        let v1 = parse_v1(global, "shop".to_owned()).unwrap();
         assert_eq!((v1.services[0].scale, parse_v2(global).unwrap().services[0].scale), (1, 0));
     }
 
@@ -778,7 +842,7 @@ services:
     #[test]
     fn both_composes_say_who_follows_whom_and_when_images_are_pulled() {
         let [v1, v2] = FOLLOWER;
-        let v1 = parse_v1(v1, "shop".to_owned(), &[]).unwrap();
+        let v1 = parse_v1(v1, "shop".to_owned()).unwrap();
         let v2 = parse_v2(v2).unwrap();
         let share = |what, of: &str| Share { what, of: Peer::Service(of.to_owned()) };
         let expected = [
@@ -835,6 +899,6 @@ services:
     #[test]
     fn something_else_is_refused() {
         assert!(parse_v2("name: shop").is_err());
-        assert!(parse_v1("[1]", String::new(), &[]).is_err());
+        assert!(parse_v1("[1]", String::new()).is_err());
     }
 }

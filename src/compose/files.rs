@@ -214,7 +214,7 @@ impl Files {
             here if here.as_os_str().is_empty() => PathBuf::from("."),
             other => other.to_owned(),
         });
-        Ok(Selection { files, project_directory, project_name: None })
+        Ok(Selection { files, project_directory, ..Selection::default() })
     }
 
     /// The name that Compose v1 gives the project; it has no other source than these two.

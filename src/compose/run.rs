@@ -37,7 +37,7 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::OnceCell;
 
 use super::argv::{self, Action, Generation, Selection, Set};
-use super::config::{self, Project};
+use super::config::{self, Awake, Project};
 use super::files::Files;
 use super::texts::ComposeFiles;
 use crate::error::{self, Error, Kind};
@@ -112,6 +112,12 @@ impl Environment {
         self
     }
 
+    /// What is set, apart from secrets.
+    #[must_use]
+    pub fn variables(&self) -> &BTreeMap<String, String> {
+        &self.set
+    }
+
     /// Gives it to a child.
     pub fn apply(&self, command: &mut Command) {
         command.envs(&self.secrets).envs(&self.set);
@@ -149,6 +155,14 @@ pub struct Tool {
 }
 
 impl Tool {
+    /// Whether its `up` can be told what to pull: Compose 2.6 and newer.
+    fn can_choose_pull(&self) -> bool {
+        let mut parts = self.version.split(['.', '-']).map(|part| part.parse::<u32>().ok());
+        let (major, minor) = (parts.next().flatten(), parts.next().flatten());
+        self.generation == Generation::V2
+            && (major.is_some_and(|major| major > 2) || minor.is_some_and(|minor| minor >= 6))
+    }
+
     /// Finds Compose: the plugin of the docker command, else `docker-compose` of either generation.
     ///
     /// # Errors
@@ -226,6 +240,8 @@ pub struct Compose {
     tool: OnceCell<Tool>,
     /// What the files say, for what Compose does not tell.
     texts: OnceLock<Arc<ComposeFiles>>,
+    /// What runs by profiles, once that is known.
+    awake: OnceLock<Awake>,
     /// A lock that calls which change something keep for as long as they run.
     held: Option<File>,
 }
@@ -235,7 +251,14 @@ impl Compose {
     /// first call.
     #[must_use]
     pub fn new(files: Files, output: Output) -> Self {
-        Self { files, output, tool: OnceCell::new(), texts: OnceLock::new(), held: None }
+        Self {
+            files,
+            output,
+            tool: OnceCell::new(),
+            texts: OnceLock::new(),
+            awake: OnceLock::new(),
+            held: None,
+        }
     }
 
     /// The same with `texts`, what the files of Compose v2 say, so that they need not be read again.
@@ -251,6 +274,18 @@ impl Compose {
     pub fn holding(mut self, handle: File) -> Self {
         self.held = Some(handle);
         self
+    }
+
+    /// What runs by profiles, if that is known yet.
+    #[must_use]
+    pub fn awake(&self) -> Option<&Awake> {
+        self.awake.get()
+    }
+
+    /// From now on the services of `awake` count as if their profiles were switched on, for every
+    /// call. Said once.
+    pub fn wake(&self, awake: Awake) {
+        let _ = self.awake.set(awake);
     }
 
     /// The Compose program, looked for once.
@@ -281,7 +316,8 @@ impl Compose {
         action: &Action,
         environment: &Environment,
     ) -> Result<()> {
-        let selection = self.selection(set, environment).await?;
+        let mut selection = self.selection(set, environment).await?;
+        selection.profiles = self.profiles(action);
         let mut call = self.call(&selection, action, environment).await?;
         call.limit = limit;
         let _running = (!call.is_read_only).then(Running::begin);
@@ -303,8 +339,32 @@ impl Compose {
         environment: &Environment,
         deadline: Option<Duration>,
     ) -> Result<Project> {
+        self.ask(set, environment, deadline, self.profiles(&Action::Config)).await
+    }
+
+    /// As [`Compose::config`], with the services of all profiles among the dormant ones.
+    ///
+    /// # Errors
+    /// As for [`Compose::config`]; also where a service whose profile is off is not as it should be.
+    pub async fn config_of_all_profiles(
+        &self,
+        set: Set,
+        environment: &Environment,
+        deadline: Option<Duration>,
+    ) -> Result<Project> {
+        self.ask(set, environment, deadline, vec!["*".to_owned()]).await
+    }
+
+    async fn ask(
+        &self,
+        set: Set,
+        environment: &Environment,
+        deadline: Option<Duration>,
+        profiles: Vec<String>,
+    ) -> Result<Project> {
         let read = async {
-            let selection = self.selection(set, environment).await?;
+            let mut selection = self.selection(set, environment).await?;
+            selection.profiles = profiles;
             self.config_of(&selection, environment).await
         };
         let deadline = deadline.unwrap_or(CONFIG_LIMIT);
@@ -324,12 +384,36 @@ impl Compose {
         let generation = self.tool(environment).await?.generation;
         let text = String::from_utf8(captured.stdout)
             .context("`compose config` printed something that is not UTF-8")?;
-        match generation {
-            Generation::V1 => {
-                config::parse_v1(&text, self.files.project_name_v1(), self.files.profiles())
-            }
-            Generation::V2 => config::parse_v2(&text),
-        }
+        let project = match generation {
+            Generation::V1 => config::parse_v1(&text, self.files.project_name_v1())?,
+            // It has left out by itself what no profile of the environment's switches on.
+            Generation::V2 if selection.profiles.is_empty() => return config::parse_v2(&text),
+            Generation::V2 => config::parse_v2(&text)?,
+        };
+        let switched_on = self.files.profiles();
+        let is_on = |profile: &String| {
+            switched_on.contains(profile)
+                || (generation == Generation::V2 && switched_on.iter().any(|one| one == "*"))
+        };
+        let awake = self.awake.get();
+        Ok(project.with_active(|service| {
+            service.profiles.is_empty()
+                || service.profiles.iter().any(is_on)
+                || awake.is_some_and(|awake| awake.services.contains(&service.name))
+        }))
+    }
+
+    /// The profiles that a call names, which replace those of the environment for Compose: none
+    /// where those are enough.
+    fn profiles(&self, action: &Action) -> Vec<String> {
+        let own = self.awake.get().map(|awake| match action {
+            Action::Down => &awake.present,
+            _ => &awake.profiles,
+        });
+        let Some(own) = own.filter(|own| !own.is_empty()) else { return Vec::new() };
+        let mut all = self.files.profiles().to_vec();
+        all.extend(own.iter().filter(|one| !self.files.profiles().contains(one)).cloned());
+        all
     }
 
     /// How a call about `set` names files, directory and project.
@@ -399,7 +483,7 @@ impl Compose {
         environment: &'a Environment,
     ) -> Result<Call<'a>> {
         let tool = self.tool(environment).await?;
-        let arguments = argv::arguments(tool.generation, selection, action);
+        let arguments = argv::arguments(tool.generation, tool.can_choose_pull(), selection, action);
         let is_read_only = *action == Action::Config;
         Ok(Call {
             program: tool.program,
@@ -756,6 +840,23 @@ mod tests {
     }
 
     #[test]
+    fn only_newer_composes_can_be_told_what_to_pull() {
+        for (version, can) in [
+            ("1.29.2", false),
+            ("2.0.1", false),
+            ("2.5.1", false),
+            ("2.6.0", true),
+            ("2.40.3", true),
+            ("5.0.0-desktop.1", true),
+        ] {
+            let (generation, version) =
+                parse_version(&format!("Docker Compose version v{version}")).unwrap();
+            let tool = Tool { program: &["docker", "compose"], generation, version };
+            assert_eq!(tool.can_choose_pull(), can, "{tool:?}");
+        }
+    }
+
+    #[test]
     fn secrets_are_neither_shown_nor_kept() {
         let environment = Environment::default()
             .with([("DK_A_TAG".to_owned(), "1.64".to_owned())])
@@ -823,7 +924,7 @@ mod tests {
     }
 
     fn up() -> Action {
-        Action::Up { services: Vec::new(), no_deps: false }
+        Action::Up(argv::Up::default())
     }
 
     #[tokio::test]

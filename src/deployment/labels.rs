@@ -28,7 +28,7 @@ pub(super) async fn project(docker: &Docker, directory: &Path, files: &Files) ->
         .into_iter()
         .map(|(service, image)| ServiceConfig::named(service, Some(image)))
         .collect();
-    Ok(Project { name, services, volumes: Default::default() })
+    Ok(Project { name, services, dormant: Vec::new(), volumes: Default::default() })
 }
 
 /// The name under which the containers of `directory` or of its `files` were made. The same files
