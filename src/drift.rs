@@ -5,6 +5,7 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use crate::docker::{Container, ContainerState, ListedImage};
+use crate::followers::Hanging;
 use crate::members::{Members, Membership, Use, repository_of};
 use crate::model::env_file;
 use crate::model::history::Release;
@@ -121,6 +122,8 @@ pub struct DaemonView {
     pub images: LocalImages,
     /// All containers, other projects' too.
     pub containers: Vec<Container>,
+    /// The deployment's containers that hang on to what is gone.
+    pub hanging: Vec<Hanging>,
 }
 
 /// What the registries have.
@@ -142,6 +145,7 @@ pub fn compare(views: &Views<'_>) -> Verification {
     found.products();
     let services = views.manifest.services.values().map(|service| found.service(service)).collect();
     found.outsiders();
+    found.hanging();
     found.untracked();
     let DriftSearch { drift, notes, .. } = found;
     Verification { clean: drift.is_empty(), not_compared: Vec::new(), drift, notes, services }
@@ -278,6 +282,15 @@ impl<'v, 'a> DriftSearch<'v, 'a> {
             .filter(|start| self.tracked(start).is_some())
             .map(|start| start.compose_service.clone())
             .collect()
+    }
+
+    /// Containers that run in namespaces of one that is gone.
+    fn hanging(&mut self) {
+        for one in self.views.daemon.iter().flat_map(|daemon| &daemon.hanging) {
+            let service = self.tracked.get(one.service.as_str()).copied();
+            let message = format!("{} {}", one.container, one.in_words());
+            self.differs(FindingKind::CutOff, service, message, "`dkv up`");
+        }
     }
 
     /// What is written in Compose files, whether or not Compose would read them now.

@@ -370,6 +370,18 @@ impl Judgement {
             .filter(|judged| !judged.counts && matches!(judged.verdict, Verdict::Failed(_)))
     }
 
+    /// The services that have fewer containers than `wanted` has for them, in words; those without
+    /// any are judged as missing.
+    pub fn too_few(&self, wanted: impl Iterator<Item = (String, i64)>) -> Vec<String> {
+        let words = wanted.filter_map(|(service, wanted)| {
+            let mine = self.containers.iter().filter(|judged| judged.service == service);
+            let count = mine.filter(|judged| judged.container.is_some()).count();
+            let is_short = i64::try_from(count).is_ok_and(|count| 0 < count && count < wanted);
+            is_short.then(|| format!("{service} has {count} of {wanted} containers"))
+        });
+        words.collect()
+    }
+
     /// The services with a failure, whether it counts or not: before a change, this is what must
     /// not be held against it.
     pub fn failing_services(&self) -> impl Iterator<Item = &str> {

@@ -1,6 +1,8 @@
 //! `up`, `updb`, `down`, `restart`, `start`, `stop`: Compose, with the recorded versions in its
 //! environment.
 
+mod ready;
+
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
@@ -8,25 +10,23 @@ use anyhow::Result;
 use chrono::{DateTime, SecondsFormat, Utc};
 use clap::Args;
 
-use super::{Effect, Run, generate_env, logs, pull};
+use super::{Effect, Run, generate_env, logs};
 use crate::app::{App, Exit};
 use crate::change;
 use crate::cli;
 use crate::compose::{self, Action, Project, Set};
 use crate::deployment::{Deployment, Stray};
-use crate::docker::{
-    ContainerDetail, ContainerFilter, ContainerState, HealthStatus, Image, PullTarget,
-};
+use crate::docker::{ContainerDetail, ContainerFilter, ContainerState, HealthStatus};
 use crate::error::{self, Error, Kind};
 use crate::health::{self, Expectations, Judged, Limits};
-use crate::images::{Arrived, Wanted};
-use crate::model::env_file::Pin;
 use crate::model::manifest::Service;
 use crate::model::reference::Reference;
 use crate::observe::LocalImages;
 use crate::report::{ContainerLine, Failure, Standing, Started};
 use crate::store::Lock;
 use crate::ui::{Cell, Style, Table};
+use ready::Ready;
+pub(super) use ready::{hanging, stopped};
 
 /// How a start goes about it.
 #[derive(Debug, Clone, Copy, Default, Args)]
@@ -69,9 +69,9 @@ impl Run for Up {
     async fn run(self, app: &App) -> Result<Exit> {
         let (_lock, mut launch, mut report) = Launch::begin(app, self.options).await?;
         let project = &launch.deployment.project().await?.clone();
-        launch.ensure_images(project).await?;
-        launch.start_stopped_databases(project, &mut report).await?;
-        launch.start(Set::Application, project, &mut report).await?;
+        let ready = launch.make_ready(project, &mut report).await?;
+        launch.start_stopped_databases(project, &ready, &mut report).await?;
+        launch.start(Set::Application, project, &ready, &mut report).await?;
         finish(&launch.deployment, &report)
     }
 }
@@ -109,8 +109,8 @@ impl Run for Updb {
         // The application's files may well be in no state to be asked about.
         let compose = launch.deployment.compose()?;
         let project = compose.config(Set::Databases, &launch.environment, None).await?;
-        launch.ensure_images(&project).await?;
-        launch.start(Set::Databases, &project, &mut report).await?;
+        let ready = launch.make_ready(&project, &mut report).await?;
+        launch.start(Set::Databases, &project, &ready, &mut report).await?;
         finish(&launch.deployment, &report)
     }
 }
@@ -151,9 +151,9 @@ impl Run for Restart {
     async fn run(self, app: &App) -> Result<Exit> {
         let (_lock, mut launch, mut report) = Launch::begin(app, self.options).await?;
         let project = &launch.deployment.project().await?.clone();
-        launch.ensure_images(project).await?;
+        let ready = launch.make_ready(project, &mut report).await?;
         launch.stop(Some(project), &mut report).await?;
-        launch.start_all(project, &mut report).await?;
+        launch.start_all(project, &ready, &mut report).await?;
         finish(&launch.deployment, &report)
     }
 }
@@ -176,8 +176,8 @@ impl Run for Start {
     async fn run(self, app: &App) -> Result<Exit> {
         let (_lock, mut launch, mut report) = Launch::begin(app, self.options).await?;
         let project = &launch.deployment.project().await?.clone();
-        launch.ensure_images(project).await?;
-        launch.start_all(project, &mut report).await?;
+        let ready = launch.make_ready(project, &mut report).await?;
+        launch.start_all(project, &ready, &mut report).await?;
         finish(&launch.deployment, &report)
     }
 }
@@ -261,68 +261,6 @@ impl<'a> Launch<'a> {
         self.deployment.app()
     }
 
-    /// Makes every image local that Compose would start: those of the manifest by digest, others as
-    /// Compose names them. Where nothing is missing, nothing goes over the network.
-    async fn ensure_images(&mut self, project: &Project) -> Result<()> {
-        if self.options.dry_run {
-            return Ok(());
-        }
-        let tracked = self.deployment.tracked(project);
-        let mut wanted: Vec<Wanted> = Vec::new();
-        let hash = self.deployment.recorded().map_or("", |record| record.hash.as_str());
-        for service in &project.services {
-            let one = match tracked.get(&service.name) {
-                Some(tracked) => {
-                    tracked.current().and_then(|current| Wanted::release(tracked, current, hash))
-                }
-                None if service.has_build => None,
-                None => {
-                    service.image.as_deref().and_then(|image| Wanted::named(&service.name, image))
-                }
-            };
-            wanted.extend(
-                one.filter(|one| !wanted.iter().any(|other| other.reference() == one.reference())),
-            );
-        }
-        let results = self.app().fetcher().await?.fetch(&wanted).await;
-        let mut failures = Vec::new();
-        let mut arrivals = Vec::new();
-        for (result, wanted) in results.into_iter().zip(&wanted) {
-            let (named, arrived) = match result {
-                Ok(arrived) => (self.give_tag(wanted, &arrived.image).await, Some(arrived)),
-                Err(error) => (Err(error), None),
-            };
-            arrivals.push(arrived);
-            failures.extend(
-                named.err().map(|error| error.context(format!("service `{}`", wanted.name))),
-            );
-        }
-        error::together(failures, wanted.len(), "nothing was stopped or started")?;
-        self.settle(&wanted, &arrivals).await
-    }
-
-    /// Goes on with what showed when images were made local: which of them only a keep-tag names,
-    /// and by what their content will be known.
-    async fn settle(&mut self, wanted: &[Wanted], arrivals: &[Option<Arrived>]) -> Result<()> {
-        let evidence = pull::evidence_of(&self.deployment, wanted, arrivals).await;
-        if change::settle(&mut self.deployment, &evidence)? {
-            self.environment = self.deployment.environment()?;
-        }
-        Ok(())
-    }
-
-    /// Makes the recorded tag name the recorded bytes here, where that is all that Compose is told.
-    async fn give_tag(&self, wanted: &Wanted, image: &Image) -> Result<()> {
-        let by_tag =
-            self.deployment.recorded().is_some_and(|record| record.manifest.env.pin == Pin::Tag);
-        match (&wanted.target, &wanted.tag) {
-            (PullTarget::Digest(_), Some(tag)) if by_tag && wanted.keep.is_some() => {
-                self.app().docker().await?.tag(image.id.as_str(), &wanted.repository, tag).await
-            }
-            _ => Ok(()),
-        }
-    }
-
     /// The part of `project` that the database files describe.
     pub(super) async fn databases(&self, project: &Project) -> Result<Project> {
         let names = self.deployment.database_services();
@@ -354,16 +292,26 @@ impl<'a> Launch<'a> {
         stopped
     }
 
-    async fn start_all(&self, project: &Project, report: &mut Started) -> Result<()> {
+    async fn start_all(
+        &self,
+        project: &Project,
+        ready: &Ready,
+        report: &mut Started,
+    ) -> Result<()> {
         if self.deployment.has_databases() {
             let databases = self.databases(project).await?;
-            self.start(Set::Databases, &databases, report).await?;
+            self.start(Set::Databases, &databases, ready, report).await?;
         }
-        self.start(Set::Application, project, report).await
+        self.start(Set::Application, project, ready, report).await
     }
 
     /// Starts the databases if one of them does not run.
-    async fn start_stopped_databases(&self, project: &Project, report: &mut Started) -> Result<()> {
+    async fn start_stopped_databases(
+        &self,
+        project: &Project,
+        ready: &Ready,
+        report: &mut Started,
+    ) -> Result<()> {
         if !self.deployment.has_databases() {
             return Ok(());
         }
@@ -381,12 +329,18 @@ impl<'a> Launch<'a> {
         self.app()
             .ui
             .status(format!("Starting the databases first: {} not running", stopped.join(", ")));
-        self.start(Set::Databases, &databases, report).await
+        self.start(Set::Databases, &databases, ready, report).await
     }
 
     /// Starts the services of `set`, waits for their health, and adds a line for each to the
     /// report.
-    async fn start(&self, set: Set, project: &Project, report: &mut Started) -> Result<()> {
+    async fn start(
+        &self,
+        set: Set,
+        project: &Project,
+        ready: &Ready,
+        report: &mut Started,
+    ) -> Result<()> {
         report.steps.push(if set == Set::Databases { "updb" } else { "up" }.to_owned());
         if self.options.dry_run {
             return Ok(());
@@ -397,9 +351,20 @@ impl<'a> Launch<'a> {
             databases.contains(service) == (set == Set::Databases)
         })
         .await;
-        let action = Action::Up { services: Vec::new(), no_deps: false };
+        let described = self.deployment.database_services();
+        let is_meant = |name: &str| match set {
+            Set::Databases => described.contains(name) || described.is_empty(),
+            Set::Application => !databases.contains(name),
+            Set::All => true,
+        };
+        let up = ready.up(is_meant);
         self.app().touch_containers();
-        let started = self.deployment.compose()?.run(set, &action, &self.environment).await;
+        let compose = self.deployment.compose()?;
+        let run = async |up| compose.run(set, &Action::Up(up), &self.environment).await;
+        let started = match run(up.clone()).await {
+            Ok(()) => self.rejoin(project, &up, run).await,
+            Err(error) => Err(error),
+        };
         kept.finish(self.app()).await;
         if let Err(error) = &started
             && error::kind(error) == Kind::Interrupted
@@ -419,7 +384,9 @@ impl<'a> Launch<'a> {
             !lines.iter().any(|other| other.compose_service == line.compose_service)
         });
         report.containers.extend(lines);
-        let problems: Vec<String> = health.failures().flat_map(health::explain).collect();
+        let mut problems: Vec<String> = health.failures().flat_map(health::explain).collect();
+        let wanted = ready.wanted(project).into_iter().filter(|(name, _)| is_meant(name));
+        problems.extend(health.too_few(wanted.filter(|_| started.is_ok())));
         if started.is_ok() && problems.is_empty() {
             return Ok(());
         }

@@ -9,12 +9,12 @@ use clap::Args;
 use futures_util::StreamExt as _;
 
 use super::Run;
-use super::run::{container_line, style_of};
+use super::run::{container_line, hanging, style_of};
 use crate::app::{App, Exit};
 use crate::deployment::Deployment;
 use crate::health::{self, Expectations, Limits};
 use crate::model::manifest::Service;
-use crate::report::{self, ContainerLine, ReleaseView, StatusLine};
+use crate::report::{self, ContainerLine, ReleaseView, Standing, StatusLine};
 use crate::ui::{Cell, Style, Table, format};
 
 /// What is said in the place of recorded versions.
@@ -85,13 +85,25 @@ pub(super) async fn what_runs(
         }
     });
     let mut containers: Vec<StatusLine> = lines.collect();
+    let details = health.containers.iter().filter_map(|judged| judged.container.as_ref());
+    let hanging = hanging(docker, &details.collect::<Vec<_>>()).await?;
+    for one in &hanging {
+        let mine =
+            |line: &&mut StatusLine| line.container.container.as_ref() == Some(&one.container);
+        if let Some(line) = containers.iter_mut().find(mine) {
+            let problem = format!("{} {}", one.service, one.in_words());
+            line.container.verdict = Standing::Failed;
+            line.container.details = one.in_words();
+            line.container.problem.insert(0, problem);
+        }
+    }
     // Health has put its problems first; what runs another version than it should comes after them.
     containers.sort_by_key(|line| {
         (line.container.problem.is_empty(), line.container.as_recorded != Some(false))
     });
     Ok(report::Status {
         project: view.project.name.clone(),
-        healthy: health.is_good(),
+        healthy: health.is_good() && hanging.is_empty(),
         complete: view.is_complete,
         containers,
     })
@@ -121,6 +133,8 @@ pub(super) fn show(app: &App, status: &report::Status) {
     app.ui.table(&table(status, Utc::now(), false));
     if status.containers.iter().any(|line| line.container.as_recorded == Some(false)) {
         app.ui.hint("`dkv up` or `dkv restart` starts what the manifest says");
+    } else if status.containers.iter().any(|line| line.container.details.starts_with("hangs ")) {
+        app.ui.hint("`dkv up` makes anew what hangs on to a container that is gone");
     } else if missing == status.containers.len() {
         app.ui.hint("nothing is started: `dkv start` starts everything, databases first");
     } else if missing > 0 {

@@ -26,7 +26,7 @@ use super::{Effect, Run, logs};
 use crate::app::{App, Exit};
 use crate::change::{Change, Remembered};
 use crate::cli;
-use crate::compose::{self, Action, Project};
+use crate::compose::{self, Action, Project, Pull, Recreate, Up};
 use crate::deployment::{Deployment, Record};
 use crate::docker::Docker;
 use crate::error::{self, Error, Kind};
@@ -145,6 +145,8 @@ struct RunningUpdate<'a> {
     change: Option<Change>,
     /// What is told of services that are left alone.
     others: Vec<ServiceChange>,
+    /// What Compose may still pull.
+    pull: Pull,
     report: crate::report::SafeUpdate,
     judged: Option<health::Judgement>,
     downtime: Downtime,
@@ -167,6 +169,7 @@ impl<'a> RunningUpdate<'a> {
         let mut launch = Launch::assemble(app, options)?;
         launch.deployment.record()?;
         launch.deployment.hold(lock)?;
+        launch.deployment.keep_awake(&journal.awake);
         launch.environment = launch.environment.with(journal.plan.variables_after.clone());
         let project = launch.deployment.project_with(&journal.plan.variables_after).await?;
         Ok(Self::new(app, Some(lock), launch, app.docker().await?.clone(), project, journal))
@@ -189,6 +192,7 @@ impl<'a> RunningUpdate<'a> {
             journal,
             change: None,
             others: Vec::new(),
+            pull: Pull::Never,
             report: crate::report::SafeUpdate::default(),
             judged: None,
             downtime: Downtime::default(),
@@ -315,12 +319,12 @@ impl<'a> RunningUpdate<'a> {
 
     /// The old containers give way to the new ones.
     async fn replace(&mut self) -> Result<()> {
-        self.app.ui.step("Replacing", self.journal.plan.changed.join(", "));
+        self.app.ui.step("Replacing", self.journal.replaced().join(", "));
         self.downtime.watch(&self.docker, &self.journal.project);
         self.begin_trial();
         let environment =
             self.launch.environment.clone().with(self.journal.plan.variables_after.clone());
-        let started = self.up(self.journal.plan.changed.clone(), &environment).await;
+        let started = self.up(self.journal.replaced(), &environment).await;
         let Err(error) = started else { return Ok(()) };
         if error::kind(&error) == Kind::Interrupted {
             return Err(error);
@@ -339,7 +343,18 @@ impl<'a> RunningUpdate<'a> {
     /// One call for all of `services`, so that order and conditions among them hold.
     async fn up(&self, services: Vec<String>, environment: &compose::Environment) -> Result<()> {
         let kept = self.keep_logs(&services).await;
-        let started = self.compose(&Action::Up { services, no_deps: true }, environment).await;
+        let counts = self.journal.counts.iter().filter(|(name, _)| services.contains(name));
+        let counts = counts.map(|(name, count)| (name.clone(), *count)).collect();
+        let recreate = match self.journal.plan.followers.is_empty() {
+            true => Recreate::Changed,
+            false => Recreate::Dependents,
+        };
+        let up = Up { services, no_deps: true, pull: self.pull, recreate, counts };
+        let run = async |up| self.compose(&Action::Up(up), environment).await;
+        let started = match run(up.clone()).await {
+            Ok(()) => self.launch.rejoin(&self.project, &up, run).await,
+            Err(error) => Err(error),
+        };
         kept.finish(self.app).await;
         started
     }
@@ -393,7 +408,9 @@ impl<'a> RunningUpdate<'a> {
 
     /// What of the new state must be good: what was replaced, and what was good before.
     fn counts(&self, compose_service: &str) -> bool {
-        self.is_new(compose_service) || self.journal.was_good(compose_service)
+        self.is_new(compose_service)
+            || self.journal.was_good(compose_service)
+            || self.journal.is_follower(compose_service)
     }
 
     /// Whether a Compose service runs a new release.
@@ -436,13 +453,25 @@ impl<'a> RunningUpdate<'a> {
         let expectations =
             self.expectations(|name| self.counts(name)).on_trial(|name| self.is_new(name));
         let judged = self.await_health(expectations).await?;
-        if judged.failures().next().is_none() {
+        let too_few = judged.too_few(self.wanted());
+        if judged.failures().next().is_none() && too_few.is_empty() {
             self.judged = Some(judged);
             return Ok(());
         }
-        let reason: Vec<String> = judged.failures().flat_map(health::explain).collect();
+        let mut reason: Vec<String> = judged.failures().flat_map(health::explain).collect();
+        reason.extend(too_few);
         self.blame(&judged).await;
         Err(error::docker(reason.join("\n")).into())
+    }
+
+    /// How many containers what is replaced shall have.
+    fn wanted(&self) -> impl Iterator<Item = (String, i64)> {
+        self.journal.replaced().into_iter().map(|name| {
+            let kept = self.journal.counts.get(&name).map(|count| i64::from(*count));
+            let written = || self.project.service(&name).map_or(1, |service| service.scale);
+            let count = kept.unwrap_or_else(written);
+            (name, count)
+        })
     }
 
     /// From now on what happens to containers bears on whose fault a failure is.

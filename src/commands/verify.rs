@@ -7,6 +7,7 @@ use anyhow::Result;
 use clap::Args;
 use futures_util::StreamExt as _;
 
+use super::run::hanging;
 use super::{Run, pin};
 use crate::app::{App, Exit};
 use crate::compose::{self, ComposeFiles, Generation, Line, Project, dotenv};
@@ -16,6 +17,7 @@ use crate::drift::{
     self, DaemonView, EnvView, FileImage, OtherUse, RemoteView, ServiceStart, Views,
 };
 use crate::error::{self, Error, Kind};
+use crate::followers;
 use crate::model::env_file::State;
 use crate::model::manifest::{Rank, Source};
 use crate::model::reference::Tag;
@@ -49,8 +51,8 @@ impl Run for Verify {
         let mut not_compared = Vec::new();
         let env = env_view(&deployment)?;
         let (files, disagreements) = file_images(&deployment, &mut not_compared)?;
-        let (starts, project) = starts(&deployment, &env, &mut not_compared).await?;
-        let daemon = match daemon_view(app, record, project).await {
+        let (starts, project, has_followers) = starts(&deployment, &env, &mut not_compared).await?;
+        let daemon = match daemon_view(app, record, project, has_followers).await {
             Ok(view) => Some(view),
             Err(error) => {
                 not_compared.push(format!("what is local and what runs: {error:#}"));
@@ -145,21 +147,20 @@ fn others(deployment: &Deployment<'_>, env: &EnvView) -> Result<Vec<OtherUse>> {
     Ok(used.collect())
 }
 
-/// What Compose would start for somebody who has sourced `versions.env`, and the project's name.
+/// What Compose would start for somebody who has sourced `versions.env`, the project's name, and
+/// whether services of it have something of others' containers.
 /// Where Compose cannot say, the files are read without it, and nobody knows the name.
 async fn starts(
     deployment: &Deployment<'_>,
     env: &EnvView,
     not_compared: &mut Vec<String>,
-) -> Result<(Vec<ServiceStart>, Option<String>)> {
-    let compose = deployment.compose()?;
+) -> Result<(Vec<ServiceStart>, Option<String>, bool)> {
     let files = deployment.files()?;
     if files.all(Generation::V2).is_empty() {
-        return Ok((Vec::new(), Some(files.project_name_v1())));
+        return Ok((Vec::new(), Some(files.project_name_v1()), false));
     }
     let environment = deployment.app().compose_environment().with(env.values.clone());
-    let project = match compose.config(deployment.all(), &environment, Some(COMPOSE_PATIENCE)).await
-    {
+    let project = match deployment.ask(&environment, Some(COMPOSE_PATIENCE)).await {
         Ok(project) => Some(project),
         Err(error) if error::kind(&error) == Kind::Interrupted => return Err(error),
         Err(error) => {
@@ -174,7 +175,8 @@ async fn starts(
     };
     let written = deployment.texts()?;
     let name = project.as_ref().map(|project| project.name.clone());
-    Ok((merge(deployment, env, written.require()?, project.as_ref()), name))
+    let has_followers = project.as_ref().is_some_and(followers::exist);
+    Ok((merge(deployment, env, written.require()?, project.as_ref()), name, has_followers))
 }
 
 /// Compose's answer, with the texts behind it; services that it leaves out are read from the files.
@@ -221,7 +223,12 @@ fn merge(
     starts
 }
 
-async fn daemon_view(app: &App, record: &Record, project: Option<String>) -> Result<DaemonView> {
+async fn daemon_view(
+    app: &App,
+    record: &Record,
+    project: Option<String>,
+    has_followers: bool,
+) -> Result<DaemonView> {
     let docker = app.docker().await?;
     let (images, containers) =
         tokio::try_join!(LocalImages::look(docker, Some(record), &app.store), async {
@@ -229,7 +236,15 @@ async fn daemon_view(app: &App, record: &Record, project: Option<String>) -> Res
         })?;
     let directory = app.store.directory();
     let directory = directory.canonicalize().unwrap_or_else(|_| directory.to_owned());
-    Ok(DaemonView { project, directory: directory.display().to_string(), images, containers })
+    let directory = directory.display().to_string();
+    let hanging = match project.as_ref().filter(|_| has_followers) {
+        Some(project) => {
+            let mine = docker.container_details(&ContainerFilter::project(project)).await?;
+            hanging(docker, &mine.iter().collect::<Vec<_>>()).await?
+        }
+        None => Vec::new(),
+    };
+    Ok(DaemonView { project, directory, images, containers, hanging })
 }
 
 /// Asks the registries for every remembered digest, and for what the tracked tags name.

@@ -100,6 +100,7 @@ fn agreeing(manifest: &Manifest) -> Views<'_> {
             directory: "/srv/shop".into(),
             images: images([listed("1.64"), listed("1.63")]),
             containers: vec![container("shop-web-1", "1.64", &OURS)],
+            hanging: Vec::new(),
         }),
         remote: None,
     }

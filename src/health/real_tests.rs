@@ -74,7 +74,7 @@ impl TestProject {
 
     async fn wait(&self, services: &str, limits: Limits) -> Awaited {
         let text = format!("services: {services}");
-        let config = crate::compose::config::parse_v1(&text, self.name.clone(), &[]).unwrap();
+        let config = crate::compose::config::parse_v1(&text, self.name.clone()).unwrap();
         let expectations = Expectations::of(&config);
         wait(&machine().await, &self.name, &expectations, limits, Utc::now(), &|_| ())
             .await
@@ -310,7 +310,7 @@ async fn a_container_made_during_the_wait_replaces_the_old_one() {
     };
     let docker = machine().await;
     let expectations = Expectations::of(
-        &crate::compose::config::parse_v1("services: {web: {}}", name.clone(), &[]).unwrap(),
+        &crate::compose::config::parse_v1("services: {web: {}}", name.clone()).unwrap(),
     );
     let looks = Mutex::new(0);
     let count = |_: &Judgement| *looks.lock().unwrap() += 1;
@@ -367,8 +367,7 @@ async fn without_events_looking_now_and_then_is_enough() {
     project.run_checked("late", "test -e /ready", "sleep 1; touch /ready; sleep 600");
     let relay = Relay::start(false);
     let expectations = Expectations::of(
-        &crate::compose::config::parse_v1("services: {late: {}}", project.name.clone(), &[])
-            .unwrap(),
+        &crate::compose::config::parse_v1("services: {late: {}}", project.name.clone()).unwrap(),
     );
     let docker = relay.docker().await;
     let outcome = wait(&docker, &project.name, &expectations, seconds(60, 1), Utc::now(), &|_| ())
@@ -383,8 +382,7 @@ async fn a_daemon_that_goes_away_ends_the_wait() {
     project.run_checked("never", "false", "sleep 600");
     let relay = Relay::start(true);
     let expectations = Expectations::of(
-        &crate::compose::config::parse_v1("services: {never: {}}", project.name.clone(), &[])
-            .unwrap(),
+        &crate::compose::config::parse_v1("services: {never: {}}", project.name.clone()).unwrap(),
     );
     let docker = relay.docker().await;
     let kill = async {

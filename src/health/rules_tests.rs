@@ -6,7 +6,7 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::compose::config;
-use crate::docker::{Health, HealthCheck, Labels};
+use crate::docker::{Health, HealthCheck};
 
 fn at(milliseconds: i64) -> DateTime<Utc> {
     Utc.timestamp_millis_opt(1_700_000_000_000 + milliseconds).unwrap()
@@ -60,7 +60,7 @@ fn observed(service: &str, container: ContainerDetail) -> Observed {
 /// The services of a Compose file.
 fn expectations(services: &str) -> Expectations {
     Expectations::of(
-        &config::parse_v1(&format!("services: {services}"), "shop".to_owned(), &[]).unwrap(),
+        &config::parse_v1(&format!("services: {services}"), "shop".to_owned()).unwrap(),
     )
 }
 
@@ -287,7 +287,7 @@ fn what_stays_unhealthy_is_not_waited_for_to_the_deadline() {
 fn the_files_adjust_the_check_of_the_image() {
     let files = |check: &str| {
         let text = format!("services: {{web: {{healthcheck: {check}}}}}");
-        config::parse_v1(&text, "shop".to_owned(), &[]).unwrap().services[0].healthcheck
+        config::parse_v1(&text, "shop".to_owned()).unwrap().services[0].healthcheck
     };
     let image = slow(HealthStatus::Starting, 200, 0).health_check;
     for (check, image, expected) in [

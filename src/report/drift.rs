@@ -63,6 +63,8 @@ pub enum FindingKind {
     RunsOlder,
     /// A container runs bytes that the history does not know.
     RunsOther,
+    /// A container runs in namespaces of one that is gone.
+    CutOff,
     /// A container of a tracked image that does not belong to the deployment.
     StartedOutside,
     /// The image of the current release is not on this host any more.

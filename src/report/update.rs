@@ -37,6 +37,8 @@ pub struct SafeUpdate {
     pub replaced: Vec<ReplacedService>,
     /// The Compose services that were only stopped for the time in which their data was saved.
     pub paused: Vec<ReplacedService>,
+    /// The Compose services that were stopped on purpose, and still are.
+    pub stopped: Vec<String>,
     /// The services whose new version failed and was given up, with `--keep-going`.
     pub given_up: Vec<GivenUpService>,
     /// The releases that are remembered as bad: their own container was started and failed by

@@ -327,6 +327,7 @@ mod tests {
             health_check: HealthCheck::default(),
             health: None,
             mounts: Vec::new(),
+            shares: Vec::new(),
         }
     }
 
@@ -364,7 +365,6 @@ mod tests {
         let project = crate::compose::config::parse_v1(
             "services: {web: {depends_on: [db]}, api: {}, db: {}}",
             "shop".to_owned(),
-            &[],
         );
         let expectations = Expectations::of(&project.unwrap());
         let signalled = BTreeSet::new();
@@ -394,6 +394,7 @@ mod tests {
             compose_service: name.to_owned(),
             service: name.parse().ok(),
             container: format!("old-{name}"),
+            name: format!("shop-{name}-1"),
             image_id: Some(image(name, "1")),
             image: String::new(),
             is_running: true,

@@ -1,6 +1,6 @@
 //! What an update writes down about itself.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, bail};
@@ -33,6 +33,15 @@ pub struct Journal {
     pub is_replacing: bool,
     /// Every container of the deployment as it was when the update began.
     pub ran: Vec<Ran>,
+    /// How many containers services had that had another number than their files said.
+    #[serde(default)]
+    pub counts: BTreeMap<String, u32>,
+    /// The services that were stopped on purpose, and stay so.
+    #[serde(default)]
+    pub left_stopped: BTreeSet<String>,
+    /// The services that ran by a profile that is not switched on.
+    #[serde(default)]
+    pub awake: BTreeSet<String>,
     /// The images that ran, with what brings them back.
     pub kept: Vec<Kept>,
     /// What [`State::Preparing`] has found.
@@ -54,8 +63,12 @@ pub struct Journal {
 pub struct Plan {
     /// The releases to record once they are healthy.
     pub targets: Vec<Target>,
-    /// The Compose services to replace.
+    /// The Compose services to replace, because they get another image.
     pub changed: Vec<String>,
+    /// The Compose services that go along, because they hang on to those or Compose restarts them
+    /// after them.
+    #[serde(default)]
+    pub followers: Vec<String>,
     /// Compose's variables for what ran, where they are not the manifest's.
     pub variables_before: BTreeMap<String, String>,
     /// Compose's variables for what shall run.
@@ -104,6 +117,9 @@ pub struct Ran {
     pub service: Option<ServiceName>,
     /// The daemon's full container ID.
     pub container: String,
+    /// The container's name.
+    #[serde(default)]
+    pub name: String,
     /// The image that it runs.
     pub image_id: Option<Digest>,
     /// The image reference that it was made with.
@@ -176,6 +192,9 @@ impl Journal {
             options,
             is_replacing: false,
             ran: Vec::new(),
+            counts: BTreeMap::new(),
+            left_stopped: BTreeSet::new(),
+            awake: BTreeSet::new(),
             kept: Vec::new(),
             plan: Plan::default(),
             saving: Saving::default(),
@@ -245,10 +264,52 @@ impl Journal {
         self.given_up.iter().any(|given_up| given_up.service == *service)
     }
 
-    /// Whether `compose_service` is to be replaced.
+    /// Whether `compose_service` is to be replaced by another version.
     #[must_use]
     pub fn is_changed(&self, compose_service: &str) -> bool {
         self.plan.changed.iter().any(|changed| changed == compose_service)
+    }
+
+    /// Whether the containers of `compose_service` are replaced, by another version or along with
+    /// one.
+    #[must_use]
+    pub fn is_replaced(&self, compose_service: &str) -> bool {
+        self.is_changed(compose_service) || self.is_follower(compose_service)
+    }
+
+    /// Whether `compose_service` goes along with one that is replaced.
+    #[must_use]
+    pub fn is_follower(&self, compose_service: &str) -> bool {
+        self.plan.followers.iter().any(|follower| follower == compose_service)
+    }
+
+    /// All Compose services whose containers are replaced.
+    #[must_use]
+    pub fn replaced(&self) -> Vec<String> {
+        self.plan.changed.iter().chain(&self.plan.followers).cloned().collect()
+    }
+
+    /// How many containers `compose_service` had.
+    #[must_use]
+    pub fn containers_of(&self, compose_service: &str) -> i64 {
+        let mine = self.ran.iter().filter(|ran| ran.compose_service == compose_service).count();
+        i64::try_from(mine).unwrap_or(i64::MAX)
+    }
+
+    /// The Compose service of the container with this name or ID, if it was one of the deployment.
+    #[must_use]
+    pub fn owner(&self, container: &str) -> Option<&str> {
+        let is = |ran: &&Ran| {
+            ran.name == container || (container.len() >= 12 && ran.container.starts_with(container))
+        };
+        self.ran.iter().find(is).map(|ran| ran.compose_service.as_str())
+    }
+
+    /// Whether the manifest service `name` has containers, and all of them were stopped on purpose.
+    #[must_use]
+    pub fn is_stopped(&self, name: &ServiceName) -> bool {
+        let mut mine = self.ran.iter().filter(|ran| ran.service.as_ref() == Some(name)).peekable();
+        mine.peek().is_some() && mine.all(|ran| self.left_stopped.contains(&ran.compose_service))
     }
 }
 
@@ -264,6 +325,7 @@ mod tests {
             compose_service: compose_service.to_owned(),
             service: "web".parse().ok(),
             container: "0123".to_owned(),
+            name: format!("shop-{compose_service}-1"),
             image_id: Some(Digest::of(b"1")),
             image: "r.example/web:1".to_owned(),
             is_running: true,

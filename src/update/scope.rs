@@ -11,8 +11,8 @@ use crate::model::reference::{Digest, ServiceName, Tag};
 /// service, in Compose's order.
 ///
 /// A service without a container takes part if its manifest service has others that do, or if
-/// nothing of the deployment has a container; then everything does that no profile guards. Services
-/// for which `wanted` has nothing, and those that the files scale to none, are left alone.
+/// nothing of the deployment has a container; then everything does. Services for which `wanted` has
+/// nothing, those that the files scale to none, and those of profiles that are off are left alone.
 #[must_use]
 pub fn to_replace(
     project: &Project,
@@ -31,11 +31,8 @@ pub fn to_replace(
             changed.iter().any(|one| one.compose_service == *name)
         } else {
             let tracked = tracked.get(name);
-            service.profiles.is_empty()
-                && (ran.is_empty()
-                    || changed
-                        .iter()
-                        .any(|one| tracked.is_some() && one.service.as_ref() == tracked))
+            ran.is_empty()
+                || changed.iter().any(|one| tracked.is_some() && one.service.as_ref() == tracked)
         };
         service.is_wanted() && takes_part
     });
@@ -81,6 +78,7 @@ mod tests {
                 "nginx": {"image": "nginx:latest"}, "debug": {"image": "r.example/app:1", "profiles": ["debug"]}}}"#,
         )
         .unwrap()
+        .with_active(|service| service.profiles.is_empty())
     }
 
     fn tracked() -> BTreeMap<String, ServiceName> {
@@ -94,6 +92,7 @@ mod tests {
             compose_service: name.to_owned(),
             service: tracked().get(name).cloned(),
             container: name.to_owned(),
+            name: name.to_owned(),
             image_id: Some(Digest::of(bytes)),
             image: String::new(),
             is_running,

@@ -18,6 +18,7 @@ mod env;
 mod errors;
 mod examples;
 mod harness;
+mod launching;
 mod lines;
 mod locks;
 mod looking;

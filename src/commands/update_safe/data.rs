@@ -48,7 +48,7 @@ impl RunningUpdate<'_> {
             .saving
             .stopped
             .iter()
-            .filter(|name| !self.journal.is_changed(name))
+            .filter(|name| !self.journal.is_replaced(name))
             .cloned()
             .collect();
         let again =

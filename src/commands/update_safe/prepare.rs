@@ -11,16 +11,18 @@ use crate::app::{App, Exit};
 use crate::change::Change;
 use crate::commands::pull;
 use crate::commands::pull_latest::LatestOptions;
-use crate::commands::run::{Launch, StartOptions};
+use crate::commands::run::{Launch, StartOptions, stopped};
 use crate::deployment::{Deployment, Record, Stray};
-use crate::docker::{ContainerState, Docker};
+use crate::docker::{ContainerDetail, ContainerState, Docker};
 use crate::error;
+use crate::followers::followers;
 use crate::health;
 use crate::model::env_file::Pin;
 use crate::model::history::{Bytes, Release};
 use crate::model::manifest::{Service, Source};
 use crate::model::reference::{Digest, Reference, Repository, ServiceName, Tag};
 use crate::plan::{self, KEEP_TAG_PREFIX, Step};
+use crate::runtime::{self, Fewer};
 use crate::store::Lock;
 use crate::update::{Journal, Kept, Options, Ran, Target, main_container, to_replace};
 
@@ -68,6 +70,7 @@ impl<'a> RunningUpdate<'a> {
                 compose_service: judged.service.clone(),
                 service: tracked.get(&judged.service).map(|service| service.name.clone()),
                 container: container.id.clone(),
+                name: container.name.clone(),
                 image_id: container.image_id.clone(),
                 image: container.image.clone(),
                 is_running: matches!(
@@ -84,7 +87,14 @@ impl<'a> RunningUpdate<'a> {
         let stamp = app.stamp();
         let mut journal = Journal::new(&project.name, stamp.at, stamp.by, options);
         journal.ran = ran.collect();
-        for failing in found.failing_services() {
+        let containers = found.containers.iter().filter_map(|judged| judged.container.as_ref());
+        let containers: Vec<&ContainerDetail> = containers.collect();
+        journal.counts = runtime::counts(&project, &containers, Fewer::Kept);
+        journal.left_stopped = stopped(&docker, &project, &containers).await?;
+        journal.awake = launch.deployment.awake();
+        let mut told = BTreeSet::new();
+        let failing = found.failing_services().filter(|name| !journal.left_stopped.contains(*name));
+        for failing in failing.filter(|name| told.insert(*name)) {
             app.ui.warn(format!("{failing} is not as it should be already before the update"));
         }
         Ok(Self::new(app, lock, launch, docker, project, journal))
@@ -93,6 +103,7 @@ impl<'a> RunningUpdate<'a> {
     /// Finds what the tracked tags name, pulls it, and decides what is replaced.
     pub(super) async fn prepare(&mut self) -> Result<()> {
         let mut change = plan(&self.launch.deployment, self.journal.options, false).await?;
+        self.leave_stopped(&mut change);
         self.others = change.others().to_vec();
         change.fetch(self.app, self.record()?).await?;
         if change.has_failed() {
@@ -101,8 +112,7 @@ impl<'a> RunningUpdate<'a> {
         let mut targets: Vec<&Service> = change.steps.iter().map(|step| &step.after).collect();
         targets.retain(|service| service.current().is_some());
         let wanted = image_ids(&targets);
-        self.journal.plan.changed =
-            to_replace(&self.project, &self.tracked_names(), &self.journal.ran, &wanted);
+        self.decide(&wanted);
         self.journal.plan.targets = targets
             .iter()
             .filter_map(|service| Some(Target::new(&service.name, service.current()?)))
@@ -116,7 +126,39 @@ impl<'a> RunningUpdate<'a> {
         self.journal.plan.variables_before = before.into_iter().collect();
         self.journal.plan.variables_after = after.into_iter().collect();
         self.change = Some(change);
-        self.check_effect(&tags).await
+        self.check_effect(&tags).await?;
+        let mut replaced = self.project.clone();
+        replaced.services.retain(|service| self.journal.is_replaced(&service.name));
+        self.pull = self.launch.ensure_names(&replaced, &mut Vec::new()).await?;
+        self.launch.tell_of_counts(&replaced, &self.journal.counts);
+        Ok(())
+    }
+
+    /// Leaves services alone that were stopped on purpose: what cannot be tried is not recorded.
+    fn leave_stopped(&self, change: &mut Change) {
+        change.steps.retain(|step| !self.journal.is_stopped(&step.before.name));
+        if !self.journal.left_stopped.is_empty() {
+            let names: Vec<&str> = self.journal.left_stopped.iter().map(String::as_str).collect();
+            self.app.ui.status(format!(
+                "Left as it was stopped: {}; `dkv up` starts it",
+                names.join(", ")
+            ));
+        }
+    }
+
+    /// Decides which Compose services are replaced, so that the services of the manifest run the
+    /// images that are `wanted`.
+    fn decide(&mut self, wanted: &BTreeMap<ServiceName, Digest>) {
+        let journal = &self.journal;
+        let mut changed = to_replace(&self.project, &self.tracked_names(), &journal.ran, wanted);
+        changed.retain(|name| !journal.left_stopped.contains(name));
+        let owner = |name: &str| journal.owner(name).map(str::to_owned);
+        let mut followers = followers(&self.project, &changed, &owner);
+        // What does not run hangs on to nothing.
+        followers.retain(|name| {
+            journal.ran.iter().any(|ran| ran.compose_service == *name && ran.is_running)
+        });
+        (self.journal.plan.changed, self.journal.plan.followers) = (changed, followers);
     }
 
     /// What Compose gets as repository and tag of the new releases.
@@ -320,7 +362,8 @@ async fn plan(deployment: &Deployment<'_>, options: Options, dry_run: bool) -> R
 /// another than the one that runs unless it is local already.
 pub(super) async fn show_plan(app: &App, options: Options) -> Result<Exit> {
     let mut update = RunningUpdate::observe(app, None, options).await?;
-    let change = plan(&update.launch.deployment, options, true).await?;
+    let mut change = plan(&update.launch.deployment, options, true).await?;
+    update.leave_stopped(&mut change);
     update.others = change.others().to_vec();
     let mut wanted = BTreeMap::new();
     for step in &change.steps {
@@ -337,15 +380,14 @@ pub(super) async fn show_plan(app: &App, options: Options) -> Result<Exit> {
             local.or_else(|| current.bytes.digest.clone()).map(|id| (step.after.name.clone(), id)),
         );
     }
-    update.journal.plan.changed =
-        to_replace(&update.project, &update.tracked_names(), &update.journal.ran, &wanted);
+    update.decide(&wanted);
     if !update.journal.plan.changed.is_empty() {
-        let changed = &update.journal.plan.changed;
+        let journal = &update.journal;
         let paused: Vec<String> = update
             .would_pause()
             .await?
             .into_iter()
-            .filter(|name| !changed.contains(name))
+            .filter(|name| !journal.is_replaced(name))
             .collect();
         update.report.paused = update.replaced(&paused);
     }

@@ -144,7 +144,8 @@ impl RunningUpdate<'_> {
                 .services
                 .sort_by_key(|change| names.keys().position(|name| name.as_str() == change.name));
         }
-        self.report.replaced = self.replaced(&self.journal.plan.changed);
+        self.report.replaced = self.replaced(&self.journal.replaced());
+        self.report.stopped = self.journal.left_stopped.iter().cloned().collect();
     }
 
     /// Entries for Compose services; how long each was away is still to be said.

@@ -25,7 +25,7 @@ impl RunningUpdate<'_> {
             .saving
             .stopped
             .iter()
-            .filter(|name| !(replaced && self.journal.is_changed(name)))
+            .filter(|name| !(replaced && self.journal.is_replaced(name)))
             .cloned()
             .collect();
         let mut problems = Vec::new();
@@ -38,7 +38,11 @@ impl RunningUpdate<'_> {
         let judged =
             self.await_health(self.expectations(|name| self.journal.was_good(name))).await?;
         problems.extend(judged.failures().flat_map(health::explain));
-        let is_good = judged.failures().next().is_none();
+        let ran = self.journal.replaced().into_iter();
+        let ran = ran.map(|name| (self.journal.containers_of(&name), name));
+        let too_few = judged.too_few(ran.map(|(count, name)| (name, count)));
+        let is_good = judged.failures().next().is_none() && too_few.is_empty();
+        problems.extend(too_few);
         self.restore_problems = problems;
         if self.journal.is_replacing {
             self.record_rejected();
@@ -48,13 +52,8 @@ impl RunningUpdate<'_> {
 
     /// Replaces the new containers by old ones; a service that had none has none again.
     async fn bring_back(&self) -> Result<()> {
-        let (had, lacked): (Vec<String>, Vec<String>) = self
-            .journal
-            .plan
-            .changed
-            .iter()
-            .cloned()
-            .partition(|name| self.journal.had_container(name));
+        let (had, lacked): (Vec<String>, Vec<String>) =
+            self.journal.replaced().into_iter().partition(|name| self.journal.had_container(name));
         let environment =
             self.launch.environment.clone().with(self.journal.plan.variables_before.clone());
         if !lacked.is_empty() {

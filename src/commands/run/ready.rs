@@ -1,0 +1,336 @@
+//! Before anything is stopped: everything that Compose will start is here, and what it has to be
+//! told so that what the operator did at run time stays. After a start: nothing hangs on to a
+//! container that is gone.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use anyhow::Result;
+use chrono::{TimeDelta, Utc};
+
+use super::Launch;
+use crate::change;
+use crate::commands::pull;
+use crate::compose::{Action, Generation, Project, Pull, Recreate, Up};
+use crate::docker::{ContainerDetail, ContainerFilter, Docker, Image, PullTarget};
+use crate::error;
+use crate::followers::{self, Hanging};
+use crate::images::{Arrived, Wanted};
+use crate::model::env_file::Pin;
+use crate::report::Started;
+use crate::runtime::{self, Fewer};
+
+/// What was made ready for a start.
+#[derive(Debug, Clone, Default)]
+pub(in crate::commands) struct Ready {
+    /// What Compose may still pull.
+    pull: Pull,
+    /// How many containers services keep that have another number than their files say.
+    counts: BTreeMap<String, u32>,
+    /// The services to name; none where a start without names starts the same.
+    names: Vec<String>,
+}
+
+impl Ready {
+    /// The start of the services that `is_meant` chooses.
+    pub(super) fn up(&self, is_meant: impl Fn(&str) -> bool) -> Up {
+        let counts = self.counts.iter().filter(|(name, _)| is_meant(name));
+        Up {
+            services: self.names.iter().filter(|name| is_meant(name)).cloned().collect(),
+            pull: self.pull,
+            counts: counts.map(|(name, count)| (name.clone(), *count)).collect(),
+            ..Up::default()
+        }
+    }
+
+    /// How many containers the services of `project` shall have.
+    pub(super) fn wanted(&self, project: &Project) -> BTreeMap<String, i64> {
+        let count = |name: &String| self.counts.get(name).map(|count| i64::from(*count));
+        let services = project.services.iter();
+        services.map(|one| (one.name.clone(), count(&one.name).unwrap_or(one.scale))).collect()
+    }
+}
+
+impl Launch<'_> {
+    /// Makes everything local that Compose would start of `project`, and says what Compose has to
+    /// be told for it. Nothing is stopped or started.
+    ///
+    /// # Errors
+    ///
+    /// An image can be had nowhere (exit 5), or cannot be built (exit 6).
+    pub(in crate::commands) async fn make_ready(
+        &mut self,
+        project: &Project,
+        report: &mut Started,
+    ) -> Result<Ready> {
+        if self.options.dry_run {
+            return Ok(Ready::default());
+        }
+        // What showed thereby may give images other names.
+        let pull = match self.ensure_releases(project).await? {
+            true => {
+                let mut renamed =
+                    self.deployment.project_with(self.environment.variables()).await?;
+                renamed.services.retain(|service| project.service(&service.name).is_some());
+                self.ensure_names(&renamed, &mut report.steps).await?
+            }
+            false => self.ensure_names(project, &mut report.steps).await?,
+        };
+        let docker = self.app().docker().await?;
+        let containers = docker.container_details(&ContainerFilter::project(&project.name)).await?;
+        let containers: Vec<&ContainerDetail> = containers.iter().collect();
+        let fewer = Fewer::KeptSince(self.deployment.changed_at());
+        let counts = runtime::counts(project, &containers, fewer);
+        self.tell_of_counts(project, &counts);
+        let stopped = stopped(docker, project, &containers).await?;
+        if !stopped.is_empty() {
+            let names: Vec<&str> = stopped.iter().map(String::as_str).collect();
+            self.app().ui.status(format!("Starting too what was stopped: {}", names.join(", ")));
+        }
+        let names = match self.deployment.awake().is_empty() {
+            true => Vec::new(),
+            false => project.services.iter().map(|service| service.name.clone()).collect(),
+        };
+        Ok(Ready { pull, counts, names })
+    }
+
+    /// Says what stays as it was scaled, as nothing else shows it.
+    pub(in crate::commands) fn tell_of_counts(
+        &self,
+        project: &Project,
+        counts: &BTreeMap<String, u32>,
+    ) {
+        for (name, count) in counts {
+            let files = project.service(name).map_or(1, |service| service.scale);
+            self.app().ui.status(format!(
+                "{name} keeps the {count} containers that it was scaled to (the files say {files})"
+            ));
+        }
+    }
+
+    /// Makes anew what hangs on to a container that is gone, until nothing does. `run` starts the
+    /// services of an `up` that it is given.
+    ///
+    /// # Errors
+    ///
+    /// The daemon does not answer, or `run` fails; something hangs all the same (exit 6).
+    pub(in crate::commands) async fn rejoin(
+        &self,
+        project: &Project,
+        up: &Up,
+        run: impl AsyncFn(Up) -> Result<()>,
+    ) -> Result<()> {
+        if !followers::exist(project) {
+            return Ok(());
+        }
+        let docker = self.app().docker().await?;
+        // What hangs on to what hangs takes another round.
+        for _ in 0..=project.services.len() {
+            let hanging = self.hanging(docker, project).await?;
+            let Some(first) = hanging.first() else { return Ok(()) };
+            let services: BTreeSet<String> =
+                hanging.iter().map(|one| one.service.clone()).collect();
+            self.app().ui.status(format!(
+                "Making anew {}: {} {}",
+                Vec::from_iter(services.iter().cloned()).join(", "),
+                first.service,
+                first.in_words()
+            ));
+            let counts = up.counts.iter().filter(|(name, _)| services.contains(*name));
+            let counts = counts.map(|(name, count)| (name.clone(), *count)).collect();
+            let services = services.into_iter().collect();
+            run(Up { services, no_deps: true, pull: up.pull, recreate: Recreate::All, counts })
+                .await?;
+        }
+        let hanging = self.hanging(docker, project).await?;
+        let words = hanging.iter().map(|one| format!("{} {}", one.service, one.in_words()));
+        match Vec::from_iter(words) {
+            words if words.is_empty() => Ok(()),
+            words => Err(error::docker(words.join("\n")).into()),
+        }
+    }
+
+    async fn hanging(&self, docker: &Docker, project: &Project) -> Result<Vec<Hanging>> {
+        let all = docker.container_details(&ContainerFilter::project(&project.name)).await?;
+        let mut found = hanging(docker, &Vec::from_iter(&all)).await?;
+        found.retain(|one| project.service(&one.service).is_some());
+        Ok(found)
+    }
+
+    /// Makes the recorded releases local, by digest. Where nothing is missing, nothing goes over
+    /// the network. Whether the environment has changed thereby.
+    async fn ensure_releases(&mut self, project: &Project) -> Result<bool> {
+        let tracked = self.deployment.tracked(project);
+        let mut wanted: Vec<Wanted> = Vec::new();
+        let hash = self.deployment.recorded().map_or("", |record| record.hash.as_str());
+        for service in project.services.iter().filter_map(|one| tracked.get(&one.name)) {
+            let release =
+                service.current().and_then(|current| Wanted::release(service, current, hash));
+            wanted
+                .extend(release.filter(|one| {
+                    !wanted.iter().any(|other| other.reference() == one.reference())
+                }));
+        }
+        let arrivals = self.fetch(&wanted).await?;
+        self.settle(&wanted, &arrivals).await
+    }
+
+    /// Goes on with what showed when images were made local: which of them only a keep-tag names,
+    /// and by what their content will be known.
+    async fn settle(&mut self, wanted: &[Wanted], arrivals: &[Option<Arrived>]) -> Result<bool> {
+        let evidence = pull::evidence_of(&self.deployment, wanted, arrivals).await;
+        let has_changed = change::settle(&mut self.deployment, &evidence)?;
+        if has_changed {
+            self.environment = self.deployment.environment()?;
+        }
+        Ok(has_changed)
+    }
+
+    /// Makes local what Compose names and is still not here, so that it has nothing to pull: the
+    /// images of what no manifest knows and of lines that follow no record, and those that services
+    /// use beside their own. What is only built here is built.
+    pub(in crate::commands) async fn ensure_names(
+        &self,
+        project: &Project,
+        steps: &mut Vec<String>,
+    ) -> Result<Pull> {
+        let docker = self.app().docker().await?;
+        let names = self.image_names(project).await?;
+        let texts: Vec<String> = names.iter().map(|name| name.image.clone()).collect();
+        let local = docker.images(&texts).await?;
+        let missing = names.into_iter().zip(local).filter(|(_, image)| image.is_none());
+        let (mut wanted, mut built) = (Vec::<Wanted>::new(), BTreeSet::new());
+        let mut pull = Pull::Never;
+        for (name, _) in missing {
+            match Wanted::named(&name.service, &name.image) {
+                _ if name.is_built => {
+                    built.insert(name.service);
+                }
+                Some(one) => {
+                    if !wanted.iter().any(|other| other.reference() == one.reference()) {
+                        wanted.push(one);
+                    }
+                }
+                // Compose may know more of such names.
+                None => pull = Pull::Missing,
+            }
+        }
+        if !wanted.is_empty() {
+            self.fetch(&wanted).await?;
+        }
+        if !built.is_empty() {
+            let services: Vec<String> = built.into_iter().collect();
+            self.app().ui.step("Building", services.join(", "));
+            steps.push("build".to_owned());
+            let compose = self.deployment.compose()?;
+            let action = Action::Build { services };
+            compose.run(self.deployment.all(), &action, &self.environment).await?;
+        }
+        Ok(pull)
+    }
+
+    async fn fetch(&self, wanted: &[Wanted]) -> Result<Vec<Option<Arrived>>> {
+        let results = self.app().fetcher().await?.fetch(wanted).await;
+        let mut failures = Vec::new();
+        let mut arrivals = Vec::new();
+        for (result, wanted) in results.into_iter().zip(wanted) {
+            let (named, arrived) = match result {
+                Ok(arrived) => (self.give_tag(wanted, &arrived.image).await, Some(arrived)),
+                Err(error) => (Err(error), None),
+            };
+            arrivals.push(arrived);
+            failures.extend(
+                named.err().map(|error| error.context(format!("service `{}`", wanted.name))),
+            );
+        }
+        error::together(failures, wanted.len(), "nothing was stopped or started")?;
+        Ok(arrivals)
+    }
+
+    /// Makes the recorded tag name the recorded bytes here, where that is all that Compose is told.
+    async fn give_tag(&self, wanted: &Wanted, image: &Image) -> Result<()> {
+        let by_tag =
+            self.deployment.recorded().is_some_and(|record| record.manifest.env.pin == Pin::Tag);
+        match (&wanted.target, &wanted.tag) {
+            (PullTarget::Digest(_), Some(tag)) if by_tag && wanted.keep.is_some() => {
+                self.app().docker().await?.tag(image.id.as_str(), &wanted.repository, tag).await
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// Every image that Compose would look for.
+    async fn image_names(&self, project: &Project) -> Result<Vec<ImageName>> {
+        let generation = self.deployment.compose()?.tool(&self.environment).await?.generation;
+        let mut names = Vec::new();
+        for service in project.services.iter().filter(|service| service.is_wanted()) {
+            let image = match &service.image {
+                Some(image) => image.clone(),
+                None if service.has_build => {
+                    let separator = if generation == Generation::V1 { '_' } else { '-' };
+                    format!("{}{separator}{}", project.name, service.name)
+                }
+                None => continue,
+            };
+            let is_built = service.has_build;
+            names.push(ImageName { service: service.name.clone(), image, is_built });
+        }
+        let variables = self.environment.variables();
+        for other in self.deployment.texts()?.other_images() {
+            let is_wanted = project.service(&other.service).is_some_and(|one| one.is_wanted());
+            let template = other.site.template.as_ref().filter(|_| is_wanted);
+            if let Some(image) = template.and_then(|line| self.deployment.evaluate(line, variables))
+            {
+                let service = other.service.clone();
+                names.push(ImageName { service, image, is_built: false });
+            }
+        }
+        Ok(names)
+    }
+}
+
+/// What of `containers`, all of a project's, hangs on to what is gone.
+///
+/// # Errors
+///
+/// The daemon does not answer (exit 6).
+pub(in crate::commands) async fn hanging(
+    docker: &Docker,
+    containers: &[&ContainerDetail],
+) -> Result<Vec<Hanging>> {
+    let mut others = Vec::new();
+    for name in followers::strangers(containers) {
+        others.extend(docker.inspect_container(&name).await?);
+    }
+    Ok(followers::hanging(containers, &others))
+}
+
+/// The services of `project` that were stopped on purpose.
+///
+/// # Errors
+///
+/// The daemon does not answer (exit 6).
+pub(in crate::commands) async fn stopped(
+    docker: &Docker,
+    project: &Project,
+    containers: &[&ContainerDetail],
+) -> Result<BTreeSet<String>> {
+    let mut told = BTreeSet::new();
+    if let Some(since) = runtime::doubtful(project, containers) {
+        let filter = ContainerFilter::project(&project.name);
+        let since = since - TimeDelta::seconds(GRACE_OF_A_STOP);
+        told = docker.told_to_end(&filter, since, Utc::now()).await?;
+    }
+    Ok(runtime::stopped(project, containers, &told))
+}
+
+/// So many seconds before its end a container may have been told to end.
+const GRACE_OF_A_STOP: i64 = 15;
+
+/// An image that Compose would look for.
+struct ImageName {
+    /// The Compose service that uses it.
+    service: String,
+    image: String,
+    /// Whether it can be built here.
+    is_built: bool,
+}
