@@ -4,6 +4,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use anyhow::Result;
 use chrono::{DateTime, Local, SecondsFormat, Utc};
+use futures_util::FutureExt as _;
 use serde::Serialize;
 use tokio::sync::OnceCell;
 
@@ -151,31 +152,39 @@ impl App {
     pub async fn docker(&self) -> Result<&Docker> {
         self.docker
             .get_or_try_init(|| async {
-                let environment = &self.environment;
-                let endpoint = docker::Endpoint::resolve(&docker::Settings {
-                    host: environment.docker_host(),
-                    context: environment.docker_context(),
-                    tls_verify: environment.text("DOCKER_TLS_VERIFY"),
-                    cert_path: environment.docker_cert_path(),
-                    api_version: environment.docker_api_version(),
-                    config_dir: environment.docker_config().unwrap_or_default(),
-                })?;
+                let endpoint = docker::Endpoint::resolve(&self.docker_settings())?;
                 Docker::connect(endpoint, docker::Deadlines::default()).await
             })
             .await
     }
 
-    /// The registries.
+    /// Which daemon the user means.
+    fn docker_settings(&self) -> docker::Settings {
+        let environment = &self.environment;
+        docker::Settings {
+            host: environment.docker_host(),
+            context: environment.docker_context(),
+            tls_verify: environment.text("DOCKER_TLS_VERIFY"),
+            cert_path: environment.docker_cert_path(),
+            api_version: environment.docker_api_version(),
+            config_dir: environment.docker_config().unwrap_or_default(),
+        }
+    }
+
+    /// The registries. For names on Docker Hub a daemon on this host is asked for its mirrors.
     #[must_use]
     pub fn registry(&self) -> &registry::Client {
         self.registry.get_or_init(|| {
-            registry::Client::new(registry::Settings {
+            let daemon = self.docker_settings();
+            let settings = registry::Settings {
                 docker_config: self.environment.docker_config(),
                 home: self.environment.home(),
                 search_path: self.environment.value("PATH").map(ToOwned::to_owned),
                 ca_file: self.environment.ssl_cert_file(),
                 ..registry::Settings::default()
-            })
+            };
+            let find = move || docker::mirrors(daemon.clone()).boxed();
+            registry::Client::with_mirrors(settings, Box::new(find))
         })
     }
 

@@ -70,6 +70,8 @@ pub struct Host {
     pub platform: Platform,
     /// Where it keeps images and volumes, on its own machine.
     pub root_dir: PathBuf,
+    /// Where it asks first for what is on Docker Hub: addresses.
+    pub mirrors: Vec<String>,
 }
 
 /// A connection to a Docker daemon; cheap to clone.
@@ -121,6 +123,10 @@ impl Docker {
                 Ok(Host {
                     platform: platform(info.os_type.as_deref(), info.architecture.as_deref()),
                     root_dir: info.docker_root_dir.unwrap_or_default().into(),
+                    mirrors: info
+                        .registry_config
+                        .and_then(|registries| registries.mirrors)
+                        .unwrap_or_default(),
                 })
             })
             .await
@@ -156,6 +162,31 @@ impl Docker {
             }
             Err(_) => Err(failure::silent(&self.endpoint, self.deadlines.idle).into()),
         }
+    }
+}
+
+/// How long a daemon on this host may take to say which mirrors it has.
+const MIRRORS_WITHIN: Duration = Duration::from_secs(2);
+
+/// The mirrors of Docker Hub that the daemon of this host uses; none where there is no daemon, where
+/// it does not answer soon, or where it is on another host, whose mirrors may not be reached from
+/// here.
+pub async fn mirrors(settings: Settings) -> Vec<String> {
+    let found = async {
+        let endpoint = Endpoint::resolve(&settings)?;
+        if !endpoint.is_local() {
+            return Ok(Vec::new());
+        }
+        let docker = Docker::connect(endpoint, Deadlines::default()).await?;
+        Ok::<_, anyhow::Error>(docker.host().await?.mirrors.clone())
+    };
+    match tokio::time::timeout(MIRRORS_WITHIN, found).await {
+        Ok(Ok(mirrors)) => mirrors,
+        Ok(Err(error)) => {
+            tracing::debug!("mirrors of Docker Hub are not known: {error:#}");
+            Vec::new()
+        }
+        Err(_) => Vec::new(),
     }
 }
 

@@ -193,6 +193,18 @@ impl Repository {
         if self.host == DOCKER_HUB { "registry-1.docker.io" } else { &self.host }
     }
 
+    /// The same repository as a mirror at `host` has it, in the same spelling.
+    #[must_use]
+    pub fn through(&self, host: &str) -> Self {
+        Self { host: host.to_owned(), path: self.path.clone(), written: self.written.clone() }
+    }
+
+    /// Whether it is on Docker Hub.
+    #[must_use]
+    pub fn is_docker_hub(&self) -> bool {
+        self.host == DOCKER_HUB
+    }
+
     /// Whether the host is a loopback address, the only place where plain HTTP is acceptable.
     #[must_use]
     pub fn is_loopback(&self) -> bool {

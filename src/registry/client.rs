@@ -9,6 +9,7 @@ use super::credentials::{Credentials, Found};
 use super::error::{Result, printable};
 use super::host::Host;
 use super::manifest::{self, Described, Manifest, ManifestKind, ManifestName};
+use super::mirrors::{FindMirrors, Mirrors};
 use super::session::Query;
 use super::transport::{Answer, Settings, Transport};
 use crate::model::reference::{Digest, Platform, Repository};
@@ -28,17 +29,30 @@ pub(super) struct Inner {
     pub(super) hosts: Mutex<HashMap<String, Arc<Host>>>,
     /// The bytes of the manifests that came in this run.
     manifests: Mutex<HashMap<Digest, Vec<u8>>>,
+    pub(super) mirrors: Mirrors,
 }
 
 impl Client {
-    /// A client with `settings`.
+    /// A client with `settings`, for tests that need no daemon.
+    #[cfg(test)]
+    pub(crate) fn new(settings: Settings) -> Self {
+        Self::having(settings, Mirrors::default())
+    }
+
+    /// A client with `settings`, on a host whose daemon may have mirrors of Docker Hub.
     #[must_use]
-    pub fn new(settings: Settings) -> Self {
+    pub fn with_mirrors(settings: Settings, find: FindMirrors) -> Self {
+        Self::having(settings, Mirrors::new(find))
+    }
+
+    fn having(settings: Settings, mirrors: Mirrors) -> Self {
+        let transport = Transport::new(settings);
         Self {
             inner: Arc::new(Inner {
-                transport: Transport::new(settings),
+                transport,
                 hosts: Mutex::default(),
                 manifests: Mutex::default(),
+                mirrors,
             }),
         }
     }
@@ -73,7 +87,7 @@ impl Client {
         let Some(digest) = digest else {
             return self.describe_by_content(repository, name).await;
         };
-        query.check_digest(name, &digest)?;
+        query.check_digest(&answer, name, &digest)?;
         let size = answer.header(header::CONTENT_LENGTH).and_then(|text| text.parse().ok());
         Ok(Described { digest, media_type, size, is_index, fetched: None })
     }
@@ -107,9 +121,9 @@ impl Client {
             return Err(query.malformed(manifest::SCHEMA_1));
         }
         let digest = Digest::of(&answer.body);
-        query.check_digest(name, &digest)?;
+        query.check_digest(&answer, name, &digest)?;
         if let Some(announced) = content_digest(&answer) {
-            query.check_digest(&ManifestName::Digest(announced), &digest)?;
+            query.check_digest(&answer, &ManifestName::Digest(announced), &digest)?;
         }
         let manifest = manifest::parse(digest, &media_type, answer.body)
             .map_err(|detail| query.malformed(&detail))?;
@@ -142,9 +156,14 @@ impl Client {
             limit: MANIFEST_LIMIT,
             subject: format!("configuration {} of {repository}", digest.short()),
             deadline: self.inner.transport.deadline(),
+            scheme: None,
         };
         let answer = query.good(self.ask(&query).await?)?;
-        query.check_digest(&ManifestName::Digest(digest.clone()), &Digest::of(&answer.body))?;
+        query.check_digest(
+            &answer,
+            &ManifestName::Digest(digest.clone()),
+            &Digest::of(&answer.body),
+        )?;
         manifest::platform_in(&answer.body).map_err(|detail| query.malformed(&detail))
     }
 
@@ -189,6 +208,7 @@ impl Client {
                 ManifestName::Digest(digest) => repository.with_digest(digest),
             },
             deadline: self.inner.transport.deadline(),
+            scheme: None,
         }
     }
 }

@@ -15,6 +15,7 @@
 //! - TLS is verified always; plain HTTP is for loopback only. Redirects, `Link` pages and token
 //!   servers that would leave safe ground are errors, and no login follows a redirect to another
 //!   host.
+//! - Names on Docker Hub are asked of the daemon's mirrors first, as the daemon does.
 //! - Every body is capped, every wait has a deadline, and only what is transient is tried again.
 
 pub mod auth;
@@ -27,6 +28,7 @@ mod error;
 mod host;
 pub mod link;
 mod manifest;
+mod mirrors;
 #[cfg(test)]
 mod real_registry_tests;
 pub mod resolve;

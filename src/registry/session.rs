@@ -14,7 +14,7 @@ use super::error::{Error, Result, message_in, printable};
 use super::host::{Host, Scheme, SingleFlight, Slot, Token};
 use super::manifest::ManifestName;
 use super::retry::lock;
-use super::transport::{Answer, Cause, Request};
+use super::transport::{Answer, Cause, Request, authority};
 use crate::model::reference::{Digest, Repository};
 
 /// The most bytes of a token server's answer.
@@ -32,6 +32,8 @@ pub(super) struct Query<'a> {
     /// What is asked for, as messages name it.
     pub(super) subject: String,
     pub(super) deadline: Instant,
+    /// How the host is spoken to, if that need not be found out.
+    pub(super) scheme: Option<Scheme>,
 }
 
 /// What a request is authorised with.
@@ -71,16 +73,47 @@ impl Client {
             .await
     }
 
+    /// Asks the mirrors of the registry, if there are any, and then the registry itself. What a
+    /// mirror does not have, or cannot give, is none of its business.
+    pub(super) async fn ask(&self, query: &Query<'_>) -> Result<Answer> {
+        for mirror in self.inner.mirrors.of(query.repository).await {
+            let repository = query.repository.through(&mirror.host);
+            let scheme = Some(mirror.scheme);
+            let through = Query {
+                repository: &repository,
+                scheme,
+                method: query.method.clone(),
+                target: query.target.clone(),
+                subject: query.subject.clone(),
+                ..*query
+            };
+            match self.ask_host(&through).await {
+                Ok(answer) if answer.status == StatusCode::OK => return Ok(answer),
+                Ok(answer) => tracing::debug!("mirror {}: {}", mirror.host, answer.status),
+                Err(error) => {
+                    tracing::info!("the mirror of Docker Hub is of no use: {error}");
+                    if matches!(error, Error::Unreachable { .. } | Error::Tls { .. }) {
+                        mirror.leave_out();
+                    }
+                }
+            }
+        }
+        self.ask_host(query).await
+    }
+
     /// Asks with whatever authorisation the registry wants, and returns its answer unless it is a
     /// refusal.
     ///
     /// In order: nothing, if nothing is known about the registry yet; the user's login or an
     /// anonymous token; once a fresh token; and without the login, if there was one.
-    pub(super) async fn ask(&self, query: &Query<'_>) -> Result<Answer> {
+    async fn ask_host(&self, query: &Query<'_>) -> Result<Answer> {
         let host = self.host(query.repository);
         let path = query.repository.path();
         let mut contact = None;
-        let scheme = host.contact.get(|_| true, self.first_contact(query, &mut contact)).await?;
+        let scheme = match query.scheme {
+            Some(scheme) => scheme,
+            None => host.contact.get(|_| true, self.first_contact(query, &mut contact)).await?,
+        };
         let mut first_answer = contact.transpose()?;
         let mut refused: Option<Refused> = None;
         let mut is_renewed = false;
@@ -131,7 +164,10 @@ impl Client {
         scheme: Scheme,
         refused: &mut Option<Refused>,
     ) -> Result<(Grant, Answer)> {
-        let with_login = refused.is_none() && !host.is_anonymous(query.repository.path());
+        // No login goes over the network in the clear.
+        let is_safe = scheme == Scheme::Https || query.repository.is_loopback();
+        let with_login =
+            is_safe && refused.is_none() && !host.is_anonymous(query.repository.path());
         let grant = match self.authorize(host, query, with_login).await {
             Err(Error::Unauthorized { detail, .. })
                 if with_login && self.login(host, query.repository).await.credentials.is_some() =>
@@ -355,10 +391,18 @@ impl Query<'_> {
     }
 
     /// An error if content was asked for by digest and has another.
-    pub(super) fn check_digest(&self, asked: &ManifestName, actual: &Digest) -> Result<()> {
+    pub(super) fn check_digest(
+        &self,
+        answer: &Answer,
+        asked: &ManifestName,
+        actual: &Digest,
+    ) -> Result<()> {
         match asked {
             ManifestName::Digest(expected) if expected != actual => Err(Error::WrongDigest {
-                host: self.repository.host().to_owned(),
+                host: match authority(&answer.url) {
+                    host if host == self.repository.api_host() => self.repository.host().to_owned(),
+                    mirror => mirror,
+                },
                 reference: self.subject.clone(),
                 expected: expected.clone(),
                 actual: actual.clone(),

@@ -60,6 +60,7 @@ impl Client {
             limit: PAGE_LIMIT,
             subject: format!("tags of {repository}"),
             deadline: self.inner.transport.deadline(),
+            scheme: None,
         };
         let mut list = Collected::default();
         let mut seen = HashSet::new();

@@ -293,3 +293,39 @@ fn a_tag_with_a_digest_that_is_not_there_is_no_release() {
     assert_eq!(deployment.manifest(), before);
     drop(registry);
 }
+
+/// The daemon asks its mirrors first for what is on Docker Hub, and dkv asks likewise.
+#[test]
+fn names_on_docker_hub_are_asked_of_the_daemons_mirror_first() {
+    let registry = Registry::start();
+    let pushed = registry.push(Image::new("web").tag("1.42").tag("latest"));
+    let proxy = Proxy::to(&registry);
+    let mirrors = serde_json::json!({"registry-mirrors": [format!("http://{}", proxy.address())]});
+    let daemon = Daemon::configured(&mirrors.to_string());
+    let deployment = Deployment::on(daemon.engine().clone(), "mirror");
+    let image = format!("{}/web", registry.namespace());
+    let fresh = manifest(&image, &[]);
+    for command in [&["pull-latest", "--no-pull"][..], &["pull-latest"]] {
+        proxy.reset();
+        deployment.write("version-manifest.yaml", &fresh);
+        deployment.dkv(command.iter().copied()).exit(0).stdout_contains("1.42");
+        let web = deployment.manifest_data()["services"]["web"].clone();
+        assert_eq!(web["image_digest"], pushed.digest.as_str());
+        assert!(proxy.count("HEAD", LATEST) >= 1);
+    }
+    deployment.dkv(["check-updates"]).exit(0).stdout_contains("1.42");
+
+    deployment.write("version-manifest.yaml", &fresh);
+    proxy.reset();
+    proxy.fault(On::target("/manifests/sha256").method("GET"), Fault::WrongBody);
+    let outcome = deployment.dkv(["pull-latest", "--no-pull"]).exit(5);
+    outcome.stderr_contains("wrong content").stderr_contains(&proxy.address().to_string());
+    // What the mirror cannot give is Docker Hub's to give, which does not have it.
+    for status in [404, 503] {
+        proxy.reset();
+        proxy.fault(On::all(), Fault::status(status));
+        let outcome = deployment.dkv(["pull-latest", "--no-pull"]).exit(5);
+        outcome.stderr_contains("docker.io");
+    }
+    assert_eq!(deployment.manifest(), fresh);
+}

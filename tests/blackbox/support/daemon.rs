@@ -21,15 +21,21 @@ pub struct Daemon {
     directory: TempDir,
     bridge: String,
     child: Option<Child>,
+    config: String,
 }
 
 impl Daemon {
     pub fn private() -> Self {
+        Self::configured("{}")
+    }
+
+    /// As [`Daemon::private`], with this text as its `daemon.json`.
+    pub fn configured(config: &str) -> Self {
         let directory = super::temporary("daemon");
         // Told to have no bridge, a daemon deletes `docker0`, which is the machine's.
         let number = free_address().port();
         let bridge = format!("dkvt{number}");
-        let mut daemon = Self { directory, bridge, child: None };
+        let mut daemon = Self { directory, bridge, child: None, config: config.into() };
         ip(&["link", "add", &daemon.bridge, "type", "bridge"]);
         ip(&[
             "address",
@@ -50,7 +56,7 @@ impl Daemon {
             File::options().create(true).append(true).open(self.log()).expect("a temporary file");
         let _ = fs::remove_file(directory.join("docker.pid"));
         // The machine's own configuration does not apply.
-        fs::write(directory.join("daemon.json"), "{}").expect("a temporary file");
+        fs::write(directory.join("daemon.json"), &self.config).expect("a temporary file");
         let mut child = Command::new(program("dockerd"))
             .arg("--config-file")
             .arg(directory.join("daemon.json"))
