@@ -18,7 +18,7 @@ use crate::deployment::{Deployment, Record};
 use crate::docker::Image;
 use crate::error;
 use crate::images::{Arrived, Early, Wanted};
-use crate::model::manifest::{Service, Source};
+use crate::model::manifest::{Listing, Service, Source};
 use crate::model::reference::{Platform, ServiceName};
 use crate::plan::{Outcome, Step};
 use crate::report::{Changes, Files, ServiceChange};
@@ -43,6 +43,8 @@ pub struct Change {
     total: usize,
     /// What later shows which images these releases are.
     evidence: Evidence,
+    /// What is tracked from now on, and what is not.
+    pub listing: Listing,
 }
 
 impl Change {
@@ -230,18 +232,19 @@ impl Change {
             .filter(|step| step.is_change())
             .map(|step| step.after.clone())
             .collect();
-        if changed.is_empty() {
+        if changed.is_empty() && self.listing.is_empty() {
             return Draft::of_env(deployment);
         }
         let draft = Draft::begin(deployment)?;
         self.check_unchanged(deployment.record()?, draft.record(deployment)?)?;
-        draft.with_services(deployment, &changed).map(Some)
+        draft.with(deployment, &changed, &self.listing).map(Some)
     }
 
     /// Refuses to write over what somebody else has written since the plan was made.
     fn check_unchanged(&self, planned: &Record, now: &Record) -> Result<()> {
         let stepped = self.steps.iter().map(|step| &step.before.name);
-        let looked_at: BTreeSet<&ServiceName> = stepped.chain(&self.looked_at).collect();
+        let others = self.looked_at.iter().chain(&self.listing.removed);
+        let looked_at: BTreeSet<&ServiceName> = stepped.chain(others).collect();
         match looked_at.into_iter().find(|name| planned.service(name) != now.service(name)) {
             None => Ok(()),
             Some(name) => Err(error::state(format!(

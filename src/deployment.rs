@@ -336,6 +336,7 @@ impl<'a> Deployment<'a> {
         let configured = compose::files::Configured {
             files: manifest.and_then(|manifest| paths(&manifest.compose.files)),
             db_files: manifest.and_then(|manifest| paths(&manifest.compose.db_files)),
+            project: manifest.and_then(|manifest| manifest.compose.project.clone()),
         };
         Files::discover(self.app.store.directory(), &configured, &|name| self.app.variable(name))
     }
@@ -359,8 +360,11 @@ impl<'a> Deployment<'a> {
     ///
     /// One of them does not exist (exit 3).
     pub fn use_files(&mut self, files: Vec<PathBuf>, databases: Vec<PathBuf>) -> Result<()> {
-        let configured =
-            compose::files::Configured { files: Some(files), db_files: Some(databases) };
+        let configured = compose::files::Configured {
+            files: Some(files),
+            db_files: Some(databases),
+            project: None,
+        };
         let directory = self.app.store.directory();
         let files = Files::discover(directory, &configured, &|name| self.app.variable(name))?;
         *self = Self { files: OnceLock::from(files), ..Self::without_manifest(self.app) };

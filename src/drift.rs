@@ -932,16 +932,28 @@ impl<'v, 'a> DriftSearch<'v, 'a> {
     fn outsiders(&mut self) {
         let Some(daemon) = &self.views.daemon else { return };
         let Some(own) = &daemon.project else { return };
+        let runs_as_itself = daemon
+            .containers
+            .iter()
+            .any(|container| container.labels.project() == Some(own.as_str()));
         for container in
             daemon.containers.iter().filter(|container| container.state == ContainerState::Running)
         {
             let labels = &container.labels;
+            let mut mend = format!("`docker rm -f {}`", container.name);
             let how = match (labels.project(), labels.service()) {
                 (None, _) => "without Compose".to_owned(),
                 (Some(project), _) if project != own => {
                     if labels.working_dir() != Some(daemon.directory.as_str()) {
                         continue;
                     }
+                    mend = if runs_as_itself {
+                        format!("`docker compose -p {project} down`, if nobody needs that project")
+                    } else {
+                        format!(
+                            "`dkv migrate-versions` records that this deployment runs as {project}"
+                        )
+                    };
                     format!("as the project {project}")
                 }
                 (Some(_), Some(name)) if labels.is_one_off() => format!("as a one-off of {name}"),
@@ -958,12 +970,7 @@ impl<'v, 'a> DriftSearch<'v, 'a> {
                 container.name,
                 shortened(&container.image)
             );
-            self.differs(
-                FindingKind::StartedOutside,
-                Some(service),
-                message,
-                format!("`docker rm -f {}`", container.name),
-            );
+            self.differs(FindingKind::StartedOutside, Some(service), message, mend);
         }
     }
 
@@ -983,7 +990,8 @@ impl<'v, 'a> DriftSearch<'v, 'a> {
 
     fn untracked(&mut self) {
         for start in self.views.starts.iter().filter(|start| start.is_active) {
-            if self.tracked(start).is_none() {
+            let is_left_out = self.views.manifest.untracked.contains(&start.compose_service);
+            if !is_left_out && self.tracked(start).is_none() {
                 let image = start.image.as_deref().unwrap_or("what it builds");
                 let message = format!(
                     "nothing tracks the Compose service {} ({})",

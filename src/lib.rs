@@ -103,7 +103,7 @@ pub use entry::main;
 #[cfg(feature = "fuzzing")]
 pub mod fuzzing {
     pub use crate::model::history::{Bytes, Release};
-    pub use crate::model::manifest::{Manifest, Service};
+    pub use crate::model::manifest::{Listing, Manifest, Service};
     pub use crate::model::reference::{Digest, Platform, Reference, Tag};
     pub use crate::registry::auth::Challenge;
     pub use crate::registry::{DockerConfig, link};

@@ -51,6 +51,12 @@ impl Lookup {
         }
     }
 
+    /// The platform that images must have something for.
+    #[must_use]
+    pub fn platform(&self) -> Option<&Platform> {
+        self.platform.as_ref()
+    }
+
     /// Says which services will be asked about, so that one token serves all of a registry's, and
     /// logs in to private ECR where the user has AWS credentials.
     pub async fn expect(&self, services: &[&Service]) {

@@ -1,7 +1,7 @@
 //! Which service of the manifest each Compose service runs: one rule, and what it goes by. Pure.
 #![deny(clippy::disallowed_methods)]
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 use crate::model::env_file;
 use crate::model::interpolation::Template;
@@ -113,6 +113,7 @@ pub struct Members {
     variables: HashMap<String, Vec<Owner>>,
     repositories: HashMap<Repository, Vec<usize>>,
     names: HashMap<String, Vec<usize>>,
+    left_out: HashSet<String>,
 }
 
 impl Members {
@@ -125,6 +126,7 @@ impl Members {
             variables: HashMap::new(),
             repositories: HashMap::new(),
             names: HashMap::new(),
+            left_out: manifest.untracked.iter().cloned().collect(),
         };
         for (index, service) in manifest.services.values().enumerate() {
             for name in &service.compose_services {
@@ -221,6 +223,9 @@ impl Members {
         let Use { name, line, .. } = *asked;
         if let Some(listed) = self.listed.get(name) {
             return (listed.clone(), KnownBy::Listed);
+        }
+        if self.left_out.contains(name) {
+            return (Vec::new(), KnownBy::Name);
         }
         let of_image: &[usize] =
             image.and_then(|image| self.repositories.get(image)).map_or(&[], Vec::as_slice);

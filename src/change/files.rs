@@ -5,7 +5,7 @@ use anyhow::Result;
 use crate::deployment::{Deployment, EnvFile, EnvState, Record};
 use crate::error;
 use crate::model::env_file;
-use crate::model::manifest::Service;
+use crate::model::manifest::{Listing, Service};
 use crate::model::yaml::YamlError;
 use crate::report::Files;
 use crate::store::{self, Lock, Replacement, Snapshot, Store};
@@ -61,17 +61,18 @@ impl Draft {
         }
     }
 
-    /// The draft that gives `services` what they say.
+    /// The draft that gives `services` what they say, and lists what `listing` does.
     ///
     /// # Errors
     ///
     /// The manifest cannot be edited there (exit 3).
-    pub(super) fn with_services(
+    pub(super) fn with(
         mut self,
         deployment: &Deployment<'_>,
         services: &[Service],
+        listing: &Listing,
     ) -> Result<Self> {
-        let edited = self.record(deployment)?.manifest.with_services(services);
+        let edited = self.record(deployment)?.manifest.with(services, listing);
         self.text = Some(edited.map_err(|error| not_editable(&deployment.app().store, &error))?);
         Ok(self)
     }

@@ -30,10 +30,10 @@ use crate::error;
 use crate::lookup::Lookup;
 use crate::members::Use;
 use crate::model::interpolation::Template;
-use crate::model::manifest::{Ecr, Manifest, Service};
+use crate::model::manifest::{Ecr, Listing, Manifest, Service};
 use crate::model::reference::{Platform, Reference};
 use crate::model::yaml::{self, Value};
-use crate::plan::migrate::{self as plan, Line, Proposal};
+use crate::plan::migrate::{self as plan, Build, Choice, Line, Proposal};
 use crate::plan::{Step, keep_tag};
 use crate::report::migrate::{ComposeChange, Difference, MigratedService, Migration, OtherTool};
 use crate::store::{self, Replacement, Snapshot, Store};
@@ -54,9 +54,12 @@ pub struct MigrateVersions {
     /// Make the Compose files follow versions.env, keeping comments and layout
     #[arg(long)]
     write: bool,
-    /// Track the image of this Compose service, too, although it does not look like the product's
+    /// Track the image of this Compose service, too, although it holds data or is plumbing
     #[arg(long, value_name = "COMPOSE_SERVICE")]
     track: Vec<String>,
+    /// Leave this service out, now and later; with a manifest, takes it out with its history
+    #[arg(long, value_name = "SERVICE")]
+    untrack: Vec<String>,
     /// Do not ask
     #[arg(short, long)]
     yes: bool,
@@ -101,29 +104,41 @@ impl<'a> Migrating<'a> {
     async fn run(mut self) -> Result<Exit> {
         let (app, docker) = (self.app, self.daemon().await?);
         let evidence = evidence::gather(&mut self.deployment, docker).await?;
-        self.check_tracked(&evidence)?;
-        let mut proposal = self.propose(&evidence, &self.options.track);
+        let mut choice = self.choice(&evidence)?;
+        let mut proposal = self.propose(&evidence, &choice);
         let report = self.report(&evidence, &proposal, &[]);
         let is_new = self.deployment.recorded().is_none();
-        if !is_new && proposal.services.is_empty() && !self.rewrites(&report) {
+        let listing = self.listing(&evidence, &proposal);
+        if !is_new
+            && proposal.services.is_empty()
+            && proposal.narrowed.is_empty()
+            && listing.is_empty()
+            && !self.rewrites(&report)
+        {
             app.show(&report, |report| {
                 app.ui.status("The manifest has every service already; nothing to add");
                 self.tell(report);
             })?;
             return Ok(exit(!report.other_versions.is_empty()));
         }
-        let manifest = if is_new { Some(self.ask_header(&evidence, &proposal)?) } else { None };
-        let wanted = self.ask_untracked(&proposal)?;
-        if !wanted.is_empty() {
-            proposal = self.propose(&evidence, &[self.options.track.clone(), wanted].concat());
+        if !self.takes_defaults() && !app.settings.json {
+            self.show_lists(&proposal);
         }
+        let manifest = if is_new { Some(self.ask_header(&evidence, &proposal)?) } else { None };
+        if self.ask_lists(&proposal, &mut choice)? {
+            proposal = self.propose(&evidence, &choice);
+        }
+        let listing = self.listing(&evidence, &proposal);
         let settled = self.settle(docker, &proposal, manifest.as_ref()).await?;
         let mut report = self.report(&evidence, &proposal, &settled);
         report.notes.extend(self.files_beside(&settled)?);
         let services: Vec<Service> = settled.into_iter().map(|one| one.service).collect();
-        let text = match &manifest {
-            Some(manifest) => manifest.with_services(&services)?,
-            None => self.deployment.record()?.manifest.with_services(&services)?,
+        let text = {
+            let changed = [services.as_slice(), &proposal.narrowed].concat();
+            match &manifest {
+                Some(manifest) => manifest.with(&changed, &listing)?,
+                None => self.deployment.record()?.manifest.with(&changed, &listing)?,
+            }
         };
         // What cannot be written is known before anything is, and before anything is shown.
         let files = if self.rewrites(&report) { self.rewritten(&mut report)? } else { Vec::new() };
@@ -145,7 +160,8 @@ impl<'a> Migrating<'a> {
             let changes = &report.compose_changes;
             report.differences = self.differences(docker, &evidence, &text, changes).await?;
         }
-        report.files = self.write(text, services)?;
+        let narrowed = std::mem::take(&mut proposal.narrowed);
+        report.files = self.write(text, services, narrowed, listing)?;
         self.replace(&files)?;
         let is_off = !report.other_versions.is_empty()
             || report.differences.iter().any(|difference| !difference.line_does_not_follow);
@@ -181,22 +197,74 @@ impl<'a> Migrating<'a> {
         }
     }
 
-    fn propose<'l>(&self, evidence: &'l Evidence, wanted: &[String]) -> Proposal<'l> {
+    fn propose<'l>(&self, evidence: &'l Evidence, choice: &Choice) -> Proposal<'l> {
         let known = self.deployment.recorded().map(|record| (&record.manifest, record.members()));
-        plan::propose(&evidence.lines, known, &self.prefix, wanted)
+        plan::propose(&evidence.lines, known, &self.prefix, choice)
     }
 
-    /// Makes sure that everything to track is there.
-    fn check_tracked(&self, evidence: &Evidence) -> Result<()> {
+    /// What the command line says of what is tracked, and that it says it of what is there.
+    fn choice(&self, evidence: &Evidence) -> Result<Choice> {
+        let MigrateVersions { track, untrack, .. } = &self.options;
+        let mut choice = Choice::default();
         let known: Vec<&str> = evidence.lines.iter().map(Line::name).collect();
-        match self.options.track.iter().find(|name| !known.contains(&name.as_str())) {
-            Some(unknown) => Err(error::usage(format!(
-                "the Compose files have no service `{unknown}` with an image"
-            ))
-            .with_hint(format!("they have {}", known.join(", ")))
-            .into()),
-            None => Ok(()),
+        for name in track {
+            if !known.contains(&name.as_str()) {
+                return Err(error::usage(format!(
+                    "the Compose files have no service `{name}` with an image"
+                ))
+                .with_hint(format!("they have {}", known.join(", ")))
+                .into());
+            }
+            choice.track.insert(name.clone());
         }
+        let proposal = self.propose(evidence, &choice);
+        for name in untrack {
+            if !self.leave_out(name, &proposal, &known, &mut choice) {
+                return Err(error::usage(format!(
+                    "neither the manifest nor the Compose files have a service `{name}`"
+                ))
+                .with_hint(format!("the Compose files have {}", known.join(", ")))
+                .into());
+            }
+        }
+        match choice.track.intersection(&choice.untrack).next() {
+            None => Ok(choice),
+            Some(both) => {
+                Err(error::usage(format!("`{both}` cannot be both tracked and left out")).into())
+            }
+        }
+    }
+
+    /// Leaves out what `name` is: a service of the manifest, one to be added, or a Compose service.
+    fn leave_out(
+        &self,
+        name: &str,
+        proposal: &Proposal<'_>,
+        known: &[&str],
+        choice: &mut Choice,
+    ) -> bool {
+        let record = self.deployment.recorded();
+        let recorded = record.and_then(|record| record.manifest.find(&name.parse().ok()?));
+        let new = proposal.services.iter().find(|new| new.service.name.as_str() == name);
+        if let Some(service) = recorded {
+            choice.remove.insert(service.name.clone());
+        } else if let Some(new) = new {
+            choice.untrack.extend(new.service.compose_services.iter().cloned());
+        } else if known.contains(&name) {
+            choice.untrack.insert(name.to_owned());
+        } else {
+            return false;
+        }
+        true
+    }
+
+    /// What the manifest shall list besides new services.
+    fn listing(&self, evidence: &Evidence, proposal: &Proposal<'_>) -> Listing {
+        let record = self.deployment.recorded();
+        let before = record.map(|record| record.manifest.untracked.as_slice()).unwrap_or_default();
+        let untracked = Some(proposal.left_out.clone()).filter(|after| after != before);
+        let project = evidence.project.clone();
+        Listing { removed: proposal.removed.clone(), untracked, project }
     }
 
     /// What is known before anything is written.
@@ -214,13 +282,14 @@ impl<'a> Migrating<'a> {
         notes.extend(self.used_elsewhere(settled));
         let services = settled
             .iter()
-            .map(|one| MigratedService::of(&one.service, one.found, &one.notes))
+            .map(|one| MigratedService::of(&one.service, one.found, &one.reason, &one.notes))
             .collect();
         Migration {
             dry_run: self.options.dry_run,
             manifest: self.app.store.manifest_path().display().to_string(),
             created: self.deployment.recorded().is_none(),
             services,
+            removed: proposal.removed.clone(),
             untracked: proposal.untracked.clone(),
             compose_changes,
             other_versions,
@@ -268,31 +337,37 @@ impl<'a> Migrating<'a> {
         Ok(Manifest::read(yaml::emit(&Value::mapping(entries)).as_bytes())?)
     }
 
-    /// The Compose services whose images shall be tracked although they do not look like the
-    /// product's.
-    fn ask_untracked(&self, proposal: &Proposal<'_>) -> Result<Vec<String>> {
-        let names: Vec<&str> = proposal
-            .untracked
-            .iter()
-            .flat_map(|image| &image.compose_services)
-            .map(String::as_str)
-            .collect();
-        if names.is_empty() {
-            return Ok(Vec::new());
+    /// Lets the operator move services from one list to the other, unless the command line did;
+    /// whether anything was moved.
+    fn ask_lists(&self, proposal: &Proposal<'_>, choice: &mut Choice) -> Result<bool> {
+        let has_answer = !self.options.track.is_empty() || !self.options.untrack.is_empty();
+        let left = proposal.untracked.iter().flat_map(|image| &image.compose_services);
+        let left: Vec<&str> = left.map(String::as_str).collect();
+        if has_answer || left.len() + proposal.services.len() < 2 {
+            return Ok(false);
         }
-        let question = format!(
-            "Not part of the product, it seems: {}. Track any of them (names)?",
-            names.join(", ")
-        );
+        let question = match left.as_slice() {
+            [] => "Leave any of these out (names)?".to_owned(),
+            left => format!(
+                "Not tracked: {}. Track any of these, or leave any of the others out (names)?",
+                left.join(", ")
+            ),
+        };
         let answer = self.ask(&question, "none")?;
         let words = answer.split([' ', ',']).filter(|word| !word.is_empty() && *word != "none");
-        let wanted: Vec<String> = words.map(str::to_owned).collect();
-        match wanted.iter().find(|name| !names.contains(&name.as_str())) {
-            Some(unknown) => {
-                Err(error::usage(format!("`{unknown}` is none of {}", names.join(", "))).into())
+        let of_new = proposal.services.iter().flat_map(|new| &new.service.compose_services);
+        let new: Vec<&str> = of_new.map(String::as_str).collect();
+        let mut has_moved = false;
+        for name in words {
+            has_moved = true;
+            if left.contains(&name) {
+                choice.track.insert(name.to_owned());
+            } else if !self.leave_out(name, proposal, &new, choice) {
+                let all = [new, left].concat().join(", ");
+                return Err(error::usage(format!("`{name}` is none of {all}")).into());
             }
-            None => Ok(wanted),
         }
+        Ok(has_moved)
     }
 
     fn confirm(&self, rewrites: bool) -> Result<()> {
@@ -322,7 +397,7 @@ impl<'a> Migrating<'a> {
         let platform = platform.unwrap_or_else(Platform::of_this_program);
         let lookup = Lookup::new(self.app.registry().clone(), ecr, has_credentials, Some(platform));
         let lookup = lookup.closely();
-        let asked = proposal.services.iter().filter(|new| !new.is_built);
+        let asked = proposal.services.iter().filter(|new| new.build != Build::Only);
         lookup.expect(&asked.map(|new| &new.service).collect::<Vec<_>>()).await;
         let services = proposal.services.iter();
         let work = services.map(|new| settle::settle(self.app, &lookup, new, &self.prefix));
@@ -436,7 +511,13 @@ impl<'a> Migrating<'a> {
         store::replace_all(&replacements)
     }
 
-    fn write(&mut self, text: String, services: Vec<Service>) -> Result<crate::report::Files> {
+    fn write(
+        &mut self,
+        text: String,
+        services: Vec<Service>,
+        narrowed: Vec<Service>,
+        listing: Listing,
+    ) -> Result<crate::report::Files> {
         if self.deployment.recorded().is_none() {
             return change::create(&mut self.deployment, text);
         }
@@ -444,7 +525,15 @@ impl<'a> Migrating<'a> {
             before: Service::new(service.name.clone(), None),
             ..Step::unchanged(&service)
         });
-        Ok(Change::of(steps.collect()).commit(&mut self.deployment)?.files)
+        let mut steps: Vec<Step> = steps.collect();
+        let record = self.deployment.record()?;
+        steps.extend(narrowed.into_iter().filter_map(|after| {
+            let before = record.service(&after.name)?.clone();
+            Some(Step { before, ..Step::unchanged(&after) })
+        }));
+        let mut change = Change::of(steps);
+        change.listing = listing;
+        Ok(change.commit(&mut self.deployment)?.files)
     }
 
     /// Where Compose, with the new `versions.env`, would start another image than runs now.
@@ -477,13 +566,25 @@ impl<'a> Migrating<'a> {
             let reference = image.parse::<Reference>().ok();
             let platform = line.platform.as_ref();
             let found = Use { name, line: template, image: reference.as_ref(), platform };
-            if record.members().find(&found).service().is_none() {
+            let members = record.members();
+            let Some(service) =
+                members.find(&found).service().and_then(|name| record.service(name))
+            else {
                 continue;
-            }
+            };
             let digest = reference.as_ref().and_then(|reference| reference.digest.as_ref());
+            // What a registry has under the digest may be here without it, loaded from an archive.
+            let current = service.current().map(|current| &current.bytes);
+            let is_recorded = current.is_some_and(|bytes| {
+                bytes.image_id.as_ref() == Some(&runs.image_id)
+                    && digest.is_some_and(|digest| bytes.has_digest(digest))
+            });
             let is_same =
                 digest.is_some_and(|digest| runs.digests.iter().any(|(_, known)| known == digest));
-            if is_same || docker.image(&image).await?.is_some_and(|one| one.id == runs.image_id) {
+            if is_same
+                || is_recorded
+                || docker.image(&image).await?.is_some_and(|one| one.id == runs.image_id)
+            {
                 continue;
             }
             differences.push(Difference {

@@ -48,6 +48,8 @@ pub struct Configured {
     pub files: Option<Vec<PathBuf>>,
     /// The database files; an empty list says that there are none.
     pub db_files: Option<Vec<PathBuf>>,
+    /// The project's name, where Compose would not find it by itself.
+    pub project: Option<String>,
 }
 
 /// The Compose files of one deployment directory. Paths are relative to it unless they were
@@ -58,6 +60,8 @@ pub struct Files {
     application: Application,
     databases: Vec<PathBuf>,
     project_name_variable: Option<String>,
+    /// The project's name, as the manifest has it.
+    project_name: Option<String>,
     profiles: Vec<String>,
     dot_env: DotEnv,
 }
@@ -120,6 +124,7 @@ impl Files {
             application,
             databases,
             project_name_variable: None,
+            project_name: None,
             profiles: Vec::new(),
             dot_env: DotEnv::default(),
         };
@@ -131,6 +136,9 @@ impl Files {
             }
         }
         files.project_name_variable = variables.get("COMPOSE_PROJECT_NAME");
+        // Who sets the variable means this call.
+        let has_variable = files.project_name_variable.is_some();
+        files.project_name = configured.project.clone().filter(|_| !has_variable);
         let profiles = variables.get("COMPOSE_PROFILES").unwrap_or_default();
         files.profiles =
             profiles.split(',').filter(|profile| !profile.is_empty()).map(str::to_owned).collect();
@@ -214,15 +222,22 @@ impl Files {
             here if here.as_os_str().is_empty() => PathBuf::from("."),
             other => other.to_owned(),
         });
-        Ok(Selection { files, project_directory, ..Selection::default() })
+        let project_name = self.project_name.clone();
+        Ok(Selection { files, project_directory, project_name, ..Selection::default() })
     }
 
-    /// The name that Compose v1 gives the project; it has no other source than these two.
+    /// The project's name as the manifest has it, which every call is given.
+    #[must_use]
+    pub fn project_name(&self) -> Option<&str> {
+        self.project_name.as_deref()
+    }
+
+    /// The name that Compose v1 gives the project; it has no other source than these.
     #[must_use]
     pub fn project_name_v1(&self) -> String {
         let directory = self.directory.join(self.project_directory());
         let directory = directory.canonicalize().unwrap_or(directory);
-        let name = self.project_name_variable.clone();
+        let name = self.project_name_variable.clone().or_else(|| self.project_name.clone());
         let name =
             name.or_else(|| directory.file_name().map(|name| name.to_string_lossy().into_owned()));
         name.map_or_else(|| "default".to_owned(), |name| normalize_v1(&name))
@@ -481,6 +496,7 @@ mod tests {
         let configured = Configured {
             files: Some(vec!["deploy/app.yml".into()]),
             db_files: Some(vec!["db/db.yml".into()]),
+            project: None,
         };
         let files = discover(&directory, &configured, &[]).unwrap();
         assert_eq!(

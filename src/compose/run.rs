@@ -421,8 +421,9 @@ impl Compose {
         let generation = self.tool(environment).await?.generation;
         let mut selection = self.files.selection(set, generation)?;
         let is_split = set != Set::Application && !self.files.databases().is_empty();
-        if is_split && generation == Generation::V2 && self.files.project_name_variable().is_none()
-        {
+        let is_named =
+            self.files.project_name_variable().is_some() || selection.project_name.is_some();
+        if is_split && generation == Generation::V2 && !is_named {
             selection.project_name = self.shared_name(environment).await?;
         }
         Ok(selection)

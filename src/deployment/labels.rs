@@ -47,7 +47,8 @@ pub(super) fn project_name(
     let default = files.project_name_v1();
     let ours = containers.iter().filter(|one| is_of(one, &directory, &paths));
     let names: Vec<&str> = ours.filter_map(|one| one.labels.project()).collect();
-    if files.project_name_variable().is_some() || names.contains(&default.as_str()) {
+    let is_named = files.project_name_variable().or(files.project_name()).is_some();
+    if is_named || names.contains(&default.as_str()) {
         return names.contains(&default.as_str()).then_some(default);
     }
     names.first().map(|name| (*name).to_owned())

@@ -7,6 +7,8 @@ mod read;
 mod tests;
 mod write;
 
+pub use write::Listing;
+
 use std::time::Duration;
 
 use indexmap::IndexMap;
@@ -43,6 +45,8 @@ pub struct Manifest {
     pub logs: LogSettings,
     /// The services, in the file's order.
     pub services: IndexMap<ServiceName, Service>,
+    /// The Compose services that nothing here is about, because somebody said so.
+    pub untracked: Vec<String>,
     /// What a reader should know about the file: read, but not as it probably was meant.
     pub warnings: Vec<String>,
 }
@@ -96,6 +100,8 @@ pub struct ComposeSettings {
     pub files: Vec<String>,
     /// Database files.
     pub db_files: Vec<String>,
+    /// The project's name, where it is not what Compose would call it.
+    pub project: Option<String>,
 }
 
 /// The `env` section.
@@ -423,6 +429,14 @@ impl Manifest {
     pub fn history_text(&self) -> &str {
         let history = self.document.root().get("history");
         history.map_or("", |node| &self.source()[node.target().span()])
+    }
+
+    /// Whether only a history is left of a service: somebody took out its entry.
+    #[must_use]
+    pub fn lost_entry(&self, name: &ServiceName) -> bool {
+        let history = self.document.root().get("history");
+        !self.services.contains_key(name)
+            && history.is_some_and(|all| all.get(name.as_str()).is_some())
     }
 
     /// The repository that a service without a name of its own has by the `ecr` section.

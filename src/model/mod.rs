@@ -7,6 +7,7 @@ pub mod history;
 pub mod image_line;
 pub mod interpolation;
 pub mod manifest;
+pub mod purpose;
 pub mod reference;
 pub mod track;
 pub mod version;

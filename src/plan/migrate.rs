@@ -12,6 +12,7 @@ use crate::model::history::Bytes;
 use crate::model::image_line::{self, own, version_named};
 use crate::model::interpolation::Template;
 use crate::model::manifest::{DEFAULT_TRACK, Ecr, Manifest, Service};
+use crate::model::purpose::{self, Purpose};
 use crate::model::reference::{Digest, Platform, Reference, Repository, ServiceName, Tag};
 use crate::model::track;
 use crate::report::ReleaseView;
@@ -25,12 +26,6 @@ const PROBE_REPOSITORY: &str = "probe.example/dkv/probe";
 
 /// The host of ECR Public.
 const ECR_PUBLIC: &str = "public.ecr.aws";
-
-/// How the base names of common infrastructure begin: images that are no release of the product,
-/// and that nobody wants to see restarted by an update of it.
-const INFRASTRUCTURE: &str = "postgres pgvector timescale mysql mariadb mongo redis valkey \
-    memcached elasticsearch opensearch qdrant influxdb rabbitmq nginx traefik caddy haproxy \
-    grafana prometheus";
 
 /// A Compose service, as the files and the daemon describe it.
 #[derive(Debug, Clone)]
@@ -91,12 +86,36 @@ impl Present {
     }
 }
 
+/// What Compose files say of how an image is made.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Build {
+    /// It is pulled.
+    None,
+    /// It is built, or pulled by its name: Compose itself tries a registry first.
+    OrPulled,
+    /// It is built, and has no name by which a registry could have it.
+    Only,
+}
+
+impl Build {
+    fn of(readings: &[Reading<'_>]) -> Self {
+        let mut built = readings.iter().map(|reading| reading.line).filter(|line| line.has_build);
+        match built.next() {
+            None => Self::None,
+            Some(_) if readings.iter().all(|one| one.line.written.from.is_none()) => Self::Only,
+            Some(_) => Self::OrPulled,
+        }
+    }
+}
+
 /// A service that the manifest lacks.
 pub struct NewService<'l> {
     /// The service, without a release.
     pub service: Service,
-    /// Whether it is built on this host.
-    pub is_built: bool,
+    /// Why it is tracked.
+    pub reason: String,
+    /// What the Compose files say of how its image is made.
+    pub build: Build,
     /// The tag that runs, else the Compose file's; `None` where only a digest says what it is.
     pub tag: Option<Tag>,
     /// The digests that what runs goes by in its repository, else the Compose file's.
@@ -122,6 +141,12 @@ pub struct Proposal<'l> {
     pub services: Vec<NewService<'l>>,
     /// The images that nothing will track.
     pub untracked: Vec<UntrackedImage>,
+    /// The services that the manifest shall not have any more.
+    pub removed: Vec<ServiceName>,
+    /// The services that stay, without some of their Compose services.
+    pub narrowed: Vec<Service>,
+    /// The Compose services that the manifest shall leave out from now on.
+    pub left_out: Vec<String>,
     /// The image lines of tracked services, new or not, that do not follow `versions.env`.
     pub changes: Vec<ComposeChange>,
     /// The Compose services that name or run other versions than the manifest has recorded already.
@@ -130,21 +155,41 @@ pub struct Proposal<'l> {
     pub notes: Vec<String>,
 }
 
-/// Groups `lines` into services and leaves out those that `known` has. `wanted` names Compose
-/// services that shall be tracked although they do not look like the product's.
+/// What the operator said of what is to be tracked, as names of Compose services.
+#[derive(Debug, Clone, Default)]
+pub struct Choice {
+    /// Tracked, whatever they look like.
+    pub track: BTreeSet<String>,
+    /// Left out, now and later.
+    pub untrack: BTreeSet<String>,
+    /// Services of the manifest that go, with all their Compose services.
+    pub remove: BTreeSet<ServiceName>,
+}
+
+/// Groups `lines` into services and leaves out those that `known` has.
 #[must_use]
 pub fn propose<'l>(
     lines: &'l [Line],
     known: Option<(&Manifest, &Members)>,
     prefix: &str,
-    wanted: &[String],
+    choice: &Choice,
 ) -> Proposal<'l> {
     let readings: Vec<Reading<'_>> = lines.iter().map(|line| Reading::of(line, prefix)).collect();
-    let product = product_of(&readings, wanted);
+    let product = Product::of(&readings, known.map(|(manifest, _)| manifest));
     let mut proposal = Proposal::default();
+    proposal.leave_out(&readings, known, choice);
+    let remembered = known.map(|(manifest, _)| manifest.untracked.as_slice()).unwrap_or_default();
     let mut unknown = Vec::new();
     let used = known.map(|(_, members)| used(&readings, members)).unwrap_or_default();
     for reading in readings {
+        if let Some(why) = left_out(reading.line.name(), &proposal.left_out, remembered) {
+            proposal.untracked.push(UntrackedImage {
+                image: reading.line.image.to_string(),
+                compose_services: vec![reading.line.name().to_owned()],
+                reason: why.to_owned(),
+            });
+            continue;
+        }
         match known.map(|(manifest, members)| (manifest, reading.membership(members))) {
             Some((manifest, Membership::Of(member))) => {
                 let service = &manifest.services[member.service];
@@ -171,7 +216,8 @@ pub fn propose<'l>(
             Some((_, Membership::Other(_) | Membership::Untracked)) | None => unknown.push(reading),
         }
     }
-    let known = || known.into_iter().flat_map(|(manifest, _)| manifest.services.values());
+    let known_manifest = known.map(|(manifest, _)| manifest);
+    let known = || known_manifest.into_iter().flat_map(|manifest| manifest.services.values());
     let mut taken = known().map(|service| own(prefix, &service.name)).collect();
     let mut new = Vec::new();
     let groups = group(unknown, lines);
@@ -181,17 +227,29 @@ pub fn propose<'l>(
     for group in groups {
         let image = &group[0].line.image.repository;
         let is_alone = images.iter().filter(|one| *one == image).count() == 1;
-        let is_product = product.contains(image);
-        match is_product.then(|| name_of(&group, is_alone, prefix, &mut taken)).flatten() {
-            Some(name) => new.push((name, group)),
-            None => proposal.untracked.push(UntrackedImage {
+        let verdict = product.verdict(&group, choice);
+        let name = verdict.is_ok().then(|| name_of(&group, is_alone, prefix, &mut taken)).flatten();
+        let is_wanted = || group.iter().any(|one| choice.track.contains(one.line.name()));
+        let was_taken_out = |name: &ServiceName| {
+            known_manifest.is_some_and(|manifest| manifest.lost_entry(name)) && !is_wanted()
+        };
+        let verdict = match &name {
+            Some(name) if was_taken_out(name) => {
+                Err(format!("somebody took {name} out of the manifest, but for its history"))
+            }
+            _ => verdict,
+        };
+        match (verdict, name) {
+            (Ok(reason), Some(name)) => new.push((name, reason, group)),
+            (Ok(reason) | Err(reason), _) => proposal.untracked.push(UntrackedImage {
                 image: group[0].line.image.to_string(),
                 compose_services: names_in(&group),
+                reason,
             }),
         }
     }
     let mut seen = BTreeSet::new();
-    let of_new = new.iter().map(|(name, group)| {
+    let of_new = new.iter().map(|(name, _, group)| {
         let read =
             group.iter().flat_map(|one| one.tag_variables.iter().chain(&one.image_variables));
         read.cloned().chain(own(prefix, name)).collect::<BTreeSet<_>>()
@@ -203,13 +261,54 @@ pub fn propose<'l>(
     let all = of_new.chain(of_known).flatten();
     let shared = all.filter(|name| !seen.insert(name.clone())).collect();
     proposal.notes.extend(several_tags(&new));
-    for (name, group) in new {
-        let new = NewService::of(name, group, prefix, &shared);
+    for (name, reason, group) in new {
+        let new = NewService::of((name, reason), group, prefix, &shared);
         let changes = new.readings.iter().filter_map(|one| one.change(&new.service, prefix));
         proposal.changes.extend(changes);
         proposal.services.push(new);
     }
     proposal
+}
+
+impl Proposal<'_> {
+    /// Takes out of the manifest what the operator wants left out, and remembers it there.
+    fn leave_out(
+        &mut self,
+        readings: &[Reading<'_>],
+        known: Option<(&Manifest, &Members)>,
+        choice: &Choice,
+    ) {
+        let before = known.map(|(manifest, _)| manifest.untracked.as_slice()).unwrap_or_default();
+        let before = before.iter().filter(|name| !choice.track.contains(*name)).cloned();
+        self.left_out = before.collect();
+        let mut uses: BTreeMap<&ServiceName, Vec<&str>> =
+            choice.remove.iter().map(|name| (name, Vec::new())).collect();
+        for (reading, (_, members)) in readings.iter().zip(known.into_iter().cycle()) {
+            if let Some(name) = reading.membership(members).service() {
+                uses.entry(name).or_default().push(reading.line.name());
+            }
+        }
+        let is_left_out = |name: &str| choice.untrack.contains(name);
+        let mut names: Vec<&str> = choice.untrack.iter().map(String::as_str).collect();
+        for (name, by) in uses {
+            let goes = choice.remove.contains(name) || by.iter().all(|one| is_left_out(one));
+            if goes {
+                self.removed.push(name.clone());
+                names.extend(by);
+            } else if let Some((manifest, _)) = known
+                && let Some(service) = manifest.services.get(name)
+            {
+                let mut narrowed = service.clone();
+                narrowed.compose_services.retain(|one| !is_left_out(one));
+                self.narrowed.extend(Some(narrowed).filter(|narrowed| narrowed != service));
+            }
+        }
+        for name in names {
+            if !self.left_out.iter().any(|one| one == name) {
+                self.left_out.push(name.to_owned());
+            }
+        }
+    }
 }
 
 /// Leaves the lines of `others` alone: written, they would start another version. Whoever shares one
@@ -444,39 +543,66 @@ fn leading_to(
     template.variables().into_iter().filter(leads).map(str::to_owned).collect()
 }
 
-/// The repositories of the product: those that are built here, that variables name, or that live
-/// beside such; where no line has a variable, whatever is neither an official image nor
-/// infrastructure; where nothing looks like a product, what is no infrastructure.
-fn product_of<'l>(readings: &[Reading<'l>], wanted: &[String]) -> BTreeSet<&'l Repository> {
-    let is_infrastructure = |image: &Repository| {
-        INFRASTRUCTURE.split(' ').any(|name| image.base_name().starts_with(name))
-    };
-    let is_marked = |reading: &&Reading<'_>| {
-        let is_wanted = wanted.iter().any(|name| name == reading.line.name());
-        is_wanted || reading.has_variables() || reading.line.has_build
-    };
-    let image = |reading: &Reading<'l>| &reading.line.image.repository;
-    let marked = readings.iter().filter(is_marked);
-    let homes: BTreeSet<_> = marked.filter_map(|reading| home(image(reading))).collect();
-    let has_variables = readings.iter().any(Reading::has_variables);
-    let belongs = |reading: &&Reading<'l>| {
-        let home = || home(image(reading));
-        let lives_there = || home().is_some_and(|home| !has_variables || homes.contains(&home));
-        let is_application = !reading.line.is_database && !is_infrastructure(image(reading));
-        is_marked(reading) || (is_application && lives_there())
-    };
-    let product: BTreeSet<_> = readings.iter().filter(belongs).map(image).collect();
-    match product.is_empty() {
-        true => readings.iter().map(image).filter(|image| !is_infrastructure(image)).collect(),
-        false => product,
+/// What tells the product's images from those that it stands on.
+struct Product<'l> {
+    /// The publishers of applications, with one of these each.
+    homes: BTreeMap<(&'l str, &'l str), &'l Repository>,
+    /// Whether there is an application at all, or something that is tracked already.
+    has_application: bool,
+}
+
+impl<'l> Product<'l> {
+    fn of(readings: &[Reading<'l>], known: Option<&Manifest>) -> Self {
+        let images = readings.iter().filter(|reading| !reading.line.is_database);
+        let images = images.map(|reading| &reading.line.image.repository);
+        let applications: Vec<_> =
+            images.filter(|image| purpose::of(image) == Purpose::Application).collect();
+        let homes = applications.iter().rev();
+        Self {
+            homes: homes.filter_map(|image| Some((purpose::home(image)?, *image))).collect(),
+            has_application: !applications.is_empty()
+                || readings.iter().any(|reading| reading.line.has_build)
+                || known.is_some_and(|manifest| !manifest.services.is_empty()),
+        }
+    }
+
+    /// Why a group is tracked, or else is not: all are but those that hold data or are plumbing,
+    /// whatever variables say. An own plumbing is the product's; own data are data.
+    fn verdict(&self, group: &[Reading<'_>], choice: &Choice) -> Result<String, String> {
+        let image = &group[0].line.image.repository;
+        if group.iter().any(|reading| choice.track.contains(reading.line.name())) {
+            return Ok("asked for".to_owned());
+        }
+        if group.iter().any(|reading| reading.line.has_build) {
+            return Ok("has a build section".to_owned());
+        }
+        if group.iter().all(|reading| reading.line.is_database) {
+            return Err("stands in the database files".to_owned());
+        }
+        match purpose::of(image) {
+            Purpose::Application => Ok("an application".to_owned()),
+            Purpose::Data(kind) => Err(format!("{kind}, which holds data")),
+            Purpose::Plumbing(kind) => {
+                let own = purpose::home(image).and_then(|home| self.homes.get(&home));
+                match own {
+                    Some(beside) => Ok(format!("{kind}, the publisher's of {beside}")),
+                    None if !self.has_application => {
+                        Ok(format!("{kind}, and nothing else is here"))
+                    }
+                    None => Err(kind.to_owned()),
+                }
+            }
+        }
     }
 }
 
-/// The publisher's part of a repository: its host and the path but for the name. Official images
-/// have none.
-fn home(repository: &Repository) -> Option<(&str, &str)> {
-    let publisher = repository.path().rsplit_once('/').map_or("", |(publisher, _)| publisher);
-    (publisher != "library").then(|| (repository.host(), publisher))
+/// Why a Compose service is left out by its name.
+fn left_out(name: &str, names: &[String], before: &[String]) -> Option<&'static str> {
+    match names.iter().any(|one| one == name) {
+        true if before.iter().any(|one| one == name) => Some("`untracked` in the manifest says so"),
+        true => Some("left out"),
+        false => None,
+    }
 }
 
 /// One group for each name in variables and, without such, for each tag of a repository; in the
@@ -593,7 +719,7 @@ fn usable<'r>(
 
 impl<'l> NewService<'l> {
     fn of(
-        name: ServiceName,
+        (name, reason): (ServiceName, String),
         readings: Vec<Reading<'l>>,
         prefix: &str,
         shared: &BTreeSet<String>,
@@ -656,7 +782,8 @@ impl<'l> NewService<'l> {
             notes.push(format!("what runs was started as {other}, not as {repository}"));
         }
         Self {
-            is_built: readings.iter().any(|reading| reading.line.has_build),
+            reason,
+            build: Build::of(&readings),
             has_track,
             is_confirmed: was_meant || has_tag,
             lead: lead_at,

@@ -17,6 +17,8 @@ pub struct Migration {
     pub created: bool,
     /// The services added.
     pub services: Vec<MigratedService>,
+    /// The services taken out of the manifest.
+    pub removed: Vec<ServiceName>,
     /// The images that nothing tracks.
     pub untracked: Vec<UntrackedImage>,
     /// The image lines that do not follow `versions.env`, or did not until now.
@@ -91,6 +93,8 @@ pub struct MigratedService {
     pub env_tag: Option<String>,
     /// The variable that existing Compose files use for the image.
     pub env_image: Option<String>,
+    /// Why it is tracked.
+    pub reason: String,
     /// What the operator should know.
     pub notes: Vec<String>,
 }
@@ -98,7 +102,7 @@ pub struct MigratedService {
 impl MigratedService {
     /// What is told of `service`.
     #[must_use]
-    pub fn of(service: &Service, found: Origin, notes: &[String]) -> Self {
+    pub fn of(service: &Service, found: Origin, reason: &str, notes: &[String]) -> Self {
         let current = service.current();
         let track = service.track_name().to_owned();
         Self {
@@ -116,6 +120,7 @@ impl MigratedService {
             compose_services: service.compose_services.clone(),
             env_tag: service.env_tag.clone(),
             env_image: service.env_image.clone(),
+            reason: reason.to_owned(),
             notes: notes.to_vec(),
         }
     }
@@ -128,6 +133,8 @@ pub struct UntrackedImage {
     pub image: String,
     /// The Compose services that run it.
     pub compose_services: Vec<String>,
+    /// Why.
+    pub reason: String,
 }
 
 /// An image line and what makes it follow `versions.env`.

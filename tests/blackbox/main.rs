@@ -7,6 +7,7 @@
     reason = "tests stop at the first surprise"
 )]
 
+mod adopting;
 mod artifacts;
 mod blame;
 mod budgets;

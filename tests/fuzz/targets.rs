@@ -5,8 +5,8 @@ use std::alloc::System;
 
 use cap::Cap;
 use dkv::fuzzing::{
-    Bytes, Challenge, Digest, DockerConfig, Manifest, Platform, Reference, Release, Service, Tag,
-    link,
+    Bytes, Challenge, Digest, DockerConfig, Listing, Manifest, Platform, Reference, Release,
+    Service, Tag, link,
 };
 use futures_util::FutureExt as _;
 
@@ -49,7 +49,7 @@ fn manifest(data: &[u8]) {
     let _ = before.settle(|_| None);
     let Some(old) = again.services.values().last() else { return };
     let new = updated(old);
-    let Ok(text) = again.with_services(std::slice::from_ref(&new)) else { return };
+    let Ok(text) = again.with(std::slice::from_ref(&new), &Listing::default()) else { return };
     let after = Manifest::read(text.as_bytes()).unwrap_or_else(|error| panic!("{error}\n{text}"));
     assert_eq!(after.services.len(), again.services.len());
     for (name, service) in &after.services {
@@ -64,7 +64,8 @@ fn manifest(data: &[u8]) {
         assert_eq!(current(service), current(&new), "\n{text}");
         assert_eq!(service.history.entries().len(), new.history.entries().len(), "\n{text}");
     }
-    let unchanged = after.with_services(&[after.services[&new.name].clone()]).expect("no edit");
+    let unchanged =
+        after.with(&[after.services[&new.name].clone()], &Listing::default()).expect("no edit");
     assert_eq!(unchanged, text);
 }
 

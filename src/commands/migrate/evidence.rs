@@ -1,6 +1,7 @@
 //! What a migration goes by, gathered once: the Compose files, what Compose makes of them, and what
 //! this host has.
 
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
 use anyhow::Result;
@@ -23,6 +24,8 @@ pub(super) struct Evidence {
     pub lines: Vec<Line>,
     /// Application and database files, where the manifest has to name them.
     pub configured: Option<[Vec<String>; 2]>,
+    /// The project as which everything runs, where Compose would call it something else.
+    pub project: Option<String>,
     /// What the operator should know.
     pub notes: Vec<String>,
 }
@@ -55,14 +58,9 @@ pub(super) async fn gather(
             || (moved && container.labels.project() == Some(&project.name))
     });
     let mut notes = Vec::new();
-    let mut names = containers.iter().filter_map(|container| container.labels.project());
-    if let Some(other) = names.find(|name| *name != project.name) {
-        notes.push(format!(
-            "containers of this directory run as the project `{other}`, but Compose would start \
-            `{}` now: put COMPOSE_PROJECT_NAME={other} into .env",
-            project.name
-        ));
-    }
+    let other = other_project(deployment, &containers, &project.name, &mut notes)?;
+    let project_name = other.clone().unwrap_or_else(|| project.name.clone());
+    containers.retain(|container| container.labels.project() == Some(&project_name));
     let generation = deployment.compose()?.tool(&deployment.environment()?).await?.generation;
     let separator = if generation == Generation::V1 { '_' } else { '-' };
     let texts = deployment.texts()?.require()?;
@@ -72,7 +70,7 @@ pub(super) async fn gather(
         let config = project.service(service);
         let has_build = written.has_build || config.is_some_and(|config| config.has_build);
         let evaluated = || written.template()?.evaluate(&|name| deployment.variable(name)).ok();
-        let built = || has_build.then(|| format!("{}{separator}{service}", project.name));
+        let built = || has_build.then(|| format!("{project_name}{separator}{service}"));
         let named = config.and_then(|config| config.image.clone());
         let Some(image) = named.or_else(evaluated).or_else(built) else { continue };
         let place = written.place.as_ref();
@@ -116,7 +114,54 @@ pub(super) async fn gather(
             image,
         });
     }
-    Ok(Evidence { lines, configured, notes })
+    Ok(Evidence { lines, configured, project: other, notes })
+}
+
+/// The project as which the containers of this directory were started, if all of them were, and by
+/// another name than `own`. Who sets the variable for it has said which one is meant.
+fn other_project(
+    deployment: &Deployment<'_>,
+    containers: &[Container],
+    own: &str,
+    notes: &mut Vec<String>,
+) -> Result<Option<String>> {
+    let files = deployment.files()?;
+    let directory = deployment.app().store.directory();
+    let known: Vec<PathBuf> = files
+        .all(Generation::V2)
+        .iter()
+        .filter_map(|file| directory.join(file).canonicalize().ok())
+        .collect();
+    let is_of_files = |container: &&Container| {
+        let home = Path::new(container.labels.working_dir().unwrap_or_default());
+        let mut named = container.labels.config_files().into_iter().peekable();
+        let has_none = named.peek().is_none();
+        has_none
+            || named
+                .any(|file| home.join(file).canonicalize().is_ok_and(|one| known.contains(&one)))
+    };
+    let ours = containers.iter().filter(is_of_files);
+    let names: BTreeSet<&str> = ours.filter_map(|one| one.labels.project()).collect();
+    let others: Vec<&str> = names.iter().copied().filter(|name| *name != own).collect();
+    match others.as_slice() {
+        [] => Ok(None),
+        [one] if !names.contains(own) && files.project_name_variable().is_none() => {
+            notes.push(format!(
+                "containers of this directory run as the project `{one}`, which Compose would call \
+                `{own}`; the manifest says so to dkv, and COMPOSE_PROJECT_NAME={one} in .env says \
+                it to Compose"
+            ));
+            Ok(Some((*one).to_owned()))
+        }
+        several => {
+            notes.push(format!(
+                "containers of this directory also run as {}, and only `{own}` was looked at; \
+                COMPOSE_PROJECT_NAME says which one is meant",
+                several.join(", ")
+            ));
+            Ok(None)
+        }
+    }
 }
 
 /// What is said of a service whose line is no image name with the values that its variables have.

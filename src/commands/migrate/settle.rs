@@ -8,9 +8,9 @@ use crate::error;
 use crate::lookup::Lookup;
 use crate::model::history::Bytes;
 use crate::model::manifest::{DEFAULT_TRACK, Service, Source};
-use crate::model::reference::{DOCKER_HUB, Digest, Reference, Tag};
+use crate::model::reference::{DOCKER_HUB, Digest, Reference, Repository, Tag};
 use crate::model::track;
-use crate::plan::migrate::NewService;
+use crate::plan::migrate::{Build, NewService, Present};
 use crate::plan::{self, Found, Intent};
 use crate::registry::{self, ManifestKind, ManifestName};
 use crate::report::migrate::{Origin, OtherVersion};
@@ -21,6 +21,8 @@ pub(super) struct Settled {
     pub service: Service,
     /// Where the version was found.
     pub found: Origin,
+    /// Why it is tracked.
+    pub reason: String,
     /// What the operator should know.
     pub notes: Vec<String>,
     /// The Compose services that have other versions.
@@ -117,7 +119,7 @@ pub(super) async fn settle(
         };
         others.extend(Some(other).filter(|_| !is_same));
     }
-    Ok(Settled { service, found: choice.found, notes, others })
+    Ok(Settled { service, found: choice.found, reason: new.reason.clone(), notes, others })
 }
 
 /// What a service does whose line has a digest and no tag, and why: it follows the tag by which this
@@ -194,24 +196,41 @@ async fn choose(
         Some(_) => Origin::LocalImage,
         None => Origin::ComposeFile,
     };
-    if new.is_built {
+    if new.build == Build::Only {
         if new.present.is_none() {
             notes.push("it was never built here; `dkv build` builds and records it".to_owned());
         }
         return Choice::local(here);
     }
-    if !new.digests.is_empty() {
+    if !new.digests.is_empty() && (new.build == Build::None || was_pulled(app, new, notes).await) {
         let (digest, is_index) = index_of(app, new).await;
         return Choice { is_index, ..Choice::registry(digest, here) };
     }
     let Some(present) = new.present else {
-        let name_of_tag = ManifestName::Tag(tag.clone());
-        return match lookup.named(&new.service, &name_of_tag, tag).await {
-            Ok(named) => Choice {
-                bytes: named.found.bytes,
-                is_index: Some(named.is_index),
-                ..Choice::registry(None, Origin::Registry)
-            },
+        let named = lookup.named(&new.service, &ManifestName::Tag(tag.clone()), tag).await;
+        return match named {
+            Ok(named) => {
+                if new.build == Build::OrPulled {
+                    notes.push(
+                        "it has a build section, too; a registry has it, so it counts as pulled: \
+                        `source: local` in the manifest if it is built on this host"
+                            .to_owned(),
+                    );
+                }
+                Choice {
+                    bytes: named.found.bytes,
+                    is_index: Some(named.is_index),
+                    ..Choice::registry(None, Origin::Registry)
+                }
+            }
+            Err(error) if new.build == Build::OrPulled => {
+                notes.push(format!(
+                    "it was never built here, and no registry says that it has it ({}), so it \
+                    counts as built here; `dkv build` builds and records it",
+                    error.root_cause()
+                ));
+                Choice::local(here)
+            }
             Err(error) => {
                 let why = error.root_cause();
                 notes.push(format!("no digest yet: {why}; `dkv pull-latest {name}` records one"));
@@ -220,18 +239,17 @@ async fn choose(
         };
     };
     let Some(repository) = &new.service.image else { return Choice::local(here) };
-    // It came from no registry. Perhaps it was built here and pushed: then the configuration is the
-    // same.
-    match app.registry().manifest(repository, &ManifestName::Tag(tag.clone())).await {
-        Ok(manifest) => match &manifest.kind {
-            ManifestKind::Image { config, .. } if config.digest == present.image_id => {
-                return Choice::registry(Some(manifest.digest), here);
-            }
-            _ => notes.push(format!(
-                "the registry has another image called {tag}; what is here was never pulled, so it \
-                counts as local"
-            )),
-        },
+    if new.build == Build::OrPulled {
+        return Choice::local(here);
+    }
+    // It came from no registry. Perhaps it was built here and pushed, or loaded from an archive:
+    // then a registry has the same content.
+    match same_content(app, lookup, repository, tag, present).await {
+        Ok(Some(choice)) => return choice,
+        Ok(None) => notes.push(format!(
+            "the registry has another image called {tag}; what is here was never pulled, so it \
+            counts as local"
+        )),
         Err(error) if says_no(&error, new) => notes.push(format!(
             "it was never pulled and no registry has it, so it counts as local ({error})"
         )),
@@ -245,6 +263,66 @@ async fn choose(
         }
     }
     Choice::local(here)
+}
+
+/// Whether what is here under the name of an image with a build section came from a registry: it
+/// has the digest by which the daemon knows it.
+async fn was_pulled(app: &App, new: &NewService<'_>, notes: &mut Vec<String>) -> bool {
+    let Some(repository) = &new.service.image else { return false };
+    let mut failure = None;
+    for digest in &new.digests {
+        match app.registry().head(repository, &ManifestName::Digest(digest.clone())).await {
+            Ok(_) => return true,
+            Err(error) if says_no(&error, new) => {}
+            Err(error) => failure = Some(error),
+        }
+    }
+    let Some(error) = failure else { return false };
+    // With the containerd store a build has such a digest as well, which is its image ID.
+    let is_proof = new.present.is_none_or(|present| !new.digests.contains(&present.image_id));
+    notes.push(format!(
+        "whether it was built here or pulled could not be asked: {error}; it counts as {}",
+        if is_proof {
+            "pulled, because the daemon knows its digest: `source: local` in the manifest if it is \
+            built on this host"
+        } else {
+            "built here: without `source: local` in the manifest its tag is followed"
+        }
+    ));
+    is_proof
+}
+
+/// The release that a registry has under `tag`, if that is the content which is here.
+async fn same_content(
+    app: &App,
+    lookup: &Lookup,
+    repository: &Repository,
+    tag: &Tag,
+    present: &Present,
+) -> Result<Option<Choice>, registry::Error> {
+    let here = if present.is_running { Origin::Running } else { Origin::LocalImage };
+    let mut manifest = app.registry().manifest(repository, &ManifestName::Tag(tag.clone())).await?;
+    let digest = manifest.digest.clone();
+    let mut bytes = Bytes::of(Some(digest.clone()));
+    let is_index = matches!(manifest.kind, ManifestKind::Index(_));
+    if is_index {
+        let platform_digest = match lookup.platform() {
+            Some(platform) => manifest.platform_entry(platform),
+            None => None,
+        };
+        let Some(entry) = platform_digest else { return Ok(None) };
+        bytes.platform_digest = Some(entry.clone());
+        manifest = app.registry().manifest(repository, &ManifestName::Digest(entry)).await?;
+    }
+    let id = &present.image_id;
+    let is_same = digest == *id
+        || bytes.platform_digest.as_ref() == Some(id)
+        || matches!(&manifest.kind, ManifestKind::Image { config, .. } if config.digest == *id);
+    Ok(is_same.then(|| Choice {
+        bytes,
+        is_index: Some(is_index),
+        ..Choice::registry(Some(digest), here)
+    }))
 }
 
 /// Whether a registry's failure means that it does not have the image. Docker Hub refuses what does

@@ -5,11 +5,44 @@ use std::collections::BTreeSet;
 use super::Migrating;
 use crate::commands::changes::how_to_follow_a_line;
 use crate::model::manifest::Source;
-use crate::report::migrate::{ComposeChange, Migration, OtherVersion};
+use crate::plan::migrate::Proposal;
+use crate::report::migrate::{ComposeChange, Migration, OtherVersion, UntrackedImage};
 use crate::report::short_digest;
 use crate::ui::{Cell, Style, Table};
 
 impl Migrating<'_> {
+    /// What would be tracked and what not, each with its reason.
+    pub(super) fn show_lists(&self, proposal: &Proposal<'_>) {
+        let mut table = Table::new(&["TRACKED", "IMAGE", "COMPOSE SERVICES", "WHY"]);
+        for new in &proposal.services {
+            let service = &new.service;
+            table.row([
+                Cell::new(service.name.as_str(), Style::Bold),
+                Cell::plain(service.image.as_ref().map_or_else(String::new, ToString::to_string)),
+                Cell::plain(service.compose_services.join(", ")),
+                Cell::plain(&new.reason),
+            ]);
+        }
+        if !table.is_empty() {
+            self.app.ui.table(&table);
+        }
+        self.show_untracked(&proposal.untracked);
+    }
+
+    fn show_untracked(&self, untracked: &[UntrackedImage]) {
+        let mut table = Table::new(&["NOT TRACKED", "IMAGE", "WHY"]);
+        for image in untracked {
+            table.row([
+                Cell::plain(image.compose_services.join(", ")),
+                Cell::plain(&image.image),
+                Cell::plain(&image.reason),
+            ]);
+        }
+        if !table.is_empty() {
+            self.app.ui.table(&table);
+        }
+    }
+
     pub(super) fn show_services(&self, report: &Migration) {
         let mut table = Table::new(&[
             "SERVICE",
@@ -19,6 +52,7 @@ impl Migrating<'_> {
             "DIGEST",
             "FROM",
             "COMPOSE SERVICES",
+            "WHY",
         ]);
         for service in &report.services {
             let digest = service.digest.as_ref().or(service.image_id.as_ref());
@@ -31,6 +65,7 @@ impl Migrating<'_> {
                 Cell::new(digest.map_or("-", |digest| digest.short()), Style::Dim),
                 Cell::plain(if is_local { "local build" } else { service.found.word() }),
                 Cell::plain(service.compose_services.join(", ")),
+                Cell::plain(&service.reason),
             ]);
         }
         if !table.is_empty() {
@@ -69,8 +104,8 @@ impl Migrating<'_> {
         for image in &report.untracked {
             let (names, first) = (image.compose_services.join(", "), &image.compose_services[0]);
             ui.note(format!(
-                "not tracked: {} ({names}); `dkv migrate-versions --track {first}` adds it",
-                image.image
+                "not tracked: {} ({names}), {}; `dkv migrate-versions --track {first}` adds it",
+                image.image, image.reason
             ));
         }
         let mut told = BTreeSet::new();
@@ -176,6 +211,13 @@ impl Migrating<'_> {
         if !services.is_empty() {
             let verb = if report.created { "wrote" } else { "added to" };
             ui.status(format!("{verb} {}: {}", report.manifest, services.join(", ")));
+        }
+        for name in &report.removed {
+            ui.status(format!(
+                "took {name} out of {}: its lines start what they say without it, and `dkv \
+                migrate-versions` leaves it out until --track names it",
+                report.manifest
+            ));
         }
         let lines = files_of(report, |change| {
             let is_literal = change.from.as_ref().is_some_and(|from| !from.contains('$'));

@@ -76,6 +76,7 @@ impl Manifest {
             data_backup: read_data_backup(root)?,
             logs: read_logs(root)?,
             services,
+            untracked: texts(root, "untracked")?,
             warnings,
             document,
         };
@@ -176,7 +177,26 @@ fn read_ecr(node: Node<'_>) -> Result<Ecr, YamlError> {
 fn read_compose(root: Node<'_>) -> Result<ComposeSettings, YamlError> {
     let Some(node) = optional(root, "compose") else { return Ok(ComposeSettings::default()) };
     node.mapping()?;
-    Ok(ComposeSettings { files: texts(node, "files")?, db_files: texts(node, "db_files")? })
+    let project = optional_text(node, "project")?;
+    let is_name = |name: &str| {
+        name.starts_with(|c: char| c.is_ascii_lowercase() || c.is_ascii_digit())
+            && name
+                .chars()
+                .all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || matches!(c, '-' | '_'))
+    };
+    if let (Some(name), Some(node)) = (&project, node.get("project"))
+        && !is_name(name)
+    {
+        return Err(node.error(
+            "`project` may hold lower-case letters, digits, `-` and `_`, and must begin with a \
+            letter or a digit",
+        ));
+    }
+    Ok(ComposeSettings {
+        files: texts(node, "files")?,
+        db_files: texts(node, "db_files")?,
+        project,
+    })
 }
 
 fn read_env(root: Node<'_>) -> Result<EnvSettings, YamlError> {

@@ -1,6 +1,6 @@
 //! Manifests as deployments have them, read and written.
 
-use super::{Manifest, Rank, Service, Source};
+use super::{Listing, Manifest, Rank, Service, Source};
 use crate::model::history::{Bytes, Release};
 use crate::model::reference::{Digest, Repository, ServiceName};
 
@@ -237,7 +237,7 @@ fn recording_a_release_changes_no_line_of_another_service() {
         release.deployed_by = Some("bob".to_owned());
         router.history.advance(release, |tag| tag.as_str() == "latest");
         router.deployed_at = Some("2026-02-01T00:00:00Z".to_owned());
-        let written = manifest.with_services(&[router]).unwrap();
+        let written = manifest.with(&[router], &Listing::default()).unwrap();
         let again = read(&written);
         assert!(!again.is_legacy);
         let router = service(&again, "req_router");
@@ -260,7 +260,7 @@ fn recording_a_release_changes_no_line_of_another_service() {
         let same = read(&written);
         let unchanged: Vec<Service> = same.services.values().cloned().collect();
         assert_eq!(
-            same.with_services(&unchanged).unwrap(),
+            same.with(&unchanged, &Listing::default()).unwrap(),
             written,
             "nothing new, nothing written"
         );
@@ -273,7 +273,7 @@ fn a_service_of_its_own_is_added_with_its_history() {
     let mut added =
         Service::new("mcp-server".parse().unwrap(), Some("r.example/mcp".parse().unwrap()));
     added.history.advance(Release::new("1.0".parse().unwrap(), Bytes::of(digit('7'))), |_| false);
-    let written = manifest.with_services(&[added]).unwrap();
+    let written = manifest.with(&[added], &Listing::default()).unwrap();
     let again = read(&written);
     assert_eq!(again.services.len(), 5);
     assert_eq!(service(&again, "mcp-server").current().unwrap().bytes.digest, digit('7'));
@@ -292,7 +292,7 @@ fn who_deployed_a_release_is_still_known_when_it_is_left() {
     next.deployed_by = Some("bob".to_owned());
     web.history.advance(next, |_| false);
     web.deployed_by = Some("bob".to_owned());
-    let written = read(&manifest.with_services(&[web]).unwrap());
+    let written = read(&manifest.with(&[web], &Listing::default()).unwrap());
     let by: Vec<_> = service(&written, "web")
         .history
         .entries()

@@ -7,15 +7,16 @@ use crate::model::reference::{Digest, ServiceName};
 use crate::model::yaml::{Edit, Item, Segment, Value, YamlError};
 
 impl Manifest {
-    /// The manifest's text with `changed` services recorded, in schema 1.1. Lines of other services
-    /// keep every byte.
+    /// The manifest's text with `changed` services recorded and what `listing` says of what is
+    /// tracked, in schema 1.1. Lines of other services keep every byte.
     ///
     /// # Errors
     ///
     /// An edit would have to go through an alias, an anchor or a merge key, at its position.
-    pub fn with_services(&self, changed: &[Service]) -> Result<String, YamlError> {
+    pub fn with(&self, changed: &[Service], listing: &Listing) -> Result<String, YamlError> {
         let mut edits = Vec::new();
-        if self.is_legacy && !changed.is_empty() {
+        self.listing_edits(listing, &mut edits);
+        if self.is_legacy && (!changed.is_empty() || !edits.is_empty()) {
             edits.push(Edit::set(path(&["schema_version"]), text("1.1")));
         }
         for new in changed {
@@ -43,6 +44,31 @@ impl Manifest {
         self.document.apply(&edits)
     }
 
+    fn listing_edits(&self, listing: &Listing, edits: &mut Vec<Edit>) {
+        let root = self.document.root();
+        for name in &listing.removed {
+            for section in ["services", "history", "custom_overrides", "rejected"] {
+                let has = root.get(section).and_then(|all| all.get(name.as_str())).is_some();
+                edits.extend(has.then(|| Edit::remove(path(&[section, name.as_str()]))));
+            }
+        }
+        if let Some(project) =
+            listing.project.as_ref().filter(|_| self.compose.project != listing.project)
+        {
+            edits.push(Edit::set(path(&["compose", "project"]), text(project)));
+        }
+        match listing.untracked.as_deref() {
+            Some(names) if names != self.untracked => edits.push(match names {
+                [] => Edit::remove(path(&["untracked"])),
+                names => Edit::set(
+                    path(&["untracked"]),
+                    Value::Sequence(names.iter().map(|name| text(name)).collect()),
+                ),
+            }),
+            _ => {}
+        }
+    }
+
     fn service_edits(&self, old: &Service, new: &Service, edits: &mut Vec<Edit>) {
         let name = new.name.as_str();
         let section = self.document.root().get("services").and_then(|all| all.get(name));
@@ -63,6 +89,25 @@ impl Manifest {
                 None => {}
             }
         }
+    }
+}
+
+/// What is tracked and what is not, besides the services that are recorded.
+#[derive(Debug, Clone, Default)]
+pub struct Listing {
+    /// Services that go, with all that is remembered of them.
+    pub removed: Vec<ServiceName>,
+    /// The Compose services that are left out; none if that stays as it is.
+    pub untracked: Option<Vec<String>>,
+    /// The name of the Compose project; none if that stays as it is.
+    pub project: Option<String>,
+}
+
+impl Listing {
+    /// Whether everything stays as it is.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.removed.is_empty() && self.untracked.is_none() && self.project.is_none()
     }
 }
 

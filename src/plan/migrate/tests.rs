@@ -2,6 +2,7 @@
 
 use super::*;
 use crate::model::history::Release;
+use crate::model::manifest::Listing;
 
 fn line(service: &str, text: &str) -> Line {
     let image = Template::parse(text).unwrap().default_value().unwrap().parse().unwrap();
@@ -56,8 +57,12 @@ fn built(line: Line) -> Line {
     Line { has_build: true, ..line }
 }
 
+fn tracking(name: &str) -> Choice {
+    Choice { track: BTreeSet::from([name.to_owned()]), ..Choice::default() }
+}
+
 fn proposed(lines: &[Line]) -> Proposal<'_> {
-    propose(lines, None, "DK_", &[])
+    propose(lines, None, "DK_", &Choice::default())
 }
 
 /// Services to add with `+`, images left alone with `-`, lines to change with `~`, lines that stay
@@ -160,7 +165,7 @@ fn services_are_named_grouped_and_followed_as_the_lines_say() {
                 "~ a ${DK_A_IMAGE:-r.example/a}:${DK_A_TAG:-1-alpine}",
             ],
         ),
-        // Beside lines with variables, literal images of other publishers are not the product's.
+        // Two names in variables make two services of one repository.
         (
             vec![
                 line("one", "r.example/a/web:1"),
@@ -168,7 +173,7 @@ fn services_are_named_grouped_and_followed_as_the_lines_say() {
                 line("blue", "${DK_BLUE_IMAGE:-r.example/c/app}:${DK_BLUE_TAG:-2}"),
                 line("grey", "r.example/c/app:1"),
             ],
-            &["+ red 1 (1 - -) = red grey", "+ blue 2 (2 - -) = blue", "- r.example/a/web:1 = one"],
+            &["+ web 1 (1 - -) = one", "+ red 1 (1 - -) = red grey", "+ blue 2 (2 - -) = blue"],
         ),
         (
             vec![line("one", "r.example/a/web:1"), line("two", "r.example/b/web:1")],
@@ -198,7 +203,7 @@ fn services_are_named_grouped_and_followed_as_the_lines_say() {
         assert_eq!(told.into_iter().filter(is_meant).collect::<Vec<_>>(), expected);
     }
     let lines = [line("two", "nginx:1"), line("x", "${DK_X_TAG:-r/x}")];
-    let all = propose(&lines, None, "DK_", &["two".to_owned()]);
+    let all = propose(&lines, None, "DK_", &tracking("two"));
     assert_eq!(all.services[0].service.name.as_str(), "nginx");
     let images =
         [format!("{ecr}/a"), "x/y".to_owned(), "1.dkr.ecr.eu-west-1.amazonaws.com/z".into()];
@@ -211,6 +216,140 @@ fn services_are_named_grouped_and_followed_as_the_lines_say() {
     assert_eq!(of(&images), Some((false, "n5k3t9x2".into(), String::new(), "us-east-1".into())));
     assert_eq!(of(&images[1..]), Some((true, String::new(), private.into(), "eu-west-1".into())));
     assert_eq!(of(&images[1..2]), None);
+}
+
+/// What is tracked with `+`, what is not with `-`, each with its reason.
+fn reasons(all: &Proposal<'_>) -> Vec<String> {
+    let services = all.services.iter();
+    let tracked = services.map(|new| format!("+ {}: {}", new.service.name, new.reason));
+    let left = all.untracked.iter();
+    let left = left.map(|one| format!("- {}: {}", one.compose_services.join(" "), one.reason));
+    tracked.chain(left).collect()
+}
+
+#[test]
+fn everything_is_tracked_but_data_and_plumbing_whatever_variables_say() {
+    for (lines, expected) in [
+        (
+            vec![line("db", "postgres:${POSTGRES_VERSION:-16}"), line("web", "acme/web:1.2")],
+            &["+ web: an application", "- db: a database, which holds data"][..],
+        ),
+        (
+            vec![
+                line("app", "nextcloud:31"),
+                line("db", "mariadb:11"),
+                line("cache", "redis:alpine"),
+                line("proxy", "nginxproxy/nginx-proxy"),
+                line("letsencrypt", "nginxproxy/acme-companion"),
+            ],
+            &[
+                "+ nextcloud: an application",
+                "- db: a database, which holds data",
+                "- cache: a cache, which holds data",
+                "- proxy: a reverse proxy",
+                "- letsencrypt: a companion of a reverse proxy",
+            ],
+        ),
+        // One publisher's, all with variables or none; its database holds data as any does.
+        (
+            vec![
+                line("studio", "base/studio:1"),
+                line("kong", "kong:2.8"),
+                line("rest", "rest/rest:${REST:-v12}"),
+                line("meta", "base/postgres-meta:1"),
+                line("db", "base/postgres:15"),
+            ],
+            &[
+                "+ studio: an application",
+                "+ kong: an application",
+                "+ rest: an application",
+                "+ postgres-meta: an application",
+                "- db: a database, which holds data",
+            ],
+        ),
+        // What stands in front is the product's where its publisher is, or where it is built.
+        (
+            vec![
+                line("web", "acme/web:1"),
+                line("front", "acme/nginx:1"),
+                built(line("edge", "edge-nginx:1")),
+                line("other", "else/nginx:1"),
+            ],
+            &[
+                "+ web: an application",
+                "+ nginx: a reverse proxy, the publisher's of acme/web",
+                "+ edge-nginx: has a build section",
+                "- other: a reverse proxy",
+            ],
+        ),
+        // A publisher that packages everything says nothing.
+        (
+            vec![line("tv", "linuxserver/sonarr"), line("swag", "linuxserver/swag")],
+            &["+ sonarr: an application", "- swag: a reverse proxy"],
+        ),
+        (
+            vec![line("proxy", "traefik:v3"), line("db", "redis:7")],
+            &[
+                "+ traefik: a reverse proxy, and nothing else is here",
+                "- db: a cache, which holds data",
+            ],
+        ),
+        (vec![line("db", "postgres:16")], &["- db: a database, which holds data"]),
+    ] {
+        assert_eq!(reasons(&proposed(&lines)), expected);
+    }
+}
+
+#[test]
+fn the_operator_decides_and_the_manifest_remembers() {
+    let text = "schema_version: '1.1'\nservices:\n  web: {image: r/web, compose_services: [web, \
+                job]}\n  api: {image: r/api}\nuntracked: [old, db]\nhistory:\n  gone: []\n";
+    let manifest = Manifest::read(text.as_bytes()).unwrap();
+    let members = Members::of(&manifest);
+    let lines = [
+        line("web", "r/web"),
+        line("job", "r/web"),
+        line("api", "r/api"),
+        line("old", "r/api"),
+        line("db", "postgres:16"),
+        line("gone", "r/gone"),
+        line("new", "r/new"),
+    ];
+    let names = |names: &[&str]| names.iter().map(|name| (*name).to_owned()).collect();
+    let settled = |track: &[&str], untrack: &[&str], remove: &[&str]| {
+        let remove = remove.iter().map(|name| name.parse().unwrap()).collect();
+        let choice = Choice { track: names(track), untrack: names(untrack), remove };
+        let all = propose(&lines, Some((&manifest, &members)), "DK_", &choice);
+        let narrowed = all.narrowed.iter().map(|one| one.compose_services.join(" "));
+        let listing = Listing {
+            removed: all.removed.clone(),
+            untracked: Some(all.left_out.clone()),
+            project: None,
+        };
+        let written = manifest.with(&all.narrowed, &listing).unwrap();
+        let written = Manifest::read(written.as_bytes()).unwrap();
+        assert_eq!(written.untracked, all.left_out);
+        assert!(all.removed.iter().all(|name| !written.services.contains_key(name)));
+        (reasons(&all), all.left_out.join(" "), narrowed.collect::<Vec<_>>().join("; "))
+    };
+    let remembered = |name: &str| format!("- {name}: `untracked` in the manifest says so");
+    let taken_out = "- gone: somebody took gone out of the manifest, but for its history";
+    let (told, left_out, _) = settled(&[], &[], &[]);
+    let expected = ["+ new: an application", &remembered("old"), &remembered("db"), taken_out]
+        .map(str::to_owned);
+    assert_eq!((told, left_out.as_str()), (expected.to_vec(), "old db"));
+
+    let (told, left_out, narrowed) = settled(&["db", "gone"], &["job", "new"], &["api"]);
+    let expected = [
+        "+ postgres: asked for",
+        "+ gone: asked for",
+        "- job: left out",
+        "- api: left out",
+        &remembered("old"),
+        "- new: left out",
+    ];
+    assert_eq!(told, expected);
+    assert_eq!((left_out.as_str(), narrowed.as_str()), ("old job new api", "web"));
 }
 
 #[test]
@@ -446,7 +585,8 @@ fn a_manifest_gets_what_it_lacks_only() {
         line("grey", "r/app:1"),
         line("green", "${DK_GREEN_IMAGE:-r/app}:${DK_GREEN_TAG:-1}"),
     ];
-    let all = propose(&lines, Some((&manifest, &Members::of(&manifest))), "DK_", &[]);
+    let all =
+        propose(&lines, Some((&manifest, &Members::of(&manifest))), "DK_", &Choice::default());
     let mut told = told(&all);
     told.retain(|one| !one.starts_with('~'));
     assert_eq!(
