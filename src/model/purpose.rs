@@ -63,7 +63,7 @@ const PLUMBING_WORDS: &[(&str, &str)] = &[
     ("a reverse proxy", "nginx openresty traefik caddy haproxy envoy varnish httpd lighttpd swag"),
     ("a companion of a reverse proxy", "certbot companion"),
     ("an exporter", "exporter exporters cadvisor pushgateway"),
-    ("monitoring", "grafana alertmanager telegraf netdata"),
+    ("monitoring", "grafana alertmanager telegraf netdata promtail alloy"),
     ("a tunnel", "cloudflared tailscale gluetun ngrok"),
     ("a keeper of containers", "watchtower autoheal ofelia diun dozzle"),
     ("a proxy of a database", "pgbouncer pgpool pgpool2 pgcat proxysql maxscale twemproxy"),
@@ -103,7 +103,7 @@ const QUALIFIERS: &str = "server stack cluster ha oss ce ee community enterprise
 
 /// What names say of tools for those: `wait-for-postgres`, `init-redis`.
 const TOOLS: &str = "init setup migrate migration migrations wait sync backup exporter proxy admin \
-     ui web api client connect bridge";
+     ui web api client connect bridge flink spark";
 
 /// Publishers that package what others make. That an image is theirs says nothing of whose it is.
 const PACKAGERS: &str = "library linuxserver bitnami bitnamilegacy bitnamisecure hotio jlesage wodby \

@@ -42,6 +42,8 @@ pub struct Line {
     pub is_sourced: bool,
     /// Whether it has a build section.
     pub has_build: bool,
+    /// Whether Compose never pulls its image.
+    pub is_never_pulled: bool,
     /// Whether it stands in the database files.
     pub is_database: bool,
     /// Whether Compose fills in a default inside a default there.
@@ -102,6 +104,7 @@ impl Build {
         let mut built = readings.iter().map(|reading| reading.line).filter(|line| line.has_build);
         match built.next() {
             None => Self::None,
+            Some(line) if line.is_never_pulled => Self::Only,
             Some(_) if readings.iter().all(|one| one.line.written.from.is_none()) => Self::Only,
             Some(_) => Self::OrPulled,
         }
@@ -394,10 +397,6 @@ impl<'l> Reading<'l> {
         }
     }
 
-    fn has_variables(&self) -> bool {
-        self.template.as_ref().is_some_and(|template| !template.variables().is_empty())
-    }
-
     /// What it is to the manifest. A name of its own in the variables is not that of a service that
     /// only has the same repository.
     fn membership<'m>(&self, members: &'m Members) -> Membership<'m> {
@@ -632,9 +631,9 @@ fn names_in(group: &[Reading<'_>]) -> Vec<String> {
 
 /// The repositories of which several services are new: two programs, or one in two versions by
 /// mistake.
-fn several_tags(new: &[(ServiceName, Vec<Reading<'_>>)]) -> Vec<String> {
+fn several_tags(new: &[(ServiceName, String, Vec<Reading<'_>>)]) -> Vec<String> {
     let mut of_image: IndexMap<&Repository, Vec<String>> = IndexMap::new();
-    for (name, group) in new {
+    for (name, _, group) in new {
         // What has variables of its own is meant to be told apart.
         if group.iter().any(|reading| reading.own_name.is_some()) {
             continue;

@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::Result;
 
+use crate::compose::config::PullPolicy;
 use crate::compose::{self, Generation, template::is_template};
 use crate::deployment::Deployment;
 use crate::docker::{Container, ContainerFilter, ContainerState, Docker, ImageList};
@@ -106,6 +107,9 @@ pub(super) async fn gather(
             }),
             nests_defaults: generation == Generation::V2,
             has_build,
+            is_never_pulled: config
+                .and_then(|config| config.pull_policy)
+                .is_some_and(|policy| matches!(policy, PullPolicy::Never | PullPolicy::Build)),
             is_database: deployment.files()?.databases().contains(&written.top),
             present: match docker {
                 Some(docker) => present(docker, &images, &containers, service, &image).await?,

@@ -25,6 +25,7 @@ fn line(service: &str, text: &str) -> Line {
         platform: None,
         is_sourced: false,
         has_build: false,
+        is_never_pulled: false,
         is_database: false,
         nests_defaults: false,
         present: None,
@@ -445,6 +446,21 @@ fn what_a_file_claims_of_a_digest_is_not_confirmed() {
     assert!(is_confirmed(running));
 }
 
+#[test]
+fn what_has_a_build_section_may_still_be_pulled() {
+    let named = || built(line("a", "acme/web:1"));
+    let mut nameless = built(line("a", "shop-a"));
+    nameless.written.from = None;
+    for (lines, expected) in [
+        (vec![line("a", "acme/web:1")], Build::None),
+        (vec![named(), line("b", "acme/web:1")], Build::OrPulled),
+        (vec![Line { is_never_pulled: true, ..named() }], Build::Only),
+        (vec![nameless], Build::Only),
+    ] {
+        assert_eq!(proposed(&lines).services[0].build, expected);
+    }
+}
+
 /// The other versions of the only service, recorded with what was found; `*` where a registry may
 /// know better.
 fn others(lines: &[Line]) -> (Option<String>, Vec<String>) {
@@ -543,7 +559,7 @@ fn each_tag_of_a_repository_is_a_service() {
             &["+ postgres 16.4 (16 - -) = db"],
         ),
     ] {
-        let mut told = told(&propose(&lines, None, "DK_", &["db".to_owned()]));
+        let mut told = told(&propose(&lines, None, "DK_", &tracking("db")));
         told.retain(|one| one.starts_with('+'));
         assert_eq!(told, expected);
     }
@@ -558,7 +574,8 @@ fn each_tag_of_a_repository_is_a_service() {
     let manifest = Manifest::read(text.as_bytes()).unwrap();
     let lines =
         [line("llm", "acme/llm:latest"), line("amd", "acme/llm:rocm"), line("db", "r/db:16.5")];
-    let all = propose(&lines, Some((&manifest, &Members::of(&manifest))), "DK_", &[]);
+    let all =
+        propose(&lines, Some((&manifest, &Members::of(&manifest))), "DK_", &Choice::default());
     let mut told = told(&all);
     told.retain(|one| !one.starts_with('~'));
     assert_eq!(told, ["+ amd rocm (rocm - -) = amd", "? db"]);
