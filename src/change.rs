@@ -37,6 +37,8 @@ pub struct Change {
     /// The services that were looked at and are left alone.
     looked_at: Vec<ServiceName>,
     failures: Vec<anyhow::Error>,
+    /// What failed without stopping the others.
+    put_off: Vec<(ServiceName, anyhow::Error)>,
     /// Images that are on their way already.
     early: Option<Early>,
     /// How many services were to be changed, those that failed included.
@@ -81,6 +83,21 @@ impl Change {
         self.failures.push(error);
     }
 
+    /// Adds a service of which nothing is known that could be given up, and that nobody could be
+    /// asked about: the others go on without it.
+    pub fn put_off(&mut self, service: &Service, error: anyhow::Error) {
+        self.total += 1;
+        self.looked_at.push(service.name.clone());
+        self.others.push(ServiceChange::failed(service, &error));
+        self.put_off.push((service.name.clone(), error));
+    }
+
+    /// Whether the others go on without the service called `name`.
+    #[must_use]
+    pub fn goes_without(&self, name: &ServiceName) -> bool {
+        self.put_off.iter().any(|(one, _)| one == name)
+    }
+
     /// Takes over pulls that began before the change was whole.
     pub fn expect(&mut self, early: Option<Early>) {
         self.early = early;
@@ -100,7 +117,9 @@ impl Change {
 
     /// What failed, for the end of a report that tells of the others.
     pub fn take_failures(&mut self) -> Vec<anyhow::Error> {
-        std::mem::take(&mut self.failures)
+        let mut failures = std::mem::take(&mut self.failures);
+        failures.extend(std::mem::take(&mut self.put_off).into_iter().map(|(_, error)| error));
+        failures
     }
 
     /// All or nothing: the failures as one, unless there are none, or `keep_going` and there is
@@ -110,7 +129,8 @@ impl Change {
     ///
     /// As said, with the kind of the first failure.
     pub fn check(&mut self, keep_going: bool, consequence: &str) -> Result<()> {
-        if keep_going && !self.steps.is_empty() {
+        let can_go_on = keep_going || self.failures.is_empty();
+        if can_go_on && !self.steps.is_empty() {
             return Ok(());
         }
         error::together(self.take_failures(), self.total, consequence)

@@ -59,12 +59,13 @@ pub struct Error {
     kind: Kind,
     message: String,
     hint: Option<String>,
+    is_unanswered: bool,
 }
 
 impl Error {
     /// An error of `kind`; `message` names what failed and on which file, service or host.
     pub fn new(kind: Kind, message: impl Into<String>) -> Self {
-        Self { kind, message: message.into(), hint: None }
+        Self { kind, message: message.into(), hint: None, is_unanswered: false }
     }
 
     /// Adds what the operator can do next.
@@ -72,6 +73,12 @@ impl Error {
     pub fn with_hint(mut self, hint: impl Into<String>) -> Self {
         self.hint = Some(hint.into());
         self
+    }
+
+    /// Says that nobody answered, as opposed to an answer that says no.
+    #[must_use]
+    pub fn unanswered(self) -> Self {
+        Self { is_unanswered: true, ..self }
     }
 
     /// What kind of failure this is.
@@ -94,6 +101,12 @@ impl fmt::Display for Error {
 }
 
 impl std::error::Error for Error {}
+
+/// Whether nobody answered, as opposed to an answer that says no.
+pub fn is_unanswered(error: &anyhow::Error) -> bool {
+    let mut own = error.chain().filter_map(|cause| cause.downcast_ref::<Error>());
+    own.any(|own| own.is_unanswered)
+}
 
 /// A usage error (exit 2).
 pub fn usage(message: impl Into<String>) -> Error {

@@ -163,7 +163,12 @@ impl Error {
 
 impl From<Error> for crate::error::Error {
     fn from(error: Error) -> Self {
-        Self::new(Kind::Registry, error.to_string()).with_hint(error.hint())
+        let is_unanswered = matches!(
+            error,
+            Error::Unreachable { .. } | Error::Tls { .. } | Error::Unauthorized { .. }
+        );
+        let told = Self::new(Kind::Registry, error.to_string()).with_hint(error.hint());
+        if is_unanswered { told.unanswered() } else { told }
     }
 }
 

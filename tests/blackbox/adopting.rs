@@ -130,3 +130,41 @@ fn what_was_loaded_from_an_archive_is_what_the_registry_has() {
     assert_eq!(report["services"][0]["digest"], pushed.digest.as_str(), "{report:#}");
     assert_eq!(report["differences"], serde_json::json!([]), "{report:#}");
 }
+
+#[test]
+fn an_image_that_nobody_can_be_asked_about_stops_no_other() {
+    let registry = Registry::start();
+    let old = registry.push(Image::new("web").tag("1").tag("latest"));
+    let deployment = Deployment::new("adopting");
+    // Nobody listens there.
+    deployment.write(
+        "docker-compose.yml",
+        &compose_file(&[
+            ("web", registry.repository("web")),
+            ("lost", "127.0.0.1:9/acme/lost".to_owned()),
+        ]),
+    );
+    deployment.dkv(["migrate-versions", "-y"]).exit(0).stderr_contains("lost: no digest yet");
+    let digest = || deployment.manifest_data()["services"]["web"]["image_digest"].clone();
+    assert_eq!(digest(), old.digest.as_str());
+    let new = registry.push(Image::new("web").tag("2"));
+    registry.move_tag("web", "latest", &new.digest);
+    deployment.dkv(["pull-latest"]).exit(9).stderr_contains("lost").stdout_contains("web: ");
+    assert_eq!(digest(), new.digest.as_str());
+}
+
+#[test]
+fn who_extends_a_build_has_an_image_of_its_own() {
+    let deployment = Deployment::new("adopting");
+    deployment.write_build_context("here", "first");
+    deployment.write(
+        "docker-compose.yml",
+        "services:\n  base:\n    build: here\n  worker:\n    extends: base\n    command: [sleep, \
+         '1']\n",
+    );
+    deployment.dkv(["migrate-versions", "-y", "--write"]).exit(0);
+    let names = deployment.compose_v2(["config", "--images"]).exit(0);
+    for service in ["base", "worker"] {
+        names.stdout_contains(&format!("{}-{service}", deployment.project()));
+    }
+}

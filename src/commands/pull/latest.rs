@@ -7,6 +7,7 @@ use crate::app::App;
 use crate::change::Change;
 use crate::commands::pull_latest::LatestOptions;
 use crate::deployment::Deployment;
+use crate::error;
 use crate::images::{Early, Wanted};
 use crate::lookup::{self, Latest, Lookup};
 use crate::model::history::{Bytes, Release};
@@ -67,6 +68,9 @@ pub(in crate::commands) async fn plan_latest(
             Ok(None) => {
                 change.skip(service, "a local build; only a machine that has it can record it");
             }
+            Err(error) if is_unknown(service) && error::is_unanswered(&error) => {
+                change.put_off(service, error);
+            }
             Err(error) => change.fail(service, error),
         }
     }
@@ -110,6 +114,11 @@ async fn follow(
     }
     change.add(step);
     Ok(())
+}
+
+/// Whether nothing is recorded of a service but, perhaps, a tag.
+fn is_unknown(service: &Service) -> bool {
+    service.current().is_none_or(|current| current.bytes == Bytes::default())
 }
 
 /// Why a safe update found bad what was found now, unless that is to be taken all the same.

@@ -109,6 +109,9 @@ impl<'a> RunningUpdate<'a> {
         if change.has_failed() {
             change.check(false, NOTHING_STOPPED)?;
         }
+        for unknown in change.take_failures() {
+            self.app.ui.warn(format!("{unknown:#}; the others are updated without it"));
+        }
         let mut targets: Vec<&Service> = change.steps.iter().map(|step| &step.after).collect();
         targets.retain(|service| service.current().is_some());
         let wanted = image_ids(&targets);
@@ -351,7 +354,8 @@ async fn plan(deployment: &Deployment<'_>, options: Options, dry_run: bool) -> R
     for service in services {
         let digest = service.current().and_then(|current| current.bytes.digest.as_ref());
         let rejection = digest.and_then(|digest| service.rejection(digest));
-        if !planned.contains(&service.name) && (options.retry || rejection.is_none()) {
+        let is_left = planned.contains(&service.name) || change.goes_without(&service.name);
+        if !is_left && (options.retry || rejection.is_none()) {
             change.add(Step::unchanged(service));
         }
     }

@@ -223,6 +223,12 @@ impl ComposeFiles {
         };
         let mut others = Vec::new();
         let mut seen = HashSet::new();
+        // Each service that extends a build makes an image of its own, and has its own line for it.
+        let own = Place {
+            file: self.texts[index].file.clone(),
+            service: name.to_owned(),
+            line: service.position().line,
+        };
         let mut at = Some((index, name.to_owned(), service));
         while let Some((index, name, service)) = at.take() {
             let text = &self.texts[index];
@@ -241,7 +247,7 @@ impl ComposeFiles {
             if has_build(service) && !removed.build {
                 line.has_build = true;
                 if line.image.is_none() {
-                    line.place = Some(place(service));
+                    line.place = Some(own.clone());
                 }
             }
             line.provider = line.provider.or_else(|| provider(service));

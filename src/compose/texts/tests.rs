@@ -157,7 +157,7 @@ fn an_extended_line_is_found_where_it_is_written() {
         (
             "compose.yaml",
             "services:\n  a:\n    extends: {file: base.yml, service: base}\n  b:\n    build: .\n  \
-             c:\n    extends: a\n  d: {extends: {service: gone}}\n",
+             c:\n    extends: a\n  d: {extends: {service: gone}}\n  e:\n    extends: b\n",
         ),
         ("base.yml", "include: [nobody.yml]\nservices:\n  base:\n    image: r/a:1\n"),
     ]);
@@ -165,6 +165,8 @@ fn an_extended_line_is_found_where_it_is_written() {
     assert_eq!(at("a"), Some(Place { file: "base.yml".into(), service: "base".into(), line: 4 }));
     assert_eq!(at("c"), at("a"));
     assert_eq!(at("b").unwrap().line, 5);
+    // Who extends a build makes an image of its own.
+    assert_eq!((at("e").unwrap().service.as_str(), at("e").unwrap().line), ("e", 10));
     assert_eq!((at("d"), files.service("nobody")), (None, None));
     files.require().unwrap();
     assert_eq!(
