@@ -4,6 +4,7 @@
 //! has a deadline for silence; every failure says which daemon it was and what to do about it. What
 //! a pull's HTTP status says is not trusted: only the stream to its end, then an inspection.
 
+mod again;
 mod container;
 mod endpoint;
 mod failure;
@@ -22,6 +23,7 @@ use anyhow::Result;
 use tokio::sync::{OnceCell, watch};
 use tokio::time::Instant;
 
+pub use again::Blueprint;
 #[cfg(test)]
 pub use container::Health;
 pub use container::{

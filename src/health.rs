@@ -23,7 +23,7 @@ use std::time::Duration;
 use chrono::{DateTime, TimeDelta, Utc};
 use indexmap::IndexMap;
 
-use crate::compose::config::{Condition, Healthcheck, Project, Test};
+use crate::compose::config::{Condition, Healthcheck, Mode, Project, Test};
 use crate::docker::{
     ContainerDetail, ContainerState, HealthCheck, HealthProbe, HealthStatus, RestartPolicy,
 };
@@ -31,7 +31,7 @@ use crate::report::Standing;
 
 pub use chain::Chain;
 pub use explain::{describe, explain};
-pub use wait::{snapshot, wait};
+pub use wait::{patiently, snapshot, wait};
 pub use watch::{Memory, Observed, Watch};
 
 /// So many restarts, with nothing else still coming up that it may have been waiting for, are a
@@ -63,7 +63,8 @@ impl Default for Limits {
 pub struct Expectation {
     /// The services that it waits for before it starts.
     pub waits_for: Vec<(String, Condition)>,
-    /// Whether another service waits for it to finish: a one-shot.
+    /// Whether it is a job that must finish: another service waits for that, its mode says so, or it
+    /// did so before.
     pub must_complete: bool,
     /// Whether another service waits for it to be healthy.
     pub must_be_healthy: bool,
@@ -101,6 +102,7 @@ impl Expectations {
         for service in &project.services {
             if let Some(expectation) = expectations.0.get_mut(&service.name) {
                 expectation.is_required = service.is_wanted();
+                expectation.must_complete |= service.mode == Mode::Job;
             }
         }
         expectations
@@ -157,6 +159,15 @@ impl Expectations {
     pub fn staying(mut self, stay: impl Fn(&str) -> bool) -> Self {
         for (name, expectation) in &mut self.0 {
             expectation.must_stay |= stay(name);
+        }
+        self
+    }
+
+    /// Lets services that `complete` chooses end with 0: jobs.
+    #[must_use]
+    pub fn completing(mut self, complete: impl Fn(&str) -> bool) -> Self {
+        for (name, expectation) in &mut self.0 {
+            expectation.must_complete |= complete(name);
         }
         self
     }

@@ -28,7 +28,7 @@ use crate::change::{Change, Remembered};
 use crate::cli;
 use crate::compose::{self, Action, Project, Pull, Recreate, Up};
 use crate::deployment::{Deployment, Record};
-use crate::docker::Docker;
+use crate::docker::{Blueprint, Docker};
 use crate::error::{self, Error, Kind};
 use crate::health;
 use crate::model::reference::ServiceName;
@@ -150,6 +150,8 @@ struct RunningUpdate<'a> {
     report: crate::report::SafeUpdate,
     judged: Option<health::Judgement>,
     downtime: Downtime,
+    /// How the containers were made that give way.
+    blueprints: Vec<Blueprint>,
     /// What is done to the new containers from outside.
     witness: Option<Witness>,
     /// What was stopped only for the data backup.
@@ -196,6 +198,7 @@ impl<'a> RunningUpdate<'a> {
             report: crate::report::SafeUpdate::default(),
             judged: None,
             downtime: Downtime::default(),
+            blueprints: Vec::new(),
             witness: None,
             paused: Vec::new(),
             is_abort: false,
@@ -322,6 +325,7 @@ impl<'a> RunningUpdate<'a> {
         self.app.ui.step("Replacing", self.journal.replaced().join(", "));
         self.downtime.watch(&self.docker, &self.journal.project);
         self.begin_trial();
+        self.take_blueprints().await;
         let environment =
             self.launch.environment.clone().with(self.journal.plan.variables_after.clone());
         let started = self.up(self.journal.replaced(), &environment).await;
@@ -424,20 +428,18 @@ impl<'a> RunningUpdate<'a> {
 
     async fn snapshot(&self) -> Result<health::Judgement> {
         let expectations = self.expectations(|name| self.counts(name));
-        health::snapshot(
-            &self.docker,
-            &self.journal.project,
-            &expectations,
-            self.launch.limits(),
-            Utc::now(),
-        )
-        .await
+        let (docker, project) = (&self.docker, &self.journal.project);
+        let limits = self.launch.limits();
+        health::patiently(|| health::snapshot(docker, project, &expectations, limits, Utc::now()))
+            .await
     }
 
-    /// What is asked of the services: what ran before the update must not end now.
+    /// What is asked of the services: what ran before the update must not end now, and what had done
+    /// its work before must do it again.
     fn expectations(&self, counts: impl Fn(&str) -> bool) -> health::Expectations {
         let asked = self.launch.expectations(&self.project).counting(counts);
-        asked.staying(|name| self.journal.was_serving(name))
+        let asked = asked.staying(|name| self.journal.was_serving(name));
+        asked.completing(|name| self.journal.is_replaced(name) && self.journal.had_completed(name))
     }
 
     /// Waits until all that counts is good, or something has failed.

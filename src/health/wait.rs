@@ -11,6 +11,7 @@ use tokio::time::Instant;
 
 use super::{Expectations, Judged, Judgement, Limits, Observed, Verdict, Watch};
 use crate::docker::{ContainerFilter, Docker, Event, LogOptions};
+use crate::error::{self, Kind};
 use crate::logs;
 
 /// The longest time between two looks: how late a change is noticed if its event is lost, or is
@@ -18,6 +19,11 @@ use crate::logs;
 const LONGEST_PAUSE: Duration = Duration::from_secs(1);
 /// How long the log lines of one failed container may take.
 const LOG_PATIENCE: Duration = Duration::from_secs(5);
+
+/// How long an engine that fails is asked again.
+const ENGINE_PATIENCE: Duration = Duration::from_secs(60);
+/// How soon it is asked again at first.
+const FIRST_PAUSE: Duration = Duration::from_millis(100);
 
 /// How a wait ended.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -47,7 +53,7 @@ pub async fn wait(
     let mut watch = Watch::new(expectations, limits, now);
     let mut events = subscribe(docker, &filter, now);
     loop {
-        let seen = observe(docker, &filter).await?;
+        let seen = patiently(|| observe(docker, &filter)).await?;
         let time = now + begun.elapsed();
         let mut judgement = watch.look(seen, time);
         on_progress(&judgement);
@@ -66,6 +72,33 @@ pub async fn wait(
                 events = subscribe(docker, &filter, now + begun.elapsed());
             }
         }
+    }
+}
+
+/// Asks an engine again that fails or is away, for a while: a moment's trouble of its own says
+/// nothing about containers.
+///
+/// # Errors
+/// As `ask`, when it has failed for all that time, or the failure is not the engine's.
+pub async fn patiently<T, F>(ask: impl Fn() -> F) -> Result<T>
+where
+    F: Future<Output = Result<T>>,
+{
+    let begun = Instant::now();
+    let mut pause = FIRST_PAUSE;
+    loop {
+        let failure = match ask().await {
+            Err(failure) if error::kind(&failure) == Kind::Docker => failure,
+            other => return other,
+        };
+        if begun.elapsed() + pause > ENGINE_PATIENCE {
+            return Err(failure);
+        }
+        if pause == FIRST_PAUSE {
+            tracing::warn!("{failure:#}; asking again for up to {} s", ENGINE_PATIENCE.as_secs());
+        }
+        tokio::time::sleep(pause).await;
+        pause = (pause * 2).min(LONGEST_PAUSE);
     }
 }
 

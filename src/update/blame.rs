@@ -293,7 +293,7 @@ pub fn remedy(words: &str) -> Option<&'static str> {
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use super::*;
     use crate::docker::{ContainerState, HealthCheck, Labels, RestartPolicy};
     use crate::model::history::Bytes;
@@ -304,7 +304,7 @@ mod tests {
     }
 
     /// A new container of release 2 that has ended.
-    fn container(service: &str) -> ContainerDetail {
+    pub(in crate::update) fn container(service: &str) -> ContainerDetail {
         ContainerDetail {
             id: format!("new-{service}"),
             name: format!("shop_{service}_1"),
@@ -400,6 +400,7 @@ mod tests {
             is_running: true,
             is_good: true,
             patience: std::time::Duration::ZERO,
+            networks: Vec::new(),
         }
     }
 

@@ -131,6 +131,9 @@ pub struct Ran {
     /// How long its own health check lets it take to become healthy.
     #[serde(default)]
     pub patience: Duration,
+    /// The networks that it was attached to.
+    #[serde(default)]
+    pub networks: Vec<String>,
 }
 
 /// A service whose old version was kept or brought back while the others were updated.
@@ -258,6 +261,15 @@ impl Journal {
         containers.peek().is_some() && containers.all(|ran| ran.is_running && ran.is_good)
     }
 
+    /// Whether `compose_service` had done its work and ended with success: a job, which does so again
+    /// when it is started again.
+    #[must_use]
+    pub fn had_completed(&self, compose_service: &str) -> bool {
+        let mut containers =
+            self.ran.iter().filter(|ran| ran.compose_service == compose_service).peekable();
+        containers.peek().is_some() && containers.all(|ran| !ran.is_running && ran.is_good)
+    }
+
     /// Whether the new release of `service` was given up.
     #[must_use]
     pub fn is_given_up(&self, service: &ServiceName) -> bool {
@@ -331,6 +343,7 @@ mod tests {
             is_running: true,
             is_good,
             patience: Duration::ZERO,
+            networks: Vec::new(),
         };
         journal.ran = vec![ran("web", true), ran("web", false), ran("db", true)];
         journal.kept.push(Kept {
@@ -373,6 +386,7 @@ mod tests {
                 && !journal.was_serving("cache")
         );
         journal.ran[2].is_running = false;
-        assert!(!journal.was_serving("db"));
+        assert!(!journal.was_serving("db") && journal.had_completed("db"));
+        assert!(!journal.had_completed("web") && !journal.had_completed("cache"));
     }
 }

@@ -98,6 +98,7 @@ mod tests {
             is_running,
             is_good: true,
             patience: std::time::Duration::ZERO,
+            networks: Vec::new(),
         }
     }
 

@@ -1,12 +1,13 @@
 //! Whose fault a failed update is: a release is rejected only if its own container failed by
 //! itself; what the host or somebody else does to it is not held against it.
 
+use std::net::TcpListener;
 use std::time::Duration;
 
 use rustix::process::Signal;
 
 use crate::support::deployment::Compose;
-use crate::support::{Health, Image, wait_for};
+use crate::support::{Fault, Health, Image, On, Proxy, wait_for};
 use crate::update_safe::Product;
 
 /// The tags of a service that are rejected, with the reason.
@@ -84,6 +85,37 @@ fn a_missing_bind_source_is_the_hosts_fault_v2() {
 }
 
 #[test]
+fn a_missing_bind_source_is_the_hosts_fault_v1() {
+    let missing = "    volumes: [{type: bind, source: ./data, target: /data}]\n";
+    host_fails(Compose::V1, "bind1", missing, "does not exist", "make the directory", |product| {
+        product.deployment.write("data/file", "");
+    });
+}
+
+#[test]
+fn a_port_in_use_is_the_hosts_fault() {
+    let taken = TcpListener::bind(("127.0.0.1", 0)).unwrap();
+    let port = taken.local_addr().unwrap().port();
+    let ports = format!("    ports: ['127.0.0.1:{port}:80']\n");
+    host_fails(Compose::V2, "port", &ports, "address already in use", "free the port", |_| {
+        drop(taken);
+    });
+}
+
+#[test]
+fn a_name_in_use_is_the_hosts_fault() {
+    let name = crate::support::unique("taken");
+    let engine = crate::support::Engine::machine();
+    let section = format!("    container_name: {name}\n");
+    let other = Product::new("owner");
+    let holder = other.container("side");
+    engine.docker(&["rename", &holder, &name]);
+    host_fails(Compose::V2, "name", &section, "already in use", "docker rename", |_| {
+        engine.docker(&["rename", &holder, &format!("{name}-other")]);
+    });
+}
+
+#[test]
 fn a_container_that_somebody_kills_is_not_held_against_its_release() {
     let product = Product::new("killed");
     let old = product.container("web");
@@ -119,4 +151,71 @@ fn a_release_that_stays_unhealthy_is_not_waited_for_to_the_deadline() {
     failed.stderr_contains("past its start period and retries");
     assert!(failed.elapsed < Duration::from_secs(60), "{failed}");
     product.assert_runs("1");
+}
+
+/// A product whose `side` is a job that nobody waits for.
+fn with_job(topic: &str) -> Product {
+    Product::with(topic, Compose::V2, |product| {
+        product.publish("side", "1", |image| image.script("exit 0"));
+    })
+}
+
+#[test]
+fn a_job_that_had_completed_must_complete_again() {
+    let product = with_job("job");
+    // Longer than a server must run to be good.
+    product.publish("side", "2", |image| image.script("sleep 7; exit 4"));
+    let failed = product.dkv(["update-safe"]).exit(7);
+    failed.stderr_contains("code 4").stderr_contains("side will do its work once more");
+    assert_eq!(rejected(&product, "side").len(), 1);
+    product.assert_runs("1");
+
+    product.publish("side", "3", |image| image.script("sleep 7"));
+    product.dkv(["update-safe"]).exit(0).stdout_contains("3");
+    let state = &product.inspected("side")["State"];
+    assert_eq!((state["Status"].as_str(), state["ExitCode"].as_i64()), (Some("exited"), Some(0)));
+}
+
+#[test]
+fn a_job_that_cannot_be_repeated_does_not_keep_the_others_from_coming_back() {
+    let product = Product::with("once", Compose::V2, |product| {
+        let compose = product.deployment.read("docker-compose.yml");
+        let state = "    volumes: ['./state:/state']\n";
+        let waits = "    depends_on: {side: {condition: service_completed_successfully}}\n";
+        product.deployment.write(
+            "docker-compose.yml",
+            &(compose.replace("  side:", &format!("{waits}  side:")) + state),
+        );
+        let job = "test ! -e /state/done && echo > /state/done";
+        product.publish("side", "1", |image| image.script(job));
+    });
+    product.publish("side", "2", |image| image.script("exit 0"));
+    product.publish("web", "2", |image| image.crashing(3));
+    product.dkv(["update-safe"]).exit(7).stderr_contains("trying again");
+    product.assert_runs("1");
+}
+
+#[test]
+fn an_engine_that_fails_for_a_moment_while_it_is_judged_changes_nothing() {
+    let product = Product::new("moment");
+    let proxy = Proxy::to_engine();
+    let update = |words: &[&str]| {
+        let host = format!("tcp://{}", proxy.address());
+        product.dkv(words.iter().copied()).env("DOCKER_HOST", host)
+    };
+    product.publish("web", "2", |image| image.health(Health::FromProbe(4)));
+    let running = product.stop_in("judging", update(&["update-safe"]), Signal::CONT);
+    let looks = || On::target("/containers/").method("GET");
+    proxy.fault(looks().first(3), Fault::status(500));
+    proxy.fault(looks().first(6), Fault::Reset);
+    running.exit(0).stderr_contains("asking again");
+    product.assert_runs("2");
+
+    product.publish("web", "3", |image| image.crashing(3));
+    let running = product.stop_in("restoring", update(&["update-safe"]), Signal::CONT);
+    proxy.reset();
+    proxy.fault(On::all().first(4), Fault::Reset);
+    proxy.fault(On::target("/containers/create").nth(1), Fault::status(500));
+    running.exit(7);
+    product.assert_runs("2");
 }

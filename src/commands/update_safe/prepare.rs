@@ -82,6 +82,7 @@ impl<'a> RunningUpdate<'a> {
                     true => container.health_check.patience(),
                     false => Duration::ZERO,
                 },
+                networks: container.networks.clone(),
             })
         });
         let stamp = app.stamp();

@@ -1,15 +1,23 @@
 //! What ran comes back.
 
+use std::time::{Duration, Instant};
+
 use anyhow::Result;
 
 use super::{RunningUpdate, forget_kept, interrupted, report};
 use crate::app::Exit;
 use crate::change::Change;
 use crate::compose::Action;
+use crate::docker::ContainerFilter;
 use crate::error::{self, Kind};
 use crate::health;
 use crate::plan::Step;
-use crate::update::reject;
+use crate::update::{lacking, reject};
+
+/// How long an engine that is away is waited for before what ran is given up.
+const ENGINE_PATIENCE: Duration = Duration::from_secs(300);
+/// The pause before it is asked again.
+const PAUSE: Duration = Duration::from_secs(1);
 
 impl RunningUpdate<'_> {
     /// Brings back the images that ran and starts what was stopped; whether all that was good is
@@ -29,20 +37,30 @@ impl RunningUpdate<'_> {
             .cloned()
             .collect();
         let mut problems = Vec::new();
+        self.await_engine().await?;
         if let Err(error) = self.start_again(&stopped).await {
             problems.push(not_interrupted(error)?);
         }
-        if replaced && let Err(error) = self.bring_back().await {
-            problems.push(not_interrupted(error)?);
+        let mut jobs_left_out = Vec::new();
+        if replaced {
+            match self.bring_back_patiently().await {
+                Ok(left_out) => jobs_left_out = left_out,
+                Err(error) => problems.push(not_interrupted(error)?),
+            }
         }
-        let judged =
-            self.await_health(self.expectations(|name| self.journal.was_good(name))).await?;
+        let expectations = self.expectations(|name| {
+            self.journal.was_good(name) && !jobs_left_out.iter().any(|job| job == name)
+        });
+        let judged = self.await_health(expectations).await?;
         problems.extend(judged.failures().flat_map(health::explain));
         let ran = self.journal.replaced().into_iter();
         let ran = ran.map(|name| (self.journal.containers_of(&name), name));
-        let too_few = judged.too_few(ran.map(|(count, name)| (name, count)));
-        let is_good = judged.failures().next().is_none() && too_few.is_empty();
-        problems.extend(too_few);
+        let mut short = judged.too_few(ran.map(|(count, name)| (name, count)));
+        if short.is_empty() {
+            short = lacking(&self.journal.ran, &judged);
+        }
+        let is_good = judged.failures().next().is_none() && short.is_empty();
+        problems.extend(short);
         self.restore_problems = problems;
         if self.journal.is_replacing {
             self.record_rejected();
@@ -50,10 +68,119 @@ impl RunningUpdate<'_> {
         Ok(is_good)
     }
 
-    /// Replaces the new containers by old ones; a service that had none has none again.
-    async fn bring_back(&self) -> Result<()> {
+    /// Waits until the engine answers: without it nothing can be brought back.
+    async fn await_engine(&self) -> Result<()> {
+        let begun = Instant::now();
+        let mut is_told = false;
+        while let Err(error) = self.docker.greet().await {
+            if begun.elapsed() > ENGINE_PATIENCE {
+                return Err(error);
+            }
+            if !is_told {
+                is_told = true;
+                self.app.ui.warn(format!(
+                    "{error:#}; waiting up to {} s for it, to restore what ran",
+                    ENGINE_PATIENCE.as_secs()
+                ));
+            }
+            tokio::select! {
+                () = tokio::time::sleep(PAUSE) => {}
+                () = self.app.interruption().raised() => return Err(interrupted()),
+            }
+        }
+        Ok(())
+    }
+
+    /// Brings back what ran, by Compose if that can be; returns the jobs that could not do their
+    /// work again.
+    ///
+    /// A failure may be the engine's, which is waited for and asked again, or that of a job from
+    /// before, without which the others are started; or it is the host's or the Compose files'.
+    /// Then the containers from before are started or made again as they were.
+    async fn bring_back_patiently(&self) -> Result<Vec<String>> {
+        let jobs = self.old_jobs();
+        if !jobs.is_empty() {
+            self.app.ui.status(format!(
+                "{} will do its work once more, as it was before the update",
+                jobs.join(", ")
+            ));
+        }
+        let Err(first) = self.bring_back(&[]).await else { return Ok(Vec::new()) };
+        let mut failure = anyhow::anyhow!(not_interrupted(first)?);
+        for left_out in [Vec::new(), jobs.clone()] {
+            if left_out.is_empty() || !jobs.is_empty() {
+                self.app.ui.warn(format!("{failure:#}; trying again"));
+                tokio::time::sleep(PAUSE).await;
+                self.await_engine().await?;
+                match self.bring_back(&left_out).await {
+                    Ok(()) => return Ok(left_out),
+                    Err(error) => failure = anyhow::anyhow!(not_interrupted(error)?),
+                }
+            }
+        }
+        self.await_engine().await?;
+        match self.make_again().await {
+            Ok(()) => Ok(jobs),
+            Err(error) => Err(failure.context(format!("{error:#}"))),
+        }
+    }
+
+    /// The jobs among what is brought back: to start them is to run them.
+    fn old_jobs(&self) -> Vec<String> {
+        let replaced = self.journal.replaced().into_iter();
+        replaced.filter(|name| self.journal.had_completed(name)).collect()
+    }
+
+    /// Notes how the containers are made that are about to give way.
+    pub(super) async fn take_blueprints(&mut self) {
+        let serving = self
+            .journal
+            .ran
+            .iter()
+            .filter(|ran| ran.is_running && self.journal.is_replaced(&ran.compose_service));
+        let ids: Vec<String> = serving.map(|ran| ran.container.clone()).collect();
+        for id in ids {
+            match self.docker.blueprint(&id).await {
+                Ok(blueprint) => self.blueprints.extend(blueprint),
+                Err(error) => tracing::info!("{id} could not be made again: {error:#}"),
+            }
+        }
+    }
+
+    /// Starts the containers that ran, or makes them again as they were, without Compose.
+    async fn make_again(&self) -> Result<()> {
+        self.app.ui.step("Restoring", "the very containers that ran, without Compose");
+        let present =
+            self.docker.container_details(&ContainerFilter::project(&self.journal.project)).await?;
+        let new = present.iter().filter(|container| {
+            let service = container.labels.service().filter(|_| !container.labels.is_one_off());
+            service.is_some_and(|service| self.journal.is_replaced(service))
+                && !self.journal.knew(Some(container))
+        });
+        for container in new {
+            self.docker.remove_container(&container.id).await?;
+        }
+        for blueprint in &self.blueprints {
+            let old = present.iter().find(|container| container.id == blueprint.id);
+            match old {
+                Some(old) => {
+                    if old.name != blueprint.name {
+                        self.docker.rename_container(&old.id, &blueprint.name).await?;
+                    }
+                    self.docker.start_container(&old.id).await?;
+                }
+                None => self.docker.make_again(blueprint).await?,
+            }
+        }
+        Ok(())
+    }
+
+    /// Replaces the new containers by old ones, except of the services `left_out`; a service that
+    /// had none has none again.
+    async fn bring_back(&self, left_out: &[String]) -> Result<()> {
+        let wanted = self.journal.replaced().into_iter().filter(|name| !left_out.contains(name));
         let (had, lacked): (Vec<String>, Vec<String>) =
-            self.journal.replaced().into_iter().partition(|name| self.journal.had_container(name));
+            wanted.partition(|name| self.journal.had_container(name));
         let environment =
             self.launch.environment.clone().with(self.journal.plan.variables_before.clone());
         if !lacked.is_empty() {

@@ -227,7 +227,7 @@ impl Engine {
 }
 
 /// Where the machine's daemon listens.
-fn machine_socket() -> PathBuf {
+pub(super) fn machine_socket() -> PathBuf {
     let host = std::env::var("DOCKER_HOST").unwrap_or_default();
     host.strip_prefix("unix://").unwrap_or("/var/run/docker.sock").into()
 }

@@ -2,6 +2,7 @@
 
 use std::io::{self, BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpStream};
+use std::os::unix::net::UnixStream;
 use std::sync::{Arc, Condvar, Mutex};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -175,6 +176,8 @@ pub struct Proxy {
     listener: Listener,
     state: Arc<State>,
     namespace: String,
+    /// What leads on to a server that has no address.
+    bridge: Option<Listener>,
 }
 
 impl Proxy {
@@ -190,12 +193,34 @@ impl Proxy {
         Self::between(upstream, None, "")
     }
 
+    /// In front of the machine's Docker daemon. What goes on without end, such as events, never
+    /// arrives.
+    pub fn to_engine() -> Self {
+        let bridge = Listener::start(|client| {
+            let Ok(daemon) = UnixStream::connect(super::engine::machine_socket()) else { return };
+            let (Ok(mut from), Ok(mut to)) = (client.try_clone(), daemon.try_clone()) else {
+                return;
+            };
+            let forth = thread::spawn(move || {
+                let _ = io::copy(&mut from, &mut to);
+                let _ = to.shutdown(std::net::Shutdown::Write);
+            });
+            let (mut from, mut to) = (daemon, client);
+            let _ = io::copy(&mut from, &mut to);
+            let _ = to.shutdown(std::net::Shutdown::Both);
+            let _ = forth.join();
+        });
+        let mut proxy = Self::between(bridge.address(), None, "");
+        proxy.bridge = Some(bridge);
+        proxy
+    }
+
     fn between(upstream: SocketAddr, token: Option<SocketAddr>, namespace: &str) -> Self {
         let state = Arc::new(State::default());
         let shared = Arc::clone(&state);
         // An error ends one connection, as it would on a network.
         let listener = Listener::start(move |stream| drop(relay(stream, upstream, token, &shared)));
-        Self { listener, state, namespace: namespace.into() }
+        Self { listener, state, namespace: namespace.into(), bridge: None }
     }
 
     /// Adds this time to each round trip; opening a connection is one, too.
