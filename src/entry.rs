@@ -11,8 +11,8 @@ use crate::cli::{self, Cli, Environment};
 use crate::commands::Command;
 use crate::compose;
 use crate::error::{self, Kind};
-use crate::interruption::Interruption;
 use crate::report::{Document, Failure};
+use crate::store::Store;
 use crate::ui::{Terminals, Ui, UiSettings};
 use anyhow::Result;
 use chrono::Utc;
@@ -99,7 +99,11 @@ fn dispatch(app: &App, command: Command) -> Result<Exit> {
         let _context = runtime.enter();
         let interrupts = signal(SignalKind::interrupt())?;
         let terminations = signal(SignalKind::terminate())?;
-        runtime.spawn(listen(app.interruption().clone(), interrupts, terminations));
+        runtime.spawn(listen(app.ui.clone(), interrupts, terminations));
+        if command.has_safe_points() {
+            let hangups = signal(SignalKind::hangup())?;
+            runtime.spawn(outlive_terminal(app.ui.clone(), app.store.clone(), hangups));
+        }
         runtime.block_on(interruptible(app, command))
     };
     // What is still under way belongs to a command that has ended.
@@ -108,13 +112,31 @@ fn dispatch(app: &App, command: Command) -> Result<Exit> {
 }
 
 /// Passes signals on for as long as the command runs.
-async fn listen(interruption: Interruption, mut interrupts: Signal, mut terminations: Signal) {
+async fn listen(ui: Ui, mut interrupts: Signal, mut terminations: Signal) {
     loop {
         tokio::select! {
             _ = interrupts.recv() => {}
             _ = terminations.recv() => {}
         }
-        interruption.raise();
+        ui.interruption().raise();
+        if ui.interruption().is_tolerated() {
+            ui.warn("interrupted: this comes to its end first; once more stops at once");
+        }
+    }
+}
+
+/// A lost connection is no reason to leave a deployment half done: the command goes on, and says
+/// what it has to say in a file.
+async fn outlive_terminal(ui: Ui, store: Store, mut hangups: Signal) {
+    while hangups.recv().await.is_some() {
+        if !ui.has_terminal() {
+            continue;
+        }
+        // Where it cannot be said, it is done all the same.
+        if let Ok(file) = store.open_lost_output() {
+            let _ = ui.move_into(&file);
+        }
+        ui.warn("the terminal is gone: this goes on, and says the rest here");
     }
 }
 

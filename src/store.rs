@@ -12,9 +12,10 @@ mod read;
 mod replace;
 
 use std::ffi::{OsStr, OsString};
+use std::fs::File;
 use std::io;
 use std::os::unix::ffi::OsStrExt as _;
-use std::os::unix::fs::MetadataExt as _;
+use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 
 use anyhow::Context as _;
@@ -41,6 +42,9 @@ const PINS: &str = "pins.json";
 
 /// What an update under way has written down about itself.
 const JOURNAL: &str = "update-journal.json";
+
+/// What a command says that goes on without its terminal.
+const LOST_OUTPUT: &str = "output.log";
 
 /// The files of one deployment directory.
 #[derive(Debug, Clone)]
@@ -308,6 +312,36 @@ impl Store {
             before,
             owner_like: self.directory.clone(),
         }
+    }
+
+    /// Where a command says what it has to say once its terminal is gone.
+    #[must_use]
+    pub fn lost_output(&self) -> PathBuf {
+        self.state_directory().join(LOST_OUTPUT)
+    }
+
+    /// Opens [`Store::lost_output`] for its owner alone; what is in it stays.
+    ///
+    /// # Errors
+    ///
+    /// It cannot be written (exit 3).
+    pub fn open_lost_output(&self) -> anyhow::Result<File> {
+        let path = self.prepare_state_directory()?.join(LOST_OUTPUT);
+        let flags = rustix::fs::OFlags::NOFOLLOW.bits();
+        let flags = i32::try_from(flags).unwrap_or_default();
+        let opened =
+            File::options().create(true).append(true).mode(0o600).custom_flags(flags).open(&path);
+        opened.map_err(|source| cannot_write(&path, &source).into())
+    }
+
+    /// Removes [`Store::lost_output`], if there is any.
+    ///
+    /// # Errors
+    ///
+    /// It cannot be removed (exit 3).
+    pub fn remove_lost_output(&self, _operation: &Lock) -> anyhow::Result<()> {
+        let path = self.lost_output();
+        replace::remove(&path).map_err(|source| cannot_write(&path, &source).into())
     }
 
     /// Where `update-safe` keeps its data backups.

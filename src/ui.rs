@@ -10,6 +10,7 @@ mod progress;
 mod sanitize;
 mod table;
 
+use std::fs::File;
 use std::io::{self, IsTerminal as _};
 use std::os::fd::AsFd;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -141,6 +142,30 @@ impl Ui {
     #[must_use]
     pub fn is_unread(&self) -> bool {
         self.shared.is_unread.load(Ordering::Relaxed) || has_lost_reader(io::stdout())
+    }
+
+    /// Lets everything that is said from now on go into `file`, also by the programs that are
+    /// started: the terminal is gone. Where nothing is said to a terminal, nothing changes.
+    ///
+    /// # Errors
+    ///
+    /// The system has no more handles.
+    pub fn move_into(&self, file: &File) -> io::Result<()> {
+        let Terminals { stdout, stderr, .. } = self.shared.settings.terminals;
+        if stdout {
+            rustix::stdio::dup2_stdout(file)?;
+        }
+        if stderr {
+            rustix::stdio::dup2_stderr(file)?;
+        }
+        Ok(())
+    }
+
+    /// Whether anything is said to a terminal.
+    #[must_use]
+    pub fn has_terminal(&self) -> bool {
+        let Terminals { stdout, stderr, .. } = self.shared.settings.terminals;
+        stdout || stderr
     }
 
     /// Which standard streams are terminals.

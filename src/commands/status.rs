@@ -45,6 +45,13 @@ impl Run for Status {
     /// (exit 3).
     async fn run(self, app: &App) -> Result<Exit> {
         let deployment = Deployment::open(app)?;
+        let lost = app.store.lost_output();
+        if lost.exists() {
+            app.ui.note(format!(
+                "an update-safe or restore-data lost its terminal and went on; what it said is in {}",
+                lost.display()
+            ));
+        }
         deployment.view().await?;
         if self.watch {
             return watch(&deployment).await;

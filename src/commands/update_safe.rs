@@ -91,6 +91,7 @@ impl Run for UpdateSafe {
         }
         let lock = app.lock_operation()?;
         app.store.check_writable(None)?;
+        app.store.remove_lost_output(&lock)?;
         match app.journal()? {
             Some(journal) if resume || abort => self.take_up(app, &lock, journal).await,
             None if resume || abort => Err(error::state("there is no unfinished update-safe")
@@ -224,13 +225,17 @@ impl<'a> RunningUpdate<'a> {
     /// Goes from state to state until the update has ended.
     async fn run(mut self) -> Result<Exit> {
         loop {
-            if self.app.interruption().is_raised() {
-                return Err(self.interrupted());
-            }
-            let mut outcome = match self.work().await {
+            let worked = match self.app.interruption().is_raised() {
+                true => Err(interrupted()),
+                false => self.work().await,
+            };
+            let mut outcome = match worked {
                 Ok(outcome) => outcome,
                 Err(error) if error::kind(&error) == Kind::Interrupted => {
-                    return Err(self.interrupted());
+                    match self.turn_back(error) {
+                        Some(outcome) => outcome,
+                        None => return Err(self.interrupted()),
+                    }
                 }
                 Err(error) => {
                     let failed = self.fail(error);
@@ -248,6 +253,19 @@ impl<'a> RunningUpdate<'a> {
                 }
             }
         }
+    }
+
+    /// What the first request to stop means while containers are saved, replaced or judged: back to
+    /// what ran. `None`: to stop at once, because nothing was stopped yet or the request is repeated.
+    fn turn_back(&mut self, error: anyhow::Error) -> Option<Outcome> {
+        let goes_back =
+            matches!(self.journal.state, State::Saving | State::Replacing | State::Judging);
+        if !goes_back || self.app.interruption().is_repeated() {
+            return None;
+        }
+        self.app.interruption().tolerate_first();
+        self.app.ui.warn("interrupted: what ran before comes back; once more stops at once");
+        Some(self.fail(error))
     }
 
     /// The work of the present state.
@@ -284,6 +302,10 @@ impl<'a> RunningUpdate<'a> {
     /// Once containers are being replaced, an older state on the disk is no danger: its work can be
     /// done again. So a journal that cannot be written stops only what has not begun.
     fn enter(&mut self, next: State) -> Result<()> {
+        if matches!(next, State::Recording | State::Restoring) {
+            // What comes now ends whole, and soon.
+            self.app.interruption().tolerate_first();
+        }
         let (before, was_replacing) = (self.journal.state, self.journal.is_replacing);
         self.journal.state = next;
         self.journal.is_replacing |= next == State::Replacing;
@@ -390,7 +412,9 @@ impl<'a> RunningUpdate<'a> {
         let limit = healthy.saturating_add(stopped).saturating_add(COMPOSE_RESERVE);
         self.app.touch_containers();
         let deployment = &self.launch.deployment;
-        deployment.compose()?.run_within(Some(limit), deployment.all(), action, environment).await
+        let interruption = self.app.interruption();
+        let compose = deployment.compose()?;
+        compose.run_within(limit, interruption, deployment.all(), action, environment).await
     }
 
     /// How long the health checks of what ran and of what shall run let a container take.

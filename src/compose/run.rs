@@ -14,7 +14,9 @@
 //! first SIGINT makes dkv wait for what Compose makes of it, a second one or a SIGTERM is passed on
 //! as SIGTERM; either way the call ends as [`Kind::Interrupted`]. As tokio never restores a
 //! signal's default action, the program must listen for both signals outside these calls as well,
-//! and let a call that [`is_running`] come to its end.
+//! and let a call that [`is_running`] come to its end. [`Compose::run_within`] is the exception: its
+//! Compose has a process group of its own, which Ctrl-C does not reach, and comes to its end; only a
+//! second request ends it.
 
 use std::collections::BTreeMap;
 use std::ffi::OsString;
@@ -31,6 +33,7 @@ use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use anyhow::{Context as _, Result};
+use rustix::process::{Pid, Signal as EndSignal, kill_process, kill_process_group};
 use tokio::io::{AsyncRead, AsyncReadExt as _};
 use tokio::process::{Child, Command};
 use tokio::signal::unix::{Signal, SignalKind, signal};
@@ -41,6 +44,7 @@ use super::config::{self, Awake, Project};
 use super::files::Files;
 use super::texts::ComposeFiles;
 use crate::error::{self, Error, Kind};
+use crate::interruption::Interruption;
 
 /// How long a call that took too long may take to end when it is asked to.
 const LAST_PATIENCE: Duration = Duration::from_secs(10);
@@ -302,16 +306,20 @@ impl Compose {
     /// There is no Compose, or it failed (exit 6); there are no such files (exit 3); interrupted
     /// (130).
     pub async fn run(&self, set: Set, action: &Action, environment: &Environment) -> Result<()> {
-        self.run_within(None, set, action, environment).await
+        let selection = self.selection(set, environment).await?;
+        let call = self.call(&selection, action, environment).await?;
+        self.run_call(call).await
     }
 
-    /// As [`Compose::run`], but ends Compose when it takes longer than `limit`.
+    /// As [`Compose::run`], but ends Compose when it takes longer than `limit`, and lets it come to
+    /// its end when dkv is asked to stop for the first time.
     ///
     /// # Errors
     /// As [`Compose::run`], and when the limit passes (exit 6).
     pub async fn run_within(
         &self,
-        limit: Option<Duration>,
+        limit: Duration,
+        interruption: &Interruption,
         set: Set,
         action: &Action,
         environment: &Environment,
@@ -319,7 +327,12 @@ impl Compose {
         let mut selection = self.selection(set, environment).await?;
         selection.profiles = self.profiles(action);
         let mut call = self.call(&selection, action, environment).await?;
-        call.limit = limit;
+        call.limit = Some(limit);
+        call.shielded = Some(interruption);
+        self.run_call(call).await
+    }
+
+    async fn run_call(&self, call: Call<'_>) -> Result<()> {
         let _running = (!call.is_read_only).then(Running::begin);
         let captured = match self.output {
             Output::Inherit => call.inherit().await?,
@@ -493,6 +506,7 @@ impl Compose {
             environment,
             is_read_only,
             limit: None,
+            shielded: None,
             held: self.held.as_ref(),
         })
     }
@@ -508,6 +522,8 @@ struct Call<'a> {
     is_read_only: bool,
     /// How long it may take before it is ended.
     limit: Option<Duration>,
+    /// Who tells of the second request to stop, if the first one is not to reach it.
+    shielded: Option<&'a Interruption>,
     /// A lock to keep while it runs.
     held: Option<&'a File>,
 }
@@ -528,6 +544,9 @@ impl Call<'_> {
         let mut command = Command::new(self.program[0]);
         command.args(&self.program[1..]).args(&self.arguments).current_dir(self.directory);
         command.kill_on_drop(self.is_read_only);
+        if self.shielded.is_some() {
+            command.process_group(0);
+        }
         self.environment.apply(&mut command);
         if self.directory != Path::new(".") {
             // v2 names a project after the directory as the shell knows it, symbolic links and all.
@@ -575,7 +594,7 @@ impl Call<'_> {
         let mut child = self.spawn(&mut command)?;
         // The pipe ends when nobody has it any more.
         drop(command);
-        let (status, end) = signals.wait(&mut child, self.limit).await?;
+        let (status, end) = signals.wait(&mut child, self.limit, self.shielded).await?;
         let mut said = Vec::new();
         if let Some(relay) = relay {
             // What Compose has started may live on and keep the pipe open.
@@ -594,7 +613,7 @@ impl Call<'_> {
             self.spawn(command.stdin(input).stdout(Stdio::piped()).stderr(Stdio::piped()))?;
         let (stdout, stderr) = (child.stdout.take(), child.stderr.take());
         let mut output = pin!(async { tokio::try_join!(drain(stdout), drain(stderr)) });
-        let mut wait = pin!(signals.wait(&mut child, self.limit));
+        let mut wait = pin!(signals.wait(&mut child, self.limit, self.shielded));
         let mut collected = None;
         let (status, end) = loop {
             tokio::select! {
@@ -699,24 +718,38 @@ impl Signals {
         mut self,
         child: &mut Child,
         limit: Option<Duration>,
+        shielded: Option<&Interruption>,
     ) -> Result<(ExitStatus, End)> {
         let mut end = End::Itself;
         let mut patience = limit.unwrap_or(Duration::MAX);
+        let leads = shielded.is_some();
         loop {
             let too_long = tokio::time::sleep(patience);
+            let is_told = end == End::Interrupted;
+            let repeated = async {
+                match shielded.filter(|_| !is_told) {
+                    Some(interruption) => interruption.repeated().await,
+                    None => std::future::pending().await,
+                }
+            };
             // Ctrl-C reaches Compose as well, which may have ended before this is looked at: what
             // was asked for counts.
             tokio::select! {
                 biased;
-                _ = self.interrupts.recv() => {
+                _ = self.interrupts.recv(), if !leads => {
                     if end == End::Interrupted {
-                        terminate(child);
+                        end_process(child, leads, EndSignal::TERM);
                     }
                     end = End::Interrupted;
                 }
-                _ = self.terminations.recv() => {
-                    terminate(child);
+                _ = self.terminations.recv(), if !leads => {
+                    end_process(child, leads, EndSignal::TERM);
                     end = End::Interrupted;
+                }
+                () = repeated => {
+                    end_process(child, leads, EndSignal::TERM);
+                    end = End::Interrupted;
+                    patience = LAST_PATIENCE;
                 }
                 status = child.wait() => {
                     let status = status.context("cannot wait for Compose")?;
@@ -724,11 +757,11 @@ impl Signals {
                     return Ok((status, if is_interrupted { End::Interrupted } else { end }));
                 }
                 () = too_long => {
-                    if end == End::TooLong {
-                        child.start_kill().context("cannot end Compose")?;
-                    } else {
-                        terminate(child);
+                    if end == End::Itself {
+                        end_process(child, leads, EndSignal::TERM);
                         end = End::TooLong;
+                    } else {
+                        end_process(child, leads, EndSignal::KILL);
                     }
                     patience = LAST_PATIENCE;
                 }
@@ -739,16 +772,19 @@ impl Signals {
 
 /// Whether a process says that SIGINT has ended it.
 fn ended_by_interrupt(status: ExitStatus) -> bool {
-    let interrupt = rustix::process::Signal::INT.as_raw();
+    let interrupt = EndSignal::INT.as_raw();
     status.signal() == Some(interrupt) || status.code() == Some(128 + interrupt)
 }
 
-/// Asks `child` to end; it may have done so by itself in the meantime.
-fn terminate(child: &Child) {
-    let process =
-        child.id().and_then(|id| i32::try_from(id).ok()).and_then(rustix::process::Pid::from_raw);
+/// Asks `child` to end, with all that it has started if it leads a group; it may have done so by
+/// itself in the meantime.
+fn end_process(child: &Child, leads_group: bool, signal: EndSignal) {
+    let process = child.id().and_then(|id| i32::try_from(id).ok()).and_then(Pid::from_raw);
     if let Some(process) = process {
-        let _ = rustix::process::kill_process(process, rustix::process::Signal::TERM);
+        let _ = match leads_group {
+            true => kill_process_group(process, signal),
+            false => kill_process(process, signal),
+        };
     }
 }
 

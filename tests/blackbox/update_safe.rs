@@ -462,13 +462,52 @@ fn killed_while_recording() {
 }
 
 #[test]
-fn ctrl_c_stops_at_a_safe_point_and_offers_to_go_on() {
+fn ctrl_c_brings_back_what_ran_and_a_second_one_stops_at_once() {
     let product = Product::new("ctrlc");
-    let update = slow_update(&product, "judging", "2");
-    let stopped = product.stop_in("judging", update, Signal::INT).exit(130);
-    stopped.stderr_contains("--resume").stderr_contains("--abort");
-    product.dkv(["update-safe", "--abort"]).exit(0);
+    for (state, version) in [("judging", "2"), ("replacing", "3")] {
+        let update = slow_update(&product, "judging", version);
+        // To the whole group, as Ctrl-C on a terminal does.
+        let running = product.stop_in(state, update, Signal::CONT);
+        running.signal_group(Signal::INT);
+        let stopped = running.exit(130);
+        stopped.stderr_contains("interrupted, and what ran before is back and healthy");
+        product.assert_runs("1");
+        assert!(product.deployment.manifest_data()["rejected"]["web"].is_null());
+    }
+
+    let update = slow_update(&product, "judging", "4");
+    let mut running = product.stop_in("judging", update, Signal::TERM);
+    running.wait_for_output("Restoring what ran before");
+    running.signal(Signal::TERM);
+    running.exit(130).stderr_contains("--resume").stderr_contains("--abort");
+    assert_eq!(product.journal_state().as_deref(), Some("restoring"));
+    product.dkv(["update-safe", "--abort", "--lock-timeout", "60"]).exit(0);
     product.assert_runs("1");
+}
+
+#[test]
+fn an_update_outlives_its_terminal_and_says_the_rest_in_a_file() {
+    let product = Product::new("hangup");
+    let update = slow_update(&product, "judging", "2");
+    product.stop_in("judging", update, Signal::HUP).exit(0);
+    product.assert_runs("2");
+    assert!(!product.deployment.exists(".version-backups/output.log"));
+
+    // The terminal goes, and with it whoever held it.
+    let update = slow_update(&product, "judging", "3").tty();
+    let running = product.stop_in("judging", update, Signal::CONT);
+    running.signal_group(Signal::KILL);
+    wait_for("the end of the update", Duration::from_secs(60), || {
+        product.journal_state().is_none().then_some(())
+    });
+    product.assert_runs("3");
+    let status = product.dkv(["status"]).exit(0);
+    status.stderr_contains(".version-backups/output.log");
+    let said = || product.deployment.read(".version-backups/output.log");
+    wait_for("its last words", Duration::from_secs(10), || {
+        said().contains("web was away for").then_some(())
+    });
+    drop(running);
 }
 
 /// A database with data in a directory and in a volume.

@@ -9,7 +9,7 @@ use crate::app::{App, Exit};
 use crate::backup;
 use crate::commands::changes;
 use crate::commands::run::{container_line, show_containers};
-use crate::error::{Error, Kind};
+use crate::error::{self, Error, Kind};
 use crate::model::manifest::Service;
 use crate::model::reference::ServiceName;
 use crate::observe::LocalImages;
@@ -176,6 +176,12 @@ impl RunningUpdate<'_> {
 
     /// Exit 7.
     pub(super) fn restored(mut self) -> anyhow::Error {
+        if self.failure.as_ref().is_some_and(|error| error::kind(error) == Kind::Interrupted) {
+            let error =
+                Error::new(Kind::Interrupted, format!("interrupted, {}", self.what_is_back()))
+                    .with_hint("`dkv update-safe` begins anew");
+            return self.show_failed(UpdateResult::Restored, error.into());
+        }
         let failure = &self.journal.failure;
         let mut message =
             format!("the update failed, {}: {}", self.what_is_back(), failure.reason.join("\n"));

@@ -247,7 +247,9 @@ impl RunningUpdate<'_> {
         if self.is_abort {
             return report::show_restored(self.app);
         }
-        if self.journal.is_replacing {
+        let is_interrupted =
+            self.failure.as_ref().is_some_and(|error| error::kind(error) == Kind::Interrupted);
+        if self.journal.is_replacing || is_interrupted {
             return Err(self.restored());
         }
         Err(self
