@@ -315,19 +315,27 @@ fn lines_of_every_form() -> impl Strategy<Value = (String, Vec<(String, usize, S
         5 => (head, repository, tail).prop_map(|(head, name, tail)| format!("{head}{name}{tail}")),
         1 => whole.prop_map(str::to_owned),
     ];
-    let service = (image.clone(), 0_u8..10, any::<bool>());
+    let service = (image.clone(), 0_u8..12, any::<bool>());
     (prop::collection::vec(service, 3..14), image, any::<bool>()).prop_map(
         |(services, shared, crlf)| {
             let mut text = format!(
                 "# top: ü\nx-one: &one\n  image: '{shared}' # shared\nx-two: &two\n  <<: *one\n  \
                     restart: 'no'\nx-image: &image \"{shared}\"\nservices:\n"
             );
-            let mut all = Vec::new();
+            let mut all: Vec<(String, usize, String)> = Vec::new();
+            // The service whose line others may merge.
+            let mut anchored: Option<(usize, String)> = None;
             for (number, (image, shape, comment)) in services.iter().enumerate() {
                 let (name, end) = (format!("s{number}"), if *comment { " # why" } else { "" });
                 let (lines, own, image) = match shape {
                     0 | 1 => {
-                        (format!("  {name}:{end}\n    image:   {image}{end}\n"), number, image)
+                        anchored = Some((number, image.clone()));
+                        let line = format!("  {name}: &{name}{end}\n    image:   {image}{end}\n");
+                        (line, number, image)
+                    }
+                    10 | 11 if anchored.is_some() => {
+                        let (other, image) = anchored.as_ref().unwrap();
+                        (format!("  {name}:\n    <<: *s{other}\n    tty: true\n"), *other, image)
                     }
                     2 => (
                         format!("  {name}:\n    image: '{image}'{end}\n    tty: true\n"),
