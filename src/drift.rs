@@ -6,7 +6,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use crate::docker::{Container, ContainerState, ListedImage};
 use crate::followers::Hanging;
-use crate::members::{Members, Membership, Use, repository_of};
+use crate::members::{Differs, Members, Membership, Stranger, Use, repository_of};
 use crate::model::env_file;
 use crate::model::history::Release;
 use crate::model::interpolation::Template;
@@ -203,9 +203,12 @@ impl<'v, 'a> DriftSearch<'v, 'a> {
 
     /// The manifest service that a Compose service runs.
     fn service_of(&self, start: &ServiceStart) -> Option<&'a Service> {
+        self.views.manifest.services.get(self.found(start).service()?)
+    }
+
+    fn found(&self, start: &ServiceStart) -> Membership<'a> {
         let image = start.image.as_ref().and_then(|image| image.parse().ok());
-        let found = self.membership(start, start.text.as_deref(), image.as_ref());
-        self.views.manifest.services.get(found.service()?)
+        self.membership(start, start.text.as_deref(), image.as_ref())
     }
 
     /// What a Compose service with this image line is to the manifest.
@@ -988,10 +991,29 @@ impl<'v, 'a> DriftSearch<'v, 'a> {
             .find(|service| repositories.iter().any(|one| service.image.as_ref() == Some(*one)))
     }
 
+    /// A Compose service that runs something else from a tracked repository.
+    fn stranger(&mut self, start: &ServiceStart, Stranger { service, differs }: Stranger<'a>) {
+        let Some(service) = self.views.manifest.services.get(service) else { return };
+        let is_only = !self.starts.contains_key(&service.name);
+        let image = start.image.as_deref().unwrap_or("what it builds");
+        let run = (start.compose_service.as_str(), image, start.platform.as_ref());
+        let (message, mend) = about_stranger(run, service, differs, is_only);
+        // What the manifest claims to be its own, it is wrong about.
+        if is_only || service.compose_services.contains(&start.compose_service) {
+            self.differs(FindingKind::OtherTrack, Some(service), message, mend);
+        } else {
+            self.note(FindingKind::OtherTrack, Some(service), message, Some(&mend));
+        }
+    }
+
     fn untracked(&mut self) {
         for start in self.views.starts.iter().filter(|start| start.is_active) {
             let is_left_out = self.views.manifest.untracked.contains(&start.compose_service);
-            if !is_left_out && self.tracked(start).is_none() {
+            if let Membership::Other(stranger) = self.found(start) {
+                if !is_left_out {
+                    self.stranger(start, stranger);
+                }
+            } else if !is_left_out && self.tracked(start).is_none() {
                 let image = start.image.as_deref().unwrap_or("what it builds");
                 let message = format!(
                     "nothing tracks the Compose service {} ({})",
@@ -1004,6 +1026,36 @@ impl<'v, 'a> DriftSearch<'v, 'a> {
             }
         }
     }
+}
+
+/// What a Compose service is that runs something else from the repository of a service, and what to
+/// do about it. `is_only` says that no other Compose service runs that service.
+#[must_use]
+pub fn about_stranger(
+    (compose_service, image, platform): (&str, &str, Option<&Platform>),
+    service: &Service,
+    differs: Differs,
+    is_only: bool,
+) -> (String, String) {
+    let what = match (differs, platform) {
+        (Differs::Tag, _) => {
+            format!("which is nothing that {} follows (`{}`)", service.name, service.track_name())
+        }
+        (Differs::Platform, Some(platform)) => {
+            format!("for {platform}, and {} is for another platform", service.name)
+        }
+        (Differs::Platform, None) => {
+            let platform = service.platform.as_ref().map(ToString::to_string).unwrap_or_default();
+            format!("for this host's platform, and {} is for {platform}", service.name)
+        }
+    };
+    let tag = image.parse::<Reference>().ok().and_then(|reference| reference.tag);
+    let mend = match (differs, is_only, tag) {
+        (Differs::Tag, true, Some(tag)) => format!("`dkv version-pull {} {tag}`", service.name),
+        (Differs::Platform, true, _) => format!("give {} that `platform`", service.name),
+        _ => "`dkv migrate-versions` records it as a service of its own".to_owned(),
+    };
+    (format!("{compose_service} runs {}, {what}", shortened(image)), mend)
 }
 
 /// Whether a container belongs to the deployment: by its project, or where that is not known by its

@@ -10,7 +10,7 @@ use crate::model::env_file::Pin;
 use crate::model::history::{Advance, Bytes, Release};
 use crate::model::manifest::{Custom, Manifest, Service, Source};
 use crate::model::reference::{Digest, ServiceName, Tag};
-use crate::model::version;
+use crate::model::{track, version};
 
 /// When and by whom a change is recorded.
 #[derive(Debug, Clone)]
@@ -249,6 +249,21 @@ pub fn advance_known(
     step
 }
 
+/// Lets the service of `step` follow `asked` from now on, if following its tag would take it back
+/// from that: where the tag names one release, or a line that `asked` is not on.
+pub fn follow(step: &mut Step, asked: &Tag) {
+    let Some(track) = step.before.track.clone().filter(|track| track != asked) else { return };
+    let is_numbered =
+        track::is_release(&track) || version::Version::parse(track.as_str()).is_some();
+    let stays_on =
+        !track::is_release(&track) && track::is_of_line(asked.as_str(), track.as_str(), None);
+    if !is_numbered || stays_on || step.before.source == Source::Local {
+        return;
+    }
+    step.after.track = Some(asked.clone());
+    step.notes.push(format!("follows `{asked}` from now on, not `{track}`"));
+}
+
 /// Drops a custom override that is not what is current any more.
 fn forget_custom(service: &mut Service) {
     if service.custom_in_force().is_none() {
@@ -424,6 +439,29 @@ mod tests {
 
     fn tag(service: &Service) -> &str {
         service.current().unwrap().tag.as_str()
+    }
+
+    #[test]
+    fn a_version_that_was_asked_for_is_followed_where_the_old_tag_would_lead_back() {
+        for (track, asked, follows) in [
+            (Some("16.4"), "16.5", "16.5"),
+            (Some("16.4"), "16", "16"),
+            (Some("16.4"), "latest", "latest"),
+            (Some("16.4"), "16.4", "16.4"),
+            (Some("16"), "16.4", "16"),
+            (Some("16"), "17", "17"),
+            (Some("16"), "17.1", "17.1"),
+            (Some("17-alpine"), "17.1-alpine", "17-alpine"),
+            (Some("stable"), "1.2", "stable"),
+            (None, "1.2", "latest"),
+            (None, "main", "latest"),
+        ] {
+            let service = Service { track: track.map(|track| track.parse().unwrap()), ..service() };
+            let mut step = Step::unchanged(&service);
+            follow(&mut step, &asked.parse().unwrap());
+            assert_eq!(step.after.track_name(), follows, "{track:?} {asked}");
+            assert_eq!(step.is_change(), step.after.track_name() != track.unwrap_or("latest"));
+        }
     }
 
     #[test]

@@ -523,6 +523,8 @@ pub struct ServiceUpdate {
     pub digest: Option<String>,
     /// The tracked tag.
     pub track: String,
+    /// Whether that names one release, so that the service stays what it is until told.
+    pub stays: bool,
     /// What was asked for.
     pub available_tag: Option<String>,
     /// The version that it is, if one names the same bytes.
@@ -560,6 +562,7 @@ impl ServiceUpdate {
             tag: current.as_ref().map(|current| current.tag.clone()),
             digest: current.and_then(|current| current.digest),
             track: service.track_name().to_owned(),
+            stays: service.follows_release(),
             available_tag: found.map(|found| found.asked.to_string()),
             available_version: None,
             available_digest: found

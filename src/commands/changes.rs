@@ -5,6 +5,7 @@ use anyhow::Result;
 use crate::app::{App, Exit};
 use crate::change::Change;
 use crate::deployment::Deployment;
+use crate::model::manifest::Service;
 use crate::model::track;
 use crate::plan::Outcome;
 use crate::report::{Changes, ReleaseView, ServiceChange};
@@ -76,6 +77,11 @@ pub(super) fn summarise(deployment: &Deployment<'_>, report: &Changes) {
         (Some(_), true) => app.ui.status("nothing was changed (--dry-run)"),
         (Some(_), false) => app.ui.note(deployment.how_to_start(changed)),
     }
+    let unchanged = report.services.iter().filter(|one| one.outcome == Outcome::Unchanged);
+    let names = unchanged.filter_map(|one| one.name.parse().ok());
+    let services: Vec<&Service> =
+        names.filter_map(|name| deployment.recorded()?.service(&name)).collect();
+    how_to_follow_a_line(&services).into_iter().for_each(|note| app.ui.note(note));
 }
 
 /// What became of one service.
@@ -110,21 +116,22 @@ pub(super) fn notes(change: &ServiceChange) -> String {
     }
 }
 
-/// What is said once of the services that follow one release each, given with that.
-pub(super) fn how_to_follow_a_line<'a>(
-    services: impl Iterator<Item = (&'a str, &'a str)>,
-) -> Option<String> {
-    let services: Vec<(&str, &str)> = services.collect();
-    let (first, track) = services.first()?;
-    let line = track.parse().map_or_else(|_| String::new(), |track| track::line_of(&track));
-    let each = services.iter().map(|(name, track)| format!("{name} ({track})"));
+/// What is said once of those of `services` that follow one release each: nothing new is no news
+/// of them.
+pub(super) fn how_to_follow_a_line(services: &[&Service]) -> Option<String> {
+    let stay = services.iter().filter(|service| service.follows_release() && !service.held);
+    let stay: Vec<&&Service> = stay.collect();
+    let first = stay.first()?;
+    let line = first.track.as_ref().map(track::line_of).unwrap_or_default();
+    let each = stay.iter().map(|service| format!("{} `{}`", service.name, service.track_name()));
     let each = each.collect::<Vec<_>>().join(", ");
-    let (follow, what) = match services.len() {
-        1 => ("follows", "a version that does not move, and stays"),
-        _ => ("follow", "versions that do not move, and stay"),
+    let (follow, version) = match stay.len() {
+        1 => ("follows", "a version that does not move"),
+        _ => ("follow", "versions that do not move"),
     };
     Some(format!(
-        "{each} {follow} {what} until told: `dkv version-pull {first} TAG` takes another and \
-        follows that, also a tag that moves, such as `{line}`"
+        "{follow} {version}, until told: {each}; `dkv version-pull {} TAG` takes another and \
+        follows that, also a tag that moves, such as `{line}`",
+        first.name
     ))
 }

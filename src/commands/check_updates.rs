@@ -5,8 +5,8 @@ use clap::Args;
 use futures_util::StreamExt as _;
 use tokio::sync::OnceCell;
 
-use super::Run;
 use super::arguments::Services;
+use super::{Run, changes};
 use crate::app::{App, Exit};
 use crate::deployment::Deployment;
 use crate::docker::Docker;
@@ -19,6 +19,9 @@ use crate::plan::{self, Found, Outcome};
 use crate::registry::resolve::{Evidence, Resolution};
 use crate::report::{ReleaseView, ServiceUpdate, UpdateState, Updates, short_digest};
 use crate::ui::{Cell, Style, Table};
+
+/// What is said of a service whose tag names one release: that nothing is new there is no news.
+const STAYS: &str = "a version that does not move";
 
 /// How many services are looked up at once.
 pub(super) const SERVICES_AT_ONCE: usize = 16;
@@ -41,10 +44,14 @@ impl Run for CheckUpdates {
     /// No manifest (exit 3), an unknown service (exit 2).
     async fn run(self, app: &App) -> Result<Exit> {
         let deployment = Deployment::open_recorded(app)?;
-        let report = look_up(&deployment, &deployment.select(&self.services.names())?).await;
+        let services = deployment.select(&self.services.names())?;
+        let report = look_up(&deployment, &services).await;
         let unknown =
             report.services.iter().filter(|one| one.state == UpdateState::Unknown).count();
-        app.show(&report, |report| show(app, report))?;
+        app.show(&report, |report| {
+            show(app, report);
+            changes::how_to_follow_a_line(&services).into_iter().for_each(|note| app.ui.note(note));
+        })?;
         if unknown > 0 && unknown == report.services.len() {
             app.ui.error(&nothing_known().into());
             return Ok(Exit::Unknown);
@@ -214,7 +221,11 @@ fn compare(service: &Service, latest: &Latest) -> ServiceUpdate {
             .filter(|version| current.is_some_and(|current| current.tag != **version));
         (
             UpdateState::UpToDate,
-            becomes.map_or_else(String::new, |version| format!("`{}` is {version}", found.asked)),
+            match becomes {
+                Some(version) => format!("`{}` is {version}", found.asked),
+                None if service.follows_release() => STAYS.to_owned(),
+                None => String::new(),
+            },
         )
     } else if let Some(rejected) = rejection {
         let why = rejected.reason.as_deref().unwrap_or("an update found it bad");
@@ -244,7 +255,11 @@ fn compare(service: &Service, latest: &Latest) -> ServiceUpdate {
         };
         (UpdateState::Update, format!("{current_tag} → {offered}{older}"))
     };
-    let relabels = state == UpdateState::UpToDate && !details.is_empty();
+    let relabels = state == UpdateState::UpToDate
+        && found
+            .version
+            .as_ref()
+            .is_some_and(|version| current.is_some_and(|current| current.tag != *version));
     let is_told = state == UpdateState::Rebuilt && names_another_index(resolution);
     let remark = resolution.filter(|resolution| resolution.version.is_some() && !is_told);
     let details = match remark.and_then(Resolution::remark) {

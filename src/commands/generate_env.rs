@@ -6,7 +6,10 @@ use clap::Args;
 use super::{Effect, Run};
 use crate::app::{App, Exit};
 use crate::change;
+use crate::compose::Project;
 use crate::deployment::{Deployment, EnvState, Record};
+use crate::drift;
+use crate::members::Membership;
 use crate::report::EnvReport;
 
 /// Write versions.env from the manifest
@@ -73,5 +76,22 @@ pub(super) fn warn_of_unrecorded(deployment: &Deployment<'_>) {
             "{name}: no version is recorded, Compose gets `{track}`; `dkv pull-latest {name}` \
             records one"
         ));
+    }
+}
+
+/// What runs something else from the repository of a service is left alone: said before it starts.
+pub(super) fn warn_of_strangers(deployment: &Deployment<'_>, project: &Project) {
+    let Some(record) = deployment.recorded() else { return };
+    let tracked = deployment.tracked(project);
+    for one in &project.services {
+        let (name, image) = (one.name.as_str(), one.image.as_deref().unwrap_or_default());
+        let found = deployment.member_with(name, image.parse().ok().as_ref());
+        let Membership::Other(stranger) = found else { continue };
+        let Some(service) = record.service(stranger.service) else { continue };
+        let is_only = !tracked.values().any(|one| one.name == service.name);
+        let platform = deployment.platform(name);
+        let run = (name, image, platform.as_ref());
+        let (what, mend) = drift::about_stranger(run, service, stranger.differs, is_only);
+        deployment.app().ui.warn(format!("{what}; it is left as it is: {mend}"));
     }
 }

@@ -18,7 +18,7 @@ use clap::Args;
 
 use self::evidence::Evidence;
 use self::settle::Settled;
-use super::Effect;
+use super::{Effect, changes};
 use crate::app::{App, Exit};
 use crate::change::{self, Change};
 use crate::compose::ComposeFiles;
@@ -284,7 +284,9 @@ impl<'a> Migrating<'a> {
             .iter()
             .map(|one| MigratedService::of(&one.service, one.found, &one.reason, &one.notes))
             .collect();
+        let settled: Vec<&Service> = settled.iter().map(|one| &one.service).collect();
         Migration {
+            stay: changes::how_to_follow_a_line(&settled),
             dry_run: self.options.dry_run,
             manifest: self.app.store.manifest_path().display().to_string(),
             created: self.deployment.recorded().is_none(),

@@ -10,8 +10,9 @@ use crate::app::{App, Exit};
 use crate::change::Change;
 use crate::deployment::Deployment;
 use crate::lookup;
-use crate::model::manifest::Source;
+use crate::model::manifest::{Service, Source};
 use crate::model::reference::{Platform, ServiceName, Tag};
+use crate::model::track;
 use crate::plan::{self, Intent};
 use crate::registry::ManifestName;
 use crate::registry::resolve::Resolution;
@@ -79,9 +80,13 @@ pub(super) async fn version_pull(
         lookup.expect(&[service]).await;
         let named = lookup.named(service, &ManifestName::Tag(tag.clone()), tag).await?;
         let mut found = named.found;
-        if service.is_moving(tag) {
-            let resolution = lookup.version_of(service, &found, Some(named.is_index)).await;
-            remark = resolution.as_ref().and_then(Resolution::remark);
+        let is_moving = service.is_moving(tag);
+        // A line that was asked for by name says as little about the bytes as the tracked tag.
+        if is_moving || (intent == Intent::Version && !track::is_release(tag)) {
+            let asked = Service { track: Some(tag.clone()), ..service.clone() };
+            let asked = if is_moving { service } else { &asked };
+            let resolution = lookup.version_of(asked, &found, Some(named.is_index)).await;
+            remark = resolution.as_ref().filter(|_| is_moving).and_then(Resolution::remark);
             found.version =
                 resolution.and_then(|resolution| resolution.version).map(|(tag, _)| tag);
         }
@@ -90,5 +95,8 @@ pub(super) async fn version_pull(
     let known = known_service(app, service, !manner.pulls).await?;
     let mut step = plan::advance_known(service, &known, found, &intent, &app.stamp());
     step.notes.extend(remark);
+    if intent == Intent::Version {
+        plan::follow(&mut step, tag);
+    }
     changes::carry_out(&mut deployment, Change::of(vec![step]), manner).await
 }

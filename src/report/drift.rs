@@ -55,6 +55,8 @@ pub enum FindingKind {
     OtherImageDiffers,
     /// Something of a Compose file that has an image, or is one, and can be compared with nothing.
     NotCompared,
+    /// A Compose service runs something else from a tracked repository: another track or platform.
+    OtherTrack,
     /// Compose services of one product have different images.
     ImagesDiffer,
     /// Compose services of one product have a local build and a published image.

@@ -31,6 +31,9 @@ pub struct Migration {
     pub differences: Vec<Difference>,
     /// What the operator should know beyond that.
     pub notes: Vec<String>,
+    /// Which services follow a version that does not move, and how to follow another tag.
+    #[serde(skip)]
+    pub stay: Option<String>,
     /// What became of the deployment's files.
     pub files: Files,
 }

@@ -35,6 +35,7 @@ mod running;
 mod screens;
 mod seeing;
 mod support;
+mod tracks;
 mod update_safe;
 mod updates;
 mod verify;

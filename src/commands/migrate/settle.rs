@@ -106,7 +106,8 @@ pub(super) async fn settle(
     if !new.has_track && service.source == Source::Registry {
         notes.push(follow_digest(lookup, new, &mut service, &found).await);
     }
-    let after = plan::advance(&service, found, &Intent::Version, &app.stamp()).after;
+    let mut after = plan::advance(&service, found, &Intent::Version, &app.stamp()).after;
+    after.held = service.held;
     // A moving tag without bytes is no release: it would stay in the history as one that is lost.
     let is_lost = |tag: &Tag| service.is_moving(tag);
     let is_nothing = after.current().is_some_and(|current| current.is_lost(is_lost));

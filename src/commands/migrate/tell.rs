@@ -3,7 +3,6 @@
 use std::collections::BTreeSet;
 
 use super::Migrating;
-use crate::commands::changes::how_to_follow_a_line;
 use crate::model::manifest::Source;
 use crate::plan::migrate::Proposal;
 use crate::report::migrate::{ComposeChange, Migration, OtherVersion, UntrackedImage};
@@ -97,9 +96,7 @@ impl Migrating<'_> {
                 ));
             }
         }
-        let stay = report.services.iter().filter(|service| service.stays && !service.held);
-        let stay = stay.map(|service| (service.name.as_str(), service.track.as_str()));
-        how_to_follow_a_line(stay).into_iter().for_each(|note| ui.note(note));
+        report.stay.iter().for_each(|note| ui.note(note));
         report.notes.iter().for_each(|note| ui.note(note));
         for image in &report.untracked {
             let (names, first) = (image.compose_services.join(", "), &image.compose_services[0]);

@@ -9,6 +9,7 @@ use chrono::Utc;
 use super::RunningUpdate;
 use crate::app::{App, Exit};
 use crate::change::Change;
+use crate::commands::generate_env;
 use crate::commands::pull;
 use crate::commands::pull_latest::LatestOptions;
 use crate::commands::run::{Launch, StartOptions, stopped};
@@ -64,6 +65,7 @@ impl<'a> RunningUpdate<'a> {
             health::snapshot(&docker, &project.name, &expectations, launch.limits(), Utc::now())
                 .await?;
         let tracked = launch.deployment.tracked(&project);
+        generate_env::warn_of_strangers(&launch.deployment, &project);
         let ran = found.containers.iter().filter_map(|judged| {
             let container = judged.container.as_ref()?;
             Some(Ran {

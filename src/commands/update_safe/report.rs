@@ -86,7 +86,11 @@ impl RunningUpdate<'_> {
         app.show(&self.report, |report| {
             show_services(app, report);
             if report.result == UpdateResult::Unchanged {
-                return app.ui.status("Nothing new");
+                app.ui.status("Nothing new");
+                let services: Vec<&Service> = steps.iter().map(|step| &step.after).collect();
+                return changes::how_to_follow_a_line(&services)
+                    .into_iter()
+                    .for_each(|note| app.ui.note(note));
             }
             let started = Started { containers: report.containers.clone(), ..Started::default() };
             show_containers(app, &started);

@@ -1,0 +1,167 @@
+//! Which tag a service follows, and which Compose services one repository has.
+
+use super::support::{Deployment, Image, Registry};
+
+/// A deployment of these Compose services with literal images.
+fn literal(services: &[(&str, String)]) -> Deployment {
+    let deployment = Deployment::new("tracks");
+    let lines = services.iter().map(|(name, image)| format!("  {name}:\n    image: {image}\n"));
+    let compose = format!("services:\n{}", lines.collect::<String>());
+    deployment.write("docker-compose.yml", &compose);
+    deployment
+}
+
+fn service(deployment: &Deployment, name: &str) -> serde_json::Value {
+    deployment.manifest_data()["services"][name].clone()
+}
+
+#[test]
+fn a_written_version_is_followed_until_another_is_asked_for() {
+    let registry = Registry::start();
+    let old = registry.push(Image::new("db").tag("16.4").tag("16").tag("latest"));
+    let deployment = literal(&[("db", format!("{}:16.4@{}", old.repository, old.digest))]);
+    let report = deployment.dkv(["migrate-versions", "-y"]).exit(0);
+    report.stderr_contains("16.4").stderr_contains("`dkv version-pull db TAG`");
+    assert_eq!(service(&deployment, "db")["track"], "16.4");
+    registry.push(Image::new("db").tag("16.5").tag("16"));
+    let new = registry.push(Image::new("db").tag("17.0").tag("17").tag("latest"));
+
+    // The next release is not taken, and nobody says that there was none to be seen.
+    let outcome = deployment.dkv(["pull-latest"]).exit(0);
+    outcome.stderr_contains("a version that does not move, until told: db `16.4`");
+    assert_eq!(service(&deployment, "db")["image_digest"], old.digest.as_str());
+    let report = deployment.dkv(["check-updates", "--json"]).exit(0).json();
+    let db = &report["services"][0];
+    assert_eq!((&db["stays"], &db["newest"]), (&true.into(), &"17.0".into()));
+    deployment.dkv(["pin", "--latest"]).exit(0);
+    assert!(deployment.read("docker-compose.yml").contains(":16.4@"));
+
+    // The same version built again is that version.
+    let rebuilt = registry.push(Image::new("db").tag("16.4").version("16.4 again"));
+    deployment.dkv(["pull-latest"]).exit(0);
+    assert_eq!(service(&deployment, "db")["image_digest"], rebuilt.digest.as_str());
+
+    // A line, by the command that was named.
+    deployment
+        .dkv(["version-pull", "db", "16"])
+        .exit(0)
+        .stdout_contains("follows `16` from now on");
+    assert_eq!(
+        (&service(&deployment, "db")["track"], &service(&deployment, "db")["current_tag"]),
+        (&"16".into(), &"16.5".into())
+    );
+    deployment.dkv(["pull-latest"]).exit(0);
+    assert_eq!(service(&deployment, "db")["current_tag"], "16.5");
+    // Another version of what does not move stays, too.
+    deployment.dkv(["version-pull", "db", "17.0"]).exit(0);
+    deployment.dkv(["pull-latest"]).exit(0);
+    assert_eq!(service(&deployment, "db")["image_digest"], new.digest.as_str());
+}
+
+#[test]
+fn what_compose_fills_in_is_followed_and_a_digest_alone_is_not_taken_for_latest() {
+    let registry = Registry::start();
+    let old = registry.push(Image::new("web").tag("2026.8.0"));
+    let new = registry.push(Image::new("web").tag("2026.9.0"));
+    let lost = registry.push(Image::new("api").tag("gone"));
+    registry.delete_tag("api", "gone");
+    registry.push(Image::new("api").tag("latest"));
+    let known = registry.push(Image::new("ui").tag("1.0"));
+    registry.push(Image::new("ui").tag("1.1").tag("latest"));
+    let followed = registry.push(Image::new("job").tag("2.0").tag("latest"));
+    let deployment = literal(&[
+        ("web", format!("{}:${{WEB_TAG:-2026.8.0}}", old.repository)),
+        ("api", lost.pin()),
+        ("ui", known.pin()),
+        ("job", followed.pin()),
+    ]);
+    deployment.write(".env", "WEB_TAG=2026.9.0\n");
+    let names = ["web", "api", "ui", "job"].map(|name| ["--track", name]).concat();
+    let report = deployment.dkv([&["migrate-versions", "-y"][..], &names].concat()).exit(0);
+    report
+        .stderr_contains("ui: its line has a digest and no tag: follows `1.0`")
+        .stderr_contains("job: its line has a digest and no tag: follows `latest`")
+        .stderr_contains("api: its line has a digest and no tag, and no tag is known to name that");
+    assert_eq!(service(&deployment, "web")["track"], "2026.9.0");
+    deployment.dkv(["pull-latest"]).exit(0).stdout_contains("api: skipped (held");
+    for (name, expected) in [("web", &new), ("api", &lost), ("ui", &known), ("job", &followed)] {
+        assert_eq!(service(&deployment, name)["image_digest"], expected.digest.as_str(), "{name}");
+    }
+}
+
+#[test]
+fn two_programs_of_one_repository_are_two_services() {
+    let registry = Registry::start();
+    let web = registry.push(Image::new("tool").tag("web-server"));
+    let repository = &web.repository;
+    let signaling = registry.push(Image::new("tool").tag("signaling-server"));
+    let images = ["web-server", "signaling-server"].map(|tag| format!("{repository}:{tag}"));
+    let deployment = literal(&[
+        ("web", images[0].clone()),
+        ("migrate", images[0].clone()),
+        ("signaling", images[1].clone()),
+    ]);
+    let compose = deployment.read("docker-compose.yml");
+    deployment.compose_v2(["up", "-d"]).exit(0);
+    deployment.dkv(["migrate-versions", "-y"]).exit(0);
+    let names = |name: &str| service(&deployment, name)["compose_services"].clone();
+    assert_eq!(names("web"), serde_json::json!(["web", "migrate"]));
+    assert_eq!(names("signaling"), serde_json::json!(["signaling"]));
+
+    // Each moves for itself, and keeps its program: pinned, started and updated.
+    let next = registry.push(Image::new("tool").tag("signaling-server").version("signaling 2"));
+    deployment.dkv(["pull-latest"]).exit(0);
+    deployment.dkv(["pin"]).exit(0);
+    let pinned = compose
+        .replace(&images[0], &format!("{}@{}", images[0], web.digest))
+        .replace(&images[1], &format!("{}@{}", images[1], next.digest));
+    assert_eq!(deployment.read("docker-compose.yml"), pinned);
+    deployment.dkv(["restart"]).exit(0);
+    deployment.dkv(["verify"]).exit(0);
+    let runs = |name: &str| deployment.engine().running_image(deployment.project(), name);
+    assert_eq!((runs("web"), runs("signaling")), (web.image_id().into(), next.image_id().into()));
+    deployment.dkv(["rollback", "-y", "signaling"]).exit(0);
+    deployment.dkv(["pin"]).exit(0);
+    deployment.dkv(["up"]).exit(0);
+    assert_eq!(runs("signaling"), signaling.image_id());
+    deployment.dkv(["migrate-versions", "-y", "--write"]).exit(0);
+    deployment.dkv(["update-safe", "--no-data-backup"]).exit(0);
+    assert_eq!((runs("web"), runs("signaling")), (web.image_id().into(), next.image_id().into()));
+    deployment.dkv(["verify"]).exit(0);
+}
+
+#[test]
+fn a_manifest_that_has_two_programs_in_one_entry_serves_only_its_own() {
+    let registry = Registry::start();
+    let web = registry.push(Image::new("tool").tag("latest"));
+    let repository = &web.repository;
+    let worker = registry.push(Image::new("tool").tag("worker"));
+    let deployment =
+        literal(&[("web", repository.clone()), ("worker", format!("{repository}:worker"))]);
+    deployment.write(
+        "version-manifest.yaml",
+        &format!(
+            "schema_version: '1.1'\nservices:\n  tool:\n    image: {repository}\n    \
+             compose_services: [web, worker]\n    current_tag: latest\n    image_digest: {}\n",
+            web.digest
+        ),
+    );
+    let compose = deployment.read("docker-compose.yml");
+    deployment.dkv(["pin"]).exit(0);
+    let pinned = compose
+        .replace(&format!("{repository}\n"), &format!("{repository}:latest@{}\n", web.digest));
+    assert_eq!(deployment.read("docker-compose.yml"), pinned);
+    let up = deployment.dkv(["up"]).exit(0);
+    let told = format!("worker runs {repository}:worker, which is nothing that tool follows");
+    up.stderr_contains(&told);
+    let runs = |name: &str| deployment.engine().running_image(deployment.project(), name);
+    assert_eq!((runs("web"), runs("worker")), (web.image_id().into(), worker.image_id().into()));
+    deployment.dkv(["verify"]).exit(10).stdout_contains(&told);
+    // What is advised works.
+    deployment.dkv(["migrate-versions", "-y"]).exit(0);
+    assert_eq!(service(&deployment, "worker")["track"], "worker");
+    deployment.dkv(["pin"]).exit(0);
+    deployment.dkv(["restart"]).exit(0);
+    deployment.dkv(["verify"]).exit(0);
+    assert_eq!((runs("web"), runs("worker")), (web.image_id().into(), worker.image_id().into()));
+}
