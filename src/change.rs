@@ -177,7 +177,8 @@ impl Change {
         self.evidence = evidence_of(app, &steps, &arrived).await;
         for (mut step, arrived) in steps.into_iter().zip(arrived) {
             let checked = arrived.and_then(|arrived| {
-                check_platform(&step, &arrived.image, &platform).map(|()| arrived)
+                let platform = step.after.platform.as_ref().unwrap_or(&platform);
+                check_platform(&step, &arrived.image, platform).map(|()| arrived)
             });
             match checked {
                 Ok(arrived) => {

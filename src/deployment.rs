@@ -192,10 +192,10 @@ impl<'a> Deployment<'a> {
         }
         let texts = self.texts().ok();
         let lines = texts.map_or(&[][..], |texts| texts.lines());
-        let platforms = texts.into_iter().flat_map(|texts| texts.services()).filter_map(|line| {
-            let platform = platform_of(line.platform.as_deref()?, &|name| self.variable(name))?;
-            Some((line.service.clone(), platform))
-        });
+        let platforms = texts
+            .into_iter()
+            .flat_map(|texts| texts.services())
+            .filter_map(|line| Some((line.service.clone(), self.platform(&line.service)?)));
         let store = &self.app.store;
         let mut record = Record::new(manifest, snapshot, store.deployment_hash()?, lines)?;
         record.settle_platforms(platforms.collect(), texts.map(Arc::as_ref));
@@ -670,11 +670,14 @@ impl<'a> Deployment<'a> {
         })
     }
 
-    /// The platform that the files give a Compose service.
+    /// The platform that a Compose service shall run on: what the files say, else what Compose
+    /// takes where they say nothing.
     #[must_use]
     pub fn platform(&self, compose_service: &str) -> Option<Platform> {
-        let written = self.texts().ok()?.service(compose_service)?.platform.as_deref()?;
-        platform_of(written, &|name| self.variable(name))
+        let line = self.texts().ok()?.service(compose_service)?;
+        let written = line.platform.clone();
+        let written = written.or_else(|| self.variable("DOCKER_DEFAULT_PLATFORM"))?;
+        platform_of(&written, &|name| self.variable(name))
     }
 
     /// Which service of the manifest each Compose service of `project` runs; untracked ones are

@@ -15,7 +15,7 @@ use crate::error::{self, Error};
 use crate::identity::Identity;
 use crate::model::history::{Bytes, Release};
 use crate::model::manifest::{Service, Source};
-use crate::model::reference::{Repository, Tag};
+use crate::model::reference::{Platform, Repository, Tag};
 use crate::plan;
 use crate::registry::{self, Login};
 use crate::store::Store;
@@ -37,6 +37,8 @@ pub struct Wanted {
     pub keep: Option<Tag>,
     /// Everything that the record knows of the bytes.
     pub bytes: Bytes,
+    /// The platform that it is for, if that is not the host's.
+    pub platform: Option<Platform>,
     /// Whether it was built on this host, and so can only be here.
     pub is_local: bool,
 }
@@ -56,6 +58,7 @@ impl Wanted {
             tag: Some(release.tag.clone()),
             keep: plan::keep_tag(release, deployment),
             bytes: release.bytes.clone(),
+            platform: service.platform.clone(),
             is_local: service.source == Source::Local,
         })
     }
@@ -77,6 +80,7 @@ impl Wanted {
                 .map_or_else(|| PullTarget::Tag(tag.clone()), PullTarget::Digest),
             tag: Some(tag),
             keep: None,
+            platform: None,
             is_local: false,
         })
     }
@@ -264,7 +268,7 @@ impl Fetcher {
         let mut request = PullRequest {
             repository: wanted.repository.clone(),
             target: wanted.target.clone(),
-            platform: None,
+            platform: wanted.platform.clone(),
             credentials: self.registry.credentials(&wanted.repository).await.map(for_daemon),
         };
         let mut outcome = self.docker.pull(&request, &on_event).await;

@@ -123,18 +123,28 @@ impl Lookup {
             bytes: Bytes::of(Some(described.digest.clone())),
         };
         let is_index = described.is_index;
-        let is_known = service
-            .history
-            .entries()
-            .iter()
-            .any(|entry| entry.bytes.digest.as_ref() == Some(&described.digest));
+        let mut entries = service.history.entries().iter();
+        let known = entries.find(|entry| entry.bytes.digest.as_ref() == Some(&described.digest));
+        let is_known = known.is_some();
+        let recorded = known.and_then(|entry| entry.bytes.platform_digest.clone());
+        // A service with a platform of its own is recorded by the digest of that platform's image:
+        // no daemon before the containerd store has one index for two platforms, and Compose would
+        // be given the host's. What was recorded for it by the index stays so.
+        let has_own = service.platform.is_some() && is_index;
         // What an update found bad was an image, and will hardly be taken.
         let is_rejected = service.rejection(&described.digest).is_some();
-        let is_looked_at = !is_known && (is_index || (self.is_close && !is_rejected));
-        let platform = self.platform.as_ref().map(|host| service.platform.as_ref().unwrap_or(host));
+        let is_looked_at = has_own || (!is_known && (is_index || (self.is_close && !is_rejected)));
+        let host = self.platform.as_ref();
+        let own = service.platform.as_ref().filter(|_| has_own || host.is_some());
+        let platform = own.or(host);
         if let Some(platform) = platform.filter(|_| is_looked_at) {
             let image = repository.with_tag(asked);
-            found.bytes.platform_digest = self.look(service, &image, described, platform).await?;
+            let entry = self.look(service, &image, described, platform).await?;
+            if has_own && recorded != entry {
+                found.bytes = Bytes::of(entry);
+                return Ok(Named { found, is_index: false });
+            }
+            found.bytes.platform_digest = entry;
         }
         Ok(Named { found, is_index })
     }

@@ -180,6 +180,7 @@ fn by_track(service: &Service) -> Option<Wanted> {
         tag: Some(tag),
         keep: None,
         bytes: Bytes::default(),
+        platform: service.platform.clone(),
         is_local: service.source == Source::Local,
     })
 }

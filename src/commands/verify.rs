@@ -260,6 +260,14 @@ async fn remote_view(app: &App, record: &Record) -> Result<RemoteView> {
     }
     app.registry().expect(questions.iter().map(|(_, image, _)| *image));
     let ask = questions.iter().map(|(service, image, name)| async move {
+        if let (ManifestName::Tag(_), Some(platform)) = (name, &service.platform)
+            && let Ok(manifest) = app.registry().manifest(image, name).await
+        {
+            let current = service.current().and_then(|current| current.bytes.digest.as_ref());
+            let is_recorded = current == Some(&manifest.digest);
+            let own = manifest.platform_entry(platform).filter(|_| !is_recorded);
+            return Ok(Some(own.unwrap_or(manifest.digest)));
+        }
         match app.registry().head(image, name).await {
             Ok(described) => Ok(Some(described.digest)),
             Err(registry::Error::NotFound { .. }) => Ok(None),

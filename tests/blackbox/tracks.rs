@@ -1,6 +1,6 @@
 //! Which tag a service follows, and which Compose services one repository has.
 
-use super::support::{Deployment, Image, Registry};
+use super::support::{Deployment, Image, Pushed, Registry};
 
 /// A deployment of these Compose services with literal images.
 fn literal(services: &[(&str, String)]) -> Deployment {
@@ -164,4 +164,67 @@ fn a_manifest_that_has_two_programs_in_one_entry_serves_only_its_own() {
     deployment.dkv(["restart"]).exit(0);
     deployment.dkv(["verify"]).exit(0);
     assert_eq!((runs("web"), runs("worker")), (web.image_id().into(), worker.image_id().into()));
+}
+
+#[test]
+fn one_image_on_two_platforms_is_two_services() {
+    let registry = Registry::start();
+    let push = |version: &str| {
+        let image = Image::new("multi").tag("latest").tag(version).version(version);
+        registry.push(image.platforms(&["amd64", "arm64"]))
+    };
+    let old = push("1.0");
+    let image = format!("{}:latest", old.repository);
+    let deployment = literal(&[("here", image.clone()), ("arm", image.clone())]);
+    let compose = format!("{}    platform: linux/arm64\n", deployment.read("docker-compose.yml"));
+    deployment.write("docker-compose.yml", &compose);
+    let migrated = deployment.dkv(["migrate-versions", "-y", "--write"]).exit(0);
+    migrated.stderr_contains("has several platforms here");
+    assert_eq!(service(&deployment, "arm")["platform"], "linux/arm64");
+    assert_eq!(service(&deployment, "here")["image_digest"], old.digest.as_str());
+    assert_eq!(service(&deployment, "arm")["image_digest"], old.platform_digest("arm64"));
+    let runs = |name: &str| deployment.engine().running_image(deployment.project(), name);
+    let ids = |pushed: &Pushed| {
+        let id = |architecture: &str| {
+            let found = pushed.platforms.iter().find(|(name, ..)| name == architecture);
+            found.unwrap().2.clone()
+        };
+        (id("amd64"), id("arm64"))
+    };
+    deployment.dkv(["up"]).exit(0);
+    assert_eq!((runs("here"), runs("arm")), ids(&old));
+    deployment.dkv(["verify"]).exit(0);
+
+    // Updated, rolled back and compared for their own platforms; plain Compose agrees.
+    let new = push("1.1");
+    deployment.dkv(["update-safe", "--no-data-backup"]).exit(0);
+    assert_eq!((runs("here"), runs("arm")), ids(&new));
+    assert_eq!(service(&deployment, "arm")["current_tag"], "1.1");
+    deployment.dkv(["verify", "--remote"]).exit(0);
+    deployment.dkv(["rollback", "-y", "arm"]).exit(0);
+    deployment.dkv(["up"]).exit(0);
+    assert_eq!((runs("here"), runs("arm")), (ids(&new).0, ids(&old).1));
+    deployment.dkv(["pull-latest"]).exit(0);
+    deployment.compose_v2(["--env-file", "versions.env", "up", "-d"]).exit(0);
+    assert_eq!((runs("here"), runs("arm")), ids(&new));
+}
+
+#[test]
+fn a_platform_that_compose_has_is_enough() {
+    let registry = Registry::start();
+    let old = registry.push(Image::new("multi").tag("latest").platforms(&["amd64", "arm64"]));
+    let deployment = literal(&[("arm", old.repository.clone())]);
+    let compose = deployment.read("docker-compose.yml");
+    deployment.write("docker-compose.yml", &format!("{compose}    platform: linux/arm64\n"));
+    deployment.write(
+        "version-manifest.yaml",
+        &format!("schema_version: '1.1'\nservices:\n  multi: {{image: {}}}\n", old.repository),
+    );
+    deployment.dkv(["pull-latest"]).exit(0);
+    let arm = old.platform_digest("arm64");
+    assert_eq!(service(&deployment, "multi")["image_digest"], arm);
+    // `DOCKER_DEFAULT_PLATFORM` counts where Compose counts it.
+    deployment.write("docker-compose.yml", &compose);
+    deployment.write(".env", "DOCKER_DEFAULT_PLATFORM=linux/arm64\n");
+    deployment.dkv(["pull-latest"]).exit(0).stdout_contains("is up to date");
 }

@@ -64,6 +64,7 @@ pub(super) async fn settle(
     let mut service = new.service.clone();
     let choice = choose(app, lookup, new, &tag, &mut notes).await;
     service.source = choice.source;
+    let choice = for_platform(app, &service, choice).await;
     let digest = choice.bytes.digest.as_ref();
     if let Some(digest) = digest.filter(|_| !new.is_confirmed && !service.is_moving(&tag)) {
         match named(lookup, &service, &tag).await {
@@ -121,6 +122,19 @@ pub(super) async fn settle(
         others.extend(Some(other).filter(|_| !is_same));
     }
     Ok(Settled { service, found: choice.found, reason: new.reason.clone(), notes, others })
+}
+
+/// The choice by the digest of the service's own platform, where it has one.
+async fn for_platform(app: &App, service: &Service, choice: Choice) -> Choice {
+    let (Some(platform), Some(repository)) = (&service.platform, &service.image) else {
+        return choice;
+    };
+    let Some(digest) = choice.bytes.digest.clone() else { return choice };
+    let manifest = app.registry().manifest(repository, &ManifestName::Digest(digest)).await;
+    match manifest.ok().and_then(|manifest| manifest.platform_entry(platform)) {
+        Some(own) => Choice { bytes: Bytes::of(Some(own)), is_index: Some(false), ..choice },
+        None => choice,
+    }
 }
 
 /// What a service does whose line has a digest and no tag, and why: it follows the tag by which this

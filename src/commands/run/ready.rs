@@ -9,7 +9,7 @@ use chrono::{TimeDelta, Utc};
 
 use super::Launch;
 use crate::change;
-use crate::commands::pull;
+use crate::commands::{generate_env, pull};
 use crate::compose::{Action, Generation, Project, Pull, Recreate, Up};
 use crate::docker::{ContainerDetail, ContainerFilter, Docker, Image, PullTarget};
 use crate::error;
@@ -62,6 +62,7 @@ impl Launch<'_> {
         project: &Project,
         report: &mut Started,
     ) -> Result<Ready> {
+        generate_env::warn_of_strangers(&self.deployment, project);
         if self.options.dry_run {
             return Ok(Ready::default());
         }
