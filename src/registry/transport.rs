@@ -52,7 +52,7 @@ impl Default for Settings {
             user_agent: concat!("dkv/", env!("CARGO_PKG_VERSION")).to_owned(),
             connect_timeout: Duration::from_secs(10),
             idle_timeout: Duration::from_secs(30),
-            total_timeout: Duration::from_secs(120),
+            total_timeout: Duration::from_secs(60),
         }
     }
 }
