@@ -165,6 +165,10 @@ struct DriftSearch<'v, 'a> {
     containers: HashMap<&'v str, Vec<&'v Container>>,
     /// The Compose services that end when their work is done.
     one_shots: BTreeSet<&'v str>,
+    /// All that Compose would start, by name.
+    by_name: HashMap<&'v str, &'v ServiceStart>,
+    /// The services whose tag a variable gives.
+    given_by: HashMap<String, BTreeSet<&'a ServiceName>>,
 }
 
 impl<'v, 'a> DriftSearch<'v, 'a> {
@@ -179,12 +183,18 @@ impl<'v, 'a> DriftSearch<'v, 'a> {
             starts: HashMap::new(),
             containers: HashMap::new(),
             one_shots: BTreeSet::new(),
+            by_name: HashMap::new(),
+            given_by: HashMap::new(),
         };
         for start in &views.starts {
             let name = start.compose_service.as_str();
+            found.by_name.entry(name).or_insert(start);
             if let Some(service) = found.service_of(start) {
                 found.tracked.insert(name, service);
                 found.starts.entry(&service.name).or_default().push(start);
+                for variable in tag_variables(start) {
+                    found.given_by.entry(variable).or_default().insert(&service.name);
+                }
             }
             if start.is_one_shot {
                 found.one_shots.insert(name);
@@ -302,8 +312,7 @@ impl<'v, 'a> DriftSearch<'v, 'a> {
             let FileImage { place, compose_services, image, verdict, template } = image;
             let reference = image.parse().ok();
             let service = compose_services.first().and_then(|name| {
-                let starts = self.views.starts.iter();
-                let known = starts.clone().find(|start| start.compose_service == *name);
+                let known = self.by_name.get(name.as_str()).copied();
                 let unknown = ServiceStart { compose_service: name.clone(), ..Default::default() };
                 let start = known.unwrap_or(&unknown);
                 let found = self.membership(start, Some(image), reference.as_ref());
@@ -526,9 +535,8 @@ impl<'v, 'a> DriftSearch<'v, 'a> {
 
     /// Whether `variable` gives the tag of other services than `service` too.
     fn is_shared(&self, variable: &str, service: &Service) -> bool {
-        let having =
-            self.views.starts.iter().filter(|start| tag_variables(start).contains(variable));
-        having.filter_map(|start| self.tracked(start)).any(|other| other.name != service.name)
+        let given = self.given_by.get(variable);
+        given.is_some_and(|given| given.iter().any(|other| **other != service.name))
     }
 
     /// Whether a Compose service runs something that was built on this host.
@@ -960,9 +968,7 @@ impl<'v, 'a> DriftSearch<'v, 'a> {
                     format!("as the project {project}")
                 }
                 (Some(_), Some(name)) if labels.is_one_off() => format!("as a one-off of {name}"),
-                (Some(_), Some(name))
-                    if !self.views.starts.iter().any(|start| start.compose_service == name) =>
-                {
+                (Some(_), Some(name)) if !self.by_name.contains_key(name) => {
                     format!("for the Compose service {name}, which the files do not have")
                 }
                 _ => continue,
@@ -1097,24 +1103,41 @@ fn repository(start: &ServiceStart) -> Option<Repository> {
 /// published image. One product they are if one variable gives both their tags, if their
 /// repositories have the same last name, or if one extends the other's name and one is a step of
 /// the other, as migrations are of an application.
-fn mixed(
-    starts: &[ServiceStart],
+fn mixed<'s>(
+    starts: &'s [ServiceStart],
     is_local: impl Fn(&ServiceStart) -> bool,
-) -> Vec<(&ServiceStart, &ServiceStart)> {
-    let (local, published): (Vec<&ServiceStart>, Vec<&ServiceStart>) =
+) -> Vec<(&'s ServiceStart, &'s ServiceStart)> {
+    let (local, published): (Vec<&'s ServiceStart>, Vec<&'s ServiceStart>) =
         starts.iter().filter(|start| start.image.is_some()).partition(|start| is_local(start));
+    let read = |starts: Vec<&'s ServiceStart>| -> Vec<Product<'s>> {
+        starts.into_iter().filter_map(Product::of).collect()
+    };
+    let local = read(local);
     // One line for each published service: all local ones would say the same.
-    let pairs = published.into_iter().filter_map(|published| {
-        let local = local.iter().find(|local| belong_together(local, published))?;
-        Some((*local, published))
+    let pairs = read(published).into_iter().filter_map(|published| {
+        let local = local.iter().find(|local| belong_together(local, &published))?;
+        Some((local.start, published.start))
     });
     pairs.collect()
 }
 
-fn belong_together(one: &ServiceStart, other: &ServiceStart) -> bool {
-    let (Some(here), Some(there)) = (repository(one), repository(other)) else { return false };
-    let (here, there) = (here.base_name(), there.base_name());
-    let shares_variable = !tag_variables(one).is_disjoint(&tag_variables(other));
+/// A Compose service with what says which product it is of, read once.
+struct Product<'s> {
+    start: &'s ServiceStart,
+    repository: Repository,
+    variables: BTreeSet<String>,
+}
+
+impl<'s> Product<'s> {
+    fn of(start: &'s ServiceStart) -> Option<Self> {
+        Some(Self { start, repository: repository(start)?, variables: tag_variables(start) })
+    }
+}
+
+fn belong_together(here: &Product<'_>, there: &Product<'_>) -> bool {
+    let (one, other) = (here.start, there.start);
+    let shares_variable = !here.variables.is_disjoint(&there.variables);
+    let (here, there) = (here.repository.base_name(), there.repository.base_name());
     let is_step = one.waits_for_end_of.contains(&other.compose_service)
         || other.waits_for_end_of.contains(&one.compose_service)
         || one.is_one_shot != other.is_one_shot;

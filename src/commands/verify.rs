@@ -1,6 +1,6 @@
 //! `verify`: what is written, what would start, what is local and what runs, side by side.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 use std::time::Duration;
 
 use anyhow::Result;
@@ -204,8 +204,9 @@ fn merge(
             is_active: true,
         });
     }
+    let known: HashSet<String> = starts.iter().map(|start| start.compose_service.clone()).collect();
     for line in written.services() {
-        if !starts.iter().any(|start| start.compose_service == line.service) {
+        if !known.contains(line.service.as_str()) {
             let template = line.template();
             starts.push(ServiceStart {
                 compose_service: line.service.clone(),

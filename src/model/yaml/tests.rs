@@ -1241,3 +1241,16 @@ fn positions_are_those_of_a_count() {
         }
     }
 }
+
+/// Whoever asks where every node stands does not walk the document for each: the lines are counted
+/// once.
+#[test]
+fn positions_of_all_nodes_cost_one_walk() {
+    let document = Document::parse("a: 1\nb: 2\nc: 3\n").unwrap();
+    assert!(document.lines.get().is_none());
+    let first = document.root().position();
+    let table = document.lines.get().map(Vec::as_ptr);
+    let lines: Vec<usize> = document.root().entries().map(|(key, _)| key.position().line).collect();
+    assert_eq!((first.line, lines), (1, vec![1, 2, 3]));
+    assert!(table.is_some() && table == document.lines.get().map(Vec::as_ptr));
+}
