@@ -183,9 +183,12 @@ pub fn propose<'l>(
     proposal.leave_out(&readings, known, choice);
     let remembered = known.map(|(manifest, _)| manifest.untracked.as_slice()).unwrap_or_default();
     let mut unknown = Vec::new();
+    // What is fed to a variable reaches the lines of what nothing tracks as well.
+    let mut used_by_others = BTreeSet::new();
     let used = known.map(|(_, members)| used(&readings, members)).unwrap_or_default();
     for reading in readings {
         if let Some(why) = left_out(reading.line.name(), &proposal.left_out, remembered) {
+            used_by_others.extend(reading.variables());
             proposal.untracked.push(UntrackedImage {
                 image: reading.line.image.to_string(),
                 compose_services: vec![reading.line.name().to_owned()],
@@ -244,14 +247,17 @@ pub fn propose<'l>(
         };
         match (verdict, name) {
             (Ok(reason), Some(name)) => new.push((name, reason, group)),
-            (Ok(reason) | Err(reason), _) => proposal.untracked.push(UntrackedImage {
-                image: group[0].line.image.to_string(),
-                compose_services: names_in(&group),
-                reason,
-            }),
+            (Ok(reason) | Err(reason), _) => {
+                used_by_others.extend(group.iter().flat_map(Reading::variables));
+                proposal.untracked.push(UntrackedImage {
+                    image: group[0].line.image.to_string(),
+                    compose_services: names_in(&group),
+                    reason,
+                });
+            }
         }
     }
-    let mut seen = BTreeSet::new();
+    let mut seen: BTreeSet<String> = used_by_others;
     let of_new = new.iter().map(|(name, _, group)| {
         let read =
             group.iter().flat_map(|one| one.tag_variables.iter().chain(&one.image_variables));
@@ -395,6 +401,12 @@ impl<'l> Reading<'l> {
             default: default.and_then(|text| text.parse().ok()),
             template,
         }
+    }
+
+    /// The variables of its line.
+    fn variables(&self) -> Vec<String> {
+        let template = self.template.iter();
+        template.flat_map(Template::variables).map(str::to_owned).collect()
     }
 
     /// What it is to the manifest. A name of its own in the variables is not that of a service that

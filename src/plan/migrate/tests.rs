@@ -354,6 +354,18 @@ fn the_operator_decides_and_the_manifest_remembers() {
 }
 
 #[test]
+fn a_variable_that_an_untracked_image_has_is_not_fed() {
+    let lines = [
+        line("kibana", "acme/kibana:${STACK:-8}"),
+        line("es", "elasticsearch:${STACK:-8}"),
+        line("web", "acme/web:${WEB:-1}"),
+    ];
+    let all = proposed(&lines);
+    let fed: Vec<_> = all.services.iter().map(|new| new.service.env_tag.as_deref()).collect();
+    assert_eq!(fed, [None, Some("WEB")]);
+}
+
+#[test]
 fn one_variable_cannot_feed_two_images() {
     let lines = [line("a", "w/engine:${VERSION:-v1}"), line("ui", "w/ui:${VERSION:-v1}")];
     assert_eq!(
