@@ -20,6 +20,6 @@ pub mod texts;
 pub use argv::{Action, Generation, Pull, Recreate, Set, Up};
 pub use config::{Awake, Project};
 pub use files::Files;
-pub use run::{Compose, Environment, Output, is_running};
+pub use run::{Compose, Environment, Output, Standing, is_running};
 pub use text::{ComposeText, FileKind, Site, sites};
 pub use texts::{ComposeFiles, Line, Problem, ProblemKind, compose_like};

@@ -5,6 +5,7 @@
 //! its files, and what runs. Commands ask here and nowhere else, so that they all see one picture.
 
 mod env;
+mod fitness;
 mod labels;
 mod record;
 

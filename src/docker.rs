@@ -28,7 +28,7 @@ pub use again::Blueprint;
 pub use container::Health;
 pub use container::{
     Container, ContainerDetail, ContainerFilter, ContainerState, HealthCheck, HealthProbe,
-    HealthStatus, Labels, RestartPolicy, Shared,
+    HealthStatus, Labels, MountKind, RestartPolicy, Shared,
 };
 pub use endpoint::{Endpoint, Settings};
 pub use image::{Image, ImageList, ListedImage, Untagged};
@@ -42,6 +42,9 @@ use failure::{display_safe, is_not_found, status};
 
 /// How many requests to the daemon are under way at once where many are needed.
 const PARALLEL_REQUESTS: usize = 8;
+
+/// What a daemon calls the driver of its images where containerd has them.
+const SNAPSHOTTER: &str = "io.containerd.snapshotter.v1";
 
 /// How long the daemon may be silent.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -74,6 +77,11 @@ pub struct Host {
     pub root_dir: PathBuf,
     /// Where it asks first for what is on Docker Hub: addresses.
     pub mirrors: Vec<String>,
+    /// The first number of its version.
+    pub major_version: Option<u32>,
+    /// Whether its images are in containerd's store, where their IDs are digests of manifests and
+    /// indexes, and every image has a digest, also one that no registry has.
+    pub has_containerd_store: bool,
 }
 
 /// A connection to a Docker daemon; cheap to clone.
@@ -122,7 +130,11 @@ impl Docker {
         self.host
             .get_or_try_init(|| async {
                 let info = self.answer("describe itself", self.client.info()).await?;
+                let version = info.server_version.unwrap_or_default();
+                let store = info.driver_status.unwrap_or_default();
                 Ok(Host {
+                    major_version: version.split('.').next().and_then(|major| major.parse().ok()),
+                    has_containerd_store: store.iter().flatten().any(|word| word == SNAPSHOTTER),
                     platform: platform(info.os_type.as_deref(), info.architecture.as_deref()),
                     root_dir: info.docker_root_dir.unwrap_or_default().into(),
                     mirrors: info

@@ -20,13 +20,14 @@ use self::evidence::Evidence;
 use self::settle::Settled;
 use super::{Effect, changes};
 use crate::app::{App, Exit};
-use crate::change::{self, Change};
+use crate::change::{self, Change, Seen};
 use crate::compose::ComposeFiles;
 use crate::compose::rewrite::{self, Rewritten};
 use crate::compose::template::is_template;
 use crate::deployment::Deployment;
 use crate::docker::Docker;
 use crate::error;
+use crate::images::Arrived;
 use crate::lookup::Lookup;
 use crate::members::Use;
 use crate::model::interpolation::Template;
@@ -151,7 +152,7 @@ impl<'a> Migrating<'a> {
         }
         self.confirm(!files.is_empty())?;
         if let Some(docker) = docker {
-            keep(docker, &services, &app.store.deployment_hash()?).await?;
+            keep(app, docker, &services, &app.store.deployment_hash()?).await?;
         }
         for change in report.compose_changes.iter_mut().filter(|one| one.is_writable()) {
             change.written = !files.is_empty();
@@ -665,15 +666,33 @@ fn exit(is_off: bool) -> Exit {
 }
 
 /// Gives what is local its keep-tags, so that nothing takes it away any more.
-async fn keep(docker: &Docker, services: &[Service], hash: &str) -> Result<()> {
+async fn keep(app: &App, docker: &Docker, services: &[Service], hash: &str) -> Result<()> {
+    let mut here = Vec::new();
     for service in services {
         let Some(current) = service.current() else { continue };
         let id = current.bytes.image_id.as_ref();
         if let (Some(image), Some(id), Some(keep)) = (&service.image, id, keep_tag(current, hash)) {
+            let Some(found) = docker.image(id.as_str()).await? else {
+                app.ui.warn(format!(
+                    "{}: the image that runs ({}) is not on this host any more, because a later \
+                    build or pull took its name: once its container is gone, nothing can start it \
+                    again",
+                    service.name,
+                    id.short()
+                ));
+                continue;
+            };
             docker.tag(id.as_str(), image, &keep).await?;
+            here.push((service, current, Arrived { image: found, pulled: false, is_named: true }));
         }
     }
-    Ok(())
+    let seen = here.iter().map(|(service, release, arrived)| Seen {
+        service,
+        release,
+        arrived,
+        may_ask: false,
+    });
+    change::Evidence::gather(app, &seen.collect::<Vec<_>>()).await.keep_alone(app)
 }
 
 fn list(names: &[String]) -> Value {

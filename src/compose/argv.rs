@@ -57,6 +57,8 @@ pub enum Action {
     },
     /// Print the files as Compose understands them.
     Config,
+    /// Print from what Compose would make the containers of each service.
+    Hashes,
 }
 
 /// How an `up` goes about it.
@@ -169,6 +171,7 @@ pub fn arguments(
         Action::Start { services } => (&["start"], services),
         Action::Remove { services } => (&["rm", "--stop", "--force"], services),
         Action::Stop { services } => (&["stop"], services),
+        Action::Hashes => (&["config", "--hash", "*"], &[]),
         Action::Config => match generation {
             Generation::V1 => (&["config"], &[]),
             Generation::V2 => (&["config", "--format", "json"], &[]),

@@ -29,7 +29,7 @@ use std::path::Path;
 use std::pin::pin;
 use std::process::{ExitStatus, Stdio};
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::Duration;
 
 use anyhow::{Context as _, Result};
@@ -39,7 +39,7 @@ use tokio::process::{Child, Command};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::OnceCell;
 
-use super::argv::{self, Action, Generation, Selection, Set};
+use super::argv::{self, Action, Generation, Selection, Set, Up};
 use super::config::{self, Awake, Project};
 use super::files::Files;
 use super::texts::ComposeFiles;
@@ -236,6 +236,9 @@ fn parse_version(text: &str) -> Option<(Generation, String)> {
     Some((generation, version.to_owned()))
 }
 
+/// What the containers of each Compose service were made from, as Compose labels them.
+pub type Standing = BTreeMap<String, Vec<String>>;
+
 /// Compose, for one deployment.
 #[derive(Debug)]
 pub struct Compose {
@@ -248,6 +251,8 @@ pub struct Compose {
     awake: OnceLock<Awake>,
     /// A lock that calls which change something keep for as long as they run.
     held: Option<File>,
+    /// The containers that have to give way before what replaces them is made, if they have to.
+    standing: OnceLock<Mutex<Standing>>,
 }
 
 impl Compose {
@@ -262,6 +267,7 @@ impl Compose {
             texts: OnceLock::new(),
             awake: OnceLock::new(),
             held: None,
+            standing: OnceLock::new(),
         }
     }
 
@@ -292,6 +298,12 @@ impl Compose {
         let _ = self.awake.set(awake);
     }
 
+    /// Lets containers give way before what replaces them is made, for a Compose that cannot do
+    /// that by itself. `standing` are the containers that there are. Said once.
+    pub fn make_way(&self, standing: Standing) {
+        let _ = self.standing.set(Mutex::new(standing));
+    }
+
     /// The Compose program, looked for once.
     ///
     /// # Errors
@@ -306,7 +318,7 @@ impl Compose {
     /// There is no Compose, or it failed (exit 6); there are no such files (exit 3); interrupted
     /// (130).
     pub async fn run(&self, set: Set, action: &Action, environment: &Environment) -> Result<()> {
-        let selection = self.selection(set, environment).await?;
+        let selection = self.prepared(set, action, environment).await?;
         let call = self.call(&selection, action, environment).await?;
         self.run_call(call).await
     }
@@ -324,12 +336,31 @@ impl Compose {
         action: &Action,
         environment: &Environment,
     ) -> Result<()> {
-        let mut selection = self.selection(set, environment).await?;
-        selection.profiles = self.profiles(action);
+        let selection = self.prepared(set, action, environment).await?;
         let mut call = self.call(&selection, action, environment).await?;
         call.limit = Some(limit);
         call.shielded = Some(interruption);
         self.run_call(call).await
+    }
+
+    /// How a call that does something names files and profiles, after what it would replace has
+    /// given way, if that has to.
+    async fn prepared(
+        &self,
+        set: Set,
+        action: &Action,
+        environment: &Environment,
+    ) -> Result<Selection> {
+        let mut selection = self.selection(set, environment).await?;
+        selection.profiles = self.profiles(action);
+        if let (Action::Up(up), Some(standing)) = (action, self.standing.get()) {
+            let services = self.outdated(up, standing, &selection, environment).await?;
+            if !services.is_empty() {
+                let remove = Action::Remove { services };
+                self.run_call(self.call(&selection, &remove, environment).await?).await?;
+            }
+        }
+        Ok(selection)
     }
 
     async fn run_call(&self, call: Call<'_>) -> Result<()> {
@@ -388,6 +419,35 @@ impl Compose {
                 .with_hint("run `docker compose config` by hand to see what it waits for")
                 .into())
         })
+    }
+
+    /// The services with containers that `up` would replace: Compose says what it would make now.
+    async fn outdated(
+        &self,
+        up: &Up,
+        standing: &Mutex<Standing>,
+        selection: &Selection,
+        environment: &Environment,
+    ) -> Result<Vec<String>> {
+        let call = self.call(selection, &Action::Hashes, environment).await?;
+        let captured = call.capture().await?;
+        call.check(&captured, self.v1_meets_name())?;
+        let text = String::from_utf8_lossy(&captured.stdout);
+        let now = text.lines().filter_map(|line| line.trim().split_once(' '));
+        let mut standing = standing.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut outdated = Vec::new();
+        for (name, hash) in now {
+            if !up.services.is_empty() && !up.services.iter().any(|one| one == name) {
+                continue;
+            }
+            // What is left, and what will be made, is of this.
+            let made = standing.insert(name.to_owned(), vec![hash.to_owned()]);
+            let gives_way = made.is_some_and(|made| {
+                up.recreate != argv::Recreate::Changed || made.iter().any(|old| old != hash)
+            });
+            outdated.extend(gives_way.then(|| name.to_owned()));
+        }
+        Ok(outdated)
     }
 
     async fn config_of(&self, selection: &Selection, environment: &Environment) -> Result<Project> {
@@ -498,7 +558,7 @@ impl Compose {
     ) -> Result<Call<'a>> {
         let tool = self.tool(environment).await?;
         let arguments = argv::arguments(tool.generation, tool.can_choose_pull(), selection, action);
-        let is_read_only = *action == Action::Config;
+        let is_read_only = matches!(action, Action::Config | Action::Hashes);
         Ok(Call {
             program: tool.program,
             arguments,

@@ -87,6 +87,18 @@ impl Labels {
             .collect()
     }
 
+    /// What Compose made the container from, in one word.
+    #[must_use]
+    pub fn config_hash(&self) -> Option<&str> {
+        self.get("com.docker.compose.config-hash")
+    }
+
+    /// The version of the Compose that made the container.
+    #[must_use]
+    pub fn compose_version(&self) -> Option<&str> {
+        self.get("com.docker.compose.version")
+    }
+
     /// The directory that the project was started from.
     #[must_use]
     pub fn working_dir(&self) -> Option<&str> {

@@ -34,6 +34,8 @@ pub struct Image {
     /// platform and when it was built. The ID is that of the configuration on one store, and of a
     /// manifest or an index, which may change while the image stays the same, on another.
     pub fingerprint: Digest,
+    /// Whether the daemon itself says that it pulled the image; older ones never do.
+    pub was_pulled: bool,
 }
 
 impl Image {
@@ -230,6 +232,10 @@ fn inspected(name: &str, image: ImageInspect) -> Result<Image> {
         },
         created_at: image.created.as_deref().and_then(moment),
         fingerprint,
+        was_pulled: image
+            .identity
+            .and_then(|identity| identity.pull)
+            .is_some_and(|pulls| !pulls.is_empty()),
     })
 }
 

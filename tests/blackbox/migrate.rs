@@ -3,7 +3,7 @@
 use std::time::SystemTime;
 
 use crate::support::deployment::{Compose, compose_file};
-use crate::support::{Deployment, Image, Registry};
+use crate::support::{Deployment, Engine, Image, Registry};
 
 /// Starts a product of two services at `latest`, which is 1.64, moves `latest` on to 1.65, and lets
 /// the daemon know of that, too.
@@ -198,6 +198,12 @@ fn local_builds_are_recorded_by_image_id_and_never_pulled() {
     deployment.compose_v2(["build"]).exit(0);
     let since = SystemTime::now();
 
+    if Engine::has_containerd_store() {
+        // There, an image without a name is gone, whoever runs it.
+        let migrated = deployment.dkv(["migrate-versions", "-y"]).exit(10);
+        migrated.stderr_contains("is not on this host any more");
+        return;
+    }
     let report = deployment.dkv(["migrate-versions", "-y", "--json"]).exit(0).json();
     let service = &report["services"][0];
     assert_eq!(report["services"].as_array().unwrap().len(), 1, "{report:#}");

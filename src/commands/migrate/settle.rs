@@ -8,7 +8,7 @@ use crate::error;
 use crate::lookup::Lookup;
 use crate::model::history::Bytes;
 use crate::model::manifest::{DEFAULT_TRACK, Service, Source};
-use crate::model::reference::{DOCKER_HUB, Digest, Reference, Repository, Tag};
+use crate::model::reference::{DOCKER_HUB, Digest, Reference, Repository, ServiceName, Tag};
 use crate::model::track;
 use crate::plan::migrate::{Build, NewService, Present};
 use crate::plan::{self, Found, Intent};
@@ -217,7 +217,18 @@ async fn choose(
         }
         return Choice::local(here);
     }
-    if !new.digests.is_empty() && (new.build == Build::None || was_pulled(app, new, notes).await) {
+    let origin = origin(app, new).await;
+    if let Origins::Registry { digest, is_index } = origin {
+        return Choice { is_index, ..Choice::registry(Some(digest), here) };
+    }
+    if let (Origins::Unknown(error), Build::None) = (&origin, new.build) {
+        notes.push(not_asked(name, error));
+        return Choice::registry(None, here);
+    }
+    if !matches!(origin, Origins::None)
+        && !new.digests.is_empty()
+        && (new.build == Build::None || was_pulled(app, new, notes).await)
+    {
         let (digest, is_index) = index_of(app, new).await;
         return Choice { is_index, ..Choice::registry(digest, here) };
     }
@@ -269,11 +280,7 @@ async fn choose(
             "it was never pulled and no registry has it, so it counts as local ({error})"
         )),
         Err(error) => {
-            notes.push(format!(
-                "no digest yet, because the registry could not be asked: {error}; `dkv pull-latest \
-                {name}` records one, or `source: local` in the manifest if {name} is built on this \
-                host"
-            ));
+            notes.push(not_asked(name, &error));
             return Choice::registry(None, here);
         }
     }
@@ -338,6 +345,62 @@ async fn same_content(
         is_index: Some(is_index),
         ..Choice::registry(Some(digest), here)
     }))
+}
+
+/// What the daemon's names for an image say of where it came from.
+enum Origins {
+    /// The digests that it lists, if any, are those by which it got or gave the image.
+    Listed,
+    /// A registry has it.
+    Registry {
+        /// By this digest.
+        digest: Digest,
+        /// Whether that is an index, where somebody said so.
+        is_index: Option<bool>,
+    },
+    /// No registry has it by any digest that the daemon lists.
+    None,
+    /// The registry could not be asked.
+    Unknown(registry::Error),
+}
+
+/// Where an image came from. A daemon with containerd's store lists a digest for every image, built
+/// and loaded ones too, and none for one that has lost its tag: there the registry has the word, or
+/// what the daemon remembers of a pull.
+async fn origin(app: &App, new: &NewService<'_>) -> Origins {
+    let (Some(present), Some(repository)) = (new.present, &new.service.image) else {
+        return Origins::Listed;
+    };
+    // Whoever records without a daemon has no image present.
+    let Ok(docker) = app.docker().await else { return Origins::Listed };
+    if !docker.host().await.is_ok_and(|host| host.has_containerd_store) {
+        return Origins::Listed;
+    }
+    let mut failure = None;
+    let own = new.digests.iter().filter(|digest| **digest != present.image_id);
+    for digest in std::iter::once(&present.image_id).chain(own) {
+        match app.registry().head(repository, &ManifestName::Digest(digest.clone())).await {
+            Ok(described) => {
+                let (digest, is_index) = (digest.clone(), Some(described.is_index));
+                return Origins::Registry { digest, is_index };
+            }
+            Err(error) if says_no(&error, new) => {}
+            Err(error) => failure = Some(error),
+        }
+    }
+    let image = docker.image(present.image_id.as_str()).await.ok().flatten();
+    if image.is_some_and(|image| image.was_pulled) {
+        return Origins::Registry { digest: present.image_id.clone(), is_index: None };
+    }
+    failure.map_or(Origins::None, Origins::Unknown)
+}
+
+/// The note on a service whose registry could not be asked.
+fn not_asked(name: &ServiceName, error: &registry::Error) -> String {
+    format!(
+        "no digest yet, because the registry could not be asked: {error}; `dkv pull-latest {name}` \
+        records one, or `source: local` in the manifest if {name} is built on this host"
+    )
 }
 
 /// Whether a registry's failure means that it does not have the image. Docker Hub refuses what does

@@ -60,6 +60,7 @@ impl<'a> RunningUpdate<'a> {
         }
         let docker = app.docker().await?.clone();
         let project = launch.deployment.project().await?.clone();
+        launch.deployment.check_compose(&launch.environment).await?;
         let expectations = launch.expectations(&project);
         let found =
             health::snapshot(&docker, &project.name, &expectations, launch.limits(), Utc::now())
