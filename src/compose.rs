@@ -4,11 +4,13 @@
 //! is what one of them says, [`rewrite`] changes images in place, and [`template`] knows which files
 //! are made from others. [`argv`] turns what is to be done into a command line (pure), [`run`] is
 //! the one place that starts Compose, and [`config`] is the typed answer of `compose config`.
+//! [`keys`] says of every key who decides on it.
 
 pub mod argv;
 pub mod config;
 pub mod dotenv;
 pub mod files;
+pub mod keys;
 #[cfg(test)]
 mod real;
 pub mod rewrite;

@@ -25,7 +25,7 @@ use crate::observe::LocalImages;
 use crate::report::{ContainerLine, Failure, Standing, Started};
 use crate::store::Lock;
 use crate::ui::{Cell, Style, Table};
-use ready::Ready;
+use ready::{After, Ready};
 pub(super) use ready::{hanging, stopped};
 
 /// How a start goes about it.
@@ -69,7 +69,7 @@ impl Run for Up {
     async fn run(self, app: &App) -> Result<Exit> {
         let (_lock, mut launch, mut report) = Launch::begin(app, self.options).await?;
         let project = &launch.deployment.project().await?.clone();
-        let ready = launch.make_ready(project, &mut report).await?;
+        let ready = launch.make_ready(project, After::AsItStands, &mut report).await?;
         launch.start_stopped_databases(project, &ready, &mut report).await?;
         launch.start(Set::Application, project, &ready, &mut report).await?;
         finish(&launch.deployment, &report)
@@ -109,7 +109,7 @@ impl Run for Updb {
         // The application's files may well be in no state to be asked about.
         let compose = launch.deployment.compose()?;
         let project = compose.config(Set::Databases, &launch.environment, None).await?;
-        let ready = launch.make_ready(&project, &mut report).await?;
+        let ready = launch.make_ready(&project, After::AsItStands, &mut report).await?;
         launch.start(Set::Databases, &project, &ready, &mut report).await?;
         finish(&launch.deployment, &report)
     }
@@ -151,7 +151,7 @@ impl Run for Restart {
     async fn run(self, app: &App) -> Result<Exit> {
         let (_lock, mut launch, mut report) = Launch::begin(app, self.options).await?;
         let project = &launch.deployment.project().await?.clone();
-        let ready = launch.make_ready(project, &mut report).await?;
+        let ready = launch.make_ready(project, After::Down, &mut report).await?;
         launch.stop(Some(project), &mut report).await?;
         launch.start_all(project, &ready, &mut report).await?;
         finish(&launch.deployment, &report)
@@ -176,7 +176,7 @@ impl Run for Start {
     async fn run(self, app: &App) -> Result<Exit> {
         let (_lock, mut launch, mut report) = Launch::begin(app, self.options).await?;
         let project = &launch.deployment.project().await?.clone();
-        let ready = launch.make_ready(project, &mut report).await?;
+        let ready = launch.make_ready(project, After::AsItStands, &mut report).await?;
         launch.start_all(project, &ready, &mut report).await?;
         finish(&launch.deployment, &report)
     }

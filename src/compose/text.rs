@@ -87,7 +87,7 @@ impl OtherImage {
 }
 
 /// The lists of containers that a service may bring with it.
-const HOOKS: [&str; 4] = ["pre_start", "post_start", "pre_stop", "post_stop"];
+pub(super) const HOOKS: [&str; 4] = ["pre_start", "post_start", "pre_stop", "post_stop"];
 
 /// What a YAML file is, as far as Compose is concerned.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

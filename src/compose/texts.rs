@@ -18,6 +18,7 @@ use std::sync::Arc;
 use anyhow::Result;
 use indexmap::IndexMap;
 
+use super::keys::{self, Section};
 use super::text::{ComposeText, FileKind, OtherImage, Site};
 use crate::error::{self, Error};
 use crate::model::interpolation::Template;
@@ -320,6 +321,9 @@ impl ComposeFiles {
             if text.kind == FileKind::FirstFormat {
                 all.push(format!("{}:1: services in Compose's first file format", text.name()));
             }
+            if text.kind == FileKind::Compose {
+                all.extend(Self::unknown_keys(text));
+            }
             let models = text.document.root().get("models").map(Node::entries);
             for (name, model) in models.into_iter().flatten() {
                 let image = model.get("model").and_then(Node::as_text).unwrap_or("unnamed");
@@ -337,6 +341,43 @@ impl ComposeFiles {
             all.push(format!("{}:{line}: the service {what}", file.display()));
         }
         all
+    }
+
+    /// The file and the line where the deployment's files give a service this key.
+    #[must_use]
+    pub fn place_of(&self, service: &str, key: &str) -> Option<String> {
+        let places = self.deployed().filter_map(|text| {
+            let value = text.service(service)?.get(key)?;
+            Some(format!("{}:{}", text.name(), value.position().line))
+        });
+        places.last()
+    }
+
+    /// The keys of a file that this dkv does not know, each as the file, the line, and what it is.
+    fn unknown_keys(text: &ComposeText) -> Vec<String> {
+        let mut unknown = Vec::new();
+        let mut look = |section, of: &str, node: Node<'_>| {
+            for (key, _) in node.entries() {
+                let Some(name) = key.as_text().filter(|name| !keys::is_known(section, name)) else {
+                    continue;
+                };
+                let (file, line) = (text.name(), key.position().line);
+                unknown
+                    .push(format!("{file}:{line}: the key `{name}`{of}, which dkv does not know"));
+            }
+        };
+        look(Section::Top, "", text.document.root());
+        for (name, _, service) in text.services() {
+            look(Section::Service, &format!(" of `{name}`"), service);
+            for (section, key) in
+                [(Section::Deploy, "deploy"), (Section::Healthcheck, "healthcheck")]
+            {
+                if let Some(node) = service.get(key) {
+                    look(section, &format!(" in the {key} of `{name}`"), node);
+                }
+            }
+        }
+        unknown
     }
 
     fn deployed(&self) -> impl Iterator<Item = &ComposeText> {

@@ -313,3 +313,41 @@ fn what_runs_by_a_profile_belongs_to_the_deployment() {
         }
     }
 }
+
+#[test]
+fn what_a_start_cannot_keep_is_refused_with_its_line() {
+    let registry = Registry::start();
+    for compose in [Compose::V2, Compose::V1] {
+        let deployment = product("refused", &registry, "services:\n  web: {@web}\n  api: {@api}\n");
+        let dkv = |args: &[&'static str], code: i32| {
+            deployment.dkv(args.iter().copied()).compose(compose).exit(code)
+        };
+        dkv(&["up"], 0);
+        let name = format!("{}-fixed", deployment.project());
+        for (text, place) in [
+            (
+                format!(
+                    "services:\n  web:\n    @web\n    scale: 2\n    container_name: {name}\n  \
+                        api: {{@api}}\n"
+                ),
+                "docker-compose.yml:5: the container_name of web",
+            ),
+            (
+                format!(
+                    "services:\n  web: {{@web, container_name: {name}}}\n  api:\n    @api\n    \
+                        network_mode: container:{name}\n"
+                ),
+                "docker-compose.yml:5: the network_mode of api",
+            ),
+        ] {
+            deployment.write("docker-compose.yml", &compose_text(&registry, &text));
+            // Compose 2 refuses such a scale itself when it is asked what it makes of its files.
+            let is_composes = compose == Compose::V2 && place.contains("container_name");
+            let outcome = dkv(&["restart"], if is_composes { 6 } else { 3 });
+            if !is_composes {
+                outcome.stderr_contains(place).stderr_contains("nothing was stopped");
+            }
+            assert_eq!((running(&deployment, "web"), running(&deployment, "api")), (1, 1));
+        }
+    }
+}

@@ -10,7 +10,7 @@ use chrono::{TimeDelta, Utc};
 use super::Launch;
 use crate::change;
 use crate::commands::{generate_env, pull};
-use crate::compose::{Action, Generation, Project, Pull, Recreate, Up};
+use crate::compose::{Action, Generation, Project, Pull, Recreate, Up, keys};
 use crate::docker::{ContainerDetail, ContainerFilter, Docker, Image, PullTarget};
 use crate::error;
 use crate::followers::{self, Hanging};
@@ -18,6 +18,15 @@ use crate::images::{Arrived, Wanted};
 use crate::model::env_file::Pin;
 use crate::report::Started;
 use crate::runtime::{self, Fewer};
+
+/// What a start begins with.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(in crate::commands) enum After {
+    /// What is there.
+    AsItStands,
+    /// Nothing: everything is stopped and removed first.
+    Down,
+}
 
 /// What was made ready for a start.
 #[derive(Debug, Clone, Default)]
@@ -56,16 +65,27 @@ impl Launch<'_> {
     ///
     /// # Errors
     ///
-    /// An image can be had nowhere (exit 5), or cannot be built (exit 6).
+    /// The files ask for what a start cannot keep (exit 3); an image can be had nowhere (exit 5), or
+    /// cannot be built (exit 6).
     pub(in crate::commands) async fn make_ready(
         &mut self,
         project: &Project,
+        after: After,
         report: &mut Started,
     ) -> Result<Ready> {
         generate_env::warn_of_strangers(&self.deployment, project);
         if self.options.dry_run {
             return Ok(Ready::default());
         }
+        let docker = self.app().docker().await?.clone();
+        let containers = docker.container_details(&ContainerFilter::project(&project.name)).await?;
+        let containers: Vec<&ContainerDetail> = containers.iter().collect();
+        let fewer = Fewer::KeptSince(self.deployment.changed_at());
+        let counts = runtime::counts(project, &containers, fewer);
+        let is_there = |name: &str| {
+            after == After::AsItStands && containers.iter().any(|one| one.name == name)
+        };
+        self.refuse(project, &is_there).await?;
         // What showed thereby may give images other names.
         let pull = match self.ensure_releases(project).await? {
             true => {
@@ -76,13 +96,8 @@ impl Launch<'_> {
             }
             false => self.ensure_names(project, &mut report.steps).await?,
         };
-        let docker = self.app().docker().await?;
-        let containers = docker.container_details(&ContainerFilter::project(&project.name)).await?;
-        let containers: Vec<&ContainerDetail> = containers.iter().collect();
-        let fewer = Fewer::KeptSince(self.deployment.changed_at());
-        let counts = runtime::counts(project, &containers, fewer);
         self.tell_of_counts(project, &counts);
-        let stopped = stopped(docker, project, &containers).await?;
+        let stopped = stopped(&docker, project, &containers).await?;
         if !stopped.is_empty() {
             let names: Vec<&str> = stopped.iter().map(String::as_str).collect();
             self.app().ui.status(format!("Starting too what was stopped: {}", names.join(", ")));
@@ -92,6 +107,27 @@ impl Launch<'_> {
             false => project.services.iter().map(|service| service.name.clone()).collect(),
         };
         Ok(Ready { pull, counts, names })
+    }
+
+    /// Refuses what Compose would fail at when it has begun already.
+    ///
+    /// # Errors
+    ///
+    /// The files ask for such (exit 3).
+    pub(in crate::commands) async fn refuse(
+        &self,
+        project: &Project,
+        is_there: &dyn Fn(&str) -> bool,
+    ) -> Result<()> {
+        let generation = self.deployment.compose()?.tool(&self.environment).await?.generation;
+        let refusals = keys::refusals(project, generation, is_there);
+        let Some(refusal) = refusals.first() else { return Ok(()) };
+        let place = self.deployment.texts()?.place_of(&refusal.service, refusal.key);
+        let place = place.map_or_else(String::new, |place| format!("{place}: "));
+        let keys::Refusal { service, key, why, hint } = refusal;
+        Err(error::state(format!("{place}the {key} of {service}: it {why}"))
+            .with_hint(format!("{hint}; nothing was stopped or started"))
+            .into())
     }
 
     /// Says what stays as it was scaled, as nothing else shows it.

@@ -136,6 +136,7 @@ impl<'a> RunningUpdate<'a> {
         self.check_effect(&tags).await?;
         let mut replaced = self.project.clone();
         replaced.services.retain(|service| self.journal.is_replaced(&service.name));
+        self.launch.refuse(&replaced, &|_| true).await?;
         self.pull = self.launch.ensure_names(&replaced, &mut Vec::new()).await?;
         self.launch.tell_of_counts(&replaced, &self.journal.counts);
         Ok(())
