@@ -127,7 +127,7 @@ impl<'a> Deployment<'a> {
     pub fn open(app: &'a App) -> Result<Self> {
         let mut deployment = Self::without_manifest(app);
         if let Some(snapshot) = app.store.read_manifest()? {
-            deployment.record = Some(deployment.interpret(snapshot)?);
+            deployment.record = Some(deployment.interpret(snapshot, None)?);
         }
         Ok(deployment)
     }
@@ -166,8 +166,8 @@ impl<'a> Deployment<'a> {
         }
     }
 
-    /// What the bytes of a manifest record.
-    fn interpret(&self, snapshot: Snapshot) -> Result<Record> {
+    /// What the bytes of a manifest record. `before` has read Compose files already.
+    fn interpret(&self, snapshot: Snapshot, before: Option<&Self>) -> Result<Record> {
         let store = &self.app.store;
         let name = store.manifest_path().display();
         let manifest = Manifest::read(&snapshot.bytes)
@@ -182,13 +182,27 @@ impl<'a> Deployment<'a> {
         for warning in manifest.misspelled_keys() {
             self.app.ui.warn(format!("`{name}`, {warning}"));
         }
-        self.record_of(manifest, snapshot)
+        self.record_of(manifest, snapshot, before)
     }
 
-    /// The record of a manifest, with the Compose files that it names itself.
-    fn record_of(&self, manifest: Manifest, snapshot: Snapshot) -> Result<Record> {
-        // What is wrong with the files whoever needs Compose itself will say better.
-        if let Ok(files) = self.discover(Some(&manifest)) {
+    /// The record of a manifest, with the Compose files that it names itself. What `before` has read
+    /// of the same files is not read again.
+    fn record_of(
+        &self,
+        manifest: Manifest,
+        snapshot: Snapshot,
+        before: Option<&Self>,
+    ) -> Result<Record> {
+        let same = before.filter(|before| {
+            before.record.as_ref().is_some_and(|record| record.manifest.compose == manifest.compose)
+        });
+        if let Some((before, files)) = same.and_then(|before| Some((before, before.files.get()?))) {
+            let _ = self.files.set(files.clone());
+            if let Some(texts) = before.texts.get() {
+                let _ = self.texts.set(Arc::clone(texts));
+            }
+        } else if let Ok(files) = self.discover(Some(&manifest)) {
+            // What is wrong with the files whoever needs Compose itself will say better.
             let _ = self.files.set(files);
         }
         let texts = self.texts().ok();
@@ -279,7 +293,7 @@ impl<'a> Deployment<'a> {
     ///
     /// As for [`Self::open`].
     pub(crate) fn interpret_again(&self, snapshot: Snapshot) -> Result<Record> {
-        Self::without_manifest(self.app).interpret(snapshot)
+        Self::without_manifest(self.app).interpret(snapshot, Some(self))
     }
 
     /// What a text that dkv itself has made records.
@@ -292,7 +306,7 @@ impl<'a> Deployment<'a> {
             let name = self.app.store.manifest_path().display();
             error::state(format!("`{name}`, {error}"))
         })?;
-        Self::without_manifest(self.app).record_of(manifest, snapshot)
+        Self::without_manifest(self.app).record_of(manifest, snapshot, Some(self))
     }
 
     /// The services of the manifest that are named, or all.
