@@ -263,12 +263,8 @@ fn a_password_shows_up_nowhere() {
         }
     }
     let mut files = vec![deployment.manifest(), deployment.versions_env()];
-    files.extend(
-        deployment
-            .list(".version-backups")
-            .iter()
-            .map(|name| deployment.read(&format!(".version-backups/{name}"))),
-    );
+    let kept = deployment.files_below(".version-backups");
+    files.extend(kept.iter().map(|name| deployment.read(name)));
     assert!(
         files.len() > 2
             && files

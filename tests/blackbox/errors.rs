@@ -197,12 +197,7 @@ fn secrets_are_nowhere() {
     deployment.dkv(["pull-latest"]).exit(0);
     assert!(deployment.engine().image_id(&pushed.pin()).is_some());
     let mut files = vec!["version-manifest.yaml".to_owned(), "versions.env".to_owned()];
-    files.extend(
-        deployment
-            .list(".version-backups")
-            .into_iter()
-            .map(|name| format!(".version-backups/{name}")),
-    );
+    files.extend(deployment.files_below(".version-backups"));
     for name in files {
         let text = deployment.read(&name);
         assert!(!text.contains(SENTINEL) && !text.contains(&auth), "{name}");

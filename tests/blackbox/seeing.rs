@@ -534,6 +534,7 @@ fn an_interrupted_pull_leaves_everything_as_it_was() {
         assert_eq!(deployment.manifest(), before);
         assert!(!deployment.exists("versions.env"));
     }
+    proxy.reset();
     deployment.dkv(["version-pull", "web", "1", "--no-pull", "--lock-timeout", "1"]).exit(0);
 }
 

@@ -421,8 +421,10 @@ fn older_is_said_only_of_what_compares() {
     }
 }
 
-/// Lists as they are found, what is followed, what runs; what is asked about first, and the newest.
-const FOUND: [(&str, &str, Option<&str>, &str, Option<&str>); 24] = [
+/// A list as it is found, what is followed, what runs; what is asked about first, and the newest.
+type Found = (&'static str, &'static str, Option<&'static str>, &'static str, Option<&'static str>);
+
+const FOUND: [Found; 24] = [
     // Architectures and channels in front.
     (
         "latest develop nightly amd64-latest arm64v8-latest 4.0.16.2944-ls299 4.0.15.2941-ls298 \

@@ -132,7 +132,7 @@ impl Deployment {
         self.read("versions.env")
     }
 
-    /// Sorted names of the files in a directory of the deployment; none when it does not exist.
+    /// Sorted names of what is in a directory of the deployment; none when it does not exist.
     pub fn list(&self, directory: &str) -> Vec<String> {
         let Ok(entries) = fs::read_dir(self.path(directory)) else { return Vec::new() };
         let mut names: Vec<String> = entries
@@ -140,6 +140,17 @@ impl Deployment {
             .collect();
         names.sort();
         names
+    }
+
+    /// Sorted paths of all files below a directory of the deployment, from the deployment on.
+    pub fn files_below(&self, directory: &str) -> Vec<String> {
+        let names = self.list(directory).into_iter().map(|name| format!("{directory}/{name}"));
+        names
+            .flat_map(|name| match self.path(&name).is_dir() {
+                true => self.files_below(&name),
+                false => vec![name],
+            })
+            .collect()
     }
 
     /// A manifest of schema 1.1 and a Compose file in the field's style
