@@ -43,6 +43,7 @@ engines_setup() {
         chmod +x "$engines_sid/usr/sbin/policy-rc.d"
         cp /etc/resolv.conf "$engines_sid/etc/resolv.conf"
         # A mirror that stands still is older than its own limit. What needs /proc gets it in a namespace.
+        # shellcheck disable=SC2016 # the inner shell expands them
         unshare --mount --pid --fork sh -c 'mount -t proc proc "$1/proc" && shift && exec "$@"' sh "$engines_sid" \
             chroot "$engines_sid" env DEBIAN_FRONTEND=noninteractive sh -c \
             "apt-get -o Acquire::Check-Valid-Until=false update -q && apt-get install -y -q --no-install-recommends $engines_packages" \
@@ -139,6 +140,7 @@ engines_with() {
     ! engines_docker0 || had_bridge=yes
     engines_start "$kind" || { engines_stop; return 1; }
     touch "$engines_home/machine.sock"
+    # shellcheck disable=SC2016 # the inner shell expands them
     DKV_TEST_ENGINE=$kind DKV_TEST_OTHER_ENGINE=$engines_home/machine.sock \
         unshare --mount sh -c '
             mount --make-rprivate / && mount --bind /var/run/docker.sock "$1/machine.sock" &&

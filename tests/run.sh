@@ -1,8 +1,8 @@
 #!/usr/bin/env bash
 # Runs all tests, or those whose name contains an argument: tests/run.sh [ARGUMENT-OF-CARGO-TEST…]
 # What the tests need is provided first (tests/setup.sh). Exits as `cargo test` does. They run on the machine's
-# engine, or on a new one: DKV_TEST_ENGINE=containerd, classic or podman (tests/engines.sh). Without arguments,
-# what depends on the engine runs on those of today as well.
+# engine, or on a new one: DKV_TEST_ENGINE=containerd, classic or podman (tests/engines.sh). Without arguments and
+# with DKV_TEST_ELSEWHERE=yes, what depends on the engine runs on those of today as well.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 # shellcheck source=tests/setup.sh
@@ -60,6 +60,7 @@ run_tests() {
 # What depends on the engine, on those that the machine does not have; skipped where they cannot be had.
 run_elsewhere() {
     [ -z "${DKV_TEST_ENGINE:-}" ] || return 0
+    [ "${DKV_TEST_ELSEWHERE:-}" = yes ] || return 0
     engines_setup || return 0
     setup_say "on Engine 28 with the containerd store"
     DKV_TEST_ENGINE=containerd run_tests --test blackbox -- engines:: rollback:: verify:: running:: || return
