@@ -268,6 +268,11 @@ impl<'a> RunningUpdate<'a> {
         Some(self.fail(error))
     }
 
+    /// Whether somebody's request to stop is why the update goes back.
+    fn was_interrupted(&self) -> bool {
+        self.failure.as_ref().is_some_and(|error| error::kind(error) == Kind::Interrupted)
+    }
+
     /// The work of the present state.
     async fn work(&mut self) -> Result<Outcome> {
         match self.journal.state {
@@ -521,7 +526,7 @@ impl<'a> RunningUpdate<'a> {
             signalled: &seen.signalled,
             away: seen.away,
         };
-        self.journal.failure.blame = blame(Some(judged), &trial);
+        self.journal.failure.blame = blame(judged, &trial);
     }
 
     /// Writes manifest and `versions.env`.

@@ -7,8 +7,7 @@ use bollard::models::{
     ContainerCreateBody, EndpointSettings, NetworkConnectRequest, NetworkingConfig,
 };
 use bollard::query_parameters::{
-    CreateContainerOptions, InspectContainerOptions, RemoveContainerOptions,
-    RenameContainerOptions, StartContainerOptions,
+    CreateContainerOptions, RemoveContainerOptions, RenameContainerOptions, StartContainerOptions,
 };
 
 use super::{Docker, is_not_found};
@@ -31,15 +30,7 @@ impl Docker {
     /// # Errors
     /// Kind Docker, when the daemon does not answer or its answer is no container.
     pub async fn blueprint(&self, id: &str) -> Result<Option<Blueprint>> {
-        let request = async {
-            match self.client.inspect_container(id, None::<InspectContainerOptions>).await {
-                Ok(container) => Ok(Some(container)),
-                Err(error) if is_not_found(&error) => Ok(None),
-                Err(error) => Err(error),
-            }
-        };
-        let found = self.answer(&format!("inspect the container {id}"), request).await?;
-        let Some(container) = found else { return Ok(None) };
+        let Some(container) = self.inspected(id).await? else { return Ok(None) };
         // The configuration of a container is what one is made from, except for these two.
         let config = serde_json::to_value(container.config.unwrap_or_default());
         let mut body: ContainerCreateBody =

@@ -394,6 +394,14 @@ impl Docker {
     /// # Errors
     /// Kind Docker, when the daemon does not answer.
     pub async fn inspect_container(&self, id: &str) -> Result<Option<ContainerDetail>> {
+        Ok(self.inspected(id).await?.map(ContainerDetail::from))
+    }
+
+    /// All that the daemon says of one container; `None` if there is none of that ID or name.
+    ///
+    /// # Errors
+    /// Kind Docker, when the daemon does not answer.
+    pub(super) async fn inspected(&self, id: &str) -> Result<Option<ContainerInspectResponse>> {
         let request = async {
             match self.client.inspect_container(id, None::<InspectContainerOptions>).await {
                 Ok(container) => Ok(Some(container)),
@@ -401,8 +409,7 @@ impl Docker {
                 Err(error) => Err(error),
             }
         };
-        let found = self.answer(&format!("inspect the container {id}"), request).await?;
-        Ok(found.map(ContainerDetail::from))
+        self.answer(&format!("inspect the container {id}"), request).await
     }
 
     /// How the health check of an image goes about it; `None` if it has none, or is not here.

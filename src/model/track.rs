@@ -1,21 +1,12 @@
 //! Tracks: which tags name one release, and which tags lie on the line that another names.
 
 use super::reference::Tag;
-use super::version::Version;
+use super::version::{MOVING, Version};
 
-/// Words that say that a tag moves, and nothing about the variant that it moves along.
-const MOVING: [&str; 20] = [
-    "latest",
-    "stable",
-    "mainline",
-    "main",
-    "master",
-    "current",
-    "lts",
-    "rolling",
-    "production",
+/// Words that name a channel. Beside [`MOVING`] they say nothing about the variant that a tag moves
+/// along; where they stand in front of versions, these are a family of their own.
+const CHANNELS: [&str; 10] = [
     "prod",
-    "staging",
     "release",
     "edge",
     "dev",
@@ -55,7 +46,8 @@ pub fn is_of_line(tag: &str, track: &str, current: Option<&Tag>) -> bool {
     }
     let own = words(&prefix, Some(&version));
     let (track, line) = (split(track).0, line.as_ref());
-    let is_said = |word: &&String| !MOVING.contains(&word.as_str());
+    let is_said =
+        |word: &&String| ![&MOVING, &CHANNELS].iter().any(|words| words.contains(&word.as_str()));
     let variant: Vec<String> = track.iter().filter(is_said).cloned().collect();
     // `develop` may move along `4.0.17` or along `develop-4.0.17`.
     if own == words(&variant, line) || own == words(&track, line) {

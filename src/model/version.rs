@@ -45,6 +45,7 @@ mod tests;
 use std::cmp::Ordering;
 
 use super::reference::Tag;
+pub(super) use choosing::MOVING;
 pub use choosing::{candidates, choose, newest};
 
 /// Words before the numbers that do not matter.

@@ -77,20 +77,17 @@ impl Blame {
     }
 }
 
-/// Who is to blame for what `judged` shows. Without a judgement, nobody: then it was no container
-/// that failed.
+/// Who is to blame for what `judged` shows.
 #[must_use]
-pub fn blame(judged: Option<&Judgement>, trial: &Trial<'_>) -> Blame {
+pub fn blame(judged: &Judgement, trial: &Trial<'_>) -> Blame {
     let mut blame = Blame::default();
     let tried: BTreeSet<&ServiceName> =
         trial.changed.iter().filter_map(|name| trial.tracked.get(name)).collect();
     for service in tried {
-        let failed: Vec<&Judged> = judged
-            .into_iter()
-            .flat_map(Judgement::failures)
+        let failed = judged
+            .failures()
             .filter(|one| trial.tracked.get(&one.service) == Some(service))
-            .filter(|one| trial.changed.contains(&one.service))
-            .collect();
+            .filter(|one| trial.changed.contains(&one.service));
         let mut excuse = None;
         let mut evidence = None;
         for one in failed {
@@ -118,7 +115,7 @@ pub fn blame(judged: Option<&Judgement>, trial: &Trial<'_>) -> Blame {
 
 impl Trial<'_> {
     /// Why a failure says nothing about the release on trial; `None`: it does.
-    fn excuse(&self, one: &Judged, judged: Option<&Judgement>) -> Option<String> {
+    fn excuse(&self, one: &Judged, judged: &Judgement) -> Option<String> {
         let Verdict::Failed(cause) = &one.verdict else { return Some("it did not fail".into()) };
         let Some(container) = &one.container else {
             return Some("it was never started".to_owned());
@@ -194,7 +191,7 @@ impl Trial<'_> {
     }
 
     /// What a service needs may have taken it down with it.
-    fn needs_failed(&self, service: &str, judged: Option<&Judgement>) -> Option<String> {
+    fn needs_failed(&self, service: &str, judged: &Judgement) -> Option<String> {
         let mut needed: Vec<&str> = vec![service];
         let mut next = 0;
         while let Some(name) = needed.get(next).copied() {
@@ -206,8 +203,8 @@ impl Trial<'_> {
                 }
             }
         }
-        let failed = judged.into_iter().flat_map(Judgement::failures);
-        let mut failed = failed.filter(|other| needed[1..].contains(&other.service.as_str()));
+        let mut failed =
+            judged.failures().filter(|other| needed[1..].contains(&other.service.as_str()));
         failed.next().map(|other| format!("{}, which it depends on, failed too", other.service))
     }
 }
@@ -295,7 +292,7 @@ pub fn remedy(words: &str) -> Option<&'static str> {
 #[cfg(test)]
 pub(super) mod tests {
     use super::*;
-    use crate::docker::{ContainerState, HealthCheck, Labels, RestartPolicy};
+    use crate::docker::ContainerState;
     use crate::model::history::Bytes;
     use chrono::TimeZone as _;
 
@@ -310,24 +307,11 @@ pub(super) mod tests {
             name: format!("shop_{service}_1"),
             image_id: Some(image(service, "2")),
             image: service.to_owned(),
-            labels: Labels::default(),
-            state: ContainerState::Exited,
             exit_code: 3,
-            oom_killed: false,
-            has_memory_limit: false,
-            shares_host_network: false,
-            networks: Vec::new(),
-            error: None,
             created_at: Some(at(0)),
             started_at: Some(at(1)),
             finished_at: Some(at(2)),
-            restart_count: 0,
-            restart_policy: RestartPolicy::No,
-            has_health_check: false,
-            health_check: HealthCheck::default(),
-            health: None,
-            mounts: Vec::new(),
-            shares: Vec::new(),
+            ..ContainerDetail::of_test(ContainerState::Exited)
         }
     }
 
@@ -378,7 +362,7 @@ pub(super) mod tests {
             away: None,
         };
         change(&mut trial);
-        let blame = blame(Some(&Judgement { containers: judged }), &trial);
+        let blame = blame(&Judgement { containers: judged }, &trial);
         let rejected = blame.rejected.iter().map(|one| one.service.to_string()).collect();
         let spared: Vec<String> = blame
             .spared
@@ -391,16 +375,11 @@ pub(super) mod tests {
 
     fn old(name: &str) -> Ran {
         Ran {
-            compose_service: name.to_owned(),
             service: name.parse().ok(),
             container: format!("old-{name}"),
             name: format!("shop-{name}-1"),
             image_id: Some(image(name, "1")),
-            image: String::new(),
-            is_running: true,
-            is_good: true,
-            patience: std::time::Duration::ZERO,
-            networks: Vec::new(),
+            ..Ran::of_test(name)
         }
     }
 
@@ -482,7 +461,8 @@ pub(super) mod tests {
             signalled: &signalled,
             away,
         };
-        let excuse = |one: &Judged, away| trial(away).excuse(one, None);
+        let alone = Judgement { containers: Vec::new() };
+        let excuse = |one: &Judged, away| trial(away).excuse(one, &alone);
         assert!(excuse(&judged[0], None).is_some() && excuse(&judged[1], None).is_none());
         assert!(excuse(&judged[1], Some(at(2))).is_some());
         assert!(excuse(&judged[1], Some(at(-60))).is_none(), "it had started only then");

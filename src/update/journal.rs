@@ -174,6 +174,33 @@ pub struct Target {
     pub bytes: Bytes,
 }
 
+#[cfg(test)]
+impl Ran {
+    /// A container that runs and is good, of which nothing else is known.
+    pub fn of_test(compose_service: &str) -> Self {
+        Self {
+            compose_service: compose_service.to_owned(),
+            service: None,
+            container: String::new(),
+            name: String::new(),
+            image_id: None,
+            image: String::new(),
+            is_running: true,
+            is_good: true,
+            patience: Duration::ZERO,
+            networks: Vec::new(),
+        }
+    }
+}
+
+impl Plan {
+    /// What is to be recorded of the manifest service `name`.
+    #[must_use]
+    pub fn target(&self, name: &ServiceName) -> Option<&Target> {
+        self.targets.iter().find(|target| target.service == *name)
+    }
+}
+
 impl Target {
     /// The target that records `release` for `service`.
     #[must_use]
@@ -334,16 +361,13 @@ mod tests {
         let mut journal =
             Journal::new("shop", "2026-01-12T12:29:08Z".to_owned(), "alice".to_owned(), options);
         let ran = |compose_service: &str, is_good| Ran {
-            compose_service: compose_service.to_owned(),
             service: "web".parse().ok(),
             container: "0123".to_owned(),
             name: format!("shop-{compose_service}-1"),
             image_id: Some(Digest::of(b"1")),
             image: "r.example/web:1".to_owned(),
-            is_running: true,
             is_good,
-            patience: Duration::ZERO,
-            networks: Vec::new(),
+            ..Ran::of_test(compose_service)
         };
         journal.ran = vec![ran("web", true), ran("web", false), ran("db", true)];
         journal.kept.push(Kept {

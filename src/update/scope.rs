@@ -89,16 +89,12 @@ mod tests {
 
     fn ran(name: &str, bytes: &[u8], is_running: bool) -> Ran {
         Ran {
-            compose_service: name.to_owned(),
             service: tracked().get(name).cloned(),
             container: name.to_owned(),
             name: name.to_owned(),
             image_id: Some(Digest::of(bytes)),
-            image: String::new(),
             is_running,
-            is_good: true,
-            patience: std::time::Duration::ZERO,
-            networks: Vec::new(),
+            ..Ran::of_test(name)
         }
     }
 

@@ -55,16 +55,11 @@ mod tests {
 
     fn ran(number: u8) -> Ran {
         Ran {
-            compose_service: "web".to_owned(),
-            service: None,
             container: number.to_string(),
             name: format!("shop_web_{number}"),
             image_id: Some(Digest::of(b"1")),
-            image: String::new(),
-            is_running: true,
-            is_good: true,
-            patience: std::time::Duration::ZERO,
             networks: vec!["front".to_owned()],
+            ..Ran::of_test("web")
         }
     }
 

@@ -9,7 +9,7 @@ use crate::app::{App, Exit};
 use crate::backup;
 use crate::commands::changes;
 use crate::commands::run::{container_line, show_containers};
-use crate::error::{self, Error, Kind};
+use crate::error::{Error, Kind};
 use crate::model::manifest::Service;
 use crate::model::reference::ServiceName;
 use crate::observe::LocalImages;
@@ -180,7 +180,7 @@ impl RunningUpdate<'_> {
 
     /// Exit 7.
     pub(super) fn restored(mut self) -> anyhow::Error {
-        if self.failure.as_ref().is_some_and(|error| error::kind(error) == Kind::Interrupted) {
+        if self.was_interrupted() {
             let error =
                 Error::new(Kind::Interrupted, format!("interrupted, {}", self.what_is_back()))
                     .with_hint("`dkv update-safe` begins anew");
@@ -239,8 +239,7 @@ impl RunningUpdate<'_> {
 
     fn findings(&self, findings: &[Finding]) -> Vec<report::Finding> {
         let findings = findings.iter().map(|finding| {
-            let mut targets = self.journal.plan.targets.iter();
-            let target = targets.find(|target| target.service == finding.service);
+            let target = self.journal.plan.target(&finding.service);
             report::Finding {
                 service: finding.service.to_string(),
                 tag: target.map(|target| target.tag.to_string()),
@@ -278,7 +277,7 @@ impl RunningUpdate<'_> {
         let Some(record) = self.launch.deployment.recorded() else { return Vec::new() };
         let rejected = self.journal.failure.blame.rejected.iter().map(|finding| &finding.service);
         let culprits = rejected.filter(|name| {
-            let target = self.journal.plan.targets.iter().find(|target| target.service == **name);
+            let target = self.journal.plan.target(name);
             let bad = target.and_then(|target| target.bytes.digest.as_ref());
             let recorded = record.service(name).and_then(Service::current);
             bad.is_some() && recorded.and_then(|release| release.bytes.digest.as_ref()) == bad

@@ -108,14 +108,12 @@ impl RunningUpdate<'_> {
         let Err(first) = self.bring_back(&[]).await else { return Ok(Vec::new()) };
         let mut failure = anyhow::anyhow!(not_interrupted(first)?);
         for left_out in [Vec::new(), jobs.clone()] {
-            if left_out.is_empty() || !jobs.is_empty() {
-                self.app.ui.warn(format!("{failure:#}; trying again"));
-                tokio::time::sleep(PAUSE).await;
-                self.await_engine().await?;
-                match self.bring_back(&left_out).await {
-                    Ok(()) => return Ok(left_out),
-                    Err(error) => failure = anyhow::anyhow!(not_interrupted(error)?),
-                }
+            self.app.ui.warn(format!("{failure:#}; trying again"));
+            tokio::time::sleep(PAUSE).await;
+            self.await_engine().await?;
+            match self.bring_back(&left_out).await {
+                Ok(()) => return Ok(left_out),
+                Err(error) => failure = anyhow::anyhow!(not_interrupted(error)?),
             }
         }
         self.await_engine().await?;
@@ -226,12 +224,7 @@ impl RunningUpdate<'_> {
         let at = self.app.stamp().at;
         let steps = self.journal.failure.blame.rejected.iter().filter_map(|finding| {
             let service = record.service(&finding.service)?;
-            let target = self
-                .journal
-                .plan
-                .targets
-                .iter()
-                .find(|target| target.service == finding.service)?;
+            let target = self.journal.plan.target(&finding.service)?;
             let reason = finding.headline();
             let mut step = Step::unchanged(service);
             reject(&mut step.after, target.bytes.digest.as_ref()?, &target.tag, reason, &at);
@@ -247,9 +240,7 @@ impl RunningUpdate<'_> {
         if self.is_abort {
             return report::show_restored(self.app);
         }
-        let is_interrupted =
-            self.failure.as_ref().is_some_and(|error| error::kind(error) == Kind::Interrupted);
-        if self.journal.is_replacing || is_interrupted {
+        if self.journal.is_replacing || self.was_interrupted() {
             return Err(self.restored());
         }
         Err(self

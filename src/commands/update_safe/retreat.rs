@@ -12,18 +12,12 @@ impl RunningUpdate<'_> {
     /// with. What Compose is told next brings the old ones back.
     pub(super) fn retreat(&mut self) -> Result<bool> {
         let has_failed = matches!(self.journal.state, State::Replacing | State::Judging);
-        if !self.journal.options.keep_going
-            || !has_failed
-            || !self.can_spare(&self.failed_services())?
-        {
+        let culprits = self.failed_services();
+        if !self.journal.options.keep_going || !has_failed || !self.can_spare(&culprits)? {
             return Ok(false);
         }
-        self.app.ui.step(
-            "Restoring",
-            list(&self.failed_services()) + " only, and going on with the others",
-        );
+        self.app.ui.step("Restoring", list(&culprits) + " only, and going on with the others");
         self.record_rejected();
-        let culprits = self.failed_services();
         let blame = std::mem::take(&mut self.journal.failure.blame);
         self.journal.failure.reason.clear();
         self.failure = None;

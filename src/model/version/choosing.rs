@@ -7,7 +7,7 @@ use std::collections::{BTreeMap, HashSet};
 use super::{Exactness, Number, Tag, Token, Version, rank_before, tokens};
 
 /// Words in a tracked tag that say that it moves, and nothing about the variant.
-const MOVING: [&str; 10] = [
+pub(in crate::model) const MOVING: [&str; 10] = [
     "latest",
     "stable",
     "mainline",
