@@ -200,13 +200,7 @@ impl Fetcher {
     /// An image that is here under another repository's name alone. Its registry, if it can be
     /// reached, gives it its own at no cost; what is here serves without.
     async fn name(&self, wanted: &Wanted, image: Image) -> Arrived {
-        let request = PullRequest {
-            repository: wanted.repository.clone(),
-            target: wanted.target.clone(),
-            platform: None,
-            credentials: self.registry.credentials(&wanted.repository).await.map(for_daemon),
-        };
-        match self.docker.pull(&request, &|_| ()).await {
+        match self.docker.pull(&self.request(wanted).await, &|_| ()).await {
             Ok(()) => Arrived { image, pulled: true, is_named: true },
             Err(error) => {
                 tracing::info!("{}: known by content alone: {error:#}", wanted.name);
@@ -252,6 +246,16 @@ impl Fetcher {
         }
     }
 
+    /// What the daemon is asked to pull, with the login for its registry.
+    async fn request(&self, wanted: &Wanted) -> PullRequest {
+        PullRequest {
+            repository: wanted.repository.clone(),
+            target: wanted.target.clone(),
+            platform: wanted.platform.clone(),
+            credentials: self.registry.credentials(&wanted.repository).await.map(for_daemon),
+        }
+    }
+
     /// Pulls one image, once more without a login if the registry refused it.
     async fn pull(&self, wanted: &Wanted, progress: &Progress) -> Result<Arrived> {
         let label = wanted.tag.as_ref().map_or_else(|| wanted.reference(), ToString::to_string);
@@ -265,12 +269,7 @@ impl Fetcher {
                 item.update(sums.progress());
             }
         };
-        let mut request = PullRequest {
-            repository: wanted.repository.clone(),
-            target: wanted.target.clone(),
-            platform: wanted.platform.clone(),
-            credentials: self.registry.credentials(&wanted.repository).await.map(for_daemon),
-        };
+        let mut request = self.request(wanted).await;
         let mut outcome = self.docker.pull(&request, &on_event).await;
         if request.credentials.is_some()
             && outcome.as_ref().err().and_then(docker::pull_failure)

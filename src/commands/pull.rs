@@ -326,7 +326,7 @@ pub(super) async fn evidence_of(
     let Some(record) = deployment.recorded() else { return Evidence::default() };
     let seen = wanted.iter().zip(arrivals).filter_map(|(wanted, arrived)| {
         let arrived = arrived.as_ref()?;
-        let service = record.services().find(|service| wanted.name == service.name.as_str())?;
+        let service = record.service(&wanted.name.parse().ok()?)?;
         let entries = service.history.entries();
         let release = entries.iter().find(|release| release.bytes == wanted.bytes)?;
         Some(Seen { service, release, arrived, may_ask: arrived.pulled })

@@ -2,7 +2,7 @@
 //! told so that what the operator did at run time stays. After a start: nothing hangs on to a
 //! container that is gone.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashSet};
 
 use anyhow::Result;
 use chrono::{TimeDelta, Utc};
@@ -197,16 +197,11 @@ impl Launch<'_> {
     /// the network. Whether the environment has changed thereby.
     async fn ensure_releases(&mut self, project: &Project) -> Result<bool> {
         let tracked = self.deployment.tracked(project);
-        let mut wanted: Vec<Wanted> = Vec::new();
         let hash = self.deployment.recorded().map_or("", |record| record.hash.as_str());
-        for service in project.services.iter().filter_map(|one| tracked.get(&one.name)) {
-            let release =
-                service.current().and_then(|current| Wanted::release(service, current, hash));
-            wanted
-                .extend(release.filter(|one| {
-                    !wanted.iter().any(|other| other.reference() == one.reference())
-                }));
-        }
+        let services = project.services.iter().filter_map(|one| tracked.get(&one.name));
+        let releases =
+            services.filter_map(|service| Wanted::release(service, service.current()?, hash));
+        let wanted = each_once(releases);
         let arrivals = self.fetch(&wanted).await?;
         self.settle(&wanted, &arrivals).await
     }
@@ -242,17 +237,13 @@ impl Launch<'_> {
                 _ if name.is_built => {
                     built.insert(name.service);
                 }
-                Some(one) => {
-                    if !wanted.iter().any(|other| other.reference() == one.reference()) {
-                        wanted.push(one);
-                    }
-                }
+                Some(one) => wanted.push(one),
                 // Compose may know more of such names.
                 None => pull = Pull::Missing,
             }
         }
         if !wanted.is_empty() {
-            self.fetch(&wanted).await?;
+            self.fetch(&each_once(wanted)).await?;
         }
         if !built.is_empty() {
             let services: Vec<String> = built.into_iter().collect();
@@ -323,6 +314,12 @@ impl Launch<'_> {
         }
         Ok(names)
     }
+}
+
+/// The images of `wanted`, each once.
+fn each_once(wanted: impl IntoIterator<Item = Wanted>) -> Vec<Wanted> {
+    let mut references = HashSet::new();
+    wanted.into_iter().filter(|one| references.insert(one.reference())).collect()
 }
 
 /// What of `containers`, all of a project's, hangs on to what is gone.

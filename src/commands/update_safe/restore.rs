@@ -136,11 +136,11 @@ impl RunningUpdate<'_> {
             .ran
             .iter()
             .filter(|ran| ran.is_running && self.journal.is_replaced(&ran.compose_service));
-        let ids: Vec<String> = serving.map(|ran| ran.container.clone()).collect();
-        for id in ids {
-            match self.docker.blueprint(&id).await {
+        let asked = serving.map(|ran| self.docker.blueprint(&ran.container));
+        for blueprint in futures_util::future::join_all(asked).await {
+            match blueprint {
                 Ok(blueprint) => self.blueprints.extend(blueprint),
-                Err(error) => tracing::info!("{id} could not be made again: {error:#}"),
+                Err(error) => tracing::info!("what is replaced could not be made again: {error:#}"),
             }
         }
     }
