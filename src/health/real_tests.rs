@@ -67,8 +67,9 @@ impl TestProject {
 
     /// Runs a container whose health check, every 100 ms, is `check`.
     fn run_checked(&mut self, service: &str, check: &str, script: &str) {
-        let options =
-            ["--health-cmd", check, "--health-interval", "100ms", "--health-retries", "1"];
+        let often = ["--health-interval", "100ms", "--health-retries", "1"];
+        // Nothing is given up before the time that its check allows, which is half a minute else.
+        let options = [&["--health-cmd", check, "--health-timeout", "5s"], &often[..]].concat();
         self.run(service, &options, script);
     }
 
@@ -364,7 +365,10 @@ impl Relay {
 #[tokio::test]
 async fn without_events_looking_now_and_then_is_enough() {
     let mut project = TestProject::new("deaf");
-    project.run_checked("late", "test -e /ready", "sleep 1; touch /ready; sleep 600");
+    // Within its start period it is not called unhealthy, however slow the machine is.
+    let checked = ["--health-cmd", "test -e /ready", "--health-interval", "100ms"];
+    let options = [&checked[..], &["--health-start-period", "60s"]].concat();
+    project.run("late", &options, "sleep 1; touch /ready; sleep 600");
     let relay = Relay::start(false);
     let expectations = Expectations::of(
         &crate::compose::config::parse_v1("services: {late: {}}", project.name.clone()).unwrap(),
@@ -388,6 +392,8 @@ async fn a_daemon_that_goes_away_ends_the_wait() {
     let kill = async {
         tokio::time::sleep(Duration::from_millis(500)).await;
         relay.task.abort();
+        // It is asked again for a while; nothing else is going on here.
+        tokio::time::pause();
     };
     let (outcome, ()) = tokio::join!(
         wait(&docker, &project.name, &expectations, seconds(60, 1), Utc::now(), &|_| ()),
