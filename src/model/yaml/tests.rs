@@ -1087,6 +1087,13 @@ mod random {
         }
     }
 
+    #[test]
+    fn a_key_on_several_lines_gets_no_value() {
+        for text in ["{x\nx}", "{x\r\nx, y: 1}", "{a: 1, 'q\nr'}", "{? x\nx}"] {
+            edit_everywhere(text);
+        }
+    }
+
     proptest! {
         #![proptest_config(ProptestConfig { cases: 2_000, failure_persistence: None, ..ProptestConfig::default() })]
 

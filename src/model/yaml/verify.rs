@@ -44,6 +44,7 @@ impl Verification<'_> {
             Plan::Mapping(mapping) => {
                 let expected = self.mapping(old, mapping);
                 self.shape(old, new)?;
+                self.keys(old, mapping)?;
                 self.children(old, new, expected)
             }
             Plan::Sequence(slots) => {
@@ -75,6 +76,18 @@ impl Verification<'_> {
             }
         }
         expected
+    }
+
+    /// A key on several lines that gets its first value: not every reader takes a colon behind such
+    /// a key.
+    fn keys(&self, old: u32, plan: &MappingPlan) -> Result<(), u32> {
+        let children = self.old.children(old);
+        let text = |id: u32| &self.old.source()[self.old.node(id).span()];
+        let is_unreadable = plan.changed.iter().any(|(entry, _)| {
+            let (key, value) = (children[entry * 2], children[entry * 2 + 1]);
+            text(value).is_empty() && text(key).contains(['\n', '\r'])
+        });
+        if is_unreadable { Err(old) } else { Ok(()) }
     }
 
     fn children(&self, old: u32, new: u32, expected: Vec<Expected<'_>>) -> Result<(), u32> {
