@@ -112,8 +112,16 @@ impl Docker {
             host: Arc::default(),
             pull_progress,
         };
-        docker.answer("greet the daemon", docker.client.ping()).await?;
+        docker.greet().await?;
         Ok(docker)
+    }
+
+    /// Whether the daemon answers at all.
+    ///
+    /// # Errors
+    /// Kind Docker: it does not.
+    pub async fn greet(&self) -> Result<()> {
+        self.answer("greet the daemon", self.client.ping()).await.map(drop)
     }
 
     /// The daemon that this is connected to.

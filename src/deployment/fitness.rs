@@ -12,9 +12,6 @@ use crate::error;
 /// already.
 const FIRST_THAT_TELLS_TOO_LITTLE: u32 = 28;
 
-/// The label that every container of Compose carries.
-const PROJECT: &str = "com.docker.compose.project";
-
 impl Deployment<'_> {
     /// Makes sure, before anything stops, that Compose can replace the deployment's containers. The
     /// plugin of v2 can be out of sight, below a home that this user or service does not see; what
@@ -32,7 +29,7 @@ impl Deployment<'_> {
         }
         let docker = self.app.docker().await?;
         let project = &self.project().await?.name;
-        let filter = ContainerFilter { labels: vec![format!("{PROJECT}={project}")] };
+        let filter = ContainerFilter::project(project);
         let containers = docker.containers(&filter).await?;
         let newer = containers.iter().find_map(newer_compose);
         if let Some(newer) = newer {

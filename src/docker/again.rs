@@ -1,16 +1,18 @@
 //! Containers made again as they were, for when the Compose files do not lead back to them.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 
 use anyhow::{Context as _, Result};
 use bollard::models::{
-    ContainerCreateBody, EndpointSettings, NetworkConnectRequest, NetworkingConfig,
+    ContainerCreateBody, EndpointSettings, HostConfig, MountPoint, NetworkConnectRequest,
+    NetworkingConfig,
 };
 use bollard::query_parameters::{
-    CreateContainerOptions, RemoveContainerOptions, RenameContainerOptions, StartContainerOptions,
+    CreateContainerOptions, RemoveContainerOptions, RenameContainerOptions,
+    RestartContainerOptions, StartContainerOptions,
 };
 
-use super::{Docker, is_not_found};
+use super::{Docker, Shared, container, is_not_found};
 
 /// All that makes a container again as it was. Holds its environment, and with it secrets: it is
 /// never written down or shown.
@@ -22,6 +24,36 @@ pub struct Blueprint {
     pub name: String,
     body: ContainerCreateBody,
     networks: Vec<(String, EndpointSettings)>,
+}
+
+impl Blueprint {
+    /// The names or IDs of the containers that this one has namespaces or volumes of.
+    pub fn peers(&self) -> impl Iterator<Item = String> {
+        let host = self.body.host_config.as_ref();
+        host.map(container::shares).into_iter().flatten().map(|(_, of)| of)
+    }
+
+    fn is(&self, peer: &str) -> bool {
+        self.id == peer || self.name == peer
+    }
+
+    /// The same, so that who has namespaces or volumes of another comes after that one.
+    #[must_use]
+    pub fn peers_first(blueprints: Vec<Self>) -> Vec<Self> {
+        let (mut ordered, mut rest): (Vec<Self>, Vec<Self>) = (Vec::new(), blueprints);
+        while !rest.is_empty() {
+            let waits = |one: &Self| one.peers().any(|peer| rest.iter().any(|two| two.is(&peer)));
+            let (waiting, ready): (Vec<Self>, Vec<Self>) = rest.iter().cloned().partition(waits);
+            if ready.is_empty() {
+                // A circle has no order; the daemon says what is wrong with it.
+                ordered.extend(rest);
+                break;
+            }
+            ordered.extend(ready);
+            rest = waiting;
+        }
+        ordered
+    }
 }
 
 impl Docker {
@@ -39,6 +71,13 @@ impl Docker {
         // The daemon's default for a host name; that of the new container will be another.
         body.hostname = body.hostname.filter(|name| !id.starts_with(name.as_str()));
         let mut host = container.host_config.unwrap_or_default();
+        if container::shares(&host).iter().any(|(what, _)| *what == Shared::Network) {
+            // The other container's, which the daemon takes from nobody else.
+            (body.hostname, body.domainname, body.exposed_ports) = (None, None, None);
+        }
+        if host.uts_mode.as_deref() == Some("host") {
+            body.hostname = None;
+        }
         keep_volumes(&mut host, container.mounts.unwrap_or_default());
         let main = host.network_mode.clone().unwrap_or_default();
         body.host_config = Some(host);
@@ -64,13 +103,21 @@ impl Docker {
         Ok(Some(Blueprint { id, name, body, networks }))
     }
 
-    /// Makes a container as it was, under its name, and starts it.
+    /// Makes a container as it was, under its name, and starts it; returns its ID. `renewed` are the
+    /// IDs, now, of the containers by their IDs before.
     ///
     /// # Errors
     /// Kind Docker: the daemon cannot make or start it.
-    pub async fn make_again(&self, blueprint: &Blueprint) -> Result<()> {
+    pub async fn make_again(
+        &self,
+        blueprint: &Blueprint,
+        renewed: &BTreeMap<String, String>,
+    ) -> Result<String> {
         let Blueprint { name, .. } = blueprint;
         let mut body = blueprint.body.clone();
+        if let Some(host) = &mut body.host_config {
+            join_again(host, renewed);
+        }
         let mut networks = blueprint.networks.iter().cloned();
         body.networking_config = networks
             .next()
@@ -87,7 +134,17 @@ impl Docker {
             let connected = self.client.connect_network(&network, request);
             self.answer(&format!("connect {name} to the network {network}"), connected).await?;
         }
-        self.start_container(&id).await
+        self.start_container(&id).await?;
+        Ok(id)
+    }
+
+    /// Ends a container, if it runs, and starts it: in the namespaces that are there then.
+    ///
+    /// # Errors
+    /// Kind Docker: there is none, or the daemon cannot.
+    pub async fn restart_container(&self, id: &str) -> Result<()> {
+        let restarted = self.client.restart_container(id, None::<RestartContainerOptions>);
+        self.answer(&format!("start the container {id} again"), restarted).await
     }
 
     /// Starts a container; one that runs is left alone.
@@ -124,29 +181,83 @@ impl Docker {
         };
         self.answer(&format!("remove the container {id}"), request).await
     }
+}
 
-    /// Whether the daemon answers at all.
-    ///
-    /// # Errors
-    /// Kind Docker: it does not.
-    pub async fn greet(&self) -> Result<()> {
-        self.answer("greet the daemon", self.client.ping()).await.map(drop)
+/// Lets a container have what it had of others of those that they are now.
+fn join_again(host: &mut HostConfig, renewed: &BTreeMap<String, String>) {
+    let now = |id: &str| renewed.get(id).map(String::as_str);
+    let modes = [&mut host.network_mode, &mut host.ipc_mode, &mut host.pid_mode];
+    for mode in modes.into_iter().flatten() {
+        if let Some(id) = mode.strip_prefix("container:").and_then(now) {
+            *mode = format!("container:{id}");
+        }
+    }
+    for from in host.volumes_from.iter_mut().flatten() {
+        let (id, mode) =
+            from.split_once(':').map_or((from.as_str(), None), |(id, mode)| (id, Some(mode)));
+        if let Some(id) = now(id) {
+            *from = mode.map_or_else(|| id.to_owned(), |mode| format!("{id}:{mode}"));
+        }
     }
 }
 
 /// Volumes without a name were made for the container: they are named from now on.
-fn keep_volumes(host: &mut bollard::models::HostConfig, mounts: Vec<bollard::models::MountPoint>) {
+fn keep_volumes(host: &mut HostConfig, mounts: Vec<MountPoint>) {
     let mut binds = host.binds.take().unwrap_or_default();
-    let named = host.mounts.iter().flatten().filter_map(|mount| mount.target.clone());
-    let named: Vec<String> = named.collect();
     for mount in mounts {
         let (Some(volume), Some(place)) = (mount.name, mount.destination) else { continue };
-        let is_known = named.contains(&place)
-            || binds.iter().any(|bind| bind.split(':').nth(1) == Some(place.as_str()));
-        if !is_known && !volume.is_empty() {
+        let mut asked = host.mounts.iter_mut().flatten();
+        if let Some(asked) = asked.find(|asked| asked.target.as_ref() == Some(&place)) {
+            asked.source = asked.source.take().filter(|name| !name.is_empty()).or(Some(volume));
+        } else if !volume.is_empty()
+            && !binds.iter().any(|bind| bind.split(':').nth(1) == Some(place.as_str()))
+        {
             let mode = if mount.rw == Some(false) { ":ro" } else { "" };
             binds.push(format!("{volume}:{place}{mode}"));
         }
     }
     host.binds = Some(binds).filter(|binds| !binds.is_empty());
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn blueprint(name: &str, mode: &str) -> Blueprint {
+        let host = HostConfig { network_mode: Some(mode.to_owned()), ..HostConfig::default() };
+        let body =
+            ContainerCreateBody { host_config: Some(host), ..ContainerCreateBody::default() };
+        Blueprint { id: format!("{name}-id"), name: name.to_owned(), body, networks: Vec::new() }
+    }
+
+    #[test]
+    fn who_has_something_of_another_is_made_after_it() {
+        let order = |list: &[(&str, &str)]| {
+            let all = list.iter().map(|(name, mode)| blueprint(name, mode)).collect();
+            let ordered = Blueprint::peers_first(all);
+            ordered.into_iter().map(|one| one.name).collect::<Vec<_>>().join(" ")
+        };
+        let (web, side) = (("web", "shop_default"), ("side", "container:web-id"));
+        assert_eq!(order(&[side, web]), "web side");
+        assert_eq!(order(&[("far", "container:side-id"), side, web]), "web side far");
+        assert_eq!(order(&[("side", "container:web"), web]), "web side");
+        assert_eq!(order(&[side]), "side");
+        assert_eq!(order(&[("a", "container:b"), ("b", "container:a"), web]), "web a b");
+    }
+
+    #[test]
+    fn a_container_joins_those_that_stand_in_for_its_peers() {
+        let mut host = HostConfig {
+            network_mode: Some("container:old".to_owned()),
+            ipc_mode: Some("private".to_owned()),
+            pid_mode: Some("container:other".to_owned()),
+            volumes_from: Some(vec!["old:ro".to_owned(), "old".to_owned(), "other:rw".to_owned()]),
+            ..HostConfig::default()
+        };
+        join_again(&mut host, &[("old".to_owned(), "new".to_owned())].into());
+        assert_eq!(host.network_mode.as_deref(), Some("container:new"));
+        assert_eq!(host.ipc_mode.as_deref(), Some("private"));
+        assert_eq!(host.pid_mode.as_deref(), Some("container:other"));
+        assert_eq!(host.volumes_from.unwrap(), ["new:ro", "new", "other:rw"]);
+    }
 }

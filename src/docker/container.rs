@@ -425,10 +425,7 @@ impl Docker {
             }
         };
         let check = self.answer(&format!("inspect the image {name}"), request).await?;
-        let is_check = |test: &Option<Vec<String>>| {
-            test.as_ref().and_then(|words| words.first()).is_some_and(|kind| kind != "NONE")
-        };
-        Ok(check.filter(|check| is_check(&check.test)).map(|check| health_check(&check)))
+        Ok(check.filter(is_check).map(|check| health_check(&check)))
     }
 
     /// The matching containers in full: one list, then every container inspected in parallel.
@@ -519,11 +516,7 @@ impl From<ContainerInspectResponse> for ContainerDetail {
             restart_count: answer.restart_count.unwrap_or_default(),
             restart_policy: restart_policy(policy),
             health_check: health_check(&check),
-            has_health_check: check
-                .test
-                .unwrap_or_default()
-                .first()
-                .is_some_and(|kind| kind != "NONE"),
+            has_health_check: is_check(&check),
             health: state.health.and_then(health),
             mounts: answer.mounts.unwrap_or_default().into_iter().map(Mount::from).collect(),
             shares,
@@ -548,7 +541,7 @@ impl From<MountPoint> for Mount {
 }
 
 /// What a container has of others: `container:NAME`, or for volumes `NAME:MODE`.
-fn shares(host: &HostConfig) -> Vec<(Shared, String)> {
+pub(super) fn shares(host: &HostConfig) -> Vec<(Shared, String)> {
     let modes = [
         (Shared::Network, &host.network_mode),
         (Shared::Ipc, &host.ipc_mode),
@@ -577,6 +570,11 @@ fn restart_policy(name: Option<bollard::models::RestartPolicyNameEnum>) -> Resta
         Some(Name::ON_FAILURE) => RestartPolicy::OnFailure,
         Some(Name::EMPTY | Name::NO) | None => RestartPolicy::No,
     }
+}
+
+/// Whether a health check is more than the word that there is none.
+fn is_check(check: &bollard::models::HealthConfig) -> bool {
+    check.test.as_ref().and_then(|words| words.first()).is_some_and(|kind| kind != "NONE")
 }
 
 /// What the container's configuration says; zero means the daemon's default there.

@@ -30,6 +30,7 @@ mod oneness;
 mod pin;
 mod pull;
 mod resolution;
+mod restoring;
 mod rollback;
 mod running;
 mod screens;

@@ -1,5 +1,6 @@
 //! What ran comes back.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
 
 use anyhow::Result;
@@ -8,7 +9,7 @@ use super::{RunningUpdate, forget_kept, interrupted, report};
 use crate::app::Exit;
 use crate::change::Change;
 use crate::compose::Action;
-use crate::docker::ContainerFilter;
+use crate::docker::{Blueprint, ContainerFilter, ContainerState};
 use crate::error::{self, Kind};
 use crate::health;
 use crate::plan::Step;
@@ -143,6 +144,7 @@ impl RunningUpdate<'_> {
                 Err(error) => tracing::info!("what is replaced could not be made again: {error:#}"),
             }
         }
+        self.blueprints = Blueprint::peers_first(std::mem::take(&mut self.blueprints));
     }
 
     /// Starts the containers that ran, or makes them again as they were, without Compose.
@@ -158,16 +160,38 @@ impl RunningUpdate<'_> {
         for container in new {
             self.docker.remove_container(&container.id).await?;
         }
+        // What a container has of another is lost when that is made or started again.
+        let (mut renewed, mut started) = (BTreeMap::new(), BTreeSet::new());
         for blueprint in &self.blueprints {
-            let old = present.iter().find(|container| container.id == blueprint.id);
-            match old {
+            let Blueprint { id, name, .. } = blueprint;
+            let old = present.iter().find(|container| container.id == *id);
+            let has_lost_peer = blueprint.peers().any(|peer| renewed.contains_key(&peer));
+            let old = match old.filter(|_| has_lost_peer) {
+                None => old,
                 Some(old) => {
-                    if old.name != blueprint.name {
-                        self.docker.rename_container(&old.id, &blueprint.name).await?;
-                    }
-                    self.docker.start_container(&old.id).await?;
+                    self.docker.remove_container(&old.id).await?;
+                    None
                 }
-                None => self.docker.make_again(blueprint).await?,
+            };
+            match old {
+                None => {
+                    let new = self.docker.make_again(blueprint, &renewed).await?;
+                    started.extend([new.clone(), name.clone()]);
+                    renewed.insert(id.clone(), new);
+                }
+                Some(old) => {
+                    if old.name != *name {
+                        self.docker.rename_container(id, name).await?;
+                    }
+                    let is_cut_off = blueprint.peers().any(|peer| started.contains(&peer));
+                    match is_cut_off {
+                        true => self.docker.restart_container(id).await?,
+                        false => self.docker.start_container(id).await?,
+                    }
+                    if is_cut_off || old.state != ContainerState::Running {
+                        started.extend([id.clone(), name.clone()]);
+                    }
+                }
             }
         }
         Ok(())
