@@ -88,7 +88,8 @@ impl Client {
             if list.tags.len() >= TAGS {
                 return Ok(list.ending_early(format!("it has {TAGS} tags or more")));
             }
-            let next = match link::next(answer.headers(header::LINK)) {
+            let link = link::next(answer.headers(header::LINK));
+            let next = match link {
                 Some(_) if list.is_repeating(count) => return Ok(list.ending_early(CIRCLES)),
                 Some(target) => link::query(&answer.url, target),
                 // Some registries keep to the page size, and say nothing about what is left.
@@ -100,7 +101,7 @@ impl Client {
                 }
                 None => break,
             };
-            is_promised = answer.header(header::LINK).is_some();
+            is_promised = link.is_some();
             match next {
                 Ok(next) => query.target = format!("{path}?{next}"),
                 Err(why) => return Ok(list.ending_early(why)),

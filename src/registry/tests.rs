@@ -717,13 +717,16 @@ async fn pages_are_asked_for_where_the_list_came_from() {
     }
     let thousand: Vec<String> = (0..1000).map(|n| format!("\"1.{n}\"")).collect();
     let page = format!(r#"{{"tags":[{}]}}"#, thousand.join(","));
-    for (rest, last, requests) in
-        [(Reply::json as fn(&'static str) -> Reply, "2.0", 2), (|_| Reply::status(404), "1.999", 2)]
-    {
+    for (rest, last, link, requests) in [
+        (Reply::json as fn(&'static str) -> Reply, "2.0", "", 2),
+        (|_| Reply::status(404), "1.999", "", 2),
+        // A link that leads back promises nothing.
+        (|_| Reply::status(404), "1.999", "<?n=1000>; rel=\"first\"", 2),
+    ] {
         let page = page.clone();
         let (tags, why, asked) = broken_off(move |seen, _| match seen.target.as_str() {
             "/v2/a/tags/list?n=1000&last=1.999" => rest(r#"{"tags":["2.0"]}"#),
-            _ => Reply::json(page.clone()),
+            _ => Reply::json(page.clone()).with("link", link),
         })
         .await;
         assert_eq!((tags.split(' ').next_back(), why.as_str(), asked), (Some(last), "", requests));
