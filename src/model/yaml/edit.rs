@@ -50,7 +50,11 @@ pub struct Edit {
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Action {
-    Set { value: Value, after: Option<String>, over_merge: bool },
+    /// One with `after` adds its key behind that one, also where a merge key gives it.
+    Set {
+        value: Value,
+        after: Option<String>,
+    },
     Remove,
     Rearrange(Vec<Item>),
 }
@@ -62,7 +66,7 @@ impl Edit {
         path: impl IntoIterator<Item = Step>,
         value: impl Into<Value>,
     ) -> Self {
-        let action = Action::Set { value: value.into(), after: None, over_merge: false };
+        let action = Action::Set { value: value.into(), after: None };
         Self { path: steps(path), action }
     }
 
@@ -73,8 +77,7 @@ impl Edit {
         value: impl Into<Value>,
         after: impl Into<String>,
     ) -> Self {
-        let action =
-            Action::Set { value: value.into(), after: Some(after.into()), over_merge: true };
+        let action = Action::Set { value: value.into(), after: Some(after.into()) };
         Self { path: steps(path), action }
     }
 

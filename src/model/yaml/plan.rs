@@ -74,8 +74,16 @@ impl<'e> Change<'e> {
     /// Whether it does nothing but give a mapping own entries, which whoever asks for them wants
     /// wherever the mapping is repeated.
     fn only_adds_own(&self) -> bool {
-        let is_own = |one: &Self| matches!(one.action, Some(Action::Set { over_merge: true, .. }));
+        let is_own = |one: &Self| one.after().is_some();
         self.action.is_none() && !self.inside.is_empty() && self.inside.values().all(is_own)
+    }
+
+    /// Behind which key an own entry of a mapping goes.
+    fn after(&self) -> Option<&'e String> {
+        match self.action {
+            Some(Action::Set { after, .. }) => after.as_ref(),
+            _ => None,
+        }
     }
 
     /// What to write where nothing was; nothing when there is only something to remove.
@@ -195,19 +203,14 @@ impl<'d> Planner<'d> {
                 }
             } else {
                 let value = inside.value(node)?;
-                let over_merge =
-                    matches!(inside.action, Some(Action::Set { over_merge: true, .. }));
+                let after = inside.after();
                 let is_said = value.is_some() || inside.removes();
-                if is_said && !over_merge && node.get(key).is_some() {
+                if is_said && after.is_none() && node.get(key).is_some() {
                     return Err(node.error(format!(
                         "`{key}` comes from a merge key (`<<`) here: edit it where it is written"
                     )));
                 }
                 let Some(value) = value else { continue };
-                let after = match inside.action {
-                    Some(Action::Set { after, .. }) => after.as_ref(),
-                    _ => None,
-                };
                 fresh.push((after, key, value));
             }
         }
