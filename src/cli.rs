@@ -16,7 +16,7 @@ use clap::{ArgAction, Args, CommandFactory as _, FromArgMatches as _, Parser};
 pub use environment::Environment;
 pub use help::{completions, manual};
 pub use parse::failed_parse;
-pub use values::{Moment, TagOrDigest, duration, service_or_nothing};
+pub use values::{Moment, TagOrDigest, duration, platform, service_or_nothing};
 
 use crate::commands::Command;
 use crate::error;
@@ -121,7 +121,8 @@ impl Cli {
     /// Clap's own, which are also how it answers `--help` and `--version`; each knows where to
     /// print itself and its exit code.
     pub fn read() -> Result<Self, clap::Error> {
-        let matches = Self::command().try_get_matches()?;
+        let args = parse::readable(std::env::args_os());
+        let matches = Self::command().try_get_matches_from(args)?;
         let mut cli = Self::from_arg_matches(&matches)?;
         cli.name = matches.subcommand_name().unwrap_or_default().to_owned();
         Ok(cli)
@@ -279,6 +280,9 @@ mod tests {
             (&["--color", "pink", "pull"], ErrorKind::InvalidValue),
             (&["--manifest", "", "pull"], ErrorKind::InvalidValue),
             (&["pin", "--check", "--unpin"], ErrorKind::ArgumentConflict),
+            (&["pin", "--latest", "--platform", "nonsense"], ErrorKind::ValueValidation),
+            (&["pull-latest", "--no-pull", "--platform", "x/y"], ErrorKind::ValueValidation),
+            (&["pull-latest", "--platform", "linux/arm64"], ErrorKind::MissingRequiredArgument),
             (&["update-safe", "--resume", "--abort"], ErrorKind::ArgumentConflict),
             (&["up", "--no-wait", "--timeout", "5"], ErrorKind::ArgumentConflict),
             (&["pull-latst"], ErrorKind::InvalidSubcommand),

@@ -250,18 +250,31 @@ pub fn advance_known(
 }
 
 /// Lets the service of `step` follow `asked` from now on, if following its tag would take it back
-/// from that: where the tag names one release, or a line that `asked` is not on.
+/// from that: where the tag names one release, or a line that `asked` is not on. Where it goes on
+/// following a tag that moves, the step says so.
 pub fn follow(step: &mut Step, asked: &Tag) {
-    let Some(track) = step.before.track.clone().filter(|track| track != asked) else { return };
-    let is_numbered =
-        track::is_release(&track) || version::Version::parse(track.as_str()).is_some();
-    let stays_on =
-        !track::is_release(&track) && track::is_of_line(asked.as_str(), track.as_str(), None);
-    if !is_numbered || stays_on || step.before.source == Source::Local {
+    let service = &step.before;
+    if service.track_name() == asked.as_str() || service.source == Source::Local {
         return;
     }
-    step.after.track = Some(asked.clone());
-    step.notes.push(format!("follows `{asked}` from now on, not `{track}`"));
+    let parts_with = service.track.as_ref().filter(|track| match track::is_release(track) {
+        true => true,
+        false => {
+            version::Version::parse(track.as_str()).is_some()
+                && !track::is_of_line(asked.as_str(), track.as_str(), None)
+        }
+    });
+    if let Some(track) = parts_with {
+        step.notes.push(format!("follows `{asked}` from now on, not `{track}`"));
+        step.after.track = Some(asked.clone());
+    } else if step.is_change() {
+        step.notes.push(format!(
+            "still follows `{}`, which the next `dkv pull-latest` takes; `dkv version-set {} {asked} \
+             --hold` stays",
+            service.track_name(),
+            service.name
+        ));
+    }
 }
 
 /// Drops a custom override that is not what is current any more.

@@ -58,10 +58,26 @@ pub fn failed_parse(
     Some(FailedParse { error: error::usage(message).with_hint(tip.unwrap_or(help)), command })
 }
 
+/// The words of a command line, the program's name first, as clap is to read them: its `help` takes
+/// `--help` for the name of a command.
+#[must_use]
+pub fn readable(args: impl IntoIterator<Item = OsString>) -> Vec<OsString> {
+    let mut args: Vec<OsString> = args.into_iter().collect();
+    let is_help = |word: &OsString| word == "--help" || word == "-h";
+    if args.iter().any(|word| word == "help") && args.iter().any(is_help) {
+        let words = args.iter().skip(1).map(|word| word.to_string_lossy().into_owned());
+        if command(&words.collect::<Vec<_>>()) == "help" {
+            args.retain(|word| !is_help(word));
+        }
+    }
+    args
+}
+
 /// The full name of the command that the line names: its first word that is neither an option nor
 /// the value of one.
 fn command(args: &[String]) -> String {
-    let known = Cli::command();
+    let mut known = Cli::command();
+    known.build();
     let mut words = args.iter();
     while let Some(word) = words.next() {
         if known.get_arguments().any(|option| is_before_value(word, option)) {
@@ -135,6 +151,20 @@ mod tests {
                     && !found.1.contains('\n'),
                 "{line}: {found:?}"
             );
+        }
+    }
+
+    #[test]
+    fn help_explains_itself() {
+        for (line, read) in [
+            ("dkv help --help", "dkv help"),
+            ("dkv -C x help pull -h", "dkv -C x help pull"),
+            ("dkv pull --help", "dkv pull --help"),
+            ("dkv -C help pull --help", "dkv -C help pull --help"),
+            ("dkv --help", "dkv --help"),
+        ] {
+            let found = readable(line.split_whitespace().map(OsString::from));
+            assert_eq!(found.join(" ".as_ref()), OsString::from(read), "{line}");
         }
     }
 

@@ -8,7 +8,7 @@ use std::time::Duration;
 use chrono::{DateTime, Local, NaiveDate, NaiveDateTime, NaiveTime, TimeZone as _, Utc};
 
 use crate::model::duration;
-use crate::model::reference::{Digest, InvalidName, ServiceName, Tag};
+use crate::model::reference::{Digest, InvalidName, Platform, ServiceName, Tag};
 
 /// A release as a user names it: by its tag or by its digest.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -60,6 +60,30 @@ impl fmt::Display for TagOrDigest {
 /// word.
 pub fn service_or_nothing(text: &str) -> Result<Option<ServiceName>, InvalidName> {
     if text.is_empty() { Ok(None) } else { text.parse().map(Some) }
+}
+
+/// The operating systems and the architectures that images are made for, as Go has names for them.
+const SYSTEMS: [&str; 4] = ["linux", "windows", "darwin", "freebsd"];
+const ARCHITECTURES: [&str; 14] = [
+    "386", "amd64", "arm", "arm64", "loong64", "mips", "mips64", "mips64le", "mipsle", "ppc64",
+    "ppc64le", "riscv64", "s390x", "wasm",
+];
+
+/// A platform. Names that nobody uses are refused here: where nothing new is fetched, no registry
+/// would find out.
+pub fn platform(text: &str) -> Result<Platform, String> {
+    let platform: Platform = text.parse().map_err(|error: InvalidName| error.to_string())?;
+    let is_known = SYSTEMS.contains(&platform.os.as_str())
+        && ARCHITECTURES.contains(&platform.architecture.as_str());
+    match is_known {
+        true => Ok(platform),
+        false => Err(format!(
+            "there is no such platform: it is an operating system ({}) and an architecture ({}), \
+             as in `linux/arm64` or `linux/arm/v7`",
+            SYSTEMS.join(", "),
+            ARCHITECTURES.join(", ")
+        )),
+    }
 }
 
 /// A length of time.
@@ -138,6 +162,21 @@ mod tests {
         assert_eq!(at("2026-01-12T08:00:00"), at("2026-01-12 08:00:00"));
         assert!("yesterday".parse::<Moment>().is_err());
         assert!("4294967295d".parse::<Moment>().unwrap().seen_from(now) < now);
+    }
+
+    #[test]
+    fn platforms_are_those_that_there_are() {
+        for (text, read) in [
+            ("linux/arm64", "linux/arm64"),
+            ("aarch64", "linux/arm64"),
+            ("linux/arm/v7", "linux/arm/v7"),
+            ("windows/amd64", "windows/amd64"),
+        ] {
+            assert_eq!(platform(text).unwrap().to_string(), read);
+        }
+        for text in ["nonsense", "linux/nonsense", "nonsense/amd64", "linux/", "a/b/c/d"] {
+            assert!(platform(text).is_err(), "{text}");
+        }
     }
 
     #[test]

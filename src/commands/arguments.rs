@@ -2,8 +2,8 @@
 
 use clap::Args;
 
-use crate::cli::service_or_nothing;
-use crate::model::reference::ServiceName;
+use crate::cli::{platform, service_or_nothing};
+use crate::model::reference::{Platform, ServiceName};
 
 /// Services that may be named; none means all of them.
 #[derive(Debug, Args)]
@@ -36,6 +36,18 @@ pub struct Confirmed {
     /// Show what would be done, and do nothing
     #[arg(long)]
     pub dry_run: bool,
+}
+
+/// The switches of what records without making anything local.
+#[derive(Debug, Clone, Default, Args)]
+pub struct Elsewhere {
+    /// Resolve and record only; needs no Docker daemon
+    #[arg(long)]
+    pub no_pull: bool,
+    /// With --no-pull, the platform of the machine that will run it, such as linux/arm64
+    /// [default: this one's]
+    #[arg(long, value_name = "PLATFORM", value_parser = platform, requires = "no_pull")]
+    pub platform: Option<Platform>,
 }
 
 #[cfg(test)]

@@ -29,7 +29,7 @@ use crate::docker::Docker;
 use crate::error;
 use crate::images::Arrived;
 use crate::lookup::Lookup;
-use crate::members::Use;
+use crate::members::{Use, plain};
 use crate::model::interpolation::Template;
 use crate::model::manifest::{Ecr, Listing, Manifest, Service};
 use crate::model::reference::{Platform, Reference};
@@ -55,8 +55,8 @@ pub struct MigrateVersions {
     /// Make the Compose files follow versions.env, keeping comments and layout
     #[arg(long)]
     write: bool,
-    /// Track the image of this Compose service, too, although it holds data or is plumbing
-    #[arg(long, value_name = "COMPOSE_SERVICE")]
+    /// Track the image of this service, too, although it holds data, is plumbing or was left out
+    #[arg(long, value_name = "SERVICE")]
     track: Vec<String>,
     /// Leave this service out, now and later; with a manifest, takes it out with its history
     #[arg(long, value_name = "SERVICE")]
@@ -209,14 +209,15 @@ impl<'a> Migrating<'a> {
         let mut choice = Choice::default();
         let known: Vec<&str> = evidence.lines.iter().map(Line::name).collect();
         for name in track {
-            if !known.contains(&name.as_str()) {
+            let Some(uses) = self.uses_of(name, evidence, &known) else {
                 return Err(error::usage(format!(
-                    "the Compose files have no service `{name}` with an image"
+                    "neither the manifest nor the Compose files have a service `{name}` with an \
+                     image"
                 ))
-                .with_hint(format!("they have {}", known.join(", ")))
+                .with_hint(format!("the Compose files have {}", known.join(", ")))
                 .into());
-            }
-            choice.track.insert(name.clone());
+            };
+            choice.track.extend(uses);
         }
         let proposal = self.propose(evidence, &choice);
         for name in untrack {
@@ -234,6 +235,25 @@ impl<'a> Migrating<'a> {
                 Err(error::usage(format!("`{both}` cannot be both tracked and left out")).into())
             }
         }
+    }
+
+    /// The Compose services of what `name` is: one of them, or the service that the manifest calls
+    /// so, or would call so if everything were tracked. Those that it has are tracked already.
+    fn uses_of(&self, name: &str, evidence: &Evidence, known: &[&str]) -> Option<Vec<String>> {
+        if known.contains(&name) {
+            return Some(vec![name.to_owned()]);
+        }
+        let record = self.deployment.recorded();
+        if record.is_some_and(|record| {
+            name.parse().is_ok_and(|name| record.manifest.find(&name).is_some())
+        }) {
+            return Some(Vec::new());
+        }
+        let track = known.iter().map(|name| (*name).to_owned()).collect();
+        let whole = self.propose(evidence, &Choice { track, ..Choice::default() });
+        let names = whole.services.into_iter().map(|new| new.service);
+        let mut alike = names.filter(|service| plain(service.name.as_str()) == plain(name));
+        Some(alike.next()?.compose_services)
     }
 
     /// Leaves out what `name` is: a service of the manifest, one to be added, or a Compose service.

@@ -8,9 +8,11 @@ use anyhow::Result;
 use clap::Args;
 use futures_util::StreamExt as _;
 
+use super::arguments::Elsewhere;
 use super::pull_latest::LatestOptions;
 use super::{Effect, Run, pull};
 use crate::app::{App, Exit};
+use crate::cli::platform;
 use crate::compose::{ComposeFiles, ComposeText, FileKind, Problem, ProblemKind, Site};
 use crate::deployment::{Deployment, Record};
 use crate::error::{self, Error};
@@ -46,8 +48,9 @@ pub struct Pin {
     /// Resolve and record the tracked tags first
     #[arg(long)]
     latest: bool,
-    /// The platform of the machine that will run it, such as linux/arm64 [default: this one's]
-    #[arg(long, value_name = "PLATFORM", requires = "latest")]
+    /// With --latest, the platform of the machine that will run it, such as linux/arm64
+    /// [default: this one's]
+    #[arg(long, value_name = "PLATFORM", value_parser = platform, requires = "latest")]
     platform: Option<Platform>,
     /// Show the differences, and write nothing
     #[arg(long)]
@@ -226,8 +229,8 @@ async fn record_latest(
         record.check_writable(&deployment.app().store)?;
     }
     let services: Vec<&Service> = record.services().collect();
-    let platform = platform.cloned();
-    let options = LatestOptions { no_pull: true, platform, dry_run, ..LatestOptions::default() };
+    let elsewhere = Elsewhere { no_pull: true, platform: platform.cloned() };
+    let options = LatestOptions { elsewhere, dry_run, ..LatestOptions::default() };
     let mut change = pull::plan_latest(deployment, &services, &options).await?;
     if change.has_failed() {
         change.check(false, "nothing was recorded and no file was changed")?;

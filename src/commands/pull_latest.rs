@@ -3,13 +3,12 @@
 use anyhow::Result;
 use clap::Args;
 
-use super::arguments::Services;
+use super::arguments::{Elsewhere, Services};
 use super::changes::{self, Manner, NOTHING_RECORDED};
 use super::pull::{plan_latest, pull_unrecorded};
 use super::{Effect, Run};
 use crate::app::{App, Exit};
 use crate::deployment::Deployment;
-use crate::model::reference::Platform;
 
 /// Pull what the tracked tags name now, and record it
 #[derive(Debug, Args)]
@@ -27,12 +26,8 @@ pub struct PullLatest {
 /// How `pull-latest` goes about it.
 #[derive(Debug, Clone, Default, Args)]
 pub struct LatestOptions {
-    /// Resolve and record only; needs no Docker daemon
-    #[arg(long)]
-    pub no_pull: bool,
-    /// The platform of the machine that will run it, such as linux/arm64 [default: this one's]
-    #[arg(long, value_name = "PLATFORM", requires = "no_pull")]
-    pub platform: Option<Platform>,
+    #[command(flatten)]
+    pub elsewhere: Elsewhere,
     /// Take versions too that `update-safe` found bad
     #[arg(long)]
     pub retry: bool,
@@ -42,6 +37,15 @@ pub struct LatestOptions {
     /// Show what would be recorded, and do nothing
     #[arg(long)]
     pub dry_run: bool,
+}
+
+impl LatestOptions {
+    /// How far what comes of it goes.
+    #[must_use]
+    pub(super) fn manner(&self) -> Manner {
+        let Self { dry_run, keep_going, .. } = *self;
+        Manner { dry_run, pulls: !self.elsewhere.no_pull, keep_going }
+    }
 }
 
 impl Run for PullLatest {
@@ -56,7 +60,7 @@ impl Run for PullLatest {
     async fn run(self, app: &App) -> Result<Exit> {
         let (names, options) = (self.services.names(), self.options);
         let mut deployment = Deployment::open(app)?;
-        if deployment.recorded().is_none() && !options.no_pull {
+        if deployment.recorded().is_none() && !options.elsewhere.no_pull {
             return pull_unrecorded(&deployment, &names, options.keep_going, options.dry_run).await;
         }
         if !options.dry_run {
@@ -66,8 +70,6 @@ impl Run for PullLatest {
         if change.has_failed() && !options.keep_going {
             change.check(false, NOTHING_RECORDED)?;
         }
-        let LatestOptions { no_pull, keep_going, dry_run, .. } = options;
-        changes::carry_out(&mut deployment, change, Manner { dry_run, pulls: !no_pull, keep_going })
-            .await
+        changes::carry_out(&mut deployment, change, options.manner()).await
     }
 }

@@ -3,8 +3,9 @@
 use anyhow::Result;
 use clap::Args;
 
+use super::arguments::Elsewhere;
 use super::changes::{self, Manner};
-use super::pull::{elsewhere, known_service};
+use super::pull::{known_service, lookup_for};
 use super::{Effect, Run};
 use crate::app::{App, Exit};
 use crate::change::Change;
@@ -25,12 +26,8 @@ pub struct VersionPull {
     service: ServiceName,
     /// The version, as the registry's tag
     tag: Tag,
-    /// Resolve and record only; needs no Docker daemon
-    #[arg(long)]
-    no_pull: bool,
-    /// The platform of the machine that will run it, such as linux/arm64 [default: this one's]
-    #[arg(long, value_name = "PLATFORM", requires = "no_pull")]
-    platform: Option<Platform>,
+    #[command(flatten)]
+    elsewhere: Elsewhere,
     /// Show what would be recorded, and do nothing
     #[arg(long)]
     dry_run: bool,
@@ -42,8 +39,9 @@ impl Run for VersionPull {
     }
 
     async fn run(self, app: &App) -> Result<Exit> {
-        let manner = Manner { dry_run: self.dry_run, pulls: !self.no_pull, keep_going: false };
-        let platform = self.platform.as_ref();
+        let Elsewhere { no_pull, platform } = &self.elsewhere;
+        let manner = Manner { dry_run: self.dry_run, pulls: !no_pull, keep_going: false };
+        let platform = platform.as_ref();
         version_pull(app, &self.service, &self.tag, platform, Intent::Version, manner).await
     }
 }
@@ -70,13 +68,7 @@ pub(super) async fn version_pull(
     let found = if service.source == Source::Local {
         lookup::local(app.docker().await?, &app.store, service, tag).await?
     } else {
-        let lookup = match (manner.pulls, manner.dry_run) {
-            (false, _) => deployment.lookup(Some(elsewhere(platform))).closely(),
-            (true, is_dry) => {
-                let lookup = deployment.lookup(Some(app.docker().await?.platform().await?.clone()));
-                if is_dry { lookup.closely() } else { lookup }
-            }
-        };
+        let lookup = lookup_for(&deployment, manner, platform).await?;
         lookup.expect(&[service]).await;
         let named = lookup.named(service, &ManifestName::Tag(tag.clone()), tag).await?;
         let mut found = named.found;

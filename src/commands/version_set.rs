@@ -3,11 +3,12 @@
 use anyhow::Result;
 use clap::Args;
 
+use super::arguments::Elsewhere;
 use super::changes::Manner;
 use super::version_pull::version_pull;
 use super::{Effect, Run};
 use crate::app::{App, Exit};
-use crate::model::reference::{Platform, ServiceName, Tag};
+use crate::model::reference::{ServiceName, Tag};
 use crate::plan::Intent;
 
 /// Set a custom version of one service, such as a hotfix
@@ -25,12 +26,8 @@ pub struct VersionSet {
     /// Keep `pull-latest` from replacing it, until `dkv unhold`
     #[arg(long)]
     hold: bool,
-    /// Resolve and record only; needs no Docker daemon
-    #[arg(long)]
-    no_pull: bool,
-    /// The platform of the machine that will run it, such as linux/arm64 [default: this one's]
-    #[arg(long, value_name = "PLATFORM", requires = "no_pull")]
-    platform: Option<Platform>,
+    #[command(flatten)]
+    elsewhere: Elsewhere,
     /// Show what would be recorded, and do nothing
     #[arg(long)]
     dry_run: bool,
@@ -49,9 +46,10 @@ impl Run for VersionSet {
     }
 
     async fn run(self, app: &App) -> Result<Exit> {
-        let manner = Manner { dry_run: self.dry_run, pulls: !self.no_pull, keep_going: false };
+        let Elsewhere { no_pull, platform } = &self.elsewhere;
+        let manner = Manner { dry_run: self.dry_run, pulls: !no_pull, keep_going: false };
         let intent = Intent::Custom { reason: self.reason().map(str::to_owned), hold: self.hold };
-        version_pull(app, &self.service, &self.tag, self.platform.as_ref(), intent, manner).await
+        version_pull(app, &self.service, &self.tag, platform.as_ref(), intent, manner).await
     }
 }
 

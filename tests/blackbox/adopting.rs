@@ -168,3 +168,33 @@ fn who_extends_a_build_has_an_image_of_its_own() {
         names.stdout_contains(&format!("{}-{service}", deployment.project()));
     }
 }
+
+/// The manifest calls a service by its image, Compose by its key: either name is the service's.
+#[test]
+fn a_service_is_left_out_and_taken_back_by_either_name() {
+    let registry = Registry::start();
+    let image = |name: &str| registry.push(Image::new(name).tag("1").tag("latest")).repository;
+    let [router, api] = ["req_router", "api"].map(image);
+    let deployment = Deployment::new("adopting");
+    deployment.write(
+        "docker-compose.yml",
+        &format!(
+            "services:\n  front:\n    image: {router}:1\n  front-job:\n    image: {router}:1\n  \
+             api:\n    image: {api}:1\n"
+        ),
+    );
+    deployment.dkv(["migrate-versions", "-y"]).exit(0);
+    for name in ["req_router", "req-router", "front"] {
+        deployment.dkv(["migrate-versions", "-y", "--untrack", "req_router"]).exit(0);
+        assert!(deployment.manifest_data()["services"].get("req_router").is_none());
+        deployment.dkv(["migrate-versions", "-y", "--track", name]).exit(0);
+        let manifest = deployment.manifest_data();
+        assert!(manifest["services"].get("req_router").is_some(), "{name}: {manifest:#}");
+    }
+    // What is there is there.
+    deployment
+        .dkv(["migrate-versions", "-y", "--track", "req_router"])
+        .exit(0)
+        .stderr_contains("nothing to add");
+    deployment.dkv(["migrate-versions", "-y", "--track", "router"]).exit(2);
+}

@@ -228,3 +228,31 @@ fn a_platform_that_compose_has_is_enough() {
     deployment.write(".env", "DOCKER_DEFAULT_PLATFORM=linux/arm64\n");
     deployment.dkv(["pull-latest"]).exit(0).stdout_contains("is up to date");
 }
+
+/// A step back on a tag that moves lasts until the next update: that is said, and how to stay.
+#[test]
+fn a_version_off_the_track_says_what_comes_next() {
+    let registry = Registry::start();
+    registry.push(Image::new("web").tag("1.0"));
+    registry.push(Image::new("web").tag("1.1").tag("latest"));
+    let deployment = literal(&[("web", format!("{}:latest", registry.repository("web")))]);
+    deployment.dkv(["migrate-versions", "-y"]).exit(0);
+    let tag = || service(&deployment, "web")["current_tag"].clone();
+    for (hold, next) in [(false, "1.1"), (true, "1.0")] {
+        deployment
+            .dkv(["version-pull", "web", "1.0", "--no-pull"])
+            .exit(0)
+            .stdout_contains("still follows `latest`, which the next `dkv pull-latest` takes")
+            .stdout_contains("`dkv version-set web 1.0 --hold` stays");
+        if hold {
+            deployment.dkv(["version-set", "web", "1.0", "--hold", "--no-pull"]).exit(0);
+        }
+        deployment.dkv(["pull-latest", "--no-pull"]).exit(0);
+        assert_eq!(tag(), next, "held: {hold}");
+    }
+    // Names that say no platform are refused, also where nothing new is to be looked at.
+    for platform in ["nonsense", "linux/nonsense"] {
+        deployment.dkv(["pull-latest", "--no-pull", "--platform", platform]).exit(2);
+        deployment.dkv(["version-pull", "web", "1.0", "--no-pull", "--platform", platform]).exit(2);
+    }
+}

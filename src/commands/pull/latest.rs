@@ -5,6 +5,7 @@ use futures_util::StreamExt as _;
 
 use crate::app::App;
 use crate::change::Change;
+use crate::commands::changes::Manner;
 use crate::commands::pull_latest::LatestOptions;
 use crate::deployment::Deployment;
 use crate::error;
@@ -37,19 +38,14 @@ pub(in crate::commands) async fn plan_latest(
     for service in held {
         change.skip(service, "held; `dkv unhold` lets it follow its tag again");
     }
-    let pulls = !options.no_pull && !options.dry_run;
-    let early = if pulls { Some(Early::new(app.fetcher().await?, followed.len())) } else { None };
-    let lookup = match (options.no_pull, pulls) {
-        (true, _) => deployment.lookup(Some(elsewhere(options.platform.as_ref()))).closely(),
-        (false, true) => deployment.lookup(Some(app.docker().await?.platform().await?.clone())),
-        (false, false) => {
-            let platform = app.docker().await?.platform().await?.clone();
-            deployment.lookup(Some(platform)).closely()
-        }
-    };
+    let manner = options.manner();
+    let is_fetched = manner.pulls && !manner.dry_run;
+    let early =
+        if is_fetched { Some(Early::new(app.fetcher().await?, followed.len())) } else { None };
+    let lookup = lookup_for(deployment, manner, options.elsewhere.platform.as_ref()).await?;
     lookup.expect(&followed).await;
     let resolutions = followed.iter().map(|service| {
-        latest_of(app, &lookup, service, options.no_pull, |found| {
+        latest_of(app, &lookup, service, !manner.pulls, |found| {
             let wish = early_wish(service, found, hash)
                 .filter(|_| rejection(service, found, options).is_none());
             if let (Some(early), Some(wish)) = (&early, wish) {
@@ -78,10 +74,23 @@ pub(in crate::commands) async fn plan_latest(
     Ok(change)
 }
 
-/// The platform of the machine that will run what no daemon is asked about: as told, else this
-/// one's.
-pub(in crate::commands) fn elsewhere(platform: Option<&Platform>) -> Platform {
-    platform.cloned().unwrap_or_else(Platform::of_this_program)
+/// The look-ups of a command that records what registries have. For what no daemon will pull, the
+/// machine that will run it has the given `platform`, else this one's.
+///
+/// # Errors
+///
+/// The daemon is needed and does not answer (exit 6).
+pub(in crate::commands) async fn lookup_for(
+    deployment: &Deployment<'_>,
+    manner: Manner,
+    platform: Option<&Platform>,
+) -> Result<Lookup> {
+    let platform = match manner.pulls {
+        true => deployment.app().docker().await?.platform().await?.clone(),
+        false => platform.cloned().unwrap_or_else(Platform::of_this_program),
+    };
+    let lookup = deployment.lookup(Some(platform));
+    Ok(if manner.pulls && !manner.dry_run { lookup } else { lookup.closely() })
 }
 
 /// Adds what becomes of one service whose tag names `latest` now.
@@ -100,7 +109,7 @@ async fn follow(
         change.skip(service, why);
         return Ok(());
     }
-    let known = known_service(app, service, options.no_pull).await?;
+    let known = known_service(app, service, options.elsewhere.no_pull).await?;
     let mut step = plan::advance_known(service, &known, found, &Intent::Latest, &app.stamp());
     step.notes.extend(resolution.and_then(|resolution| resolution.remark()));
     if let Some(warning) = step.downgrade() {
