@@ -71,6 +71,9 @@ impl Default for Deadlines {
 /// What a daemon says about itself and its machine.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Host {
+    /// What tells it from others, however it is reached: its own ID, its machine's name, and where
+    /// it keeps what it has.
+    pub identity: Option<String>,
     /// What its images run on, in the words of image indexes.
     pub platform: Platform,
     /// Where it keeps images and volumes, on its own machine.
@@ -140,7 +143,12 @@ impl Docker {
                 let info = self.answer("describe itself", self.client.info()).await?;
                 let version = info.server_version.unwrap_or_default();
                 let store = info.driver_status.unwrap_or_default();
+                // All daemons of a machine have one ID, and a copied machine has a copied one.
+                let place = info.name.zip(info.docker_root_dir.as_ref());
+                let identity = info.id.zip(place);
+                let identity = identity.map(|(id, (name, root))| format!("{id} {name} {root}"));
                 Ok(Host {
+                    identity,
                     major_version: version.split('.').next().and_then(|major| major.parse().ok()),
                     has_containerd_store: store.iter().flatten().any(|word| word == SNAPSHOTTER),
                     platform: platform(info.os_type.as_deref(), info.architecture.as_deref()),

@@ -10,10 +10,12 @@ mod blame;
 mod journal;
 mod machine;
 mod scope;
+mod setting;
 mod whole;
 
 pub use blame::{Finding, Trial, blame, remedy};
 pub use journal::{GivenUp, Journal, Kept, Options, Ran, Target};
 pub use machine::{Next, Outcome, State};
 pub use scope::{main_container, reject, to_replace};
+pub use setting::Setting;
 pub use whole::lacking;

@@ -107,6 +107,11 @@ impl UpdateSafe {
     /// Finishes or undoes an update that was interrupted.
     async fn take_up(&self, app: &App, lock: &Lock, journal: Journal) -> Result<Exit> {
         let state = if self.abort { journal.state.aborted() } else { journal.state.resumed() };
+        if state.is_some() || self.resume {
+            app.decrypt().await?;
+            let option = if self.abort { "--abort" } else { "--resume" };
+            prepare::check_setting(&Deployment::open(app)?, &journal, option).await?;
+        }
         let Some(state) = state else {
             forget_kept(app, Deployment::open(app)?.recorded(), &journal).await;
             app.store.remove_journal(lock)?;

@@ -298,6 +298,19 @@ impl ComposeFiles {
         &self.other_images
     }
 
+    /// The variables that the files use, as far as they show it line by line.
+    #[must_use]
+    pub fn variables(&self) -> BTreeSet<String> {
+        let mut names = BTreeSet::new();
+        for text in self.texts().filter(|text| self.is_deployed(text)) {
+            let source = String::from_utf8_lossy(&text.snapshot.bytes);
+            for line in source.lines().filter_map(|line| Template::parse(line).ok()) {
+                names.extend(line.variables().into_iter().map(str::to_owned));
+            }
+        }
+        names
+    }
+
     /// Whether one of `files` names its project; what cannot be read Compose will refuse itself.
     #[must_use]
     pub fn names_project(&self, files: &[PathBuf]) -> bool {

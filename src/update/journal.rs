@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 
 use super::blame::Blame;
 use super::machine::State;
+use super::setting::Setting;
 use crate::docker::ContainerDetail;
 use crate::model::history::{Bytes, Release};
 use crate::model::reference::{Digest, Repository, ServiceName, Tag};
@@ -27,6 +28,9 @@ pub struct Journal {
     pub started_by: String,
     /// The Compose project.
     pub project: String,
+    /// Where it was begun.
+    #[serde(default)]
+    pub setting: Option<Setting>,
     /// How it was asked for.
     pub options: Options,
     /// Whether any container may have been replaced.
@@ -219,6 +223,7 @@ impl Journal {
             started_at,
             started_by,
             project: project.to_owned(),
+            setting: None,
             options,
             is_replacing: false,
             ran: Vec::new(),

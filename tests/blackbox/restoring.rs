@@ -2,8 +2,10 @@
 
 use std::net::TcpListener;
 
+use rustix::process::Signal;
+
 use crate::support::deployment::Compose;
-use crate::support::{Health, Image};
+use crate::support::{Daemon, Engine, Health, Image, Outcome};
 use crate::update_safe::Product;
 
 /// The network or PID namespace that a service's container has of another.
@@ -50,4 +52,99 @@ fn what_is_made_again_without_compose_joins_its_peers_as_they_are_now() {
         assert_eq!(joined(&product, "far", "NetworkMode"), product.container("side"));
         drop(taken);
     }
+}
+
+/// Removes what a project of another name has, also when the test fails.
+struct OtherProject(Engine, String);
+
+impl Drop for OtherProject {
+    fn drop(&mut self) {
+        self.0.remove_project(&self.1);
+    }
+}
+
+impl OtherProject {
+    fn of(product: &Product) -> Self {
+        let name = format!("{}-other", product.deployment.project());
+        Self(product.deployment.engine().clone(), name)
+    }
+
+    fn containers(&self) -> String {
+        let project = format!("label=com.docker.compose.project={}", self.1);
+        self.0.docker(&["ps", "-a", "--format", "{{.Names}} {{.Image}}", "--filter", &project])
+    }
+}
+
+/// Kills an update while the new release is judged.
+fn killed_while_judging(product: &Product, version: &str, variables: &[(&str, &str)]) {
+    product.publish("web", version, |image| image.health(Health::FromProbe(6)));
+    let update = product.dkv(["update-safe", "--timeout", "20s"]);
+    let update = variables.iter().fold(update, |update, (name, value)| update.env(name, *value));
+    product.stop_in("judging", update, Signal::KILL).finish();
+}
+
+/// The assignments of the command that a hint gives.
+fn advised(refusal: &Outcome) -> Vec<(String, String)> {
+    let words = refusal.stderr.split('`').find(|words| words.contains("dkv update-safe --"));
+    let words = words.unwrap_or_else(|| panic!("no command in the hint:\n{refusal}"));
+    let assignments = words.split(' ').take_while(|word| *word != "dkv");
+    let pairs = assignments.map(|word| word.split_once('=').expect("an assignment"));
+    pairs.map(|(name, value)| (name.to_owned(), value.trim_matches('\'').to_owned())).collect()
+}
+
+#[test]
+fn an_update_is_taken_up_only_where_it_was_begun() {
+    let product = Product::with("elsewhere", Compose::V2, |product| {
+        let file = product.deployment.read("docker-compose.yml");
+        product.deployment.write("other.yml", &file);
+        let key = "    environment: {KEY: '${KEY:-none}'}\n  side:";
+        product.deployment.write("docker-compose.yml", &file.replace("  side:", key));
+    });
+    let other = OtherProject::of(&product);
+    let daemon = Daemon::private();
+    let host = daemon.engine().host().unwrap();
+    killed_while_judging(&product, "2", &[("KEY", "secret-value")]);
+    assert!(!product.deployment.read(".version-backups/update-journal.json").contains("secret"));
+    for (name, value, words) in [
+        ("COMPOSE_PROJECT_NAME", other.1.as_str(), "the Compose project was"),
+        ("DOCKER_HOST", host.as_str(), "the Docker daemon was"),
+        ("COMPOSE_FILE", "other.yml", "the Compose files were docker-compose.yml, now other.yml"),
+        ("COMPOSE_PROFILES", "debug", "the profiles were none, now debug"),
+        ("COMPOSE_ENV_FILES", "other.env", "COMPOSE_ENV_FILES was none, now other.env"),
+        ("KEY", "", "set KEY as it was"),
+    ] {
+        product.deployment.write("other.env", "");
+        for option in ["--abort", "--resume"] {
+            let elsewhere = || {
+                let run = product.dkv(["update-safe", option, "--lock-timeout", "60"]);
+                run.env("KEY", "secret-value").env(name, value)
+            };
+            elsewhere().exit(3).stderr_contains(words).stderr_contains("nothing was done");
+            assert_eq!(product.journal_state().as_deref(), Some("judging"), "{name}");
+        }
+    }
+    assert_eq!(other.containers(), "");
+    assert_eq!(daemon.engine().docker(&["ps", "-a", "-q"]), "");
+    // What the hint says does it.
+    let abort = || product.dkv(["update-safe", "--abort"]).env("KEY", "secret-value");
+    let elsewhere = abort().env("COMPOSE_FILE", "other.yml").env("COMPOSE_PROFILES", "debug");
+    let advice = advised(&elsewhere.exit(3));
+    let advice = advice.iter().fold(abort(), |run, (name, value)| run.env(name, value));
+    advice.exit(0);
+    product.assert_runs("1");
+
+    // Begun with a name of the operator's own, in a shell that is gone.
+    product.dkv(["down"]).exit(0);
+    let own = [("COMPOSE_PROJECT_NAME", other.1.as_str())];
+    product.dkv(["up"]).env(own[0].0, own[0].1).exit(0);
+    killed_while_judging(&product, "3", &own);
+    for option in ["--abort", "--resume"] {
+        let refusal = product.dkv(["update-safe", option, "--lock-timeout", "60"]).exit(3);
+        assert_eq!(advised(&refusal), [(own[0].0.to_owned(), other.1.clone())]);
+    }
+    let engine = product.deployment.engine();
+    assert!(engine.containers(product.deployment.project(), "web").is_empty());
+    product.dkv(["update-safe", "--abort"]).env(own[0].0, own[0].1).exit(0);
+    assert_eq!(engine.version(&other.1, "web"), "1");
+    product.dkv(["down"]).env(own[0].0, own[0].1).exit(0);
 }

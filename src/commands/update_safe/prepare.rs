@@ -1,6 +1,7 @@
 //! What runs is noted, what shall run is found and pulled; nothing is stopped yet.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::path::PathBuf;
 use std::time::Duration;
 
 use anyhow::Result;
@@ -13,6 +14,7 @@ use crate::commands::generate_env;
 use crate::commands::pull;
 use crate::commands::pull_latest::LatestOptions;
 use crate::commands::run::{Launch, StartOptions, stopped};
+use crate::compose::Generation;
 use crate::deployment::{Deployment, Record, Stray};
 use crate::docker::{ContainerDetail, ContainerState, Docker};
 use crate::error;
@@ -25,7 +27,7 @@ use crate::model::reference::{Digest, Reference, Repository, ServiceName, Tag};
 use crate::plan::{self, KEEP_TAG_PREFIX, Step};
 use crate::runtime::{self, Fewer};
 use crate::store::Lock;
-use crate::update::{Journal, Kept, Options, Ran, Target, main_container, to_replace};
+use crate::update::{Journal, Kept, Options, Ran, Setting, Target, main_container, to_replace};
 
 impl<'a> RunningUpdate<'a> {
     /// Notes what runs, on the disk too, and keeps its images from being pruned.
@@ -90,6 +92,7 @@ impl<'a> RunningUpdate<'a> {
         });
         let stamp = app.stamp();
         let mut journal = Journal::new(&project.name, stamp.at, stamp.by, options);
+        journal.setting = Some(setting(&launch.deployment, &project.name).await?);
         journal.ran = ran.collect();
         let containers = found.containers.iter().filter_map(|judged| judged.container.as_ref());
         let containers: Vec<&ContainerDetail> = containers.collect();
@@ -239,6 +242,75 @@ impl<'a> RunningUpdate<'a> {
         self.project = project;
         Ok(())
     }
+}
+
+/// Where an update is begun.
+async fn setting(deployment: &Deployment<'_>, project: &str) -> Result<Setting> {
+    let app = deployment.app();
+    let docker = app.docker().await?;
+    let environment = deployment.environment()?;
+    let tool = deployment.compose()?.tool(&environment).await?;
+    let files = deployment.files()?;
+    let names = |files: &[PathBuf]| files.iter().map(|file| file.display().to_string()).collect();
+    let mut profiles = files.profiles().to_vec();
+    profiles.sort();
+    let mut variables = deployment.texts()?.variables();
+    variables.retain(|name| {
+        app.environment.text(name).is_some() && !environment.variables().contains_key(name)
+    });
+    Ok(Setting {
+        endpoint: docker.endpoint().to_string(),
+        engine: docker.host().await?.identity.clone(),
+        project: project.to_owned(),
+        compose: match tool.generation {
+            Generation::V1 => "Compose 1 (docker-compose)".to_owned(),
+            Generation::V2 => "Compose 2 (docker compose)".to_owned(),
+        },
+        files: names(files.application(tool.generation)),
+        db_files: names(files.databases()),
+        profiles,
+        env_files: app.variable("COMPOSE_ENV_FILES"),
+        variables,
+    })
+}
+
+/// Makes sure that an update is taken up where it was begun: elsewhere the same words would start
+/// something beside it.
+///
+/// # Errors
+///
+/// Something was otherwise (exit 3), which is named with what makes it as it was.
+pub(super) async fn check_setting(
+    deployment: &Deployment<'_>,
+    journal: &Journal,
+    option: &str,
+) -> Result<()> {
+    let project = &deployment.project().await?.name;
+    let now = setting(deployment, project).await?;
+    let before = journal
+        .setting
+        .clone()
+        .unwrap_or_else(|| Setting { project: journal.project.clone(), ..now.clone() });
+    let differences = before.differences(&now);
+    if differences.is_empty() {
+        return Ok(());
+    }
+    let told: Vec<&str> = differences.iter().map(|one| one.what.as_str()).collect();
+    let message = format!(
+        "the update-safe of {} was begun elsewhere: {}; nothing was done",
+        journal.started_at,
+        told.join("; ")
+    );
+    let mut words: Vec<String> = Vec::new();
+    let mut assignments = String::new();
+    for one in differences {
+        match one.mend {
+            Ok(assignment) => assignments += &format!("{assignment} "),
+            Err(mend) => words.push(mend),
+        }
+    }
+    words.push(format!("`{assignments}dkv update-safe {option}`"));
+    Err(error::state(message).with_hint(words.join("; then ")).into())
 }
 
 /// What brings back the image that `ran` runs.
