@@ -211,6 +211,7 @@ impl Change {
             Some(draft) => {
                 let (files, lock) = draft.write(deployment)?;
                 evidence.keep(deployment.app(), &lock);
+                evidence::sweep(deployment.app(), deployment.record()?, &lock);
                 files
             }
             None => Files::default(),
@@ -238,9 +239,7 @@ impl Change {
         let record = deployment.record()?;
         self.evidence.keep(app, &lock);
         keep::forget(docker, &self.steps, record, &lock).await;
-        if self.steps.iter().any(|step| !step.evicted.is_empty()) {
-            evidence::sweep(app, record, &lock);
-        }
+        evidence::sweep(app, record, &lock);
         Ok(self.told(record, files))
     }
 

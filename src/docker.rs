@@ -31,7 +31,7 @@ pub use container::{
     HealthStatus, Labels, MountKind, RestartPolicy, Shared,
 };
 pub use endpoint::{Endpoint, Settings};
-pub use image::{Image, ImageList, ListedImage, Untagged};
+pub use image::{Image, ImageList, ListedImage, Untagged, fingerprint_of_configuration};
 pub use pull::{
     Credentials, LayerState, PullEvent, PullFailure, PullRequest, PullTarget, pull_failure,
 };

@@ -92,12 +92,12 @@ fn configs(digest: &Digest, object: impl Fn(&Digest) -> Option<Vec<u8>>) -> Vec<
     configs.filter_map(|config| config.digest.parse().ok()).collect()
 }
 
-/// The manifests that the bytes of an index name.
+/// What the bytes of an index or a manifest lead on to: manifests, a configuration.
 #[must_use]
-pub fn entries(bytes: &[u8]) -> Vec<Digest> {
-    let content = serde_json::from_slice::<Content>(bytes).ok();
-    let entries = content.map(|content| content.manifests).unwrap_or_default();
-    entries.iter().filter_map(|entry| entry.digest.parse().ok()).collect()
+pub fn parts(bytes: &[u8]) -> Vec<Digest> {
+    let Ok(content) = serde_json::from_slice::<Content>(bytes) else { return Vec::new() };
+    let parts = content.manifests.iter().chain(&content.config);
+    parts.filter_map(|part| part.digest.parse().ok()).collect()
 }
 
 #[cfg(test)]

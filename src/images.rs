@@ -15,7 +15,7 @@ use crate::error::{self, Error};
 use crate::identity::Identity;
 use crate::model::history::{Bytes, Release};
 use crate::model::manifest::{Service, Source};
-use crate::model::reference::{Platform, Repository, Tag};
+use crate::model::reference::{Digest, Platform, Repository, Tag};
 use crate::plan;
 use crate::registry::{self, Login};
 use crate::store::Store;
@@ -340,7 +340,12 @@ fn is_foreign(wanted: &Wanted, image: &Image) -> bool {
 /// By what an image shows that it has these bytes, with what was kept of them.
 #[must_use]
 pub fn identity_of(bytes: &Bytes, store: &Store) -> Identity {
-    Identity::of(bytes, |digest| store.object(digest), |id| store.fingerprint(id))
+    let object = |digest: &Digest| store.object(digest);
+    let fingerprint = |id: &Digest| {
+        let seen = store.fingerprint(id);
+        seen.or_else(|| docker::fingerprint_of_configuration(&store.object(id)?))
+    };
+    Identity::of(bytes, object, fingerprint)
 }
 
 /// A build that this host no longer has.

@@ -150,7 +150,8 @@ impl Lookup {
     }
 
     /// Makes sure that the bytes of `described` are there, and an image that runs on `platform`;
-    /// the entry of an index for it.
+    /// the entry of an index for it. Where no daemon will, looks at the image itself too, which
+    /// leaves its bytes to be kept.
     async fn look(
         &self,
         service: &Service,
@@ -158,37 +159,66 @@ impl Lookup {
         described: registry::Described,
         platform: &Platform,
     ) -> Result<Option<Digest>> {
-        let repository = images::image_of(service)?;
-        let digest = described.digest;
         let manifest = match described.fetched {
             Some(manifest) => manifest,
-            None => match self.registry.manifest(repository, &digest.clone().into()).await {
-                Ok(manifest) => manifest,
-                Err(registry::Error::NotFound { host, .. }) => {
-                    let message = format!(
-                        "{}: {host} says that {image} is {digest}, and does not have that",
-                        service.name
-                    );
-                    return Err(error::registry(message)
-                        .with_hint("a cache on the way may be out of date; try again later")
-                        .into());
-                }
-                Err(error) => return Err(explain(service, error)),
-            },
+            None => self.promised(service, image, described.digest).await?,
         };
         let entry = manifest.entry_for(platform);
         let entry = entry.map_err(|unfit| self.refuse(service, image, unfit, platform))?;
-        if let ManifestKind::Image { config, .. } = &manifest.kind
-            && self.is_close
-        {
-            let found = self.registry.platform(repository, &config.digest).await;
-            let found = found.map_err(|error| explain(service, error))?;
-            if let Some(other) = found.filter(|found| !registry::runs(platform, found)) {
-                let unfit = Unfit::OtherPlatforms(vec![other.to_string()]);
-                return Err(self.refuse(service, image, unfit, platform));
-            }
+        if self.is_close {
+            let own = match &entry {
+                Some(entry) => self.promised(service, image, entry.clone()).await?,
+                None => manifest,
+            };
+            self.check_image(service, image, &own, platform).await?;
         }
         Ok(entry)
+    }
+
+    /// The manifest that a registry has just said `image` to be.
+    async fn promised(
+        &self,
+        service: &Service,
+        image: &str,
+        digest: Digest,
+    ) -> Result<registry::Manifest> {
+        let repository = images::image_of(service)?;
+        self.registry.manifest(repository, &digest.clone().into()).await.map_err(|error| {
+            let registry::Error::NotFound { host, .. } = &error else {
+                return explain(service, error);
+            };
+            let message = format!(
+                "{}: {host} says that {image} is {digest}, and does not have that",
+                service.name
+            );
+            error::registry(message)
+                .with_hint("a cache on the way may be out of date; try again later")
+                .into()
+        })
+    }
+
+    /// Refuses what is no image for a `platform` host, whatever an index says of it.
+    async fn check_image(
+        &self,
+        service: &Service,
+        image: &str,
+        manifest: &registry::Manifest,
+        platform: &Platform,
+    ) -> Result<()> {
+        let unfit = match (&manifest.artifact, &manifest.kind) {
+            (Some(artifact), _) => Unfit::NoImage(artifact.clone()),
+            (None, ManifestKind::Index(_)) => Unfit::NoImage("an index in an index".to_owned()),
+            (None, ManifestKind::Image { config, .. }) => {
+                let repository = images::image_of(service)?;
+                let found = self.registry.platform(repository, &config.digest).await;
+                let found = found.map_err(|error| explain(service, error))?;
+                match found.filter(|found| !registry::runs(platform, found)) {
+                    Some(other) => Unfit::OtherPlatforms(vec![other.to_string()]),
+                    None => return Ok(()),
+                }
+            }
+        };
+        Err(self.refuse(service, image, unfit, platform))
     }
 
     /// The error for what a host of `platform` cannot run.

@@ -1,5 +1,5 @@
 //! What is kept of releases so that their images can be known later by content: the bytes of their
-//! manifests, what their images are made of, and which of them this host has only by keep-tag.
+//! manifests and configurations, what their images are made of, and which of them this host has only by keep-tag.
 
 use std::collections::{BTreeMap, BTreeSet, HashSet};
 
@@ -77,15 +77,12 @@ impl Evidence {
     /// What came by way of the releases that `services` have now, where nothing was made local.
     #[must_use]
     pub fn of_manifests<'s>(app: &App, services: impl Iterator<Item = &'s Service>) -> Self {
-        let mut evidence = Self::default();
-        for current in services.filter_map(Service::current) {
-            let digests = current.bytes.digest.iter().chain(&current.bytes.platform_digest);
-            for digest in digests {
-                let came = app.registry().seen(digest);
-                evidence.objects.extend(came.map(|bytes| (digest.clone(), bytes)));
-            }
+        let bytes = services.filter_map(Service::current).map(|current| &current.bytes);
+        let digests = bytes.flat_map(|bytes| bytes.digest.iter().chain(&bytes.platform_digest));
+        Self {
+            objects: all_from(digests.cloned(), |one| app.registry().seen(one)),
+            ..Self::default()
         }
-        evidence
     }
 
     /// Goes on with what the daemon finds by digest and what it does not; what Compose is told
@@ -96,7 +93,24 @@ impl Evidence {
     /// Another dkv holds the lock (exit 4), or it cannot be noted (exit 3).
     pub fn settle_names(&self, deployment: &mut Deployment<'_>) -> Result<bool> {
         let Some(record) = deployment.recorded() else { return Ok(false) };
-        let mut names: BTreeSet<Digest> = record.only_by_keep_tag.clone();
+        let names = self.names_after(record.only_by_keep_tag.clone());
+        if names == record.only_by_keep_tag {
+            return Ok(false);
+        }
+        let app = deployment.app();
+        // Whoever cannot write here can still start what is recorded.
+        deployment.name_by_keep_tag(names);
+        let lock = app.lock_state()?;
+        // Another dkv may have noted something since this one began.
+        let names = self.names_after(app.store.only_by_keep_tag());
+        app.store.note_only_by_keep_tag(&lock, &names)?;
+        deployment.name_by_keep_tag(names);
+        Ok(true)
+    }
+
+    /// Which digests the daemon cannot find images by, where `before` were known to be such.
+    fn names_after(&self, before: BTreeSet<Digest>) -> BTreeSet<Digest> {
+        let mut names = before;
         for (digest, is_named) in &self.named {
             if *is_named {
                 names.remove(digest);
@@ -104,15 +118,7 @@ impl Evidence {
                 names.insert(digest.clone());
             }
         }
-        if names == record.only_by_keep_tag {
-            return Ok(false);
-        }
-        let app = deployment.app();
-        // Whoever cannot write here can still start what is recorded.
-        deployment.name_by_keep_tag(names.clone());
-        let lock = app.lock_state()?;
-        app.store.note_only_by_keep_tag(&lock, &names)?;
-        Ok(true)
+        names
     }
 
     /// Keeps what was found out, under the state lock.
@@ -153,9 +159,6 @@ impl Manifest<'_> {
     async fn with_entry(&self, app: &App, digest: &Digest) -> Vec<(Digest, Vec<u8>)> {
         let mut found = Vec::new();
         let Some(bytes) = self.bytes(app, digest, &mut found).await else { return found };
-        if identity::entries(&bytes).is_empty() {
-            return found;
-        }
         if let Some(entry) = crate::registry::entry_for(&bytes, self.platform) {
             self.bytes(app, &entry, &mut found).await;
         }
@@ -192,20 +195,33 @@ impl Manifest<'_> {
     }
 }
 
-/// Removes what no history of `record` needs any more. The history of a service that is not listed
-/// counts too, by the digits in its text.
+/// Removes what is kept of releases that neither the manifest of `record` names, in a history, as
+/// rejected or otherwise, nor an unfinished update.
 pub(super) fn sweep(app: &App, record: &Record, lock: &Lock) {
-    let entries = record.services().flat_map(|service| service.history.entries());
-    let mut known: HashSet<Digest> = HashSet::new();
-    for bytes in entries.map(|entry| &entry.bytes) {
-        known.extend(
-            [&bytes.digest, &bytes.platform_digest, &bytes.image_id].into_iter().flatten().cloned(),
-        );
+    let Ok(journal) = app.store.read_journal() else { return };
+    let journal = journal.map(|journal| journal.bytes).unwrap_or_default();
+    let named = Digest::all_in(&record.snapshot.bytes).chain(Digest::all_in(&journal));
+    let mut known: HashSet<Digest> = named.collect();
+    let kept = all_from(known.iter().cloned(), |digest| app.store.object(digest));
+    known.extend(kept.values().flat_map(|bytes| identity::parts(bytes)));
+    app.store.sweep_objects(lock, &known);
+}
+
+/// The bytes of `digests`, and of everything that these lead on to, as far as `object` has them.
+fn all_from(
+    digests: impl Iterator<Item = Digest>,
+    object: impl Fn(&Digest) -> Option<Vec<u8>>,
+) -> BTreeMap<Digest, Vec<u8>> {
+    let mut found = BTreeMap::new();
+    let mut open: Vec<Digest> = digests.collect();
+    while let Some(digest) = open.pop() {
+        if found.contains_key(&digest) {
+            continue;
+        }
+        if let Some(bytes) = object(&digest) {
+            open.extend(identity::parts(&bytes));
+            found.insert(digest, bytes);
+        }
     }
-    let indexes: Vec<Vec<u8>> =
-        known.iter().filter_map(|digest| app.store.object(digest)).collect();
-    known.extend(indexes.iter().flat_map(|bytes| identity::entries(bytes)));
-    let digits: HashSet<&str> = known.iter().map(Digest::hex).collect();
-    let histories = record.manifest.history_text();
-    app.store.sweep_objects(lock, |name| digits.contains(name) || histories.contains(name));
+    found
 }

@@ -4,10 +4,11 @@ use std::collections::{BTreeMap, HashMap};
 use std::time::Duration;
 
 use anyhow::Result;
-use bollard::models::{ImageInspect, ImageSummary};
+use bollard::models::{ImageConfig, ImageInspect, ImageInspectRootFs, ImageSummary};
 use bollard::query_parameters::{ListImagesOptions, RemoveImageOptions, TagImageOptionsBuilder};
 use chrono::{DateTime, Utc};
 use futures_util::{StreamExt as _, TryStreamExt as _};
+use serde::Deserialize;
 
 use super::container::moment;
 use super::{Docker, PARALLEL_REQUESTS, is_not_found, status};
@@ -267,6 +268,32 @@ fn fingerprint(image: &ImageInspect) -> Digest {
         times.map(Option::unwrap_or_default),
     ]);
     Digest::of(content.to_string().as_bytes())
+}
+
+/// What an image with this configuration is made of, in the word that a daemon which has it leads
+/// to; `None` if it is no configuration.
+#[must_use]
+pub fn fingerprint_of_configuration(bytes: &[u8]) -> Option<Digest> {
+    #[derive(Deserialize)]
+    struct Configuration {
+        os: Option<String>,
+        architecture: Option<String>,
+        variant: Option<String>,
+        created: Option<String>,
+        config: Option<ImageConfig>,
+        rootfs: Layers,
+    }
+    #[derive(Deserialize)]
+    struct Layers {
+        diff_ids: Vec<String>,
+    }
+    let Configuration { os, architecture, variant, created, config, rootfs } =
+        serde_json::from_slice(bytes).ok()?;
+    let root_fs = ImageInspectRootFs { layers: Some(rootfs.diff_ids), ..Default::default() };
+    let root_fs = Some(root_fs);
+    let image =
+        ImageInspect { os, architecture, variant, created, config, root_fs, ..Default::default() };
+    Some(fingerprint(&image))
 }
 
 fn listed(image: ImageSummary) -> Option<ListedImage> {

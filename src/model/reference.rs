@@ -112,6 +112,13 @@ impl Digest {
         }
         Self(text)
     }
+
+    /// Everything in a text that could be a digest, with or without its algorithm.
+    pub fn all_in(text: &[u8]) -> impl Iterator<Item = Self> {
+        let words = text.split(|byte| !matches!(byte, b'0'..=b'9' | b'a'..=b'f'));
+        let digits = words.filter(|word| word.len() == 64).map(String::from_utf8_lossy);
+        digits.map(|digits| Self(format!("sha256:{digits}")))
+    }
 }
 
 impl FromStr for Digest {
@@ -541,6 +548,13 @@ serde_as_text!(Tag, Digest, Repository, Reference, ServiceName, Platform);
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn digests_are_found_in_any_text() {
+        let (one, other) = (Digest::of(b"one"), Digest::of(b"other"));
+        let text = format!("a: {one}\nb: '[r/x@{other}]' # {}0, {}", one.hex(), &one.hex()[1..]);
+        assert_eq!(Vec::from_iter(Digest::all_in(text.as_bytes())), [one, other]);
+    }
 
     #[test]
     fn platforms_are_read_as_containerd_reads_them() {

@@ -1,7 +1,7 @@
 //! The operations: what dkv asks registries.
 
 use std::collections::HashMap;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use reqwest::{Method, StatusCode, header};
 
@@ -27,8 +27,8 @@ pub struct Client {
 pub(super) struct Inner {
     pub(super) transport: Transport,
     pub(super) hosts: Mutex<HashMap<String, Arc<Host>>>,
-    /// The bytes of the manifests that came in this run.
-    manifests: Mutex<HashMap<Digest, Vec<u8>>>,
+    /// The bytes of the manifests and configurations that came in this run.
+    came: Mutex<HashMap<Digest, Vec<u8>>>,
     pub(super) mirrors: Mirrors,
 }
 
@@ -51,7 +51,7 @@ impl Client {
             inner: Arc::new(Inner {
                 transport,
                 hosts: Mutex::default(),
-                manifests: Mutex::default(),
+                came: Mutex::default(),
                 mirrors,
             }),
         }
@@ -127,16 +127,19 @@ impl Client {
         }
         let manifest = manifest::parse(digest, &media_type, answer.body)
             .map_err(|detail| query.malformed(&detail))?;
-        let mut manifests = self.inner.manifests.lock().unwrap_or_else(PoisonError::into_inner);
-        manifests.insert(manifest.digest.clone(), manifest.bytes.clone());
+        self.came().insert(manifest.digest.clone(), manifest.bytes.clone());
         Ok(manifest)
     }
 
-    /// The bytes of a manifest that came in this run, so that nobody asks for it twice.
+    /// The bytes of a manifest or a configuration that came in this run, so that nobody asks for
+    /// them twice.
     #[must_use]
     pub fn seen(&self, digest: &Digest) -> Option<Vec<u8>> {
-        let manifests = self.inner.manifests.lock().unwrap_or_else(PoisonError::into_inner);
-        manifests.get(digest).cloned()
+        self.came().get(digest).cloned()
+    }
+
+    fn came(&self) -> MutexGuard<'_, HashMap<Digest, Vec<u8>>> {
+        self.inner.came.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// The platform that the configuration `digest` of an image names, if it names one.
@@ -164,7 +167,9 @@ impl Client {
             &ManifestName::Digest(digest.clone()),
             &Digest::of(&answer.body),
         )?;
-        manifest::platform_in(&answer.body).map_err(|detail| query.malformed(&detail))
+        let platform = manifest::platform_in(&answer.body);
+        self.came().insert(digest.clone(), answer.body);
+        platform.map_err(|detail| query.malformed(&detail))
     }
 
     /// The login for the repository's registry, for handing to the daemon; `None` if there is none

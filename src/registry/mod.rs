@@ -47,6 +47,6 @@ pub use client::Client;
 pub use credentials::DockerConfig;
 pub use credentials::{Credentials, Login, Secret};
 pub use error::Error;
-pub use manifest::{Described, ManifestKind, ManifestName, Unfit, entry_for, runs};
+pub use manifest::{Described, Manifest, ManifestKind, ManifestName, Unfit, entry_for, runs};
 pub use tags::TagList;
 pub use transport::Settings;

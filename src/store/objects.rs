@@ -4,7 +4,7 @@
 //! Nothing here is the truth about anything: bytes are only taken for what their digest says, and
 //! what is lost costs a question to a registry. So nothing is synced.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashSet};
 use std::fs::{self, DirBuilder, OpenOptions};
 use std::io::{self, Write as _};
 use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
@@ -86,15 +86,22 @@ impl Store {
         self.keep_file("", UNNAMED, lines.as_bytes())
     }
 
-    /// Removes what `is_known` does not want by its 64 digits. What cannot be removed stays.
-    pub fn sweep_objects(&self, _lock: &Lock, is_known: impl Fn(&str) -> bool) {
+    /// Removes what is kept of digests that are not `known`. What cannot be removed stays.
+    pub fn sweep_objects(&self, lock: &Lock, known: &HashSet<Digest>) {
+        let digits: HashSet<&str> = known.iter().map(Digest::hex).collect();
         for kind in [BYTES, IMAGES] {
             let Ok(entries) = fs::read_dir(self.objects().join(kind)) else { continue };
             for entry in entries.flatten() {
-                if entry.file_name().to_str().is_none_or(|name| !is_known(name)) {
+                if entry.file_name().to_str().is_none_or(|name| !digits.contains(name)) {
                     let _ = fs::remove_file(entry.path());
                 }
             }
+        }
+        let noted = self.only_by_keep_tag();
+        let left: BTreeSet<Digest> =
+            noted.iter().filter(|digest| known.contains(*digest)).cloned().collect();
+        if left != noted {
+            let _ = self.note_only_by_keep_tag(lock, &left);
         }
     }
 
@@ -176,9 +183,10 @@ mod tests {
         store.note_only_by_keep_tag(&lock, &noted).unwrap();
         assert_eq!(store.only_by_keep_tag(), noted);
 
-        store.sweep_objects(&lock, |name| name == digest.hex());
+        store.sweep_objects(&lock, &HashSet::from([digest.clone()]));
         assert!(store.object(&digest).is_some());
-        store.sweep_objects(&lock, |_| false);
+        assert_eq!(store.only_by_keep_tag(), BTreeSet::from([digest.clone()]));
+        store.sweep_objects(&lock, &HashSet::new());
         assert_eq!((store.object(&digest), store.fingerprint(&digest)), (None, None));
     }
 }

@@ -174,8 +174,9 @@ fn without_a_daemon_what_is_new_is_fetched_once() {
     }
     proxy.reset();
     deployment.dkv(["pull-latest", "--no-pull"]).exit(0);
-    assert_eq!(proxy.count("GET", "/manifests/"), 1);
-    assert_eq!(proxy.count("GET", "/blobs/"), 0);
+    // The index, the image and its configuration.
+    assert_eq!(proxy.count("GET", "/manifests/"), 2);
+    assert_eq!(proxy.count("GET", "/blobs/"), 1);
     proxy.reset();
     deployment.dkv(["pull-latest", "--no-pull"]).exit(0).stderr_contains("Nothing new");
     assert_eq!(proxy.requests().len(), 1);

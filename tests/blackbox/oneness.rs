@@ -2,7 +2,7 @@
 
 use std::fs::{self, File};
 
-use crate::support::{Deployment, Fault, Gate, Image, On, Proxy, Registry};
+use crate::support::{Deployment, Engine, Fault, Gate, Image, On, Proxy, Registry};
 
 fn hold(deployment: &Deployment, lock: &str) -> File {
     fs::create_dir_all(deployment.path(".version-backups")).unwrap();
@@ -95,6 +95,34 @@ fn nothing_is_read_or_written_before_the_lock() {
     drop(lock);
     deployment.dkv(["prune", "-y"]).exit(0).stdout_contains("0123456789ab");
     assert!(engine.image(&stray).is_none());
+}
+
+/// What two commands note at once about images that only their keep-tags name is all kept.
+#[test]
+fn nothing_that_another_notes_meanwhile_is_lost() {
+    if Engine::has_containerd_store() {
+        eprintln!("skipped: on this store every image has a digest");
+        return;
+    }
+    let mut registry = Registry::alone();
+    let deployment = Deployment::new("notes");
+    deployment.write_product(&[("web", registry.repository("web"))]);
+    let image = Image::new("web").tag("1.0").tag("latest");
+    let pushed = registry.push_of(deployment.project(), image.clone());
+    deployment.dkv(["pull-latest", "--no-pull"]).exit(0);
+    registry.stop();
+    deployment.load(&registry.repository("web"), image);
+    let lock = hold(&deployment, ".state.lock");
+    let mut running = deployment.dkv(["up", "--lock-timeout", "60"]).spawn();
+    running.wait_for_output("Waiting for");
+    let other = format!("sha256:{}", "7".repeat(64));
+    deployment.write(".version-backups/objects/by-keep-tag", &format!("{other}\n"));
+    drop(lock);
+    running.exit(0);
+    let noted = deployment.read(".version-backups/objects/by-keep-tag");
+    for digest in [&other, &pushed.digest] {
+        assert!(noted.contains(digest.as_str()), "{noted}");
+    }
 }
 
 /// A command that finds nothing to do still leaves `versions.env` as the manifest has it: whoever

@@ -284,6 +284,30 @@ fn the_image_of_another_platform_is_no_evidence() {
     assert_eq!(web(&deployment)["current_tag"], "latest");
 }
 
+/// Where no daemon will look at it, what an index says of its images is not believed.
+#[test]
+fn the_image_that_an_index_leads_to_is_looked_at_before_it_is_recorded() {
+    let registry = Registry::start();
+    let image = Image::new("web").tag("1.42").tag("latest");
+    let index = registry.push(image.platforms(&["amd64", "arm64"]));
+    let response = registry.manifest("web", "latest").unwrap();
+    let text = response.text().replace("amd64", "other").replace("arm64", "amd64");
+    let media_type = response.header("content-type").unwrap();
+    let repository = format!("{}/web", registry.namespace());
+    let swapped = text.replace("other", "arm64");
+    registry.put_manifest(&repository, "latest", media_type, swapped.as_bytes());
+    let deployment = deployment(&registry.repository("web"), &[]);
+    let before = deployment.manifest();
+    let outcome = deployment.dkv(["pull-latest", "--no-pull"]).exit(5);
+    outcome.stderr_contains("no image for linux/amd64").stderr_contains("it has linux/arm64");
+
+    registry.move_tag("web", "latest", &index.digest);
+    registry.delete("web", index.platform_digest("amd64"));
+    let outcome = deployment.dkv(["pull-latest", "--no-pull"]).exit(5);
+    outcome.stderr_contains(index.platform_digest("amd64")).stderr_contains("does not have that");
+    assert_eq!(deployment.manifest(), before);
+}
+
 #[test]
 fn version_pull_of_a_moving_tag_resolves_it() {
     let registry = Registry::start();

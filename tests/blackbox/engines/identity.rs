@@ -1,6 +1,6 @@
 //! Content is the identity: of builds, of what was loaded from a file, of what came from elsewhere.
 
-use crate::support::{Deployment, Engine, Image, Registry};
+use crate::support::{Deployment, Engine, Health, Image, Registry};
 
 /// The releases of a service, newest first.
 fn history(deployment: &Deployment, service: &str) -> Vec<serde_json::Value> {
@@ -150,6 +150,56 @@ fn the_same_bytes_from_a_mirror_are_the_release() {
     deployment.dkv(["up"]).exit(0);
     deployment.dkv(["verify"]).exit(0);
     assert_eq!(engine.version(deployment.project(), "web"), "1.0");
+}
+
+#[test]
+fn what_was_recorded_without_a_daemon_is_known_when_it_is_loaded() {
+    let mut registry = Registry::alone();
+    let deployment = Deployment::new("carried");
+    deployment.write_product(&[("web", registry.repository("web"))]);
+    let image = Image::new("web").tag("1.0").tag("latest").health(Health::Passing);
+    let image = image.label("what", "settings count");
+    let pushed =
+        registry.push_of(deployment.project(), image.clone().platforms(&["amd64", "arm64"]));
+    deployment.dkv(["pull-latest", "--no-pull"]).exit(0);
+    registry.stop();
+    let others = Image::new("web").tag("1.0").label("what", "other settings");
+    let repository = registry.repository("web");
+    deployment.load(&repository, others);
+    deployment.dkv(["pull"]).exit(5);
+    deployment.load(&repository, image);
+    deployment.dkv(["pull"]).exit(0).stderr_contains("local already");
+    deployment.dkv(["up"]).exit(0);
+    assert_eq!(deployment.engine().version(deployment.project(), "web"), "1.0");
+    deployment.dkv(["verify"]).exit(0);
+    assert!(deployment.manifest().contains(&pushed.digest), "{}", deployment.manifest());
+}
+
+#[test]
+fn what_is_kept_goes_with_the_last_that_names_it() {
+    let registry = Registry::start();
+    let deployment = Deployment::new("swept");
+    deployment.write_product(&[("web", registry.repository("web"))]);
+    let directory = ".version-backups/objects/sha256";
+    let unknown = "0".repeat(64);
+    let mut pushed = Vec::new();
+    for number in 1..=7 {
+        let image = Image::new("web").tag(&format!("1.{number}")).tag("latest");
+        pushed.push(registry.push(image.platforms(&["amd64", "arm64"])));
+        // By turns: what a daemon gets, and what none is asked about.
+        let no_pull = if number % 2 == 0 { &["--no-pull"][..] } else { &[] };
+        deployment.dkv(["pull-latest"].iter().chain(no_pull).copied()).exit(0);
+        deployment.write(&format!("{directory}/{unknown}"), "left over");
+    }
+    deployment.dkv(["rollback", "-y"]).exit(0);
+    let kept = deployment.list(directory);
+    assert!(!kept.contains(&unknown), "{kept:?}");
+    for (place, image) in pushed.iter().enumerate() {
+        for digest in [&image.digest, image.platform_digest("amd64")] {
+            let is_kept = kept.iter().any(|name| digest.ends_with(name.as_str()));
+            assert_eq!(is_kept, place >= 2, "{digest} of 1.{}: {kept:?}", place + 1);
+        }
+    }
 }
 
 #[test]
