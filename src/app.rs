@@ -1,5 +1,6 @@
 //! What every command works with: the deployment's files, the daemon, the registries, the terminal.
 
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use anyhow::Result;
@@ -10,7 +11,7 @@ use tokio::sync::OnceCell;
 
 use crate::cli::{Environment, Settings};
 use crate::compose;
-use crate::docker::{self, Docker};
+use crate::docker::{self, Connection, Docker};
 use crate::error;
 use crate::images::Fetcher;
 use crate::interruption::Interruption;
@@ -71,7 +72,7 @@ pub struct App {
     pub now: DateTime<Utc>,
     /// The command's name, for locks and JSON.
     pub command: String,
-    docker: OnceCell<Docker>,
+    docker: Arc<Connection>,
     registry: std::sync::OnceLock<registry::Client>,
     secrets: OnceCell<Secrets>,
     has_recorded: AtomicBool,
@@ -92,13 +93,13 @@ impl App {
             settings.manifest.clone().unwrap_or_else(|| settings.directory.join(MANIFEST_NAME));
         let store = Store::new(settings.directory.clone(), manifest);
         Self {
+            docker: Arc::new(Connection::to(docker_settings(&environment))),
             settings,
             environment,
             ui,
             store,
             now,
             command,
-            docker: OnceCell::new(),
             registry: std::sync::OnceLock::new(),
             secrets: OnceCell::new(),
             has_recorded: AtomicBool::new(false),
@@ -150,32 +151,13 @@ impl App {
     ///
     /// There is none, or this user may not talk to it (exit 6).
     pub async fn docker(&self) -> Result<&Docker> {
-        self.docker
-            .get_or_try_init(|| async {
-                let endpoint = docker::Endpoint::resolve(&self.docker_settings())?;
-                Docker::connect(endpoint, docker::Deadlines::default()).await
-            })
-            .await
-    }
-
-    /// Which daemon the user means.
-    fn docker_settings(&self) -> docker::Settings {
-        let environment = &self.environment;
-        docker::Settings {
-            host: environment.docker_host(),
-            context: environment.docker_context(),
-            tls_verify: environment.text("DOCKER_TLS_VERIFY"),
-            cert_path: environment.docker_cert_path(),
-            api_version: environment.docker_api_version(),
-            config_dir: environment.docker_config().unwrap_or_default(),
-        }
+        self.docker.docker().await
     }
 
     /// The registries. For names on Docker Hub a daemon on this host is asked for its mirrors.
     #[must_use]
     pub fn registry(&self) -> &registry::Client {
         self.registry.get_or_init(|| {
-            let daemon = self.docker_settings();
             let settings = registry::Settings {
                 docker_config: self.environment.docker_config(),
                 home: self.environment.home(),
@@ -183,7 +165,11 @@ impl App {
                 ca_file: self.environment.ssl_cert_file(),
                 ..registry::Settings::default()
             };
-            let find = move || docker::mirrors(daemon.clone()).boxed();
+            let daemon = Arc::clone(&self.docker);
+            let find = move || {
+                let daemon = Arc::clone(&daemon);
+                async move { daemon.mirrors().await }.boxed()
+            };
             registry::Client::with_mirrors(settings, Box::new(find))
         })
     }
@@ -313,5 +299,17 @@ impl App {
     /// The JSON document of a report.
     pub fn document<'r, T>(&'r self, report: &'r T) -> report::Document<'r, T> {
         report::Document::new(&self.command, report, self.ui.warnings())
+    }
+}
+
+/// Which daemon the user means.
+fn docker_settings(environment: &Environment) -> docker::Settings {
+    docker::Settings {
+        host: environment.docker_host(),
+        context: environment.docker_context(),
+        tls_verify: environment.text("DOCKER_TLS_VERIFY"),
+        cert_path: environment.docker_cert_path(),
+        api_version: environment.docker_api_version(),
+        config_dir: environment.docker_config().unwrap_or_default(),
     }
 }

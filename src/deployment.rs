@@ -213,7 +213,7 @@ impl<'a> Deployment<'a> {
             .filter_map(|line| Some((line.service.clone(), self.platform(&line.service)?)));
         let store = &self.app.store;
         let mut record = Record::new(manifest, snapshot, store.deployment_hash()?, lines)?;
-        record.settle_platforms(platforms.collect(), texts.map(Arc::as_ref));
+        record.settle_platforms(&platforms.collect(), texts.map(Arc::as_ref));
         record.only_by_keep_tag = store.only_by_keep_tag();
         Ok(record)
     }

@@ -198,25 +198,49 @@ impl Docker {
 /// How long a daemon on this host may take to say which mirrors it has.
 const MIRRORS_WITHIN: Duration = Duration::from_secs(2);
 
-/// The mirrors of Docker Hub that the daemon of this host uses; none where there is no daemon, where
-/// it does not answer soon, or where it is on another host, whose mirrors may not be reached from
-/// here.
-pub async fn mirrors(settings: Settings) -> Vec<String> {
-    let found = async {
-        let endpoint = Endpoint::resolve(&settings)?;
-        if !endpoint.is_local() {
-            return Ok(Vec::new());
+/// The daemon that `settings` mean, connected when somebody first asks.
+#[derive(Debug)]
+pub struct Connection {
+    settings: Settings,
+    docker: OnceCell<Docker>,
+}
+
+impl Connection {
+    /// Not connected yet.
+    #[must_use]
+    pub fn to(settings: Settings) -> Self {
+        Self { settings, docker: OnceCell::new() }
+    }
+
+    /// The daemon.
+    ///
+    /// # Errors
+    /// As [`Docker::connect`].
+    pub async fn docker(&self) -> Result<&Docker> {
+        let connect = async || {
+            Docker::connect(Endpoint::resolve(&self.settings)?, Deadlines::default()).await
+        };
+        self.docker.get_or_try_init(connect).await
+    }
+
+    /// The mirrors of Docker Hub that the daemon of this host uses; none where there is no daemon,
+    /// where it does not answer soon, or where it is on another host, whose mirrors may not be
+    /// reached from here.
+    pub async fn mirrors(&self) -> Vec<String> {
+        let found = async {
+            if !Endpoint::resolve(&self.settings)?.is_local() {
+                return Ok(Vec::new());
+            }
+            Ok::<_, anyhow::Error>(self.docker().await?.host().await?.mirrors.clone())
+        };
+        match tokio::time::timeout(MIRRORS_WITHIN, found).await {
+            Ok(Ok(mirrors)) => mirrors,
+            Ok(Err(error)) => {
+                tracing::debug!("mirrors of Docker Hub are not known: {error:#}");
+                Vec::new()
+            }
+            Err(_) => Vec::new(),
         }
-        let docker = Docker::connect(endpoint, Deadlines::default()).await?;
-        Ok::<_, anyhow::Error>(docker.host().await?.mirrors.clone())
-    };
-    match tokio::time::timeout(MIRRORS_WITHIN, found).await {
-        Ok(Ok(mirrors)) => mirrors,
-        Ok(Err(error)) => {
-            tracing::debug!("mirrors of Docker Hub are not known: {error:#}");
-            Vec::new()
-        }
-        Err(_) => Vec::new(),
     }
 }
 

@@ -509,7 +509,7 @@ impl Judge<'_, '_> {
         reference: &Reference,
     ) -> Option<Answer> {
         let record = self.record.filter(|_| target.standing != Standing::Elsewhere)?;
-        match recorded(record, compose_service, site, reference) {
+        match self.answer(record, compose_service, site, reference) {
             Answer::OtherTrack(_) if target.standing == Standing::Beside => None,
             // A version that is not the recorded one may be what another deployment runs.
             Answer::Known(known)
@@ -522,6 +522,65 @@ impl Judge<'_, '_> {
             }
             answer => Some(answer),
         }
+    }
+
+    /// What `record` says that `compose_service` should run, if that is what the file names.
+    fn answer(
+        &self,
+        record: &Record,
+        compose_service: &str,
+        site: &Site,
+        reference: &Reference,
+    ) -> Answer {
+        let platform = self.deployment.platform(compose_service);
+        let line = site.template.as_ref();
+        let member = record.members().find(&Use {
+            line,
+            image: Some(reference),
+            platform: platform.as_ref(),
+            ..Use::named(compose_service)
+        });
+        let service = match member {
+            Membership::Of(member) => record.service(member.service),
+            Membership::Other(stranger) if stranger.differs == Differs::Tag => {
+                let followed = record.service(stranger.service).map(Service::track_name);
+                return Answer::OtherTrack(followed.unwrap_or_default().to_owned());
+            }
+            Membership::Other(_) | Membership::Ambiguous(_) | Membership::Untracked => None,
+        };
+        let Some(service) =
+            service.filter(|service| service.image.as_ref() == Some(&reference.repository))
+        else {
+            return Answer::Untracked;
+        };
+        if line.is_some_and(|line| record.is_followed_by(service, line)) {
+            return Answer::Follows;
+        }
+        if service.source == Source::Local {
+            return Answer::Local;
+        }
+        let current = service.current();
+        let entries = || service.history.entries().iter();
+        let of_digest = || {
+            entries().find(|entry| {
+                entry.bytes.digest.is_some() && entry.bytes.digest == reference.digest
+            })
+        };
+        let written =
+            reference.digest.as_ref().and_then(|_| of_digest()).filter(|_| reference.tag.is_none());
+        let Some(tag) = written
+            .or(current)
+            .map(|release| release.tag.clone())
+            .or_else(|| service.track_name().parse().ok())
+        else {
+            return Answer::Untracked;
+        };
+        let keeps_tag = reference.tag.as_ref().is_some_and(|tag| service.is_moving(tag));
+        Answer::Known(Known {
+            tag,
+            digest: current.and_then(|current| current.bytes.digest.clone()),
+            keeps_tag,
+        })
     }
 
     fn pin(&self, target: &Target<'_>, resolved: &Resolved) -> Vec<Verdict> {
@@ -557,7 +616,7 @@ impl Judge<'_, '_> {
         let tag_of = |site: &Site, reference: &Reference| {
             let record = self.record?;
             let name = site.compose_services.first()?;
-            match recorded(record, name, site, reference) {
+            match self.answer(record, name, site, reference) {
                 Answer::Known(known) => Some(known.tag),
                 _ => None,
             }
@@ -588,57 +647,6 @@ pub(super) fn judge_recorded(deployment: &Deployment<'_>, text: &ComposeText) ->
     let record = deployment.recorded();
     let judge = Judge { deployment, record, built: BTreeSet::new() };
     judge.pin(&target, &Resolved::new())
-}
-
-/// What the manifest says that `compose_service` should run, if that is what the file names.
-fn recorded(record: &Record, compose_service: &str, site: &Site, reference: &Reference) -> Answer {
-    let line = site.template.as_ref();
-    let member = record.members().find(&Use {
-        line,
-        image: Some(reference),
-        platform: record.platform(compose_service),
-        ..Use::named(compose_service)
-    });
-    let service = match member {
-        Membership::Of(member) => record.service(member.service),
-        Membership::Other(stranger) if stranger.differs == Differs::Tag => {
-            let followed = record.service(stranger.service).map(Service::track_name);
-            return Answer::OtherTrack(followed.unwrap_or_default().to_owned());
-        }
-        Membership::Other(_) | Membership::Ambiguous(_) | Membership::Untracked => None,
-    };
-    let Some(service) =
-        service.filter(|service| service.image.as_ref() == Some(&reference.repository))
-    else {
-        return Answer::Untracked;
-    };
-    if line.is_some_and(|line| record.is_followed_by(service, line)) {
-        return Answer::Follows;
-    }
-    if service.source == Source::Local {
-        return Answer::Local;
-    }
-    let current = service.current();
-    let entries = || service.history.entries().iter();
-    let of_digest = || {
-        entries()
-            .find(|entry| entry.bytes.digest.is_some() && entry.bytes.digest == reference.digest)
-    };
-    let written =
-        reference.digest.as_ref().and_then(|_| of_digest()).filter(|_| reference.tag.is_none());
-    let Some(tag) = written
-        .or(current)
-        .map(|release| release.tag.clone())
-        .or_else(|| service.track_name().parse().ok())
-    else {
-        return Answer::Untracked;
-    };
-    let keeps_tag = reference.tag.as_ref().is_some_and(|tag| service.is_moving(tag));
-    Answer::Known(Known {
-        tag,
-        digest: current.and_then(|current| current.bytes.digest.clone()),
-        keeps_tag,
-    })
 }
 
 /// Whether a service of this repository has, or had, this tag.

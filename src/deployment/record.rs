@@ -27,8 +27,6 @@ pub struct Record {
     pub snapshot: Snapshot,
     /// What tells this deployment's keep-tags from its neighbours'.
     pub hash: String,
-    /// The platforms that the Compose files give Compose services.
-    platforms: HashMap<String, Platform>,
     /// The digests that this host's daemon cannot find images by, although it has them.
     pub only_by_keep_tag: BTreeSet<Digest>,
     members: OnceLock<Members>,
@@ -55,17 +53,16 @@ impl Record {
             manifest,
             snapshot,
             hash,
-            platforms: HashMap::new(),
             only_by_keep_tag: BTreeSet::new(),
             members: OnceLock::new(),
         })
     }
 
-    /// Takes in which `platforms` the Compose files give Compose services, and gives services that
-    /// name none theirs.
+    /// Gives services that name no platform the one that the Compose files have for those that run
+    /// them, which `platforms` says.
     pub(super) fn settle_platforms(
         &mut self,
-        platforms: HashMap<String, Platform>,
+        platforms: &HashMap<String, Platform>,
         files: Option<&ComposeFiles>,
     ) {
         let uses = files.into_iter().flat_map(ComposeFiles::services).map(|line| Use {
@@ -74,13 +71,6 @@ impl Record {
             ..Use::named(&line.service)
         });
         members::settle_platforms(&mut self.manifest, &uses.collect::<Vec<_>>());
-        self.platforms = platforms;
-    }
-
-    /// The platform that the Compose files give a Compose service.
-    #[must_use]
-    pub fn platform(&self, compose_service: &str) -> Option<&Platform> {
-        self.platforms.get(compose_service)
     }
 
     /// What Compose gets as the tag of a service.
