@@ -16,7 +16,7 @@ use anyhow::Result;
 use crate::app::App;
 use crate::deployment::{Deployment, Record};
 use crate::docker::Image;
-use crate::error;
+use crate::error::{self, Kind};
 use crate::images::{Arrived, Early, Wanted};
 use crate::model::manifest::{Listing, Service, Source};
 use crate::model::reference::{Platform, ServiceName};
@@ -228,7 +228,9 @@ impl Change {
     /// As for [`Self::commit`]; an image has vanished since it was fetched (exit 6).
     pub async fn commit_kept(&mut self, deployment: &mut Deployment<'_>) -> Result<Changes> {
         let app = deployment.app();
-        self.evidence.settle_names(deployment)?;
+        if self.evidence.rename(deployment) {
+            self.evidence.note_names(deployment)?;
+        }
         let Some(draft) = self.draft(deployment)? else {
             self.evidence.keep_alone(app)?;
             return Ok(self.told(deployment.record()?, Files::default()));
@@ -289,17 +291,28 @@ async fn evidence_of(app: &App, steps: &[Step], arrived: &[Result<Arrived>]) -> 
     Evidence::gather(app, &seen.collect::<Vec<_>>()).await
 }
 
-/// Keeps what showed when recorded images were made local, and brings `versions.env` to what Compose
-/// is to be told from now on; whether that is anything else than before.
+/// Keeps what showed when recorded images were made local, and goes on with what Compose is to be
+/// told from now on; whether that is anything else than before. The images are local: that this
+/// cannot be written down is told, and is no failure.
 ///
 /// # Errors
 ///
-/// Another dkv holds the lock (exit 4), or a file cannot be written (exit 3).
+/// Somebody asked to stop (exit 130).
 pub fn settle(deployment: &mut Deployment<'_>, evidence: &Evidence) -> Result<bool> {
-    evidence.keep_alone(deployment.app())?;
-    let has_changed = evidence.settle_names(deployment)?;
-    if has_changed {
-        files::refresh_env(deployment)?;
+    let has_changed = evidence.rename(deployment);
+    let kept = evidence.keep_alone(deployment.app()).and_then(|()| match has_changed {
+        true => {
+            evidence.note_names(deployment)?;
+            files::refresh_env(deployment).map(drop)
+        }
+        false => Ok(()),
+    });
+    match kept {
+        Err(error) if error::kind(&error) == Kind::Interrupted => return Err(error),
+        Err(error) => deployment.app().ui.warn(format!(
+            "the images are local, but what shows later which they are is not kept: {error:#}"
+        )),
+        Ok(()) => {}
     }
     Ok(has_changed)
 }

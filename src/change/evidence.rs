@@ -87,25 +87,29 @@ impl Evidence {
 
     /// Goes on with what the daemon finds by digest and what it does not; what Compose is told
     /// depends on that. Says whether anything has changed.
+    pub fn rename(&self, deployment: &mut Deployment<'_>) -> bool {
+        let Some(record) = deployment.recorded() else { return false };
+        let names = self.names_after(record.only_by_keep_tag.clone());
+        let has_changed = names != record.only_by_keep_tag;
+        if has_changed {
+            deployment.name_by_keep_tag(names);
+        }
+        has_changed
+    }
+
+    /// Notes for the next commands which digests the daemon does not find.
     ///
     /// # Errors
     ///
     /// Another dkv holds the lock (exit 4), or it cannot be noted (exit 3).
-    pub fn settle_names(&self, deployment: &mut Deployment<'_>) -> Result<bool> {
-        let Some(record) = deployment.recorded() else { return Ok(false) };
-        let names = self.names_after(record.only_by_keep_tag.clone());
-        if names == record.only_by_keep_tag {
-            return Ok(false);
-        }
+    pub fn note_names(&self, deployment: &mut Deployment<'_>) -> Result<()> {
         let app = deployment.app();
-        // Whoever cannot write here can still start what is recorded.
-        deployment.name_by_keep_tag(names);
         let lock = app.lock_state()?;
         // Another dkv may have noted something since this one began.
         let names = self.names_after(app.store.only_by_keep_tag());
         app.store.note_only_by_keep_tag(&lock, &names)?;
         deployment.name_by_keep_tag(names);
-        Ok(true)
+        Ok(())
     }
 
     /// Which digests the daemon cannot find images by, where `before` were known to be such.

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use rustix::process::Signal;
 
+use crate::support::deployment::compose_file;
 use crate::support::{Deployment, Fault, Gate, Health, Image, On, Proxy, Registry, wait_for};
 
 fn digest_of(deployment: &Deployment, service: &str) -> String {
@@ -75,6 +76,41 @@ fn the_state_lock_is_waited_for_and_readers_take_none() {
     waiting.wait_for_output("4711");
     lock.unlock().unwrap();
     waiting.exit(0);
+}
+
+#[test]
+fn images_are_made_local_also_where_nothing_can_be_noted() {
+    let registry = Registry::start();
+    let names = ["web".to_owned(), "gone".to_owned()];
+    let pushed = |name: &str| registry.push(Image::new(name).tag("latest").version("1"));
+    let (web, gone) = (pushed("web"), pushed("gone"));
+    let deployment = product("local", &names, |name| registry.repository(name));
+    let engine = deployment.engine();
+    // What is recorded elsewhere is pulled here where nobody may write.
+    deployment.dkv(["pull-latest", "--no-pull"]).exit(0);
+    let texts = ["version-manifest.yaml", "versions.env", "docker-compose.yml"]
+        .map(|name| (name, deployment.read(name)));
+    let disk = deployment.mount_tmpfs("1m");
+    texts.iter().for_each(|(name, text)| deployment.write(name, text));
+    disk.read_only(true);
+    deployment.dkv(["pull"]).exit(0).stderr_contains("warning:");
+    assert!(engine.image_id(&web.pin()).is_some());
+    disk.read_only(false);
+    // Or while another dkv is at the record; what cannot be had is told all the same.
+    fs::create_dir(deployment.path(".version-backups")).unwrap();
+    let lock = File::create(deployment.path(".version-backups/.state.lock")).unwrap();
+    lock.lock().unwrap();
+    writeln!(&lock, "dkv rollback (process 4711)").unwrap();
+    for pushed in [&web, &gone] {
+        engine.docker(&["rmi", &pushed.pin()]);
+    }
+    registry.delete("gone", &gone.digest);
+    let outcome = deployment.dkv(["pull", "--lock-timeout", "0"]).exit(5);
+    outcome.stderr_contains("service `gone`").stderr_contains("process 4711");
+    assert!(engine.image_id(&web.pin()).is_some());
+    deployment.write("docker-compose.yml", &compose_file(&[("web", web.repository.clone())]));
+    engine.docker(&["rmi", &web.pin()]);
+    deployment.dkv(["up", "--no-wait", "--lock-timeout", "0"]).exit(0);
 }
 
 /// A dkv that is killed leaves Compose behind, which holds the lock until it has done its work.
