@@ -41,7 +41,7 @@ use crate::model::reference::Platform;
 use failure::{display_safe, is_not_found, status};
 
 /// How many requests to the daemon are under way at once where many are needed.
-const PARALLEL_REQUESTS: usize = 8;
+pub const PARALLEL_REQUESTS: usize = 8;
 
 /// What a daemon calls the driver of its images where containerd has them.
 const SNAPSHOTTER: &str = "io.containerd.snapshotter.v1";

@@ -3,10 +3,11 @@
 
 mod early;
 
+use std::collections::HashSet;
 use std::sync::Arc;
 
 use anyhow::{Context as _, Result};
-use futures_util::StreamExt as _;
+use futures_util::{StreamExt as _, TryStreamExt as _};
 use tokio::sync::OnceCell;
 
 use crate::docker::LayerState::{self, Complete, Downloaded, Downloading, Exists, Extracting};
@@ -63,9 +64,10 @@ impl Wanted {
         })
     }
 
-    /// The image of a Compose service that no manifest knows; `None` if its name is no reference.
+    /// The image of a Compose service that no manifest knows, for the platform that it shall run on
+    /// where that is said; `None` if its name is no reference.
     #[must_use]
-    pub fn named(compose_service: &str, image: &str) -> Option<Self> {
+    pub fn named(compose_service: &str, image: &str, platform: Option<Platform>) -> Option<Self> {
         let reference: crate::model::reference::Reference = image.parse().ok()?;
         let tag = match reference.tag {
             Some(tag) => tag,
@@ -80,9 +82,27 @@ impl Wanted {
                 .map_or_else(|| PullTarget::Tag(tag.clone()), PullTarget::Digest),
             tag: Some(tag),
             keep: None,
-            platform: None,
+            platform,
             is_local: false,
         })
+    }
+
+    /// Whether the name that `other` is wanted by is one that this image will have once it is here.
+    #[must_use]
+    pub fn is_named_by(&self, other: &Self) -> bool {
+        let is_tag = |tag: &Option<Tag>| tag.is_some() && *tag == other.tag;
+        self.repository == other.repository
+            && match &other.target {
+                PullTarget::Digest(_) => self.target == other.target,
+                PullTarget::Tag(_) => is_tag(&self.tag) || is_tag(&self.keep),
+            }
+    }
+
+    /// The service and what it shall run, for people.
+    #[must_use]
+    pub fn in_words(&self) -> String {
+        let tag = self.tag.as_ref().map_or_else(|| self.reference(), ToString::to_string);
+        format!("{} {tag}", self.name)
     }
 
     /// What the daemon is asked for.
@@ -123,14 +143,35 @@ pub struct Fetcher {
     pub store: Store,
 }
 
+/// An image that the daemon has, and whether it finds it by the name that it is asked for.
+struct Local {
+    image: Image,
+    is_named: bool,
+}
+
 impl Fetcher {
     /// Makes all of `wanted` local, several at once; each result stands at the place of its wish.
     pub async fn fetch(&self, wanted: &[Wanted]) -> Vec<Result<Arrived>> {
-        let names: Vec<String> = wanted.iter().map(Wanted::reference).collect();
-        match self.docker.images(&names).await {
+        match self.look(wanted).await {
             Ok(local) => self.complete(wanted, local).await,
             Err(error) => repeated(&error, wanted.len()),
         }
+    }
+
+    /// Whether each of `wanted` is local, under whatever name.
+    ///
+    /// # Errors
+    ///
+    /// The daemon does not answer (exit 6).
+    pub async fn are_local(&self, wanted: &[Wanted]) -> Result<Vec<bool>> {
+        Ok(self.look(wanted).await?.iter().map(Option::is_some).collect())
+    }
+
+    /// What the daemon has of `wanted`.
+    async fn look(&self, wanted: &[Wanted]) -> Result<Vec<Option<Local>>> {
+        let list = OnceCell::new();
+        let looks: Vec<_> = wanted.iter().map(|one| self.local(one, &list)).collect();
+        futures_util::stream::iter(looks).buffered(docker::PARALLEL_REQUESTS).try_collect().await
     }
 
     /// As [`Self::fetch`], after what began early has ended; what failed then has failed.
@@ -156,28 +197,29 @@ impl Fetcher {
 
     /// As [`Self::fetch`], but asks the registry what the tags name now, whatever is local.
     pub async fn fetch_anew(&self, wanted: &[Wanted]) -> Vec<Result<Arrived>> {
-        self.complete(wanted, wanted.iter().map(|_| None).collect()).await
+        match self.look(wanted).await {
+            Ok(mut local) => {
+                for (one, local) in wanted.iter().zip(&mut local) {
+                    local.take_if(|_| matches!(one.target, PullTarget::Tag(_)));
+                }
+                self.complete(wanted, local).await
+            }
+            Err(error) => repeated(&error, wanted.len()),
+        }
     }
 
     /// Pulls what is not in `local`, checks everything, and gives it its keep-tags.
-    async fn complete(&self, wanted: &[Wanted], local: Vec<Option<Image>>) -> Vec<Result<Arrived>> {
+    async fn complete(&self, wanted: &[Wanted], local: Vec<Option<Local>>) -> Vec<Result<Arrived>> {
         let missing = local.iter().filter(|image| image.is_none()).count();
         let progress = Arc::new(self.ui.progress("Pulling", "Pulled", missing));
-        let list = OnceCell::new();
-        let list = &list;
         let work = wanted.iter().zip(local).map(|(wanted, local)| {
             let progress = Arc::clone(&progress);
             async move {
-                let (named, unnamed) = match local {
-                    Some(image) => (Some(image), None),
-                    None => (None, self.find(wanted, list).await?),
-                };
-                let is_named = unnamed.is_none();
-                let mut arrived = match named.or(unnamed) {
-                    Some(image) if !is_named && is_foreign(wanted, &image) => {
+                let mut arrived = match local {
+                    Some(Local { image, is_named: false }) if is_foreign(wanted, &image) => {
                         self.name(wanted, image).await
                     }
-                    Some(image) => Arrived { image, pulled: false, is_named },
+                    Some(Local { image, is_named }) => Arrived { image, pulled: false, is_named },
                     None if wanted.is_local => return Err(gone(wanted)),
                     None => self.pull(wanted, &progress).await?,
                 };
@@ -210,40 +252,33 @@ impl Fetcher {
     }
 
     /// Pulls one image, unless the daemon has it.
-    async fn bring(&self, wanted: &Wanted, progress: &Progress) -> Result<()> {
-        let local = match self.docker.image(&wanted.reference()).await? {
-            None => self.find(wanted, &OnceCell::new()).await?,
-            named => named,
-        };
-        match local {
+    async fn bring(
+        &self,
+        wanted: &Wanted,
+        list: &OnceCell<ImageList>,
+        progress: &Progress,
+    ) -> Result<()> {
+        match self.local(wanted, list).await? {
             Some(_) => Ok(()),
             None => self.pull(wanted, progress).await.map(drop),
         }
     }
 
-    /// An image that the daemon has, but does not find by the name that it is asked for: what shows
-    /// that it is the one is its content.
-    async fn find(&self, wanted: &Wanted, list: &OnceCell<ImageList>) -> Result<Option<Image>> {
+    /// What the daemon has of one image: by the name that it is asked for, else by its content.
+    /// `list` is asked for when the first image needs it.
+    async fn local(&self, wanted: &Wanted, list: &OnceCell<ImageList>) -> Result<Option<Local>> {
+        let named = self.docker.image(&wanted.reference()).await?;
+        if let Some(image) =
+            named.filter(|image| wanted.is_local || fits(image, wanted.platform.as_ref()))
+        {
+            return Ok(Some(Local { image, is_named: true }));
+        }
         if !wanted.bytes.is_known() {
             return Ok(None);
         }
-        let identity = identity_of(&wanted.bytes, &self.store);
-        let ids = identity.ids().iter().map(ToString::to_string);
-        let tags = wanted.keep.iter().chain(&wanted.tag).map(|tag| wanted.repository.with_tag(tag));
-        for name in ids.chain(tags) {
-            if let Some(image) = self.docker.image(&name).await?
-                && identity.is(&image)
-            {
-                tracing::info!("{}: {name} is the recorded image", wanted.name);
-                return Ok(Some(image));
-            }
-        }
-        // What came from elsewhere has names that nobody could guess.
         let list = list.get_or_try_init(|| self.docker.image_list()).await?;
-        match identity.ids().iter().find_map(|id| list.by_any_name(id)) {
-            Some(image) => self.docker.image(image.id.as_str()).await,
-            None => Ok(None),
-        }
+        let found = search(&self.docker, list, wanted, &self.store).await?;
+        Ok(found.map(|image| Local { image, is_named: false }))
     }
 
     /// What the daemon is asked to pull, with the login for its registry.
@@ -330,6 +365,49 @@ impl Fetcher {
     }
 }
 
+/// Whether an image that the daemon has by a name is for the platform that a service has, if it has
+/// one. Compose runs no other under that name.
+#[must_use]
+pub fn fits(image: &Image, platform: Option<&Platform>) -> bool {
+    let found = &image.platform;
+    found.architecture.is_empty() || platform.is_none_or(|wanted| registry::runs(wanted, found))
+}
+
+/// The images of `wanted`, each once; those of two platforms are two.
+pub fn each_once(wanted: impl IntoIterator<Item = Wanted>) -> Vec<Wanted> {
+    let mut seen = HashSet::new();
+    wanted.into_iter().filter(|one| seen.insert((one.reference(), one.platform.clone()))).collect()
+}
+
+/// The image among those of `list` that is the one that is wanted, whatever it is called: what shows
+/// that it is the one is its content.
+///
+/// # Errors
+///
+/// The daemon does not answer (exit 6).
+pub async fn search(
+    docker: &Docker,
+    list: &ImageList,
+    wanted: &Wanted,
+    store: &Store,
+) -> Result<Option<Image>> {
+    let identity = identity_of(&wanted.bytes, store);
+    if let Some(listed) = identity.ids().iter().find_map(|id| list.by_any_name(id)) {
+        return docker.image(listed.id.as_str()).await;
+    }
+    // What was made anew elsewhere may go by one of our own names here.
+    for tag in wanted.keep.iter().chain(&wanted.tag).filter(|_| identity.has_fingerprint()) {
+        let Some(listed) = list.by_tag(&wanted.repository, tag) else { continue };
+        if let Some(image) = docker.image(listed.id.as_str()).await?
+            && identity.is(&image)
+        {
+            tracing::info!("{}: {} is the recorded image", wanted.name, image.id);
+            return Ok(Some(image));
+        }
+    }
+    Ok(None)
+}
+
 /// Whether none of an image's names is in the repository that it is wanted from.
 fn is_foreign(wanted: &Wanted, image: &Image) -> bool {
     !wanted.is_local
@@ -349,7 +427,8 @@ pub fn identity_of(bytes: &Bytes, store: &Store) -> Identity {
 }
 
 /// A build that this host no longer has.
-fn gone(wanted: &Wanted) -> anyhow::Error {
+#[must_use]
+pub fn gone(wanted: &Wanted) -> anyhow::Error {
     let name = wanted
         .tag
         .as_ref()

@@ -7,11 +7,10 @@ use anyhow::Result;
 
 use crate::deployment::Record;
 use crate::docker::{Docker, ImageList, ListedImage};
-use crate::images::identity_of;
+use crate::images::{Wanted, search};
 use crate::model::history::Release;
 use crate::model::manifest::{Service, Source};
 use crate::model::reference::{Digest, Repository};
-use crate::plan;
 use crate::store::Store;
 
 /// The daemon's images, and which of them are releases of a manifest. Without the daemon's list
@@ -56,11 +55,9 @@ impl LocalImages {
                 if images.find(service, release).is_some() {
                     continue;
                 }
-                let Some(id) = images.search(docker, service, release, deployment, store).await?
-                else {
-                    continue;
-                };
-                images.by_content.insert(name.clone(), id);
+                let Some(wanted) = Wanted::release(service, release, deployment) else { continue };
+                let Some(image) = search(docker, &images, &wanted, store).await? else { continue };
+                images.by_content.insert(name.clone(), image.id);
                 names.extend(service.image.as_ref().zip(release.bytes.digest.as_ref()));
             }
         }
@@ -70,35 +67,6 @@ impl LocalImages {
         let unnamed = names.into_iter().zip(found).filter(|(_, found)| found.is_none());
         images.unnamed = unnamed.map(|((_, digest), _)| digest.clone()).collect();
         Ok(images)
-    }
-
-    /// The image that is a release by content.
-    async fn search(
-        &self,
-        docker: &Docker,
-        service: &Service,
-        release: &Release,
-        deployment: &str,
-        store: &Store,
-    ) -> Result<Option<Digest>> {
-        let identity = identity_of(&release.bytes, store);
-        let listed = identity.ids().iter().find_map(|id| self.list.by_any_name(id));
-        if let Some(image) = listed {
-            return Ok(Some(image.id.clone()));
-        }
-        let Some(repository) = service.image.as_ref().filter(|_| identity.has_fingerprint()) else {
-            return Ok(None);
-        };
-        let keep = plan::keep_tag(release, deployment);
-        for tag in keep.iter().chain([&release.tag]) {
-            let Some(listed) = self.list.by_tag(repository, tag) else { continue };
-            if let Some(image) = docker.image(listed.id.as_str()).await?
-                && identity.is(&image)
-            {
-                return Ok(Some(image.id));
-            }
-        }
-        Ok(None)
     }
 
     /// The image of a release, if this host has it.

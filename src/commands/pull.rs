@@ -3,8 +3,6 @@
 
 mod latest;
 
-use std::collections::BTreeSet;
-
 use anyhow::Result;
 use clap::Args;
 
@@ -17,7 +15,7 @@ use crate::change::{self, Evidence, Seen};
 use crate::deployment::Deployment;
 use crate::docker::PullTarget;
 use crate::error;
-use crate::images::{Arrived, Wanted};
+use crate::images::{Arrived, Wanted, each_once};
 use crate::model::history::{Bytes, Release};
 use crate::model::manifest::{Service, Source};
 use crate::model::reference::{ServiceName, Tag};
@@ -80,10 +78,9 @@ impl Run for Pull {
         }
         warn_about_tags(app, &wanted);
         if dry_run {
-            let references: Vec<String> = wanted.iter().map(Wanted::reference).collect();
-            let local = app.docker().await?.images(&references).await?;
-            for ((service, release), image) in services.into_iter().zip(local) {
-                let outcome = if image.is_some() { Outcome::Present } else { Outcome::Pulled };
+            let local = app.fetcher().await?.are_local(&wanted).await?;
+            for ((service, release), is_local) in services.into_iter().zip(local) {
+                let outcome = if is_local { Outcome::Present } else { Outcome::Pulled };
                 report.services.push(with_outcome(service, release, outcome));
             }
             app.show(&report, |report| summarise_pull(app, report))?;
@@ -257,23 +254,22 @@ impl PlainImage {
 /// The images that the Compose files name, interpolated by Compose, without what it builds here.
 async fn compose_images(deployment: &Deployment<'_>, names: &[ServiceName]) -> Result<Vec<Wanted>> {
     let project = deployment.project().await?;
-    let mut seen = BTreeSet::new();
     let mut wanted = Vec::new();
     for service in &project.services {
         let is_named = names.is_empty() || names.iter().any(|name| name.as_str() == service.name);
         let Some(image) = service.image.as_ref().filter(|_| is_named && !service.has_build) else {
             continue;
         };
-        let one = Wanted::named(&service.name, image).ok_or_else(|| {
+        let platform = deployment.platform(&service.name);
+        let one = Wanted::named(&service.name, image, platform).ok_or_else(|| {
             error::state(format!(
                 "Compose service `{}`: `{image}` is not an image name",
                 service.name
             ))
         })?;
-        if seen.insert(one.reference()) {
-            wanted.push(one);
-        }
+        wanted.push(one);
     }
+    let wanted = each_once(wanted);
     for name in names {
         if !project.services.iter().any(|service| service.name == name.as_str()) {
             let known: Vec<&str> =

@@ -236,9 +236,7 @@ impl<'a> Launch<'a> {
         let lock = lock(app, options)?;
         app.decrypt().await?;
         let launch = Self::prepare_to_stop(app, options)?;
-        if !options.dry_run {
-            launch.deployment.check_compose(&launch.environment).await?;
-        }
+        launch.deployment.check_compose(&launch.environment).await?;
         generate_env::warn_of_unrecorded(&launch.deployment);
         Ok((lock, launch, Started { dry_run: options.dry_run, ..Started::default() }))
     }

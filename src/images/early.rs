@@ -4,10 +4,11 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use anyhow::Result;
-use tokio::sync::Semaphore;
+use tokio::sync::{OnceCell, Semaphore};
 use tokio::task::JoinSet;
 
 use super::{Fetcher, Wanted};
+use crate::docker::ImageList;
 use crate::ui::Progress;
 
 /// Images that are on their way to the daemon. Dropped, they are given up; what has arrived stays
@@ -17,6 +18,7 @@ pub struct Early {
     fetcher: Fetcher,
     progress: Arc<Progress>,
     slots: Arc<Semaphore>,
+    list: Arc<OnceCell<ImageList>>,
     pulls: Mutex<JoinSet<(String, Result<()>)>>,
 }
 
@@ -25,18 +27,22 @@ impl Early {
     pub fn new(fetcher: Fetcher, at_most: usize) -> Self {
         let progress = Arc::new(fetcher.ui.growing_progress("Pulling", "Pulled", at_most));
         let slots = Arc::new(Semaphore::new(fetcher.jobs.max(1)));
-        Self { fetcher, progress, slots, pulls: Mutex::default() }
+        Self { fetcher, progress, slots, list: Arc::default(), pulls: Mutex::default() }
     }
 
     /// Makes an image local, if it is not, as soon as fewer than the allowed number are on their
     /// way.
     pub fn begin(&self, wanted: Wanted) {
-        let (fetcher, progress, slots) =
-            (self.fetcher.clone(), Arc::clone(&self.progress), Arc::clone(&self.slots));
+        let (fetcher, progress, slots, list) = (
+            self.fetcher.clone(),
+            Arc::clone(&self.progress),
+            Arc::clone(&self.slots),
+            Arc::clone(&self.list),
+        );
         self.pulls.lock().unwrap_or_else(PoisonError::into_inner).spawn(async move {
             // Nobody closes it.
             let _slot = slots.acquire().await;
-            let outcome = fetcher.bring(&wanted, &progress).await;
+            let outcome = fetcher.bring(&wanted, &list, &progress).await;
             (wanted.name, outcome)
         });
     }

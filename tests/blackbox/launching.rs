@@ -115,6 +115,52 @@ fn what_cannot_be_had_stops_nothing() {
     }
 }
 
+#[test]
+fn a_dry_run_meets_what_the_start_would_meet() {
+    let registry = Registry::start();
+    let deployment = product("foreseen", &registry, "services:\n  web: {@web}\n");
+    let other = registry.push(Image::new("other").tag("1"));
+    let text = |line: &str| {
+        let text = format!("services:\n  web: {{@web}}\n{line}");
+        deployment.write("docker-compose.yml", &compose_text(&registry, &text));
+    };
+    // What is pulled and built is told, and nothing is.
+    text(&format!("  other: {{image: '{}:1'}}\n  made: {{build: made}}\n", other.repository));
+    deployment.write_build_context("made", "first");
+    let plan = deployment.dkv(["up", "--dry-run"]).exit(0);
+    plan.stdout_contains("would do: pull, build, up");
+    plan.stderr_contains("would pull other 1").stderr_contains("would build made");
+    plan.stderr_lacks("would pull web");
+    assert_eq!(deployment.engine().image_id(&format!("{}:1", other.repository)), None);
+    let steps = |arguments: &[&str]| {
+        let outcome = deployment.dkv(arguments.iter().copied().chain(["--json"])).exit(0);
+        outcome.json()["steps"].clone()
+    };
+    let planned = steps(&["up", "--dry-run"]);
+    assert_eq!(
+        (planned.clone(), planned),
+        (steps(&["up"]), serde_json::json!(["pull", "build", "up"]))
+    );
+    deployment.dkv(["restart", "--dry-run"]).exit(0).stdout_contains("would do: down, up");
+    // What is refused is refused, with the same words.
+    let name = format!("{}-only", deployment.project());
+    text(&format!(
+        "  api: {{@api, container_name: {name}}}\n  with: {{@web, network_mode: \
+            'container:{name}'}}\n"
+    ));
+    for command in ["up", "restart", "start"] {
+        let last = |arguments: &[&str]| {
+            let outcome = deployment.dkv(arguments.iter().copied()).finish();
+            let error = outcome.stderr.lines().find(|line| line.starts_with("error:"));
+            (outcome.code(), error.map(str::to_owned))
+        };
+        let (code, error) = last(&[command]);
+        assert_eq!(code, Some(3), "{error:?}");
+        assert_eq!(last(&[command, "--dry-run"]), (code, error), "{command}");
+    }
+    assert_eq!(running(&deployment, "web"), 1);
+}
+
 /// Runs Compose as an operator does who has sourced `versions.env`.
 fn by_hand(deployment: &Deployment, compose: Compose, arguments: &str) {
     let program = if compose == Compose::V1 { "docker-compose" } else { "docker compose" };

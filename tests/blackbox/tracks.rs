@@ -1,6 +1,6 @@
 //! Which tag a service follows, and which Compose services one repository has.
 
-use super::support::{Deployment, Image, Pushed, Registry};
+use super::support::{Deployment, Engine, Image, Pushed, Registry};
 
 /// A deployment of these Compose services with literal images.
 fn literal(services: &[(&str, String)]) -> Deployment {
@@ -254,5 +254,77 @@ fn a_version_off_the_track_says_what_comes_next() {
     for platform in ["nonsense", "linux/nonsense"] {
         deployment.dkv(["pull-latest", "--no-pull", "--platform", platform]).exit(2);
         deployment.dkv(["version-pull", "web", "1.0", "--no-pull", "--platform", platform]).exit(2);
+    }
+}
+
+#[test]
+fn what_no_manifest_knows_is_had_for_its_platform() {
+    let mut registry = Registry::alone();
+    let tool = registry.push(Image::new("tool").tag("1").platforms(&["amd64", "arm64"]));
+    let image = format!("{}:1", tool.repository);
+    let id = |architecture: &str| {
+        let found = tool.platforms.iter().find(|(name, ..)| name == architecture);
+        found.unwrap().2.clone()
+    };
+    for by in ["file", "variable"] {
+        let deployment = literal(&[("tool", image.clone())]);
+        let engine = deployment.engine();
+        let here = || engine.running_image(deployment.project(), "tool");
+        engine.docker(&["pull", &image]);
+        deployment.dkv(["up"]).exit(0);
+        assert_eq!(here(), id("amd64"));
+        match by {
+            "file" => {
+                let text = deployment.read("docker-compose.yml") + "    platform: linux/arm64\n";
+                deployment.write("docker-compose.yml", &text);
+            }
+            _ => deployment.write(".env", "DOCKER_DEFAULT_PLATFORM=linux/arm64\n"),
+        }
+        // The name is here, for another platform.
+        deployment.dkv(["up"]).exit(0);
+        assert_eq!(here(), id("arm64"), "{by}");
+        registry.stop();
+        deployment.dkv(["restart"]).exit(0);
+        assert_eq!(here(), id("arm64"), "{by}");
+        registry.restart();
+        // Without a manifest `pull` and a new start mean it as well.
+        deployment.dkv(["down"]).exit(0);
+        engine.docker(&["rmi", &image]);
+        deployment.dkv(["pull"]).exit(0);
+        assert_eq!(engine.image_id(&image), Some(id("arm64")), "{by}");
+        engine.docker(&["rmi", &image]);
+        deployment.dkv(["up"]).exit(0);
+        assert_eq!(here(), id("arm64"), "{by}");
+    }
+}
+
+#[test]
+fn one_name_for_two_platforms_is_refused_where_the_engine_has_one() {
+    let registry = Registry::start();
+    let tool = registry.push(Image::new("tool").tag("latest").platforms(&["amd64", "arm64"]));
+    let deployment = Deployment::new("tracks");
+    let line = |name: &str, platform: &str| {
+        format!("  {name}: {{image: {}, platform: {platform}}}\n", tool.repository)
+    };
+    let lines = line("here", "linux/amd64") + &line("arm", "linux/arm64");
+    deployment.write("docker-compose.yml", &format!("services:\n{lines}"));
+    if Engine::has_containerd_store() {
+        // It has both under one name.
+        deployment.dkv(["up"]).exit(0);
+        return;
+    }
+    for arguments in [vec!["up"], vec!["up", "--dry-run"]] {
+        let refused = deployment.dkv(arguments).exit(3);
+        refused.stderr_contains("arm wants").stderr_contains("here for linux/amd64");
+    }
+    assert!(deployment.engine().containers(deployment.project(), "here").is_empty());
+    // The mend does it.
+    deployment.dkv(["migrate-versions", "-y", "--write"]).exit(0);
+    deployment.dkv(["up"]).exit(0);
+    for (name, architecture) in [("here", "amd64"), ("arm", "arm64")] {
+        let found = deployment.engine().running_image(deployment.project(), name);
+        let mut platforms = tool.platforms.iter();
+        let own = platforms.find(|(known, ..)| known == architecture).unwrap();
+        assert_eq!(found, own.2, "{name}");
     }
 }

@@ -835,6 +835,7 @@ fn files_that_do_not_follow_the_versions_are_refused() {
         .write("docker-compose.yml", &compose.replace(line, &format!("    image: {hard}")));
     product.publish("web", "2", |image| image.health(Health::Passing));
     product.update().exit(3).stderr_contains("does not follow");
+    product.dkv(["update-safe", "--dry-run"]).exit(3).stderr_contains("does not follow");
     product.assert_runs("1");
 }
 

@@ -2,7 +2,7 @@
 //! told so that what the operator did at run time stays. After a start: nothing hangs on to a
 //! container that is gone.
 
-use std::collections::{BTreeMap, BTreeSet, HashSet};
+use std::collections::{BTreeMap, BTreeSet};
 
 use anyhow::Result;
 use chrono::{TimeDelta, Utc};
@@ -14,8 +14,9 @@ use crate::compose::{Action, Generation, Project, Pull, Recreate, Up, keys};
 use crate::docker::{ContainerDetail, ContainerFilter, Docker, Image, PullTarget};
 use crate::error;
 use crate::followers::{self, Hanging};
-use crate::images::{Arrived, Wanted};
+use crate::images::{self, Arrived, Wanted, each_once, fits};
 use crate::model::env_file::Pin;
+use crate::model::reference::Platform;
 use crate::report::Started;
 use crate::runtime::{self, Fewer};
 
@@ -74,9 +75,6 @@ impl Launch<'_> {
         report: &mut Started,
     ) -> Result<Ready> {
         generate_env::warn_of_strangers(&self.deployment, project);
-        if self.options.dry_run {
-            return Ok(Ready::default());
-        }
         let docker = self.app().docker().await?.clone();
         let containers = docker.container_details(&ContainerFilter::project(&project.name)).await?;
         let containers: Vec<&ContainerDetail> = containers.iter().collect();
@@ -86,15 +84,9 @@ impl Launch<'_> {
             after == After::AsItStands && containers.iter().any(|one| one.name == name)
         };
         self.refuse(project, &is_there).await?;
-        // What showed thereby may give images other names.
-        let pull = match self.ensure_releases(project).await? {
-            true => {
-                let mut renamed =
-                    self.deployment.project_with(self.environment.variables()).await?;
-                renamed.services.retain(|service| project.service(&service.name).is_some());
-                self.ensure_names(&renamed, &mut report.steps).await?
-            }
-            false => self.ensure_names(project, &mut report.steps).await?,
+        let pull = match self.options.dry_run {
+            true => self.foresee(project, self.releases(project), &mut report.steps).await?,
+            false => self.ensure(project, &mut report.steps).await?,
         };
         self.tell_of_counts(project, &counts);
         let stopped = stopped(&docker, project, &containers).await?;
@@ -193,17 +185,57 @@ impl Launch<'_> {
         Ok(found)
     }
 
-    /// Makes the recorded releases local, by digest. Where nothing is missing, nothing goes over
-    /// the network. Whether the environment has changed thereby.
-    async fn ensure_releases(&mut self, project: &Project) -> Result<bool> {
+    /// Makes everything local, the recorded releases by digest. Where nothing is missing, nothing
+    /// goes over the network.
+    async fn ensure(&mut self, project: &Project, steps: &mut Vec<String>) -> Result<Pull> {
+        let wanted = self.releases(project);
+        let arrivals = self.fetch(&wanted, steps).await?;
+        if !self.settle(&wanted, &arrivals).await? {
+            return self.ensure_names(project, steps).await;
+        }
+        // What showed thereby has given images other names.
+        let mut renamed = self.deployment.project_with(self.environment.variables()).await?;
+        renamed.services.retain(|service| project.service(&service.name).is_some());
+        self.ensure_names(&renamed, steps).await
+    }
+
+    /// The recorded releases that the services of `project` run.
+    fn releases(&self, project: &Project) -> Vec<Wanted> {
         let tracked = self.deployment.tracked(project);
         let hash = self.deployment.recorded().map_or("", |record| record.hash.as_str());
         let services = project.services.iter().filter_map(|one| tracked.get(&one.name));
-        let releases =
-            services.filter_map(|service| Wanted::release(service, service.current()?, hash));
-        let wanted = each_once(releases);
-        let arrivals = self.fetch(&wanted).await?;
-        self.settle(&wanted, &arrivals).await
+        each_once(services.filter_map(|service| Wanted::release(service, service.current()?, hash)))
+    }
+
+    /// Tells what of `releases` and of what Compose names would be made local, and does nothing.
+    ///
+    /// # Errors
+    ///
+    /// Those that can be known without doing it: a build is gone (exit 6), names clash (exit 3).
+    pub(in crate::commands) async fn foresee(
+        &self,
+        project: &Project,
+        releases: Vec<Wanted>,
+        steps: &mut Vec<String>,
+    ) -> Result<Pull> {
+        let local = self.app().fetcher().await?.are_local(&releases).await?;
+        let is_had = |one: &Wanted| releases.iter().any(|release| release.is_named_by(one));
+        let Missing { wanted, built, pull } = self.missing(project).await?;
+        let others = wanted.into_iter().filter(|one| !is_had(one));
+        let absent = releases.iter().zip(local).filter(|(_, is_local)| !is_local);
+        let pulled = absent.map(|(one, _)| one.clone()).chain(others);
+        for one in each_once(pulled) {
+            if one.is_local {
+                return Err(images::gone(&one).context(format!("service `{}`", one.name)));
+            }
+            self.app().ui.status(format!("would pull {}", one.in_words()));
+            note(steps, "pull");
+        }
+        for name in built {
+            self.app().ui.status(format!("would build {name}"));
+            note(steps, "build");
+        }
+        Ok(pull)
     }
 
     /// Goes on with what showed when images were made local: which of them only a keep-tag names,
@@ -225,30 +257,14 @@ impl Launch<'_> {
         project: &Project,
         steps: &mut Vec<String>,
     ) -> Result<Pull> {
-        let docker = self.app().docker().await?;
-        let names = self.image_names(project).await?;
-        let texts: Vec<String> = names.iter().map(|name| name.image.clone()).collect();
-        let local = docker.images(&texts).await?;
-        let missing = names.into_iter().zip(local).filter(|(_, image)| image.is_none());
-        let (mut wanted, mut built) = (Vec::<Wanted>::new(), BTreeSet::new());
-        let mut pull = Pull::Never;
-        for (name, _) in missing {
-            match Wanted::named(&name.service, &name.image) {
-                _ if name.is_built => {
-                    built.insert(name.service);
-                }
-                Some(one) => wanted.push(one),
-                // Compose may know more of such names.
-                None => pull = Pull::Missing,
-            }
-        }
+        let Missing { wanted, built, pull } = self.missing(project).await?;
         if !wanted.is_empty() {
-            self.fetch(&each_once(wanted)).await?;
+            self.fetch(&each_once(wanted), steps).await?;
         }
         if !built.is_empty() {
             let services: Vec<String> = built.into_iter().collect();
             self.app().ui.step("Building", services.join(", "));
-            steps.push("build".to_owned());
+            note(steps, "build");
             let compose = self.deployment.compose()?;
             let action = Action::Build { services };
             compose.run(self.deployment.all(), &action, &self.environment).await?;
@@ -256,7 +272,39 @@ impl Launch<'_> {
         Ok(pull)
     }
 
-    async fn fetch(&self, wanted: &[Wanted]) -> Result<Vec<Option<Arrived>>> {
+    /// What Compose names and is not here, for the platform that it shall run on.
+    async fn missing(&self, project: &Project) -> Result<Missing> {
+        let docker = self.app().docker().await?;
+        let names = self.image_names(project).await?;
+        let texts: Vec<String> = names.iter().map(|name| name.image.clone()).collect();
+        let local = docker.images(&texts).await?;
+        if let Some((one, other)) = clash(&names)
+            && !docker.host().await?.has_containerd_store
+        {
+            return Err(refuse_clash(one, other).into());
+        }
+        let missing = names.into_iter().zip(local).filter(|(name, image)| {
+            image.as_ref().is_none_or(|image| !fits(image, name.platform.as_ref()))
+        });
+        let mut found = Missing::default();
+        for (name, _) in missing {
+            match Wanted::named(&name.service, &name.image, name.platform) {
+                _ if name.is_built => {
+                    found.built.insert(name.service);
+                }
+                Some(one) => found.wanted.push(one),
+                // Compose may know more of such names.
+                None => found.pull = Pull::Missing,
+            }
+        }
+        Ok(found)
+    }
+
+    async fn fetch(
+        &self,
+        wanted: &[Wanted],
+        steps: &mut Vec<String>,
+    ) -> Result<Vec<Option<Arrived>>> {
         let results = self.app().fetcher().await?.fetch(wanted).await;
         let mut failures = Vec::new();
         let mut arrivals = Vec::new();
@@ -271,6 +319,9 @@ impl Launch<'_> {
             );
         }
         error::together(failures, wanted.len(), "nothing was stopped or started")?;
+        if arrivals.iter().flatten().any(|arrived| arrived.pulled) {
+            note(steps, "pull");
+        }
         Ok(arrivals)
     }
 
@@ -299,8 +350,12 @@ impl Launch<'_> {
                 }
                 None => continue,
             };
-            let is_built = service.has_build;
-            names.push(ImageName { service: service.name.clone(), image, is_built });
+            names.push(ImageName {
+                service: service.name.clone(),
+                image,
+                platform: self.deployment.platform(&service.name),
+                is_built: service.has_build,
+            });
         }
         let variables = self.environment.variables();
         for other in self.deployment.texts()?.other_images() {
@@ -309,17 +364,42 @@ impl Launch<'_> {
             if let Some(image) = template.and_then(|line| self.deployment.evaluate(line, variables))
             {
                 let service = other.service.clone();
-                names.push(ImageName { service, image, is_built: false });
+                names.push(ImageName { service, image, platform: None, is_built: false });
             }
         }
         Ok(names)
     }
 }
 
-/// The images of `wanted`, each once.
-fn each_once(wanted: impl IntoIterator<Item = Wanted>) -> Vec<Wanted> {
-    let mut references = HashSet::new();
-    wanted.into_iter().filter(|one| references.insert(one.reference())).collect()
+/// Two services that want one name for the images of two platforms.
+fn clash(names: &[ImageName]) -> Option<(&ImageName, &ImageName)> {
+    let stated: Vec<(&ImageName, Platform)> = names
+        .iter()
+        .filter_map(|name| Some((name, name.platform.as_ref()?.normalized())))
+        .collect();
+    stated.iter().enumerate().find_map(|(index, (one, platform))| {
+        let clashes =
+            |(other, its): &&(&ImageName, Platform)| one.image == other.image && platform != its;
+        Some((*one, stated[index..].iter().find(clashes)?.0))
+    })
+}
+
+/// The error for an engine that has one image under a name.
+fn refuse_clash(one: &ImageName, other: &ImageName) -> error::Error {
+    let platform = |name: &ImageName| name.platform.as_ref().map(ToString::to_string);
+    error::state(format!(
+        "{} wants {} for {} and {} for {}, and this engine has the image of one platform under a \
+        name",
+        one.service,
+        one.image,
+        platform(one).unwrap_or_default(),
+        other.service,
+        platform(other).unwrap_or_default(),
+    ))
+    .with_hint(
+        "`dkv migrate-versions --write` tracks both and gives each its own digest; nothing was \
+        stopped or started",
+    )
 }
 
 /// What of `containers`, all of a project's, hangs on to what is gone.
@@ -360,11 +440,30 @@ pub(in crate::commands) async fn stopped(
 /// So many seconds before its end a container may have been told to end.
 const GRACE_OF_A_STOP: i64 = 15;
 
+/// Adds a step of a start, once.
+fn note(steps: &mut Vec<String>, step: &str) {
+    if !steps.iter().any(|other| other == step) {
+        steps.push(step.to_owned());
+    }
+}
+
+/// What Compose names and is not here.
+#[derive(Default)]
+struct Missing {
+    wanted: Vec<Wanted>,
+    /// The services whose images are only built here.
+    built: BTreeSet<String>,
+    /// What Compose itself may have to pull.
+    pull: Pull,
+}
+
 /// An image that Compose would look for.
 struct ImageName {
     /// The Compose service that uses it.
     service: String,
     image: String,
+    /// The platform that the service shall run on, where that is said.
+    platform: Option<Platform>,
     /// Whether it can be built here.
     is_built: bool,
 }

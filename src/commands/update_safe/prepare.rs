@@ -14,12 +14,13 @@ use crate::commands::generate_env;
 use crate::commands::pull;
 use crate::commands::pull_latest::LatestOptions;
 use crate::commands::run::{Launch, StartOptions, stopped};
-use crate::compose::Generation;
+use crate::compose::{Generation, Project};
 use crate::deployment::{Deployment, Record, Stray};
 use crate::docker::{ContainerDetail, ContainerState, Docker};
 use crate::error;
 use crate::followers::followers;
 use crate::health;
+use crate::images::Wanted;
 use crate::model::env_file::Pin;
 use crate::model::history::{Bytes, Release};
 use crate::model::manifest::{Service, Source};
@@ -127,7 +128,20 @@ impl<'a> RunningUpdate<'a> {
             .iter()
             .filter_map(|service| Some(Target::new(&service.name, service.current()?)))
             .collect();
-        let tags = self.tags(&targets).await?;
+        let replaced = self.settle_variables(&targets).await?;
+        self.change = Some(change);
+        self.pull = self.launch.ensure_names(&replaced, &mut Vec::new()).await?;
+        self.launch.tell_of_counts(&replaced, &self.journal.counts);
+        Ok(())
+    }
+
+    /// Settles what Compose is told before and after, and returns what is replaced.
+    ///
+    /// # Errors
+    ///
+    /// What is replaced would not run what it is told, or Compose would fail at it (exit 3).
+    async fn settle_variables(&mut self, targets: &[&Service]) -> Result<Project> {
+        let tags = self.tags(targets).await?;
         let record = self.record()?;
         let before = record.assignments_with(|service| self.kept(service))?;
         let after = record.assignments_with(|service| {
@@ -135,14 +149,11 @@ impl<'a> RunningUpdate<'a> {
         })?;
         self.journal.plan.variables_before = before.into_iter().collect();
         self.journal.plan.variables_after = after.into_iter().collect();
-        self.change = Some(change);
         self.check_effect(&tags).await?;
         let mut replaced = self.project.clone();
         replaced.services.retain(|service| self.journal.is_replaced(&service.name));
         self.launch.refuse(&replaced, &|_| true).await?;
-        self.pull = self.launch.ensure_names(&replaced, &mut Vec::new()).await?;
-        self.launch.tell_of_counts(&replaced, &self.journal.counts);
-        Ok(())
+        Ok(replaced)
     }
 
     /// Leaves services alone that were stopped on purpose: what cannot be tried is not recorded.
@@ -462,6 +473,13 @@ pub(super) async fn show_plan(app: &App, options: Options) -> Result<Exit> {
         );
     }
     update.decide(&wanted);
+    let targets: Vec<&Service> = change.steps.iter().map(|step| &step.after).collect();
+    let replaced = update.settle_variables(&targets).await?;
+    let hash = update.record()?.hash.clone();
+    let releases =
+        targets.iter().filter_map(|service| Wanted::release(service, service.current()?, &hash));
+    let releases = releases.collect();
+    update.launch.foresee(&replaced, releases, &mut Vec::new()).await?;
     if !update.journal.plan.changed.is_empty() {
         let journal = &update.journal;
         let paused: Vec<String> = update
