@@ -6,7 +6,9 @@
 
 mod archive;
 mod dump;
+mod journal;
 mod restore;
+mod swap;
 
 use std::fs::File;
 use std::io::{self, Read as _};
@@ -19,10 +21,13 @@ use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
 
 use crate::error::{self, Error};
+use crate::store::Ledger;
 
 pub use archive::create;
 pub use dump::{Dump, is_dump};
-pub use restore::{contents, restore, verify};
+pub use journal::{Phase, Restore};
+pub use restore::{Inspected, check_places, inspect, unpack, verify};
+pub use swap::Place;
 
 /// How many backups are kept.
 const KEPT: usize = 3;
@@ -108,31 +113,45 @@ fn unreadable(source: &Source, failed: &archive::Failed) -> Error {
 }
 
 /// Makes sure that a backup of `bytes` fits into `directory` even if nothing can be compressed.
+/// `otherwise` is what to do where there is no more space.
 ///
 /// # Errors
 ///
 /// The disk is too small (exit 3), or cannot be asked.
-pub fn check_space(directory: &Path, bytes: u64) -> Result<()> {
+pub fn check_space(directory: &Path, bytes: u64, otherwise: &str) -> Result<()> {
     prepare(directory)?;
-    let disk = rustix::fs::statvfs(directory)
-        .with_context(|| format!("cannot look at the disk of {}", directory.display()))?;
-    let free = disk.f_bavail.saturating_mul(disk.f_frsize);
     let needed = bytes.saturating_add(RESERVE_BYTES);
-    if free >= needed {
-        return Ok(());
-    }
+    let Some(free) = too_small(directory, needed)? else { return Ok(()) };
     let message = format!(
         "the disk of {} has {} MiB free, the data backup may take {} MiB; nothing was stopped",
         directory.display(),
         free.div_ceil(MEBIBYTE),
         needed.div_ceil(MEBIBYTE)
     );
+    Err(error::state(message).with_hint(format!("free some space, or {otherwise}")).into())
+}
+
+/// Makes sure that `bytes` of restored data fit beside what they replace in `directory`.
+fn check_room(directory: &Path, bytes: u64) -> Result<()> {
+    let needed = bytes.saturating_add(RESERVE_BYTES);
+    let Some(free) = too_small(directory, needed)? else { return Ok(()) };
+    let message = format!(
+        "the disk of {} has {} MiB free, the restored data takes {} MiB beside what is there",
+        directory.display(),
+        free.div_ceil(MEBIBYTE),
+        needed.div_ceil(MEBIBYTE)
+    );
     Err(error::state(message)
-        .with_hint(
-            "free some space, or set `data_backup` in the manifest, or leave it out with \
-            --no-data-backup",
-        )
+        .with_hint("free some space, and run the command again; nothing was changed")
         .into())
+}
+
+/// How many bytes the disk of `directory` has free, if that is fewer than `needed`.
+fn too_small(directory: &Path, needed: u64) -> Result<Option<u64>> {
+    let disk = rustix::fs::statvfs(directory)
+        .with_context(|| format!("cannot look at the disk of {}", directory.display()))?;
+    let free = disk.f_bavail.saturating_mul(disk.f_frsize);
+    Ok((free < needed).then_some(free))
 }
 
 /// Makes the directory for backups, which only its owner can read: it holds what databases hold.
@@ -144,18 +163,45 @@ fn prepare(directory: &Path) -> Result<()> {
         .map_err(|source| crate::store::cannot_write(directory, &source).into())
 }
 
-/// The backups in `directory`, newest first.
+/// The backups in `directory`, newest first: by the order in which they were made, whatever the
+/// clock said.
 #[must_use]
 pub fn list(directory: &Path) -> Vec<PathBuf> {
-    crate::store::newest_first(directory, |name| {
+    let mut found = crate::store::newest_first(directory, |name| {
         let stamp = name.strip_prefix("data-")?;
         stamp.strip_suffix(SUFFIX).or_else(|| stamp.strip_suffix(dump::SUFFIX))
-    })
+    });
+    match Ledger::read(directory) {
+        Ok(ledger) => ledger.sort(&mut found),
+        Err(error) => tracing::warn!("{error:#}"),
+    }
+    found
 }
 
-/// Removes all but the newest three, never `made`.
-fn remove_old(directory: &Path, made: &Path) {
-    for old in list(directory).iter().filter(|path| *path != made).skip(KEPT - 1) {
+/// Whether `archive` is a backup that dkv made in its own `directory`.
+///
+/// # Errors
+///
+/// The ledger cannot be read (exit 3).
+pub fn is_own(directory: &Path, archive: &Path) -> Result<bool> {
+    let resolve = |path: &Path| path.canonicalize().unwrap_or_else(|_| path.to_owned());
+    Ok(Ledger::read(&resolve(directory))?.has(&resolve(archive)))
+}
+
+/// Writes down that `made` was made, and removes the oldest.
+fn remember(directory: &Path, made: &Path, spared: Option<&Path>) -> Result<()> {
+    let is_there = |name: &str| directory.join(name).exists();
+    Ledger::read(directory)?.add(crate::store::file_name(made), is_there, directory)?;
+    let spared: Vec<&Path> = std::iter::once(made).chain(spared).collect();
+    remove_old(directory, &spared);
+    Ok(())
+}
+
+/// Removes all but the newest three, never one of `spared`.
+fn remove_old(directory: &Path, spared: &[&Path]) {
+    let old = list(directory);
+    let old = old.iter().filter(|path| !spared.contains(&path.as_path()));
+    for old in old.skip(KEPT.saturating_sub(spared.len())) {
         for path in [checksum_file(old), old.clone()] {
             if let Err(source) = std::fs::remove_file(&path)
                 && source.kind() != io::ErrorKind::NotFound

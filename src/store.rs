@@ -6,6 +6,7 @@
 //! take no lock because of that. Writers take the state lock around "read again, compare, write",
 //! never across the network.
 
+mod ledger;
 mod lock;
 mod objects;
 mod read;
@@ -21,6 +22,7 @@ use std::path::{Path, PathBuf};
 use anyhow::Context as _;
 
 use crate::error::{self, Error};
+pub use ledger::Ledger;
 pub use lock::{Lock, LockWait};
 pub use read::{MAX_FILE_BYTES, Snapshot, read};
 pub use replace::{Replacement, replace_all};
@@ -42,6 +44,9 @@ const PINS: &str = "pins.json";
 
 /// What an update under way has written down about itself.
 const JOURNAL: &str = "update-journal.json";
+
+/// What a `restore-data` under way has written down about itself.
+const RESTORE: &str = "restore-journal.json";
 
 /// What a command says that goes on without its terminal.
 const LOST_OUTPUT: &str = "output.log";
@@ -275,13 +280,7 @@ impl Store {
     ///
     /// It cannot be written (exit 3); the one before is still there then.
     pub fn write_journal(&self, _operation: &Lock, text: String) -> anyhow::Result<()> {
-        let path = self.prepare_state_directory()?.join(JOURNAL);
-        replace_all(&[Replacement {
-            path,
-            bytes: text.into_bytes(),
-            before: None,
-            owner_like: self.directory.clone(),
-        }])
+        self.write_state(JOURNAL, text)
     }
 
     /// Removes the journal, if there is one.
@@ -290,7 +289,47 @@ impl Store {
     ///
     /// It cannot be removed (exit 3).
     pub fn remove_journal(&self, _operation: &Lock) -> anyhow::Result<()> {
-        let path = self.state_directory().join(JOURNAL);
+        self.remove_state(JOURNAL)
+    }
+
+    /// The journal of a `restore-data` that has not ended; `None` if there is none.
+    ///
+    /// # Errors
+    ///
+    /// See [`read`].
+    pub fn read_restore(&self) -> anyhow::Result<Option<Snapshot>> {
+        read(&self.state_directory().join(RESTORE))
+    }
+
+    /// As [`Self::write_journal`], for `restore-data`.
+    ///
+    /// # Errors
+    ///
+    /// As for [`Self::write_journal`].
+    pub fn write_restore(&self, _operation: &Lock, text: String) -> anyhow::Result<()> {
+        self.write_state(RESTORE, text)
+    }
+
+    /// As [`Self::remove_journal`], for `restore-data`.
+    ///
+    /// # Errors
+    ///
+    /// It cannot be removed (exit 3).
+    pub fn remove_restore(&self, _operation: &Lock) -> anyhow::Result<()> {
+        self.remove_state(RESTORE)
+    }
+
+    fn write_state(&self, name: &str, text: String) -> anyhow::Result<()> {
+        replace_all(&[Replacement {
+            path: self.prepare_state_directory()?.join(name),
+            bytes: text.into_bytes(),
+            before: None,
+            owner_like: self.directory.clone(),
+        }])
+    }
+
+    fn remove_state(&self, name: &str) -> anyhow::Result<()> {
+        let path = self.state_directory().join(name);
         replace::remove(&path).map_err(|source| cannot_write(&path, &source).into())
     }
 
@@ -340,8 +379,7 @@ impl Store {
     ///
     /// It cannot be removed (exit 3).
     pub fn remove_lost_output(&self, _operation: &Lock) -> anyhow::Result<()> {
-        let path = self.lost_output();
-        replace::remove(&path).map_err(|source| cannot_write(&path, &source).into())
+        self.remove_state(LOST_OUTPUT)
     }
 
     /// Where `update-safe` keeps its data backups.

@@ -10,7 +10,7 @@ use anyhow::{Context as _, Result};
 use sha2::{Digest as _, Sha256};
 
 use super::{
-    Cancelled, Contents, LIST, SUFFIX, Source, check, checksum_file, prepare, remove_old,
+    Cancelled, Contents, LIST, SUFFIX, Source, check, checksum_file, prepare, remember,
     sync_directory,
 };
 use crate::store::cannot_write;
@@ -51,7 +51,8 @@ pub(super) fn walk(
 }
 
 /// Saves `sources` as a new archive in `directory`, with its checksum, and removes the oldest.
-/// `stamp` is the local time as `YYYYMMDDHHMMSS`; an existing archive is never replaced.
+/// `stamp` is the local time as `YYYYMMDDHHMMSS`; an existing archive is never replaced, and
+/// `spared` not removed.
 ///
 /// # Errors
 ///
@@ -61,6 +62,7 @@ pub fn create(
     sources: &[Source],
     stamp: &str,
     made_at: &str,
+    spared: Option<&Path>,
     cancelled: &Cancelled,
 ) -> Result<PathBuf> {
     prepare(directory)?;
@@ -72,7 +74,7 @@ pub fn create(
         let _ = std::fs::remove_file(checksum_file(&path));
     }
     made?;
-    remove_old(directory, &path);
+    remember(directory, &path, spared)?;
     Ok(path)
 }
 

@@ -7,7 +7,7 @@ use std::process::Stdio;
 use anyhow::{Context as _, Result};
 
 use super::archive::{open, publish};
-use super::{Cancelled, checksum, prepare, remove_old};
+use super::{Cancelled, checksum, prepare, remember};
 
 /// What the names of dumps end with.
 pub(super) const SUFFIX: &str = ".dump";
@@ -53,7 +53,7 @@ impl Dump {
         self.file.sync_all()?;
         publish(&self.path, &self.partial, &checksum(&self.partial, cancelled)?)?;
         if let Some(directory) = self.path.parent() {
-            remove_old(directory, &self.path);
+            remember(directory, &self.path, None)?;
         }
         Ok(Some(self.path.clone()))
     }

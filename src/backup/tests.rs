@@ -30,12 +30,29 @@ impl Data {
         ["data", "one.conf"].map(|name| Source { path: self.path(name), volume: None }).to_vec()
     }
 
+    /// What a restore of `backup` does before it replaces anything.
+    fn unpack(&self, backup: &Path) -> Restore {
+        let go = Cancelled::new(false);
+        let inspected = inspect(backup, false, &go).unwrap();
+        let contents = inspected.contents.clone();
+        let restore = Restore::begin(
+            backup.to_owned(),
+            contents.made_at,
+            contents.sources,
+            inspected.files.clone(),
+        );
+        check_places(&restore.places(), &inspected).unwrap();
+        unpack(backup, &restore.places(), &go).unwrap();
+        restore
+    }
+
     fn save(&self, stamp: &str) -> PathBuf {
         create(
             &self.path("backups"),
             &self.sources(),
             stamp,
             "2026-01-12T12:29:08Z",
+            None,
             &Cancelled::new(false),
         )
         .unwrap()
@@ -53,9 +70,12 @@ fn what_is_saved_comes_back_and_nothing_else_stays() {
     std::fs::write(data.path("one.conf"), "changed").unwrap();
 
     verify(&backup, &Cancelled::new(false)).unwrap();
-    let sources = contents(&backup).unwrap().sources;
-    assert_eq!(sources, data.sources());
-    restore(&backup, &sources, &Cancelled::new(false)).unwrap();
+    let restore = data.unpack(&backup);
+    assert_eq!(restore.sources, data.sources());
+    for place in restore.places() {
+        place.swap().unwrap();
+        place.discard().unwrap();
+    }
 
     let mut names: Vec<_> =
         std::fs::read_dir(&directory).unwrap().map(|entry| entry.unwrap().file_name()).collect();
@@ -92,14 +112,15 @@ fn the_newest_three_are_kept_and_none_is_replaced() {
         ["1", "1", "2", "3", "4"].map(|stamp| data.save(&format!("2026011212290{stamp}"))).into();
     assert_eq!(made[1].file_name().unwrap(), "data-20260112122901-1.tar.zst");
     assert_eq!(list(&data.path("backups")), [&made[4], &made[3], &made[2]].map(Clone::clone));
-    assert_eq!(std::fs::read_dir(data.path("backups")).unwrap().count(), 6);
+    // Three with their checksums, and the ledger.
+    assert_eq!(std::fs::read_dir(data.path("backups")).unwrap().count(), 7);
 }
 
 #[test]
 fn an_interrupted_backup_leaves_nothing() {
     let data = Data::new();
     let directory = data.path("backups");
-    assert!(create(&directory, &data.sources(), "1", "", &Cancelled::new(true)).is_err());
+    assert!(create(&directory, &data.sources(), "1", "", None, &Cancelled::new(true)).is_err());
     assert_eq!(std::fs::read_dir(&directory).unwrap().count(), 0);
 }
 
@@ -107,7 +128,123 @@ fn an_interrupted_backup_leaves_nothing() {
 fn a_disk_that_is_too_small_is_noticed() {
     let data = Data::new();
     assert_eq!(measure(&data.sources()).unwrap(), 4 + 3 + 3 + 6);
-    check_space(&data.path("backups"), 1).unwrap();
-    let error = check_space(&data.path("backups"), u64::MAX / 2).unwrap_err();
+    check_space(&data.path("backups"), 1, "").unwrap();
+    let error = check_space(&data.path("backups"), u64::MAX / 2, "").unwrap_err();
     assert_eq!(error::kind(&error), error::Kind::State);
+}
+
+#[test]
+fn after_the_clock_went_back_the_newest_is_still_the_last_made() {
+    let data = Data::new();
+    let stamps = ["20270101000000", "20270101000001", "20260101000000", "20260101000001"];
+    let made = stamps.map(|stamp| data.save(stamp));
+    assert_eq!(list(&data.path("backups")), [&made[3], &made[2], &made[1]].map(Clone::clone));
+}
+
+#[test]
+fn what_was_replaced_comes_back_from_wherever_it_was() {
+    let data = Data::new();
+    let backup = data.save("20260112122908");
+    let now = || std::fs::read_to_string(data.path("data/base/1/table")).unwrap();
+    std::fs::write(data.path("data/base/1/table"), "now").unwrap();
+    std::fs::write(data.path("data/extra"), "").unwrap();
+    std::fs::write(data.path("one.conf"), "now").unwrap();
+    for swapped in 0..=2 {
+        let places = data.unpack(&backup).places();
+        for place in &places[..swapped] {
+            place.swap().unwrap();
+        }
+        assert_eq!(now(), if swapped > 0 { "rows" } else { "now" });
+        for place in &places {
+            place.swap_back().unwrap();
+            place.swap_back().unwrap();
+        }
+        assert_eq!(now(), "now");
+        assert_eq!(std::fs::read_to_string(data.path("one.conf")).unwrap(), "now");
+        let names = |directory: &Path| {
+            let entries = std::fs::read_dir(directory).unwrap();
+            let mut names: Vec<_> = entries.map(|entry| entry.unwrap().file_name()).collect();
+            names.sort();
+            names
+        };
+        assert_eq!(names(&data.path("data")), ["PG_VERSION", "base", "extra", "link"]);
+        assert_eq!(names(data.root.path()), ["backups", "data", "one.conf"]);
+    }
+}
+
+/// An archive of one directory with these entries after the directory itself.
+fn forged(path: &Path, add: impl FnOnce(&mut tar::Builder<zstd::Encoder<'static, File>>)) {
+    let file = File::create(path).unwrap();
+    let mut tar = tar::Builder::new(zstd::Encoder::new(file, 1).unwrap());
+    let list = br#"{"format": 1, "made_at": "", "sources": [{"path": "/data", "volume": null}]}"#;
+    let mut header = tar::Header::new_gnu();
+    header.set_size(list.len() as u64);
+    tar.append_data(&mut header, LIST, &list[..]).unwrap();
+    tar.append_data(&mut entry(tar::EntryType::Directory), "0", io::empty()).unwrap();
+    add(&mut tar);
+    tar.into_inner().unwrap().finish().unwrap();
+}
+
+fn entry(kind: tar::EntryType) -> tar::Header {
+    let mut header = tar::Header::new_gnu();
+    header.set_entry_type(kind);
+    header.set_size(0);
+    header.set_mode(0o755);
+    header
+}
+
+#[test]
+fn entries_that_would_be_made_elsewhere_are_refused_before_anything_is_unpacked() {
+    let data = Data::new();
+    let path = data.path("forged.tar.zst");
+    let refused = |why: &str, is_own: bool| {
+        let error = inspect(&path, is_own, &Cancelled::new(false)).unwrap_err();
+        assert_eq!(error::kind(&error), error::Kind::State);
+        assert!(error.to_string().contains(why), "{error:#}");
+    };
+    // tar's own functions refuse to write such a name.
+    let named = |name: &str, kind| {
+        let mut header = entry(kind);
+        header.as_gnu_mut().unwrap().name[..name.len()].copy_from_slice(name.as_bytes());
+        header.set_cksum();
+        header
+    };
+    for name in ["0/../../etc/x", "/etc/x", "1/x", "x", "00/x"] {
+        let header = named(name, tar::EntryType::Regular);
+        forged(&path, |tar| tar.append(&header, io::empty()).unwrap());
+        refused("belongs to none of its sources", true);
+    }
+    for kind in [tar::EntryType::Char, tar::EntryType::Block, tar::EntryType::Fifo] {
+        let header = named("0/x", kind);
+        forged(&path, |tar| tar.append(&header, io::empty()).unwrap());
+        refused("no file, directory or link", true);
+    }
+    for target in ["/etc", "..", "a/../../.."] {
+        let link = |tar: &mut tar::Builder<_>| {
+            tar.append_link(&mut entry(tar::EntryType::Symlink), "0/x", target).unwrap();
+        };
+        forged(&path, link);
+        refused("leaves its source", false);
+        // What dkv saved itself may hold such links; nothing goes through them.
+        inspect(&path, true, &Cancelled::new(false)).unwrap();
+        forged(&path, |tar| {
+            link(tar);
+            let mut file = entry(tar::EntryType::Regular);
+            tar.append_data(&mut file, "0/x/passwd", io::empty()).unwrap();
+        });
+        refused("stands behind a link", true);
+    }
+    for target in ["/etc/passwd", "0/../x", "1/x"] {
+        forged(&path, |tar| {
+            tar.append_link(&mut entry(tar::EntryType::Link), "0/x", target).unwrap();
+        });
+        refused("leaves its source", true);
+    }
+    forged(&path, |tar| {
+        tar.append_link(&mut entry(tar::EntryType::Symlink), "0/x", "/etc/passwd").unwrap();
+        tar.append_link(&mut entry(tar::EntryType::Link), "0/y", "0/x").unwrap();
+    });
+    refused("leaves its source", true);
+    forged(&path, |_| ());
+    inspect(&path, false, &Cancelled::new(false)).unwrap();
 }

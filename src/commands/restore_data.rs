@@ -1,4 +1,7 @@
 //! `restore-data`: a data backup of `update-safe` put back.
+//!
+//! What it does is written down before it is done: one that was killed is finished by the same
+//! command, or undone by `--abort`, and until then nothing else starts on half the data.
 
 use std::path::{Path, PathBuf};
 
@@ -7,22 +10,33 @@ use clap::Args;
 
 use super::arguments::Confirmed;
 use super::run::{Launch, StartOptions};
-use super::update_safe::data::{blocking, users_of};
+use super::update_safe::data::{blocking, configured, users_of};
 use super::{Effect, Run};
 use crate::app::{App, Exit};
-use crate::backup::{self, Source};
+use crate::backup::{self, Inspected, Phase, Place, Restore, Source};
+use crate::compose::config::Source as MountSource;
 use crate::compose::{Action, Project};
 use crate::docker::{ContainerFilter, ContainerState};
 use crate::error::{self, Error, Kind};
 use crate::health;
 use crate::report::RestoredData;
+use crate::store::Lock;
 
 /// Put a data backup of `update-safe` back
 #[derive(Debug, Args)]
 pub struct RestoreData {
     /// The backup: its name or its file in .version-backups/data/
-    #[arg(value_hint = clap::ValueHint::FilePath)]
-    backup: PathBuf,
+    #[arg(value_hint = clap::ValueHint::FilePath, required_unless_present = "abort")]
+    backup: Option<PathBuf>,
+    /// Put back what was there before a restore that was interrupted
+    #[arg(long, conflicts_with_all = ["backup", "anywhere", "no_copy"])]
+    abort: bool,
+    /// Also put data where no service of this deployment keeps any
+    #[arg(long)]
+    anywhere: bool,
+    /// Do not save what is there now as a backup of its own
+    #[arg(long)]
+    no_copy: bool,
     #[command(flatten)]
     confirmed: Confirmed,
 }
@@ -31,72 +45,421 @@ impl Run for RestoreData {
     const HAS_SAFE_POINTS: bool = true;
 
     fn effect(&self) -> Effect {
-        Effect::unless(self.confirmed.dry_run)
+        // It finishes or undoes an unfinished restore, and looks for an unfinished update itself.
+        Effect::None
     }
 
     /// # Errors
     ///
-    /// The backup is missing or damaged (exit 3), nobody said yes (exit 2), Compose or the daemon
-    /// fails, or what was started again is not healthy (exit 6).
+    /// The backup is missing, damaged or of another deployment, or an earlier restore is unfinished
+    /// (exit 3), nobody said yes (exit 2), Compose or the daemon fails, or what was started again is
+    /// not healthy (exit 6).
     async fn run(self, app: &App) -> Result<Exit> {
-        let Confirmed { yes, dry_run } = self.confirmed;
-        let _lock = if dry_run { None } else { Some(app.lock_operation()?) };
-        let archive = find(app, &self.backup)?;
-        let verified = archive.clone();
-        blocking(move |cancelled| backup::verify(&verified, cancelled), app).await?;
-        let contents = backup::contents(&archive)?;
-        let targets = targets(app, &contents.sources).await?;
-        app.decrypt().await?;
-        let launch = Launch::assemble(app, StartOptions::default())?;
-        let (set, compose) = (launch.deployment.all(), launch.deployment.compose()?);
-        let project = launch.deployment.project().await?;
-        let stopped = running_users(app, project, &targets).await?;
-        let report = RestoredData {
-            dry_run,
-            backup: archive.display().to_string(),
-            made_at: contents.made_at.clone(),
-            sources: targets.iter().map(ToString::to_string).collect(),
-            stopped: stopped.clone(),
+        let Confirmed { dry_run, .. } = self.confirmed;
+        app.check_update(Effect::unless(dry_run))?;
+        let lock = if dry_run { None } else { Some(app.lock_operation()?) };
+        // What it makes of an unfinished restore is its own work.
+        let unfinished = app.restore()?;
+        match (&self.backup, unfinished) {
+            (None, None) => Err(error::state("there is no unfinished restore-data")
+                .with_hint("nothing is to be done")
+                .into()),
+            (None, Some(journal)) if journal.phase == Phase::InPlace => {
+                Err(error::state("the restore-data had replaced everything; nothing can be undone")
+                    .with_hint("`dkv up` starts what it had stopped")
+                    .into())
+            }
+            (None, Some(journal)) => {
+                let question = "Put back what was there before the interrupted restore?";
+                if !dry_run && !self.agrees(app, question)? {
+                    return Err(error::usage("not confirmed; nothing was changed").into());
+                }
+                Work::of(app, lock.as_ref(), journal).await?.go_back().await
+            }
+            (Some(backup), Some(journal)) if journal.phase.is_between() => {
+                if backup.file_name() != journal.backup.file_name() {
+                    return Err(super::unfinished::unfinished_restore(&journal).into());
+                }
+                match journal.phase {
+                    Phase::GoingBack => Err(super::unfinished::unfinished_restore(&journal).into()),
+                    _ => Work::of(app, lock.as_ref(), journal).await?.go_on().await,
+                }
+            }
+            (Some(backup), earlier) => {
+                self.begin(app, lock.as_ref(), find(app, backup)?, earlier).await
+            }
+        }
+    }
+}
+
+impl RestoreData {
+    fn agrees(&self, app: &App, question: &str) -> Result<bool> {
+        app.ui.confirm(question, self.confirmed.yes, &app.command)
+    }
+
+    /// Restores `archive`; an `earlier` restore had replaced nothing when it ended.
+    async fn begin(
+        &self,
+        app: &App,
+        lock: Option<&Lock>,
+        archive: PathBuf,
+        earlier: Option<Restore>,
+    ) -> Result<Exit> {
+        let is_own = backup::is_own(&app.store.data_directory(), &archive)?;
+        let path = archive.clone();
+        let look = move |cancelled: &_| {
+            backup::verify(&path, cancelled)?;
+            backup::inspect(&path, is_own, cancelled)
         };
-        if dry_run {
-            app.show(&report, |report| {
-                app.ui.data(format!(
-                    "would put back {} as of {}",
-                    report.sources.join(", "),
-                    report.made_at
-                ));
-            })?;
+        let inspected = blocking(look, app).await?;
+        let made_at = inspected.contents.made_at.clone();
+        let targets = targets(app, &inspected.contents.sources).await?;
+        let mut journal = Restore::begin(archive, made_at, targets, inspected.files.clone());
+        let launch = assemble(app).await?;
+        let project = launch.deployment.project().await?.clone();
+        let strange = strange(app, &launch, &project, &journal.sources)?;
+        journal.stopped = running_users(app, &project, &journal.sources).await?;
+        if let (Some(earlier), Some(_)) = (&earlier, lock) {
+            earlier.tidy()?;
+        }
+        for name in earlier.into_iter().flat_map(|earlier| earlier.stopped) {
+            if !journal.stopped.contains(&name) {
+                journal.stopped.push(name);
+            }
+        }
+        let work = Work { app, lock, launch, project, journal, copy: None };
+        if lock.is_none() {
+            self.refuse_strange(&strange)?;
+            backup::check_places(&work.journal.places(), &inspected)?;
+            work.show(true, false)?;
             return Ok(Exit::Done);
         }
-        let question = format!(
-            "Replace {} by the data of {}? What is there now is lost.",
-            report.sources.join(", "),
-            report.made_at
-        );
-        if !app.ui.confirm(&question, yes, &app.command)? {
+        if self.confirmed.yes {
+            self.refuse_strange(&strange)?;
+        }
+        let question = self.question(&work.journal, &strange);
+        if !self.agrees(app, &question)? {
             return Err(error::usage("not confirmed; nothing was changed").into());
         }
-        app.touch_containers();
-        if !stopped.is_empty() {
-            compose
-                .run(set, &Action::Stop { services: stopped.clone() }, &launch.environment)
-                .await?;
+        work.replace(&inspected, self.no_copy).await
+    }
+
+    fn question(&self, journal: &Restore, strange: &[String]) -> String {
+        let kept = match self.no_copy {
+            true => "What is there now is lost",
+            false => "What is there now becomes a backup too",
+        };
+        let strange = match strange {
+            [] => String::new(),
+            places => format!(
+                " No service of this deployment keeps data in {}; the backup may be another's.",
+                places.join(", ")
+            ),
+        };
+        let (places, made_at) = (names(&journal.sources).join(", "), &journal.made_at);
+        format!("Replace {places} by the data of {made_at}? {kept}.{strange}")
+    }
+
+    /// Nobody is asked: what an archive says about its place is not enough.
+    fn refuse_strange(&self, strange: &[String]) -> Result<()> {
+        if strange.is_empty() || self.anywhere {
+            return Ok(());
         }
-        app.ui.step("Restoring", report.sources.join(", "));
-        let restored =
-            blocking(move |cancelled| backup::restore(&archive, &targets, cancelled), app).await;
-        if !stopped.is_empty() {
-            compose
-                .run(set, &Action::Start { services: stopped.clone() }, &launch.environment)
-                .await?;
+        let message = format!(
+            "the backup belongs in {}, where no service of this deployment keeps data; nothing was \
+            changed",
+            strange.join(", ")
+        );
+        Err(error::state(message)
+            .with_hint("if that is meant, run the command again with --anywhere")
+            .into())
+    }
+}
+
+/// A restore at work.
+struct Work<'a> {
+    app: &'a App,
+    /// The operation lock; none where nothing is done.
+    lock: Option<&'a Lock>,
+    launch: Launch<'a>,
+    project: Project,
+    journal: Restore,
+    /// The backup of what was there.
+    copy: Option<PathBuf>,
+}
+
+async fn assemble(app: &App) -> Result<Launch<'_>> {
+    app.decrypt().await?;
+    Launch::assemble(app, StartOptions::default())
+}
+
+impl<'a> Work<'a> {
+    /// Takes up a restore that was interrupted.
+    async fn of(app: &'a App, lock: Option<&'a Lock>, journal: Restore) -> Result<Self> {
+        let launch = assemble(app).await?;
+        let project = launch.deployment.project().await?.clone();
+        Ok(Self { app, lock, launch, project, journal, copy: None })
+    }
+
+    /// All of a restore that has been agreed to.
+    async fn replace(mut self, inspected: &Inspected, no_copy: bool) -> Result<Exit> {
+        let places = self.journal.places();
+        backup::check_places(&places, inspected)?;
+        let directory = self.app.store.data_directory();
+        let mut there = self.journal.sources.clone();
+        there.retain(|source| !no_copy && source.path.exists());
+        if !there.is_empty() {
+            let (there, directory) = (there.clone(), directory.clone());
+            let measured = move |_: &_| {
+                let bytes = backup::measure(&there)?;
+                backup::check_space(&directory, bytes, "leave it out with --no-copy")
+            };
+            blocking(measured, self.app).await?;
         }
-        restored?;
-        check_started(&launch, project, &stopped).await?;
-        app.show(&report, |report| {
-            app.ui.status(format!("The data is as it was at {}", report.made_at))
-        })?;
+        self.enter(Phase::Unpacking)?;
+        if let Err(error) = self.prepare(places, there, directory).await {
+            self.leave()?;
+            self.start_again().await?;
+            return Err(error);
+        }
+        self.swap().await
+    }
+
+    /// All that can be given up: nothing has been replaced when it ends.
+    async fn prepare(
+        &mut self,
+        places: Vec<Place>,
+        there: Vec<Source>,
+        directory: PathBuf,
+    ) -> Result<()> {
+        self.stop().await?;
+        let archive = self.journal.backup.clone();
+        if !there.is_empty() {
+            self.app.ui.step("Saving", names(&there).join(", "));
+            let (stamp, made_at) = (self.app.backup_stamp(), self.app.stamp().at);
+            let spared = archive.clone();
+            let save = move |cancelled: &_| {
+                backup::create(&directory, &there, &stamp, &made_at, Some(&spared), cancelled)
+            };
+            self.copy = Some(blocking(save, self.app).await?);
+        }
+        self.app.ui.step("Restoring", names(&self.journal.sources).join(", "));
+        blocking(move |cancelled| backup::unpack(&archive, &places, cancelled), self.app).await
+    }
+
+    /// Finishes a restore that was interrupted while it replaced data.
+    async fn go_on(mut self) -> Result<Exit> {
+        if self.lock.is_none() {
+            self.show(true, false)?;
+            return Ok(Exit::Done);
+        }
+        self.stop_whoever_runs().await?;
+        self.app.ui.step("Restoring", names(&self.journal.sources).join(", "));
+        self.swap().await
+    }
+
+    /// The unpacked data takes its place, or what was there stays.
+    async fn swap(mut self) -> Result<Exit> {
+        // It ends whole, and soon.
+        self.app.interruption().tolerate_first();
+        self.enter(Phase::Replacing)?;
+        let places = self.journal.places();
+        let pairs = || places.iter().zip(&self.journal.sources);
+        let swapped = pairs().try_for_each(|(place, source)| {
+            place.swap().map_err(|failed| {
+                error::state(format!("cannot replace the data of {source}: {failed}"))
+            })
+        });
+        if let Err(error) = swapped {
+            self.put_back(&places)?;
+            self.start_again().await?;
+            return Err(error
+                .with_hint("what was there before is back; mend that, and run the command again")
+                .into());
+        }
+        self.enter(Phase::InPlace)?;
+        self.tidy();
+        self.leave()?;
+        self.start_again().await?;
+        self.check_started().await?;
+        self.show(false, false)?;
         Ok(Exit::Done)
     }
+
+    /// Undoes a restore that was interrupted.
+    async fn go_back(mut self) -> Result<Exit> {
+        if self.lock.is_none() {
+            self.show(true, true)?;
+            return Ok(Exit::Done);
+        }
+        self.stop_whoever_runs().await?;
+        if self.journal.phase.is_between() {
+            self.put_back(&self.journal.places())?;
+        } else {
+            self.tidy();
+            self.leave()?;
+        }
+        self.start_again().await?;
+        self.check_started().await?;
+        self.show(false, true)?;
+        Ok(Exit::Done)
+    }
+
+    fn tidy(&self) {
+        if let Err(source) = self.journal.tidy() {
+            self.app
+                .ui
+                .warn(format!("what the restore made for itself cannot be removed: {source}"));
+        }
+    }
+
+    /// Brings what was there back.
+    fn put_back(&mut self, places: &[Place]) -> Result<()> {
+        self.enter(Phase::GoingBack)?;
+        for (place, source) in places.iter().zip(&self.journal.sources) {
+            place.swap_back().map_err(|failed| {
+                let message = format!(
+                    "the data of {source} is half replaced, and what was there cannot be put \
+                    back: {failed}"
+                );
+                error::state(message).with_hint(
+                    "what uses it stays stopped; mend that, then `dkv restore-data --abort` puts \
+                    back what was there",
+                )
+            })?;
+        }
+        self.leave()
+    }
+
+    /// Writes down what begins.
+    fn enter(&mut self, phase: Phase) -> Result<()> {
+        self.journal.phase = phase;
+        let Some(lock) = self.lock else { return Ok(()) };
+        self.app.store.write_restore(lock, self.journal.text()?)
+    }
+
+    /// Nothing is left to be finished or undone.
+    fn leave(&self) -> Result<()> {
+        self.lock.map_or(Ok(()), |lock| self.app.store.remove_restore(lock))
+    }
+
+    async fn stop_whoever_runs(&mut self) -> Result<()> {
+        let running = running_users(self.app, &self.project, &self.journal.sources).await?;
+        for name in running {
+            if !self.journal.stopped.contains(&name) {
+                self.journal.stopped.push(name);
+            }
+        }
+        self.stop().await
+    }
+
+    async fn stop(&self) -> Result<()> {
+        let services = self.journal.stopped.clone();
+        self.compose(Action::Stop { services }).await
+    }
+
+    async fn start_again(&self) -> Result<()> {
+        let services = self.journal.stopped.clone();
+        self.compose(Action::Start { services }).await
+    }
+
+    async fn compose(&self, action: Action) -> Result<()> {
+        if self.journal.stopped.is_empty() {
+            return Ok(());
+        }
+        self.app.touch_containers();
+        let (set, compose) = (self.launch.deployment.all(), self.launch.deployment.compose()?);
+        compose.run(set, &action, &self.launch.environment).await
+    }
+
+    /// Waits until what was started again is healthy.
+    async fn check_started(&self) -> Result<()> {
+        let started = &self.journal.stopped;
+        if started.is_empty() {
+            return Ok(());
+        }
+        let expectations = self.launch.expectations(&self.project);
+        let expectations = expectations.counting(|name| started.iter().any(|one| one == name));
+        let judged = self.launch.wait(&self.project.name, &expectations, |_| ()).await?;
+        let problems: Vec<String> = judged.failures().flat_map(health::explain).collect();
+        if problems.is_empty() {
+            return Ok(());
+        }
+        let kept = match self.copy_name() {
+            Some(copy) => format!("; what was there before is the backup {copy}"),
+            None => String::new(),
+        };
+        let message = format!(
+            "the data is back, but not everything that uses it is healthy{kept}:\n{}",
+            problems.join("\n")
+        );
+        Err(Error::new(Kind::Docker, message).with_hint("`dkv logs --db` shows more").into())
+    }
+
+    fn copy_name(&self) -> Option<String> {
+        self.copy.as_deref().map(crate::store::file_name)
+    }
+
+    fn show(&self, dry_run: bool, is_undone: bool) -> Result<()> {
+        let report = RestoredData {
+            dry_run,
+            undone: is_undone,
+            backup: self.journal.backup.display().to_string(),
+            made_at: self.journal.made_at.clone(),
+            sources: names(&self.journal.sources),
+            stopped: self.journal.stopped.clone(),
+            copy: self.copy_name(),
+        };
+        let ui = &self.app.ui;
+        self.app.show(&report, |report| {
+            let sources = report.sources.join(", ");
+            match (dry_run, is_undone) {
+                (true, true) => ui.data(format!("would put back what was in {sources} before")),
+                (true, false) => {
+                    ui.data(format!("would put back {sources} as of {}", report.made_at));
+                }
+                (false, true) => ui.status("What was there before is back"),
+                (false, false) => {
+                    ui.status(format!("The data is as it was at {}", report.made_at));
+                }
+            }
+            match &report.copy {
+                Some(copy) => ui.status(format!("What was there before is the backup {copy}")),
+                None if dry_run && !report.stopped.is_empty() => {
+                    ui.data(format!("would stop meanwhile: {}", report.stopped.join(", ")));
+                }
+                None => {}
+            }
+        })
+    }
+}
+
+fn names(sources: &[Source]) -> Vec<String> {
+    sources.iter().map(ToString::to_string).collect()
+}
+
+/// Those of `sources` that no service of this deployment writes to, and that `data_backup` does not
+/// name: what an archive says of its place may be true on another host.
+fn strange(
+    app: &App,
+    launch: &Launch<'_>,
+    project: &Project,
+    sources: &[Source],
+) -> Result<Vec<String>> {
+    let configured = launch.deployment.recorded().map(|record| configured(app, record));
+    let configured = configured.transpose()?.unwrap_or_default();
+    let mounts = project.services.iter().flat_map(|service| &service.mounts);
+    let mounts: Vec<&MountSource> =
+        mounts.filter(|mount| !mount.read_only).map(|mount| &mount.source).collect();
+    let is_known = |source: &&Source| {
+        configured.contains(source)
+            || mounts.iter().any(|mount| match (mount, &source.volume) {
+                (MountSource::Volume(name), Some(volume)) => name == volume,
+                (MountSource::Bind(path), None) => source.path.starts_with(path),
+                _ => false,
+            })
+    };
+    Ok(sources.iter().filter(|source| !is_known(source)).map(ToString::to_string).collect())
 }
 
 /// The backup by its path, or by its name among the backups.
@@ -158,6 +521,7 @@ async fn targets(app: &App, sources: &[Source]) -> Result<Vec<Source>> {
     Ok(targets)
 }
 
+/// The running services that have one of `sources` mounted.
 async fn running_users(app: &App, project: &Project, sources: &[Source]) -> Result<Vec<String>> {
     let mut containers =
         app.docker().await?.containers(&ContainerFilter::project(&project.name)).await?;
@@ -166,23 +530,4 @@ async fn running_users(app: &App, project: &Project, sources: &[Source]) -> Resu
     let mut users = users_of(project, sources);
     users.retain(|name| containers.iter().any(|one| one.labels.service() == Some(name)));
     Ok(users)
-}
-
-/// Waits until what was started again is healthy.
-async fn check_started(launch: &Launch<'_>, project: &Project, started: &[String]) -> Result<()> {
-    if started.is_empty() {
-        return Ok(());
-    }
-    let expectations =
-        launch.expectations(project).counting(|name| started.iter().any(|one| one == name));
-    let judged = launch.wait(&project.name, &expectations, |_| ()).await?;
-    let problems: Vec<String> = judged.failures().flat_map(health::explain).collect();
-    if problems.is_empty() {
-        return Ok(());
-    }
-    let message = format!(
-        "the data is back, but not everything that uses it is healthy:\n{}",
-        problems.join("\n")
-    );
-    Err(Error::new(Kind::Docker, message).with_hint("`dkv logs --db` shows more").into())
 }

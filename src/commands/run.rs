@@ -223,7 +223,7 @@ async fn down(app: &App, dry_run: bool) -> Result<Exit> {
 }
 
 fn lock(app: &App, options: StartOptions) -> Result<Option<Lock>> {
-    if options.dry_run { Ok(None) } else { app.lock_operation().map(Some) }
+    if options.dry_run { Ok(None) } else { app.begin_operation().map(Some) }
 }
 
 impl<'a> Launch<'a> {

@@ -1,32 +1,35 @@
-//! What other commands do when an `update-safe` has not ended.
+//! What other commands do when an `update-safe` or a `restore-data` has not ended.
 
 use anyhow::Result;
 
 use super::Effect;
 use crate::app::App;
+use crate::backup::{Phase, Restore};
 use crate::error::{self, Error};
+use crate::store::{Lock, Snapshot, Store};
 use crate::update::{Journal, State};
 
 impl App {
-    /// Keeps a command that changes something away from a deployment with an unfinished update; one
-    /// that only looks says so in a line.
+    /// Keeps a command that changes something away from a deployment with an unfinished update or
+    /// half restored data; one that only looks says so in a line.
     ///
     /// # Errors
     ///
-    /// The command changes something, and an update is unfinished (exit 3) or under way (exit 4).
+    /// The command changes something, and one of them is unfinished (exit 3) or under way (exit 4).
     pub fn check_unfinished(&self, effect: Effect) -> Result<()> {
-        if effect == Effect::None || self.journal_bytes(effect)?.is_none() {
+        self.check_restore(effect)?;
+        self.check_update(effect)
+    }
+
+    /// As [`Self::check_unfinished`], for updates only.
+    ///
+    /// # Errors
+    ///
+    /// As for [`Self::check_unfinished`].
+    pub(super) fn check_update(&self, effect: Effect) -> Result<()> {
+        let Some(bytes) = self.unfinished_bytes(effect, Store::read_journal)? else {
             return Ok(());
-        }
-        if let Some(holder) = self.store.operation_holder() {
-            if effect == Effect::Looks {
-                self.ui.note(format!("{holder} is at work on this deployment"));
-                return Ok(());
-            }
-            // It may end well while this waits for it.
-            drop(self.lock_operation()?);
-        }
-        let Some(bytes) = self.journal_bytes(effect)? else { return Ok(()) };
+        };
         let journal = match parse(&bytes) {
             Err(error) if effect == Effect::Looks => {
                 self.ui.warn(format!("{error:#}"));
@@ -41,15 +44,88 @@ impl App {
         Ok(())
     }
 
-    /// The journal's bytes. Those who only look do not fail because of it.
-    fn journal_bytes(&self, effect: Effect) -> Result<Option<Vec<u8>>> {
-        match self.store.read_journal() {
+    /// As [`Self::check_unfinished`], for restores of data only.
+    ///
+    /// # Errors
+    ///
+    /// As for [`Self::check_unfinished`].
+    pub(super) fn check_restore(&self, effect: Effect) -> Result<()> {
+        let Some(bytes) = self.unfinished_bytes(effect, Store::read_restore)? else {
+            return Ok(());
+        };
+        let found = parse_restore(&bytes).and_then(|journal| match journal.phase.is_between() {
+            true => Err(unfinished_restore(&journal).into()),
+            false => Ok(()),
+        });
+        match found {
+            Err(error) if effect == Effect::Looks => {
+                self.ui.warn(format!("{error:#}"));
+                Ok(())
+            }
+            found => found,
+        }
+    }
+
+    /// What `read` finds of a journal that nobody is at work on.
+    fn unfinished_bytes(
+        &self,
+        effect: Effect,
+        read: impl Fn(&Store) -> Result<Option<Snapshot>>,
+    ) -> Result<Option<Vec<u8>>> {
+        // Those who only look do not fail because of it.
+        let bytes = || match read(&self.store) {
             Err(error) if effect == Effect::Looks => {
                 self.ui.warn(format!("{error:#}"));
                 Ok(None)
             }
             found => Ok(found?.map(|found| found.bytes)),
+        };
+        if effect == Effect::None {
+            return Ok(None);
         }
+        let found = bytes()?;
+        if found.is_none() {
+            return Ok(None);
+        }
+        let Some(holder) = self.store.operation_holder() else { return Ok(found) };
+        if effect == Effect::Looks {
+            self.ui.note(format!("{holder} is at work on this deployment"));
+            return Ok(None);
+        }
+        // It may end well while this waits for it.
+        drop(self.lock_operation()?);
+        bytes()
+    }
+
+    /// Begins what starts or stops containers: with the operation lock, and not on half restored
+    /// data. What a restore left that had replaced nothing goes.
+    ///
+    /// # Errors
+    ///
+    /// Another dkv is at it (exit 4), or a restore is unfinished (exit 3).
+    pub(super) fn begin_operation(&self) -> Result<Lock> {
+        let lock = self.lock_operation()?;
+        if let Some(journal) = self.restore()? {
+            if journal.phase.is_between() {
+                return Err(unfinished_restore(&journal).into());
+            }
+            match journal.tidy() {
+                Ok(()) => self.store.remove_restore(&lock)?,
+                Err(source) => self.ui.warn(format!(
+                    "what an interrupted restore-data left cannot be removed: {source}"
+                )),
+            }
+        }
+        Ok(lock)
+    }
+
+    /// The journal of a `restore-data` that has not ended, if there is one.
+    ///
+    /// # Errors
+    ///
+    /// It cannot be read (exit 3).
+    pub(super) fn restore(&self) -> Result<Option<Restore>> {
+        self.store.read_restore()?.map(|found| parse_restore(&found.bytes)).transpose()
     }
 
     /// The journal of an update that has not ended, if there is one.
@@ -72,6 +148,37 @@ fn parse(bytes: &[u8]) -> Result<Journal> {
                 file, and run `dkv restart`",
             )
             .into()
+    })
+}
+
+fn parse_restore(bytes: &[u8]) -> Result<Restore> {
+    Restore::parse(bytes).map_err(|error| {
+        let message = "the journal of an unfinished restore-data, \
+            .version-backups/restore-journal.json, cannot be read";
+        error::state(format!("{message}: {error:#}"))
+            .with_hint(
+                "use the dkv that wrote it; or look at the data, where `.dkv-replaced-*` holds what \
+                was there before, and remove the file",
+            )
+            .into()
+    })
+}
+
+/// The refusal to start anything on data that may be half replaced.
+pub(super) fn unfinished_restore(journal: &Restore) -> Error {
+    let backup = crate::store::file_name(&journal.backup);
+    error::state(format!(
+        "a restore-data of {backup} was interrupted while it replaced data: there may be half of \
+        both"
+    ))
+    .with_hint(match journal.phase {
+        Phase::GoingBack => {
+            "`dkv restore-data --abort` puts back what was there before".to_owned()
+        }
+        _ => format!(
+            "`dkv restore-data {backup}` finishes it, `dkv restore-data --abort` puts back what was \
+            there before"
+        ),
     })
 }
 

@@ -89,7 +89,7 @@ impl Run for UpdateSafe {
         if dry_run {
             return prepare::show_plan(app, options).await;
         }
-        let lock = app.lock_operation()?;
+        let lock = app.begin_operation()?;
         app.store.check_writable(None)?;
         app.store.remove_lost_output(&lock)?;
         match app.journal()? {

@@ -21,6 +21,10 @@ use super::view::label;
 use crate::docker::{Container, ContainerFilter, Docker, LogOptions};
 use crate::model::manifest::LogSettings;
 
+/// What the names of this archive's files begin with: others keep logs by day too, and theirs stay.
+const PREFIX: &str = "dkv-";
+/// What the files are called that shall take the place of others.
+const TEMPORARY: &str = ".saving-";
 /// How far the log of each container has been saved.
 const PROGRESS: &str = ".saved.json";
 /// How long the daemon may take for the next line.
@@ -264,7 +268,7 @@ struct DayFile {
 impl DayFile {
     /// `None` for a name that this archive does not give.
     fn new(path: PathBuf) -> Option<Self> {
-        let name = path.file_name()?.to_str()?;
+        let name = path.file_name()?.to_str()?.strip_prefix(PREFIX)?;
         let (stem, is_compressed) = match name.strip_suffix(".log.zst") {
             Some(stem) => (stem, true),
             None => (name.strip_suffix(".log")?, false),
@@ -386,7 +390,7 @@ impl DayWriter {
         let (_, file) = match self.0.take() {
             Some(open) => self.0.insert(open),
             None => {
-                let path = directory.join(format!("{day}.log"));
+                let path = directory.join(format!("{PREFIX}{day}.log"));
                 let file =
                     OpenOptions::new().create(true).append(true).mode(FILE_MODE).open(path)?;
                 self.0.insert((day, BufWriter::new(file)))
@@ -407,7 +411,7 @@ impl DayWriter {
     }
 }
 
-/// `DAY.log` to `DAY.log.zst`; after what is already there, as zstd streams may follow each other.
+/// `dkv-DAY.log` to `dkv-DAY.log.zst`; after what is already there, as zstd streams may follow each other.
 pub(super) fn compress_file(path: &Path) -> io::Result<()> {
     let mut compressed = path.as_os_str().to_owned();
     compressed.push(".zst");
@@ -427,7 +431,7 @@ pub(super) fn compress_file(path: &Path) -> io::Result<()> {
 fn replace(path: &Path, write: impl FnOnce(&mut File) -> io::Result<()>) -> io::Result<()> {
     let directory = path.parent().unwrap_or(Path::new("."));
     let mut temporary = tempfile::Builder::new()
-        .prefix(".saving-")
+        .prefix(TEMPORARY)
         .permissions(std::os::unix::fs::PermissionsExt::from_mode(FILE_MODE))
         .tempfile_in(directory)?;
     write(temporary.as_file_mut())?;

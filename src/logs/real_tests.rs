@@ -229,7 +229,7 @@ async fn what_is_saved_of_a_container_is_shown_after_it_is_gone_and_only_once() 
         std::fs::read_to_string(directory.path().join("logs").join(name))
             .map_or(0, |text| text.lines().count())
     };
-    let files = [now.date_naive(), Utc::now().date_naive()].map(|day| format!("{day}.log"));
+    let files = [now.date_naive(), Utc::now().date_naive()].map(|day| format!("dkv-{day}.log"));
     let total: usize = std::collections::BTreeSet::from(files).iter().map(|name| count(name)).sum();
     assert_eq!(total, 4);
 

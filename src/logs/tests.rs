@@ -102,7 +102,7 @@ async fn logs_are_merged_by_time_and_a_broken_one_stops_no_other() {
 #[test]
 fn a_file_is_read_in_runs_that_are_in_order() {
     let directory = tempfile::tempdir().unwrap();
-    let path = directory.path().join("2026-01-02.log");
+    let path = directory.path().join("dkv-2026-01-02.log");
     let text = "2026-01-02T00:00:01Z web 111111111111 | one\n2026-01-02T00:00:03Z db 222222222222 \
         | three | four\n\
                 not ours\n2026-01-02T00:00:02.5Z web 333333333333 | two\n2026-01-02T00:00:04Z web \
@@ -130,7 +130,7 @@ fn a_file_is_read_in_runs_that_are_in_order() {
     // Compressed it says the same, also when more is added to what was compressed before.
     compress_file(&path).unwrap();
     assert!(!path.exists());
-    let compressed = directory.path().join("2026-01-02.log.zst");
+    let compressed = directory.path().join("dkv-2026-01-02.log.zst");
     assert_eq!(read(&compressed), expected);
     std::fs::write(&path, "2026-01-02T00:00:05Z web 333333333333 | five\n").unwrap();
     compress_file(&path).unwrap();
@@ -142,19 +142,24 @@ fn old_files_are_compressed_and_removed_and_no_others() {
     let directory = tempfile::tempdir().unwrap();
     let now = Utc.with_ymd_and_hms(2026, 1, 12, 12, 0, 0).unwrap();
     let names = [
-        "2026-01-12.log",
-        "2026-01-09.log",
-        "2026-01-08.log",
-        "2026-01-05.log",
-        "2026-01-04.log",
-        "2026-01-01.log.zst",
+        "dkv-2026-01-12.log",
+        "dkv-2026-01-09.log",
+        "dkv-2026-01-08.log",
+        "dkv-2026-01-05.log",
+        "dkv-2026-01-04.log",
+        "dkv-2026-01-01.log.zst",
     ];
-    let others =
-        ["app.log", "2020-01-01.txt", "2020-1-1.log", "x2020-01-01.log", "2020-01-01.log.gz"];
+    let others = [
+        "app.log",
+        "2020-01-01.log",
+        "2020-01-01.log.zst",
+        "dkv-2020-01-01.txt",
+        "dkv-2020-1-1.log",
+    ];
     for name in names.iter().chain(&others) {
         std::fs::write(directory.path().join(name), "x").unwrap();
     }
-    std::fs::create_dir(directory.path().join("2020-01-02.log")).unwrap();
+    std::fs::create_dir(directory.path().join("dkv-2020-01-02.log")).unwrap();
     Archive::new(directory.path().to_owned(), LogSettings::default()).tidy(&now).unwrap();
     let mut left: Vec<String> = std::fs::read_dir(directory.path())
         .unwrap()
@@ -162,11 +167,11 @@ fn old_files_are_compressed_and_removed_and_no_others() {
         .collect();
     left.sort();
     let mut expected = [
-        "2026-01-12.log",
-        "2026-01-09.log",
-        "2026-01-08.log.zst",
-        "2026-01-05.log.zst",
-        "2020-01-02.log",
+        "dkv-2026-01-12.log",
+        "dkv-2026-01-09.log",
+        "dkv-2026-01-08.log.zst",
+        "dkv-2026-01-05.log.zst",
+        "dkv-2020-01-02.log",
     ]
     .to_vec();
     expected.extend(others);

@@ -98,6 +98,8 @@ pub struct ReplacedService {
 pub struct RestoredData {
     /// Whether nothing was done.
     pub dry_run: bool,
+    /// Whether an interrupted restore was undone.
+    pub undone: bool,
     /// The backup's file.
     pub backup: String,
     /// When it was made.
@@ -106,4 +108,6 @@ pub struct RestoredData {
     pub sources: Vec<String>,
     /// The Compose services that were stopped meanwhile.
     pub stopped: Vec<String>,
+    /// The backup of what was there before.
+    pub copy: Option<String>,
 }

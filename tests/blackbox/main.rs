@@ -13,6 +13,7 @@ mod blame;
 mod budgets;
 mod crash;
 mod credentials;
+mod data;
 mod ecr;
 mod engines;
 mod env;

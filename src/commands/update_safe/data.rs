@@ -13,6 +13,7 @@ use crate::app::App;
 use crate::backup::{self, Cancelled, Source};
 use crate::compose::config::Source as MountSource;
 use crate::compose::{Action, Project};
+use crate::deployment::Record;
 use crate::error;
 use crate::model::manifest::DataBackup;
 use crate::process::Group;
@@ -35,8 +36,11 @@ impl RunningUpdate<'_> {
         refuse_itself(&sources, &directory)?;
         let measured = {
             let (sources, directory) = (sources.clone(), directory.clone());
-            blocking(move |_| backup::check_space(&directory, backup::measure(&sources)?), self.app)
-                .await
+            blocking(
+                move |_| backup::check_space(&directory, backup::measure(&sources)?, LEAVE_OUT),
+                self.app,
+            )
+            .await
         };
         measured?;
         self.journal.saving.stopped = self.running_users_of(&sources);
@@ -75,13 +79,7 @@ impl RunningUpdate<'_> {
             DataBackup::None => None,
             DataBackup::Databases if !self.launch.deployment.has_databases() => None,
             DataBackup::Command { words, timeout } => Some(Saved::By { words, timeout }),
-            DataBackup::Paths(paths) => {
-                // Compose names mounts by their absolute paths.
-                let directory = std::path::absolute(self.app.store.directory())
-                    .context("cannot find the current directory")?;
-                let places = paths.iter().map(|path| clean(&directory.join(path)));
-                Some(Saved::Copied(places.map(|path| Source { path, volume: None }).collect()))
-            }
+            DataBackup::Paths(_) => Some(Saved::Copied(configured(self.app, self.record()?)?)),
             DataBackup::Databases => {
                 let databases = self.launch.databases(&self.project).await?;
                 Some(Saved::Copied(sources_of(self.app, &databases).await?))
@@ -114,7 +112,9 @@ impl RunningUpdate<'_> {
         }
         let (stamp, made_at) = (self.app.backup_stamp(), self.app.stamp().at);
         blocking(
-            move |cancelled| backup::create(&directory, &sources, &stamp, &made_at, cancelled),
+            move |cancelled| {
+                backup::create(&directory, &sources, &stamp, &made_at, None, cancelled)
+            },
             self.app,
         )
         .await
@@ -153,6 +153,34 @@ impl RunningUpdate<'_> {
         let kept = blocking(move |cancelled| dump.keep(cancelled), self.app).await?;
         self.journal.saving.data_backup = kept.as_deref().and_then(name_of);
         Ok(())
+    }
+}
+
+/// How the data backup of an update is done without.
+const LEAVE_OUT: &str = "set `data_backup` in the manifest, or leave it out with --no-data-backup";
+
+/// The places that the manifest's `data_backup` names, without those inside others.
+///
+/// # Errors
+///
+/// There is no current directory.
+pub(crate) fn configured(app: &App, record: &Record) -> Result<Vec<Source>> {
+    let DataBackup::Paths(paths) = &record.manifest.data_backup else { return Ok(Vec::new()) };
+    // Compose names mounts by their absolute paths.
+    let directory =
+        std::path::absolute(app.store.directory()).context("cannot find the current directory")?;
+    let mut sources = Vec::new();
+    for path in paths {
+        add(&mut sources, Source { path: clean(&directory.join(path)), volume: None });
+    }
+    Ok(sources)
+}
+
+/// Adds a place, unless it is inside one that is there; what is inside it goes.
+fn add(sources: &mut Vec<Source>, source: Source) {
+    if !sources.iter().any(|other| source.path.starts_with(&other.path)) {
+        sources.retain(|other| !other.path.starts_with(&source.path));
+        sources.push(source);
     }
 }
 
@@ -236,9 +264,8 @@ async fn sources_of(app: &App, databases: &Project) -> Result<Vec<Source>> {
         }
         // Sockets and devices hold no data; what does not exist yet, neither.
         let holds_data = source.volume.is_some() || source.path.is_dir() || source.path.is_file();
-        if holds_data && !sources.iter().any(|other| source.path.starts_with(&other.path)) {
-            sources.retain(|other| !other.path.starts_with(&source.path));
-            sources.push(source);
+        if holds_data {
+            add(&mut sources, source);
         }
     }
     Ok(sources)
