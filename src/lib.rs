@@ -21,6 +21,8 @@
 //! followers    who hangs on to whose container, and goes along when that is replaced (pure)
 //! runtime      what the operator did at run time and keeps: counts, what was stopped (pure)
 //! images lookup health logs backup      making local; asking registries; judging; keeping
+//! clock        what time it is
+//! clock        what time it is
 //! app          what every command works with: settings, store, daemon, registries, terminal
 //! plan report  a step of a service and what it becomes; what commands return (pure)
 //! compose/     Compose files as they are written (texts); the Compose program (run)
@@ -69,6 +71,7 @@ mod app;
 mod backup;
 mod change;
 mod cli;
+mod clock;
 mod commands;
 mod compose;
 mod deployment;

@@ -12,6 +12,7 @@ use super::arguments::Services;
 use super::{Effect, Run};
 use crate::app::{App, Exit};
 use crate::cli::Moment;
+use crate::clock;
 use crate::deployment::{Deployment, DeploymentView};
 use crate::docker::ContainerFilter;
 use crate::error::{self, Error};
@@ -294,7 +295,7 @@ pub(super) async fn keep(
             containers.into_iter().partition(|one| {
                 one.labels.service().is_some_and(|service| databases.contains(service))
             });
-        let now = Utc::now().with_timezone(&Local);
+        let now = clock::now().with_timezone(&Local);
         let [application, databases] = archives(deployment);
         let mut listening = Vec::new();
         for (archive, containers) in [(application, of_application), (databases, of_databases)] {
@@ -325,7 +326,7 @@ impl Listening {
     /// Keeps the last words too. To be called when Compose has done what it was called for.
     pub(super) async fn finish(self, app: &App) {
         let Ok(docker) = app.docker().await else { return };
-        let now = Utc::now().with_timezone(&Local);
+        let now = clock::now().with_timezone(&Local);
         for words in self.0 {
             words.save(docker, &now).await;
         }

@@ -14,6 +14,7 @@ use super::{Effect, Run, generate_env, logs};
 use crate::app::{App, Exit};
 use crate::change;
 use crate::cli;
+use crate::clock;
 use crate::compose::{self, Action, Project, Set};
 use crate::deployment::{Deployment, Stray};
 use crate::docker::{ContainerDetail, ContainerFilter, ContainerState, HealthStatus};
@@ -421,7 +422,8 @@ impl<'a> Launch<'a> {
         let (name, expectations) = (&project.name, self.expectations(project));
         if self.options.no_wait || at_once {
             let docker = self.app().docker().await?;
-            return health::snapshot(docker, name, &expectations, self.limits(), Utc::now()).await;
+            return health::snapshot(docker, name, &expectations, self.limits(), clock::now())
+                .await;
         }
         self.wait(name, &expectations, |_| ()).await
     }
@@ -439,10 +441,10 @@ impl<'a> Launch<'a> {
         let docker = app.docker().await?;
         let is_told = AtomicBool::new(false);
         let wait = async {
-            let (limits, now) = (self.limits(), Utc::now());
+            let (limits, now) = (self.limits(), clock::now());
             health::wait(docker, project, expectations, limits, now, &|deployment| {
                 look(deployment);
-                let waited = (Utc::now() - now).to_std().unwrap_or_default();
+                let waited = (clock::now() - now).to_std().unwrap_or_default();
                 if let Some((service, longest)) =
                     longer_than_asked(deployment, expectations, limits, waited)
                     && !is_told.swap(true, Ordering::Relaxed)

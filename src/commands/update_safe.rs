@@ -17,7 +17,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use anyhow::Result;
-use chrono::Utc;
+
 use clap::Args;
 
 use super::run::{Launch, StartOptions};
@@ -26,6 +26,7 @@ use super::{Effect, Run, logs};
 use crate::app::{App, Exit};
 use crate::change::{Change, Remembered};
 use crate::cli;
+use crate::clock;
 use crate::compose::{self, Action, Project, Pull, Recreate, Up};
 use crate::deployment::{Deployment, Record};
 use crate::docker::{Blueprint, Docker};
@@ -464,7 +465,7 @@ impl<'a> RunningUpdate<'a> {
         let expectations = self.expectations(|name| self.counts(name));
         let (docker, project) = (&self.docker, &self.journal.project);
         let limits = self.launch.limits();
-        health::patiently(|| health::snapshot(docker, project, &expectations, limits, Utc::now()))
+        health::patiently(|| health::snapshot(docker, project, &expectations, limits, clock::now()))
             .await
     }
 

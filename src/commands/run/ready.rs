@@ -5,10 +5,11 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use anyhow::Result;
-use chrono::{TimeDelta, Utc};
+use chrono::TimeDelta;
 
 use super::Launch;
 use crate::change;
+use crate::clock;
 use crate::commands::{generate_env, pull};
 use crate::compose::{Action, Generation, Project, Pull, Recreate, Up, keys};
 use crate::docker::{ContainerDetail, ContainerFilter, Docker, Image, PullTarget};
@@ -432,7 +433,7 @@ pub(in crate::commands) async fn stopped(
     if let Some(since) = runtime::doubtful(project, containers) {
         let filter = ContainerFilter::project(&project.name);
         let since = since - TimeDelta::seconds(GRACE_OF_A_STOP);
-        told = docker.told_to_end(&filter, since, Utc::now()).await?;
+        told = docker.told_to_end(&filter, since, clock::now()).await?;
     }
     Ok(runtime::stopped(project, containers, &told))
 }

@@ -6,6 +6,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use chrono::{DateTime, Utc};
 use futures_util::StreamExt as _;
 
+use crate::clock;
 use crate::docker::{Action, ContainerFilter, Docker};
 use crate::health::{self, Judged, Verdict};
 
@@ -25,7 +26,7 @@ impl Downtime {
     pub(super) fn watch(&mut self, docker: &Docker, project: &str) {
         self.good = Moments::default();
         let mut events =
-            Box::pin(docker.events(&ContainerFilter::project(project), Some(Utc::now())));
+            Box::pin(docker.events(&ContainerFilter::project(project), Some(clock::now())));
         let ends = Arc::clone(&self.ends);
         self.watcher = Some(tokio::spawn(async move {
             while let Some(Ok(event)) = events.next().await {

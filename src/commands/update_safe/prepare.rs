@@ -5,11 +5,11 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use anyhow::Result;
-use chrono::Utc;
 
 use super::RunningUpdate;
 use crate::app::{App, Exit};
 use crate::change::Change;
+use crate::clock;
 use crate::commands::generate_env;
 use crate::commands::pull;
 use crate::commands::pull_latest::LatestOptions;
@@ -66,7 +66,7 @@ impl<'a> RunningUpdate<'a> {
         launch.deployment.check_compose(&launch.environment).await?;
         let expectations = launch.expectations(&project);
         let found =
-            health::snapshot(&docker, &project.name, &expectations, launch.limits(), Utc::now())
+            health::snapshot(&docker, &project.name, &expectations, launch.limits(), clock::now())
                 .await?;
         let tracked = launch.deployment.tracked(&project);
         generate_env::warn_of_strangers(&launch.deployment, &project);

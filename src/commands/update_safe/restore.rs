@@ -1,9 +1,10 @@
 //! What ran comes back.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use anyhow::Result;
+use tokio::time::Instant;
 
 use super::{RunningUpdate, forget_kept, interrupted, report};
 use crate::app::Exit;

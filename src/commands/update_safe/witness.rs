@@ -7,6 +7,7 @@ use std::time::Duration;
 use chrono::{DateTime, Utc};
 use futures_util::StreamExt as _;
 
+use crate::clock;
 use crate::docker::{Action, ContainerFilter, Docker, Event};
 
 /// How long to wait before an engine that is away is asked again.
@@ -33,7 +34,7 @@ pub(super) struct Witness {
 
 impl Witness {
     pub(super) fn begin(docker: &Docker, project: &str) -> Self {
-        let (seen, begun) = (Arc::<Mutex<Seen>>::default(), Utc::now());
+        let (seen, begun) = (Arc::<Mutex<Seen>>::default(), clock::now());
         let filter = ContainerFilter::project(project);
         let task = {
             let (docker, filter, seen) = (docker.clone(), filter.clone(), Arc::clone(&seen));
@@ -45,7 +46,7 @@ impl Witness {
                         since = event.time.unwrap_or(since);
                         note(&seen, &event);
                     }
-                    seen.lock().unwrap_or_else(PoisonError::into_inner).away = Some(Utc::now());
+                    seen.lock().unwrap_or_else(PoisonError::into_inner).away = Some(clock::now());
                     tokio::time::sleep(PAUSE).await;
                 }
             })
@@ -56,7 +57,7 @@ impl Witness {
     /// What was seen until now. What the watch has not heard yet is asked for.
     pub(super) async fn report(&self, docker: &Docker) -> Seen {
         let catch_up = async {
-            let (since, until) = (Some(self.begun), Some(Utc::now()));
+            let (since, until) = (Some(self.begun), Some(clock::now()));
             let mut events = Box::pin(docker.events_between(&self.filter, since, until));
             while let Some(Ok(event)) = events.next().await {
                 note(&self.seen, &event);
