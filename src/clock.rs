@@ -5,5 +5,9 @@ use chrono::{DateTime, Utc};
 /// The present moment.
 #[must_use]
 pub fn now() -> DateTime<Utc> {
+    #[cfg(test)]
+    if let Some(now) = crate::simulation::now() {
+        return now;
+    }
     Utc::now()
 }

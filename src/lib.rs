@@ -96,6 +96,8 @@ mod registry;
 mod report;
 mod runtime;
 mod secrets;
+#[cfg(test)]
+mod simulation;
 mod store;
 mod ui;
 mod update;

@@ -429,6 +429,10 @@ impl Ui {
     }
 
     fn write_now(&self, stream: Stream, text: &str) {
+        #[cfg(test)]
+        if crate::simulation::say(text) {
+            return;
+        }
         let result = match stream {
             Stream::Stdout => write_all(io::stdout().lock(), text),
             Stream::Stderr => write_all(io::stderr().lock(), text),

@@ -172,6 +172,15 @@ impl Tool {
     /// # Errors
     /// Neither runs (exit 6).
     pub async fn detect(environment: &Environment) -> Result<Self> {
+        #[cfg(test)]
+        if crate::simulation::is_under_way() {
+            let version = "2.40.3".to_owned();
+            return Ok(Self {
+                program: &["docker", "compose"],
+                generation: Generation::V2,
+                version,
+            });
+        }
         const PROGRAMS: [&[&str]; 2] = [&["docker", "compose"], &["docker-compose"]];
         for program in PROGRAMS {
             let mut command = Command::new(program[0]);
@@ -631,6 +640,10 @@ impl Call<'_> {
     }
 
     async fn inherit(&self) -> Result<Captured> {
+        #[cfg(test)]
+        if let Some(captured) = self.simulated().await {
+            return Ok(captured);
+        }
         let mut command = self.command()?;
         let signals = Signals::listen()?;
         if let Some(input) = self.input()? {
@@ -666,6 +679,10 @@ impl Call<'_> {
     }
 
     async fn capture(&self) -> Result<Captured> {
+        #[cfg(test)]
+        if let Some(captured) = self.simulated().await {
+            return Ok(captured);
+        }
         let mut command = self.command()?;
         let signals = Signals::listen()?;
         let input = self.input()?.unwrap_or_else(Stdio::null);
@@ -691,6 +708,35 @@ impl Call<'_> {
         };
         let messages = Some(self.environment.redact(tail(&stderr)));
         Ok(Captured { status, end, stdout, messages, complaint: None })
+    }
+
+    /// How a simulated Compose ends; `None` where nothing is simulated. A signal reaches it as it
+    /// would reach a process that is, or is not, in this one's group.
+    #[cfg(test)]
+    async fn simulated(&self) -> Option<Captured> {
+        let call = crate::simulation::Call {
+            arguments: self.arguments.iter().map(|one| one.to_str().unwrap().to_owned()).collect(),
+            variables: self.environment.set.clone(),
+            directory: std::path::absolute(self.directory).unwrap().to_str().unwrap().to_owned(),
+        };
+        let mut task = crate::simulation::start_compose(call)?;
+        let interrupted = crate::simulation::interrupted(self.shielded.cloned());
+        let too_long = tokio::time::sleep(self.limit.unwrap_or(Duration::MAX));
+        let (end, ended) = tokio::select! {
+            biased;
+            () = interrupted => (End::Interrupted, None),
+            ended = &mut task => (End::Itself, ended.ok()),
+            () = too_long => (End::TooLong, None),
+        };
+        task.abort();
+        let ended = ended.unwrap_or_default();
+        Some(Captured {
+            status: ExitStatus::from_raw(ended.code << 8),
+            end,
+            stdout: ended.stdout.into_bytes(),
+            messages: Some(ended.stderr),
+            complaint: None,
+        })
     }
 
     fn check(&self, captured: &Captured, v1_meets_name: bool) -> Result<()> {

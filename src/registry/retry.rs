@@ -39,6 +39,10 @@ pub(super) fn pause(tries: u32, retry_after: Option<Duration>, random: u64) -> O
 /// A random number: the standard library seeds every hasher afresh, and jitter needs no more than
 /// that.
 pub(super) fn random() -> u64 {
+    #[cfg(test)]
+    if let Some(number) = crate::simulation::random() {
+        return number;
+    }
     use std::hash::{BuildHasher as _, Hasher as _};
     std::collections::hash_map::RandomState::new().build_hasher().finish()
 }

@@ -274,6 +274,10 @@ impl Transport {
     /// Sends the request and follows redirects. A login stays with the host that it was meant for,
     /// and a form, which may hold one, is sent nowhere else.
     async fn follow(&self, request: &Request<'_>) -> Result<Answer, Failure> {
+        #[cfg(test)]
+        if let Some(answer) = simulated(request).await {
+            return answer;
+        }
         let mut url = request.url.clone();
         for _ in 0..=REDIRECTS {
             let response = self.send(request, &url).await?;
@@ -418,6 +422,27 @@ impl Transport {
         let files = tls::certificate_files(&self.settings.registry_certificates.join(registry));
         files.iter().try_fold(common, |trust, file| trust.with_file(file))
     }
+}
+
+/// What a simulated registry answers; `None` where nothing is simulated.
+#[cfg(test)]
+async fn simulated(request: &Request<'_>) -> Option<Result<Answer, Failure>> {
+    let answer = crate::simulation::ask(request.method.as_str(), request.url.path()).await?;
+    let answer = answer.map_err(|detail| Failure {
+        error: Error::Unreachable { host: authority(&request.url), detail },
+        cause: Cause::Transient,
+    });
+    Some(answer.map(|(status, headers, body)| {
+        Answer {
+            status: StatusCode::from_u16(status).unwrap(),
+            headers: headers
+                .into_iter()
+                .map(|(name, value)| (HeaderName::from_static(name), value.parse().unwrap()))
+                .collect(),
+            body,
+            url: request.url.clone(),
+        }
+    }))
 }
 
 /// Where a redirect leads, if that is safe ground: TLS stays TLS, and nothing from outside leads to

@@ -63,7 +63,7 @@ pub fn replace_all(replacements: &[Replacement]) -> anyhow::Result<()> {
         .into());
     }
     for (done, wanted) in changed.iter().enumerate() {
-        if let Err(source) = std::fs::rename(super::neighbour(&wanted.path), &wanted.path) {
+        if let Err(source) = rename(&super::neighbour(&wanted.path), &wanted.path) {
             for left in &changed[done..] {
                 let _ = std::fs::remove_file(super::neighbour(&left.path));
             }
@@ -98,6 +98,12 @@ pub fn replace_all(replacements: &[Replacement]) -> anyhow::Result<()> {
     Ok(())
 }
 
+fn rename(from: &Path, to: &Path) -> io::Result<()> {
+    #[cfg(test)]
+    crate::simulation::write("rename to", to)?;
+    std::fs::rename(from, to)
+}
+
 /// Writes and syncs the neighbour of one file, with the mode and the owner of the file it replaces.
 fn write_neighbour(wanted: &Replacement) -> io::Result<()> {
     let path = super::neighbour(&wanted.path);
@@ -120,6 +126,8 @@ fn write_neighbour(wanted: &Replacement) -> io::Result<()> {
 /// Makes a file that must not exist, readable by all, writable by its owner, whatever the umask
 /// adds.
 fn create_exclusive(path: &Path) -> io::Result<File> {
+    #[cfg(test)]
+    crate::simulation::write("make", path)?;
     OpenOptions::new()
         .write(true)
         .create_new(true)
@@ -173,6 +181,8 @@ pub(super) fn adopt_owner(path: &Path, like: &Path) -> anyhow::Result<()> {
 
 /// Removes `path` for good, if it is there.
 pub(super) fn remove(path: &Path) -> io::Result<()> {
+    #[cfg(test)]
+    crate::simulation::write("remove", path)?;
     match std::fs::remove_file(path) {
         Err(source) if source.kind() == io::ErrorKind::NotFound => return Ok(()),
         outcome => outcome?,
@@ -188,5 +198,7 @@ pub(super) fn probe(directory: &Path) -> io::Result<()> {
 }
 
 fn sync_directory(directory: &Path) -> io::Result<()> {
+    #[cfg(test)]
+    crate::simulation::write("sync", directory)?;
     File::open(directory)?.sync_all()
 }
