@@ -163,6 +163,7 @@ impl App {
                 home: self.environment.home(),
                 search_path: self.environment.value("PATH").map(ToOwned::to_owned),
                 ca_file: self.environment.ssl_cert_file(),
+                total_timeout: self.settings.registry_timeout,
                 ..registry::Settings::default()
             };
             let daemon = Arc::clone(&self.docker);

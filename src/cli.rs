@@ -90,6 +90,18 @@ struct Global {
     /// Seconds, or a number with a unit: 10, 10s, 1m.
     #[arg(long, global = true, value_name = "SECONDS", value_parser = duration, default_value = "10")]
     lock_timeout: Duration,
+
+    /// Give one registry this much of a command's time, all its requests together
+    ///
+    /// Seconds, or a number with a unit: 60, 2m.
+    #[arg(
+        long,
+        global = true,
+        value_name = "SECONDS",
+        value_parser = duration,
+        default_value = "60"
+    )]
+    registry_timeout: Duration,
 }
 
 /// What flags and environment come to; nothing is left to decide again.
@@ -105,6 +117,8 @@ pub struct Settings {
     pub jobs: NonZeroUsize,
     /// How long to wait for another dkv.
     pub lock_timeout: Duration,
+    /// How long one registry may take, all that it is asked together.
+    pub registry_timeout: Duration,
     /// Who is at work, as far as the environment tells.
     pub user: Option<String>,
     /// What stands in for the clock, in tests.
@@ -168,6 +182,7 @@ impl Cli {
             json: global.json,
             jobs: global.jobs,
             lock_timeout: global.lock_timeout,
+            registry_timeout: global.registry_timeout,
             user: environment.user(),
             now,
             ui: UiSettings {

@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use reqwest::{Method, StatusCode, header};
 
@@ -11,11 +12,16 @@ use super::host::Host;
 use super::manifest::{self, Described, Manifest, ManifestKind, ManifestName};
 use super::mirrors::{FindMirrors, Mirrors};
 use super::session::Query;
+use super::tags::Room;
 use super::transport::{Answer, Settings, Transport};
 use crate::model::reference::{Digest, Platform, Repository};
 
 /// The most bytes of a manifest or a configuration blob: what registries accept.
 const MANIFEST_LIMIT: usize = 4 * 1024 * 1024;
+
+/// What manifests and configurations that are kept may take, in bytes: some hundreds of the usual
+/// size.
+const KEPT: usize = 2 * 1024 * 1024;
 
 /// A client of any number of registries. Clones share connections, tokens and what is known about
 /// each host. Making one costs nothing: no file is read and no TLS is set up before it is needed.
@@ -27,8 +33,9 @@ pub struct Client {
 pub(super) struct Inner {
     pub(super) transport: Transport,
     pub(super) hosts: Mutex<HashMap<String, Arc<Host>>>,
-    /// The bytes of the manifests and configurations that came in this run.
+    /// The bytes of the manifests and configurations that came in this run, as far as there is room.
     came: Mutex<HashMap<Digest, Vec<u8>>>,
+    pub(super) room: Room,
     pub(super) mirrors: Mirrors,
 }
 
@@ -52,6 +59,7 @@ impl Client {
                 transport,
                 hosts: Mutex::default(),
                 came: Mutex::default(),
+                room: Room::of_run(),
                 mirrors,
             }),
         }
@@ -63,6 +71,11 @@ impl Client {
         for repository in repositories {
             self.host(repository).expect(repository.path());
         }
+    }
+
+    /// How much of this run one registry may take.
+    pub(super) fn time_allowed(&self) -> Duration {
+        self.inner.transport.settings.total_timeout
     }
 
     /// What `name` names in `repository`, without fetching it: one HEAD request, and a GET only if
@@ -127,15 +140,23 @@ impl Client {
         }
         let manifest = manifest::parse(digest, &media_type, answer.body)
             .map_err(|detail| query.malformed(&detail))?;
-        self.came().insert(manifest.digest.clone(), manifest.bytes.clone());
+        self.keep(&manifest.digest, &manifest.bytes);
         Ok(manifest)
     }
 
-    /// The bytes of a manifest or a configuration that came in this run, so that nobody asks for
-    /// them twice.
+    /// The bytes of a manifest or a configuration that came in this run and was kept, so that nobody
+    /// asks for them twice.
     #[must_use]
     pub fn seen(&self, digest: &Digest) -> Option<Vec<u8>> {
         self.came().get(digest).cloned()
+    }
+
+    /// Keeps what came, if there is room.
+    fn keep(&self, digest: &Digest, bytes: &[u8]) {
+        let mut came = self.came();
+        if came.values().map(Vec::len).sum::<usize>() + bytes.len() <= KEPT {
+            came.insert(digest.clone(), bytes.to_vec());
+        }
     }
 
     fn came(&self) -> MutexGuard<'_, HashMap<Digest, Vec<u8>>> {
@@ -158,7 +179,6 @@ impl Client {
             accept: "*/*",
             limit: MANIFEST_LIMIT,
             subject: format!("configuration {} of {repository}", digest.short()),
-            deadline: self.inner.transport.deadline(),
             scheme: None,
         };
         let answer = query.good(self.ask(&query).await?)?;
@@ -168,7 +188,7 @@ impl Client {
             &Digest::of(&answer.body),
         )?;
         let platform = manifest::platform_in(&answer.body);
-        self.came().insert(digest.clone(), answer.body);
+        self.keep(digest, &answer.body);
         platform.map_err(|detail| query.malformed(&detail))
     }
 
@@ -212,7 +232,6 @@ impl Client {
                 ManifestName::Tag(tag) => repository.with_tag(tag),
                 ManifestName::Digest(digest) => repository.with_digest(digest),
             },
-            deadline: self.inner.transport.deadline(),
             scheme: None,
         }
     }

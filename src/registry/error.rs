@@ -54,6 +54,14 @@ pub enum Error {
         /// What happened.
         detail: String,
     },
+    /// It has taken all the time that a run gives it.
+    #[error("{host} has taken its {seconds} s and is not done")]
+    OutOfTime {
+        /// The host.
+        host: String,
+        /// That time.
+        seconds: u64,
+    },
     /// The server's certificate is not trusted, or TLS failed otherwise.
     #[error("no trusted connection to {host}: {detail}")]
     Tls {
@@ -112,6 +120,12 @@ pub enum Error {
 }
 
 impl Error {
+    /// Whether asking the same host once more is of no use in this run.
+    #[must_use]
+    pub(super) fn is_of_host(&self) -> bool {
+        matches!(self, Self::Unreachable { .. } | Self::OutOfTime { .. } | Self::Tls { .. })
+    }
+
     /// What the operator can do next.
     #[must_use]
     pub fn hint(&self) -> String {
@@ -136,6 +150,9 @@ impl Error {
                 "check the network, the registry's name and the proxy settings, then try again"
                     .to_owned()
             }
+            Self::OutOfTime { .. } => "try again later, or give registries more time with \
+                --registry-timeout"
+                .to_owned(),
             Self::Tls { host, .. } => format!(
                 "install the registry's CA certificate in the system store or as \
                     /etc/docker/certs.d/{host}/ca.crt, or name it in SSL_CERT_FILE"
@@ -165,7 +182,10 @@ impl From<Error> for crate::error::Error {
     fn from(error: Error) -> Self {
         let is_unanswered = matches!(
             error,
-            Error::Unreachable { .. } | Error::Tls { .. } | Error::Unauthorized { .. }
+            Error::Unreachable { .. }
+                | Error::OutOfTime { .. }
+                | Error::Tls { .. }
+                | Error::Unauthorized { .. }
         );
         let told = Self::new(Kind::Registry, error.to_string()).with_hint(error.hint());
         if is_unanswered { told.unanswered() } else { told }

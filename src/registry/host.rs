@@ -35,6 +35,53 @@ pub(super) struct Host {
     /// The repositories that a shared token did not open, with whether that token was anonymous.
     single_paths: Mutex<HashSet<(bool, String)>>,
     has_warned: AtomicBool,
+    pub(super) patience: Patience,
+}
+
+/// The time that one registry takes from a run: that in which it is asked at all, however many ask
+/// at once. What goes on in between, such as the daemon's pulls, is not its own.
+#[derive(Default)]
+pub(super) struct Patience(Mutex<Waiting>);
+
+#[derive(Default)]
+struct Waiting {
+    /// What earlier waits have taken.
+    taken: Duration,
+    /// Since when there is somebody who waits.
+    since: Option<Instant>,
+    /// How many wait.
+    count: usize,
+}
+
+/// Somebody who waits for a registry; no longer when it is dropped.
+pub(super) struct Wait<'a>(&'a Patience);
+
+impl Patience {
+    /// Begins to wait.
+    pub(super) fn wait(&self) -> Wait<'_> {
+        let mut waiting = lock(&self.0);
+        waiting.since.get_or_insert_with(Instant::now);
+        waiting.count += 1;
+        Wait(self)
+    }
+
+    /// When the registry has taken the `total` that it may, for those who wait.
+    pub(super) fn deadline(&self, total: Duration) -> Instant {
+        let waiting = lock(&self.0);
+        waiting.since.unwrap_or_else(Instant::now) + total.saturating_sub(waiting.taken)
+    }
+}
+
+impl Drop for Wait<'_> {
+    fn drop(&mut self) {
+        let mut waiting = lock(&self.0.0);
+        waiting.count -= 1;
+        if waiting.count == 0
+            && let Some(since) = waiting.since.take()
+        {
+            waiting.taken += since.elapsed();
+        }
+    }
 }
 
 /// How a registry is spoken to.
@@ -211,5 +258,31 @@ impl Token {
         scopes: Vec<String>,
     ) -> Self {
         Self { text, usable_until: start + lifetime, scopes: scopes.into() }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn a_registry_takes_time_only_while_somebody_waits_for_it() {
+        let (patience, total) = (Patience::default(), Duration::from_secs(60));
+        let left = || (patience.deadline(total) - Instant::now()).as_secs();
+        let pass = |seconds| tokio::time::advance(Duration::from_secs(seconds));
+        let (one, two) = (patience.wait(), patience.wait());
+        pass(10).await;
+        assert_eq!(left(), 50, "two wait as long as one");
+        drop(one);
+        pass(10).await;
+        drop(two);
+        // A pull through the daemon, say.
+        pass(600).await;
+        assert_eq!(left(), 40);
+        let _three = patience.wait();
+        pass(39).await;
+        assert_eq!(left(), 1);
+        pass(10).await;
+        assert_eq!(left(), 0);
     }
 }

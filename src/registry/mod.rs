@@ -16,7 +16,8 @@
 //!   servers that would leave safe ground are errors, and no login follows a redirect to another
 //!   host.
 //! - Names on Docker Hub are asked of the daemon's mirrors first, as the daemon does.
-//! - Every body is capped, every wait has a deadline, and only what is transient is tried again.
+//! - Every body is capped, all that one registry is asked has one deadline, and only what is transient
+//!   is tried again. What is kept of tags and manifests has its limits, whatever comes.
 
 pub mod auth;
 mod aws;

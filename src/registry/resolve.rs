@@ -197,7 +197,12 @@ impl Resolver {
     async fn by_ecr_public(&self, question: &Question) -> Option<Resolution> {
         let repository = &question.repository;
         let registry_id = question.ecr.registry_id.as_deref();
-        let ask = async { self.ecr_public.images(repository, registry_id).await.map(Arc::new) };
+        // The SDK's futures are too large to be moved about.
+        let images = Box::pin(self.ecr_public.images(repository, registry_id));
+        let ask = async {
+            let images = tokio::time::timeout(self.client.time_allowed(), images).await;
+            images.ok().flatten().map(Arc::new)
+        };
         let images = self.ecr_images.get(repository, ask).await?;
         let Some(own) = images.iter().find(|image| image.digest == question.digest) else {
             tracing::info!(
@@ -397,10 +402,7 @@ impl Scan {
             Err(error) => {
                 tracing::info!("skipping a candidate: {error}");
                 self.failed += 1;
-                let is_hopeless = matches!(
-                    error,
-                    Error::Unreachable { .. } | Error::Tls { .. } | Error::RateLimited { .. }
-                );
+                let is_hopeless = error.is_of_host() || matches!(error, Error::RateLimited { .. });
                 if is_hopeless || self.failed >= FAILURES {
                     self.ended_by = Some(error);
                 }

@@ -31,7 +31,6 @@ pub(super) struct Query<'a> {
     pub(super) limit: usize,
     /// What is asked for, as messages name it.
     pub(super) subject: String,
-    pub(super) deadline: Instant,
     /// How the host is spoken to, if that need not be found out.
     pub(super) scheme: Option<Scheme>,
 }
@@ -66,6 +65,11 @@ impl Client {
         Arc::clone(lock(&self.inner.hosts).entry(repository.api_host().to_owned()).or_default())
     }
 
+    /// When the repository's registry has taken all the time that it may.
+    fn deadline(&self, repository: &Repository) -> Instant {
+        self.host(repository).patience.deadline(self.time_allowed())
+    }
+
     /// The user's login for the registry, looked up once.
     pub(super) async fn login<'a>(&self, host: &'a Host, repository: &Repository) -> &'a Found {
         host.login
@@ -92,7 +96,7 @@ impl Client {
                 Ok(answer) => tracing::debug!("mirror {}: {}", mirror.host, answer.status),
                 Err(error) => {
                     tracing::info!("the mirror of Docker Hub is of no use: {error}");
-                    if matches!(error, Error::Unreachable { .. } | Error::Tls { .. }) {
+                    if error.is_of_host() {
                         mirror.leave_out();
                     }
                 }
@@ -108,6 +112,7 @@ impl Client {
     /// anonymous token; once a fresh token; and without the login, if there was one.
     async fn ask_host(&self, query: &Query<'_>) -> Result<Answer> {
         let host = self.host(query.repository);
+        let _wait = host.patience.wait();
         let path = query.repository.path();
         let mut contact = None;
         let scheme = match query.scheme {
@@ -182,7 +187,7 @@ impl Client {
         let answer = self
             .inner
             .transport
-            .exchange(&request, query.deadline)
+            .exchange(&request, self.deadline(query.repository))
             .await
             .map_err(|failure| failure.error)?;
         Ok((grant, answer))
@@ -201,14 +206,15 @@ impl Client {
         let is_plain_possible =
             query.repository.is_loopback() && !transport.has_certificates(registry);
         let mut scheme = if is_plain_possible { Scheme::Http } else { Scheme::Https };
-        let mut result = transport.exchange(&query.request(scheme, None)?, query.deadline).await;
+        let deadline = self.deadline(query.repository);
+        let mut result = transport.exchange(&query.request(scheme, None)?, deadline).await;
         // A server that wants TLS answers plain HTTP with 400, or with something that is no HTTP.
         let may_want_tls = match &result {
             Ok(answer) => answer.status == StatusCode::BAD_REQUEST,
             Err(failure) => failure.cause == Cause::NotHttp,
         };
         if scheme == Scheme::Http && may_want_tls {
-            let tls = transport.attempt(&query.request(Scheme::Https, None)?, query.deadline).await;
+            let tls = transport.attempt(&query.request(Scheme::Https, None)?, deadline).await;
             let is_tls = match &tls {
                 Ok(_) => true,
                 Err(failure) => {
@@ -220,7 +226,7 @@ impl Client {
             }
         }
         match result.map_err(|failure| failure.error) {
-            Err(error @ (Error::Unreachable { .. } | Error::Tls { .. })) => Err(error),
+            Err(error) if error.is_of_host() => Err(error),
             other => {
                 *outcome = Some(other);
                 Ok(scheme)
@@ -338,7 +344,7 @@ impl Client {
         let answer = self
             .inner
             .transport
-            .exchange(&request, query.deadline)
+            .exchange(&request, self.deadline(query.repository))
             .await
             .map_err(|failure| failure.error)?;
         if answer.status.is_client_error() {

@@ -528,7 +528,7 @@ async fn stalled_endless_and_dripping_answers_end() {
     };
     for (make, what) in [
         ((|| Reply::Silence) as fn() -> Reply, "silent"),
-        (|| Reply::Drip, "within 1 s"),
+        (|| Reply::Drip, "has taken its 1 s"),
         (|| Reply::Endless, "more than"),
     ] {
         let server = Server::start(move |_, _| make()).await;

@@ -10,6 +10,7 @@ use std::time::Duration;
 use chrono::{DateTime, Utc};
 use reqwest::header::{self, HeaderMap, HeaderName, HeaderValue};
 use reqwest::{Method, Response, StatusCode, Url};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::Instant;
 
 use super::error::{Error, message_in, printable};
@@ -37,7 +38,7 @@ pub struct Settings {
     pub connect_timeout: Duration,
     /// The longest silence within an answer.
     pub idle_timeout: Duration,
-    /// The longest time for one operation with all its retries and waits.
+    /// The longest time for all that one registry is asked, with all retries and waits.
     pub total_timeout: Duration,
 }
 
@@ -59,6 +60,12 @@ impl Default for Settings {
 
 /// The most redirects of one request.
 const REDIRECTS: usize = 10;
+
+/// From how many bytes on a body is large: most are much smaller.
+const LARGE: usize = 256 * 1024;
+
+/// How many large bodies there may be at once, so that many requests at once do not add up.
+const LARGE_AT_ONCE: usize = 2;
 
 /// The most bytes that are read of a failed answer, whose text goes into a message.
 const ERROR_BODY: usize = 64 * 1024;
@@ -86,6 +93,8 @@ pub(super) struct Answer {
     pub(super) body: Vec<u8>,
     /// Where it came from, after redirects.
     pub(super) url: Url,
+    /// The place that a large body has until it is dropped.
+    _place: Option<OwnedSemaphorePermit>,
 }
 
 impl Answer {
@@ -156,6 +165,8 @@ pub(super) struct Transport {
     clients: Mutex<HashMap<ClientKey, reqwest::Client>>,
     paces: Mutex<HashMap<String, Arc<Pace>>>,
     limits_told: Mutex<Vec<String>>,
+    /// The places for large bodies.
+    large: Arc<Semaphore>,
 }
 
 /// What requests must have in common to share a connection pool.
@@ -175,12 +186,8 @@ impl Transport {
             clients: Mutex::default(),
             paces: Mutex::default(),
             limits_told: Mutex::default(),
+            large: Arc::new(Semaphore::new(LARGE_AT_ONCE)),
         }
-    }
-
-    /// The end of an operation that starts now.
-    pub(super) fn deadline(&self) -> Instant {
-        Instant::now() + self.settings.total_timeout
     }
 
     /// Sends the request until there is an answer that trying again would not better.
@@ -230,22 +237,20 @@ impl Transport {
     ) -> Result<Answer, Failure> {
         let host = authority(&request.url);
         let pace = Arc::clone(lock(&self.paces).entry(host.clone()).or_default());
-        let start = pace.reserve(Instant::now());
-        if start >= deadline && start > Instant::now() {
-            let wait = Some(start - Instant::now());
-            return Err(Failure {
-                error: Error::RateLimited { host, retry_after: wait },
-                cause: Cause::Final,
-            });
+        let seconds = self.settings.total_timeout.as_secs();
+        let late = Error::OutOfTime { host: host.clone(), seconds };
+        let now = Instant::now();
+        let start = pace.reserve(now);
+        if start >= deadline {
+            let error = match start > now {
+                true => Error::RateLimited { host, retry_after: Some(start - now) },
+                false => late,
+            };
+            return Err(Failure { error, cause: Cause::Final });
         }
         tokio::time::sleep_until(start).await;
         let Ok(result) = tokio::time::timeout_at(deadline, self.follow(request)).await else {
-            let detail =
-                format!("no complete answer within {} s", self.settings.total_timeout.as_secs());
-            return Err(Failure {
-                error: Error::Unreachable { host, detail },
-                cause: Cause::Final,
-            });
+            return Err(Failure { error: late, cause: Cause::Final });
         };
         if let Ok(answer) = &result {
             if answer.status == StatusCode::TOO_MANY_REQUESTS {
@@ -327,6 +332,7 @@ impl Transport {
         let limit = if status.is_success() { request.limit } else { ERROR_BODY };
         let headers = std::mem::take(response.headers_mut());
         let mut body = Vec::new();
+        let mut place = None;
         while let Some(chunk) =
             response.chunk().await.map_err(|error| self.failure(&url, &error))?
         {
@@ -341,8 +347,11 @@ impl Transport {
                 }
                 break;
             }
+            if body.len() > LARGE && place.is_none() {
+                place = Arc::clone(&self.large).acquire_owned().await.ok();
+            }
         }
-        Ok(Answer { status, headers, body, url })
+        Ok(Answer { status, headers, body, url, _place: place })
     }
 
     /// What a failure of the HTTP library means.
@@ -441,6 +450,7 @@ async fn simulated(request: &Request<'_>) -> Option<Result<Answer, Failure>> {
                 .collect(),
             body,
             url: request.url.clone(),
+            _place: None,
         }
     }))
 }

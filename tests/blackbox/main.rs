@@ -21,6 +21,7 @@ mod errors;
 mod examples;
 mod harness;
 mod launching;
+mod limits;
 mod lines;
 mod locks;
 mod looking;

@@ -1,7 +1,5 @@
 //! Manners on the network, and what a registry may do to dkv: rows 25 to 42 of the fault matrix.
 
-use std::fs;
-use std::thread;
 use std::time::Duration;
 
 use crate::resolution::manifest;
@@ -160,32 +158,6 @@ fn truncated_answers_are_asked_for_again() {
     proxy.fault(On::target(LATEST).method("GET"), Fault::Truncate(10));
     deployment.dkv(["pull-latest", "--no-pull"]).exit(5);
     assert_eq!(proxy.count("GET", LATEST), 3);
-}
-
-#[test]
-fn an_endless_answer_costs_little_memory() {
-    let (_registry, proxy, deployment) = bench();
-    for (on, code) in [("/tags/list", 0), ("/manifests/", 5)] {
-        proxy.reset();
-        proxy.fault(
-            On::target("/manifests/").method("HEAD").first(if code == 5 { 1 } else { 0 }),
-            Fault::status(405),
-        );
-        proxy.fault(On::target(on).method("GET"), Fault::EndlessBody(200));
-        let mut running = deployment.dkv(["pull-latest", "--no-pull", "--dry-run"]).spawn();
-        let status = format!("/proc/{}/status", running.pid());
-        let mut peak = 0;
-        while running.is_running() {
-            let text = fs::read_to_string(&status).unwrap_or_default();
-            let line =
-                text.lines().find_map(|line| line.strip_prefix("VmHWM:")).unwrap_or_default();
-            peak = line.trim().trim_end_matches(" kB").parse().unwrap_or(peak);
-            thread::sleep(Duration::from_millis(2));
-        }
-        let outcome = running.exit(code);
-        assert!(format!("{outcome}").contains("more than"), "{outcome}");
-        assert!(peak < 200_000, "{peak} kB");
-    }
 }
 
 #[test]
