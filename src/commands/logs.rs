@@ -26,8 +26,10 @@ const ARCHIVE: &str = "logs";
 const DATABASE_ARCHIVE: &str = "dblogs";
 /// How often to look whether anybody still reads what is followed.
 const UNREAD_CHECK: Duration = Duration::from_millis(250);
-/// How long a start or stop may be held up by keeping logs.
-const KEEP_PATIENCE: Duration = Duration::from_secs(120);
+/// How long a start or stop may be held up by keeping logs, in any case.
+const KEEP_PATIENCE: Duration = Duration::from_secs(30);
+/// How long a restore may be held up by beginning to listen.
+const LISTEN_PATIENCE: Duration = Duration::from_secs(2);
 /// The colours of prefixes, service after service.
 const COLOURS: [Style; 5] = [Style::Cyan, Style::Yellow, Style::Green, Style::Magenta, Style::Blue];
 
@@ -278,12 +280,22 @@ fn archives(deployment: &Deployment<'_>) -> [Archive; 2] {
 #[must_use = "the last words are lost unless it is finished"]
 pub(super) struct Listening(Vec<LastWords>);
 
+/// What may be done for the logs of containers that go.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Keeping {
+    /// They are saved, as far as that can be done soon.
+    Saved,
+    /// They are only listened to while they go: nothing may wait for them.
+    Heard,
+}
+
 /// Keeps what containers have said that are about to be removed or replaced: those of the Compose
 /// services that `goes` chooses; and listens to their last words. A failure is a warning, because
 /// it must not keep anybody from stopping them.
 pub(super) async fn keep(
     deployment: &Deployment<'_>,
     project: &str,
+    keeping: Keeping,
     goes: impl Fn(&str) -> bool,
 ) -> Listening {
     let kept = async {
@@ -300,13 +312,19 @@ pub(super) async fn keep(
         let mut listening = Vec::new();
         for (archive, containers) in [(application, of_application), (databases, of_databases)] {
             if !containers.is_empty() {
-                archive.save(docker, &containers, &now).await;
+                if keeping == Keeping::Saved {
+                    archive.save(docker, &containers, &now).await;
+                }
                 listening.push(LastWords::listen(archive, docker, &containers));
             }
         }
         anyhow::Ok(listening)
     };
-    match tokio::time::timeout(KEEP_PATIENCE, kept).await {
+    let patience = match keeping {
+        Keeping::Saved => KEEP_PATIENCE,
+        Keeping::Heard => LISTEN_PATIENCE,
+    };
+    match tokio::time::timeout(patience, kept).await {
         Ok(Ok(listening)) => Listening(listening),
         Ok(Err(error)) => {
             tracing::warn!("the logs of containers that go are not kept: {error:#}");
@@ -315,7 +333,7 @@ pub(super) async fn keep(
         Err(_) => {
             tracing::warn!(
                 "the logs of containers that go are not kept completely: it took over {} s",
-                KEEP_PATIENCE.as_secs()
+                patience.as_secs()
             );
             Listening(Vec::new())
         }

@@ -10,7 +10,8 @@ use anyhow::Result;
 use chrono::{DateTime, SecondsFormat, Utc};
 use clap::Args;
 
-use super::{Effect, Run, generate_env, logs};
+use super::logs::{self, Keeping};
+use super::{Effect, Run, generate_env};
 use crate::app::{App, Exit};
 use crate::change;
 use crate::cli;
@@ -283,7 +284,8 @@ impl<'a> Launch<'a> {
         }
         let mut kept = None;
         if let Some(project) = project {
-            kept = Some(logs::keep(&self.deployment, &project.name, |_| true).await);
+            let saved = Keeping::Saved;
+            kept = Some(logs::keep(&self.deployment, &project.name, saved, |_| true).await);
         }
         self.app().touch_containers();
         let compose = self.deployment.compose()?;
@@ -349,7 +351,7 @@ impl<'a> Launch<'a> {
         }
         // Which containers Compose will replace only Compose knows.
         let databases = self.deployment.databases();
-        let kept = logs::keep(&self.deployment, &project.name, |service| {
+        let kept = logs::keep(&self.deployment, &project.name, Keeping::Saved, |service| {
             databases.contains(service) == (set == Set::Databases)
         })
         .await;

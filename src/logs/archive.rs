@@ -11,9 +11,10 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use anyhow::{Context as _, Result};
+use anyhow::{Context as _, Result, anyhow};
 use chrono::{DateTime, Days, NaiveDate, SecondsFormat, TimeZone, Utc};
 use futures_util::{StreamExt as _, TryStreamExt as _, stream};
+use tokio::time::Instant;
 
 use super::filter::days_ago;
 use super::merge::{Lines, RawLine, merge};
@@ -27,27 +28,49 @@ const PREFIX: &str = "dkv-";
 const TEMPORARY: &str = ".saving-";
 /// How far the log of each container has been saved.
 const PROGRESS: &str = ".saved.json";
-/// How long the daemon may take for the next line.
-const PATIENCE: Duration = Duration::from_secs(30);
 /// Logs may hold secrets.
 const FILE_MODE: u32 = 0o640;
+
+/// How much is saved at once: somebody waits for the containers to stop.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Bounds {
+    /// The last so many lines of each container.
+    pub(super) lines: u64,
+    /// So many bytes of all containers.
+    pub(super) bytes: usize,
+    /// How long it may take.
+    pub(super) within: Duration,
+}
+
+/// What is saved in the ordinary course: all of it, unless that is very much.
+const ALL: Bounds = Bounds { lines: 1_000_000, bytes: 64 << 20, within: Duration::from_secs(10) };
+/// What is saved of the end where that was too much.
+const END: Bounds = Bounds { lines: 5_000, bytes: 8 << 20, within: Duration::from_secs(3) };
 
 /// A directory with the logs of containers that are gone: `logs/`, or `dblogs/` for databases.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Archive {
     directory: PathBuf,
     settings: LogSettings,
+    bounds: Bounds,
 }
 
 impl Archive {
     /// The archive in `directory`, which is made when there is something to save.
     #[must_use]
     pub fn new(directory: PathBuf, settings: LogSettings) -> Self {
-        Self { directory, settings }
+        Self { directory, settings, bounds: ALL }
+    }
+
+    /// The same that saves less at once.
+    #[cfg(test)]
+    pub(super) fn within(self, bounds: Bounds) -> Self {
+        Self { bounds, ..self }
     }
 
     /// Saves what `containers`, which are about to go, have written since it was last saved, and
-    /// tidies up. A failure is a warning: it must not keep anything from being stopped or replaced.
+    /// tidies up: all, or so much as can be had soon, and the end in any case. A failure is a
+    /// warning: it must not keep anything from being stopped or replaced.
     ///
     /// Days are those of the zone of `now`.
     pub async fn save<Zone: TimeZone + Sync>(
@@ -83,13 +106,42 @@ impl Archive {
         fs::create_dir_all(&self.directory)
             .with_context(|| format!("cannot make {}", self.directory.display()))?;
         let mut progress = self.read_progress();
+        let mut copied = self.copy(docker, &containers, &mut progress, self.bounds, now).await?;
+        if !copied.is_complete {
+            tracing::warn!(
+                "the logs of containers that go are more than can be saved soon: only their end is"
+            );
+            let end = self.copy(docker, &containers, &mut progress, END, now).await?;
+            copied.failure = copied.failure.or(end.failure);
+            if !end.is_complete {
+                copied.failure.get_or_insert_with(|| anyhow!("the daemon is too slow with them"));
+            }
+        }
+        if let Ok(existing) = docker.containers(&ContainerFilter::default()).await {
+            let existing: HashSet<String> =
+                existing.into_iter().map(|container| container.id).collect();
+            progress.retain(|id, _| existing.contains(id));
+        }
+        self.write_progress(&progress)?;
+        copied.failure.map_or(Ok(()), Err)
+    }
+
+    /// Copies what `containers` have written since `progress`, in order of time.
+    async fn copy<Zone: TimeZone + Sync>(
+        &self,
+        docker: &Docker,
+        containers: &[&Container],
+        progress: &mut BTreeMap<String, DateTime<Utc>>,
+        bounds: Bounds,
+        now: &DateTime<Zone>,
+    ) -> Result<Copied> {
         // What is older would be removed at once.
         let oldest = days_ago(now, self.settings.delete_after_days);
+        let oldest = oldest.and_time(chrono::NaiveTime::MIN).and_utc();
         let logs = containers.iter().map(|container| {
             let last = progress.get(&container.id).copied();
-            let since =
-                last.unwrap_or_default().max(oldest.and_time(chrono::NaiveTime::MIN).and_utc());
-            let options = LogOptions { since: Some(since), ..LogOptions::default() };
+            let since = Some(last.unwrap_or_default().max(oldest));
+            let options = LogOptions { since, tail: Some(bounds.lines), ..LogOptions::default() };
             let origin = origin(container);
             let log = docker.logs(&container.id, &options).try_filter_map(move |line| {
                 let time = line.time.filter(|time| last.is_none_or(|last| *time > last));
@@ -101,14 +153,15 @@ impl Archive {
             });
             Box::pin(log) as Lines
         });
-        let mut writer = DayWriter::default();
-        let mut failure = None;
         let mut lines = Box::pin(merge(logs.collect()));
+        let mut writer = DayWriter::default();
+        let mut copied = Copied { is_complete: true, failure: None };
+        let mut bytes = 0;
+        let deadline = Instant::now() + bounds.within;
         loop {
-            let next = tokio::time::timeout(PATIENCE, lines.next()).await;
-            let Some((index, line)) =
-                next.context("the daemon has stopped in the middle of a log")?
-            else {
+            let next = tokio::time::timeout_at(deadline, lines.next()).await;
+            copied.is_complete = next.is_ok() && bytes < bounds.bytes;
+            let Some((index, line)) = next.ok().flatten().filter(|_| copied.is_complete) else {
                 break;
             };
             match line {
@@ -117,23 +170,17 @@ impl Archive {
                     let written = self.write(&mut writer, day, &line);
                     written
                         .with_context(|| format!("cannot write to {}", self.directory.display()))?;
+                    bytes += line.bytes.len();
                     progress.insert(containers[index].id.clone(), line.time);
                 }
                 Err(error) => {
-                    failure = Some(
-                        error.context(format!("cannot read the log of {}", containers[index].name)),
-                    )
+                    let what = format!("cannot read the log of {}", containers[index].name);
+                    copied.failure = Some(error.context(what));
                 }
             }
         }
         writer.finish().with_context(|| format!("cannot write to {}", self.directory.display()))?;
-        if let Ok(existing) = docker.containers(&ContainerFilter::default()).await {
-            let existing: HashSet<String> =
-                existing.into_iter().map(|container| container.id).collect();
-            progress.retain(|id, _| existing.contains(id));
-        }
-        self.write_progress(&progress)?;
-        failure.map_or(Ok(()), Err)
+        Ok(copied)
     }
 
     /// Adds lines that are in order, of containers that are gone.
@@ -238,6 +285,14 @@ impl Archive {
         }
         Ok(runs)
     }
+}
+
+/// How copying logs ended.
+struct Copied {
+    /// Whether nothing was left out because of the bounds.
+    is_complete: bool,
+    /// What of it could not be read.
+    failure: Option<anyhow::Error>,
 }
 
 /// Who wrote a line: `LABEL CONTAINER`.

@@ -14,7 +14,7 @@ use super::merge::RawLine;
 use crate::docker::{Container, ContainerFilter, ContainerState, Docker, LogOptions};
 
 /// The most lines that are held of one container; of more the newest.
-const LINES: usize = 10_000;
+const LINES: u64 = 10_000;
 /// How long the end of a log may be waited for after its container has gone.
 const PATIENCE: Duration = Duration::from_secs(2);
 
@@ -33,7 +33,7 @@ struct Heard {
 }
 
 impl LastWords {
-    /// Begins to listen to those of `containers` that run. To be called after [`Archive::save`].
+    /// Begins to listen to those of `containers` that run, from what [`Archive::save`] has left.
     pub fn listen(archive: Archive, docker: &Docker, containers: &[Container]) -> Self {
         let saved: BTreeMap<String, DateTime<Utc>> = archive.read_progress();
         let speaking = containers
@@ -41,7 +41,8 @@ impl LastWords {
             .filter(|one| matches!(one.state, ContainerState::Running | ContainerState::Paused));
         let heard = speaking.map(|container| {
             let last = saved.get(&container.id).copied().unwrap_or_default();
-            let options = LogOptions { since: Some(last), follow: true, ..LogOptions::default() };
+            let (since, tail) = (Some(last), Some(LINES));
+            let options = LogOptions { since, tail, follow: true, ..LogOptions::default() };
             let (origin, mut log) =
                 (origin(container), Box::pin(docker.logs(&container.id, &options)));
             let lines = Arc::new(Mutex::new(VecDeque::new()));
@@ -51,7 +52,7 @@ impl LastWords {
                     let Some(time) = line.time.filter(|time| *time > last) else { continue };
                     let mut kept = kept.lock().unwrap_or_else(PoisonError::into_inner);
                     kept.push_back(RawLine { origin: origin.clone(), time, bytes: line.bytes });
-                    if kept.len() > LINES {
+                    if kept.len() as u64 > LINES {
                         kept.pop_front();
                     }
                 }

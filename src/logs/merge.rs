@@ -24,16 +24,20 @@ pub(super) type Lines = Pin<Box<dyn Stream<Item = Result<RawLine>> + Send>>;
 pub(super) fn merge(logs: Vec<Lines>) -> impl Stream<Item = (usize, Result<RawLine>)> + Send {
     let heads = logs.iter().map(|_| Head::Unknown).collect();
     stream::unfold((logs, heads), |(mut logs, mut heads): (Vec<Lines>, Vec<Head>)| async move {
-        let missing =
-            logs.iter_mut().zip(&mut heads).filter(|(_, head)| matches!(head, Head::Unknown));
-        futures_util::future::join_all(missing.map(|(log, head)| async move {
-            *head = match log.next().await {
-                Some(Ok(line)) => Head::Line(line),
-                Some(Err(error)) => Head::Broken(error),
-                None => Head::Over,
-            };
-        }))
-        .await;
+        let mut missing: Vec<_> = logs
+            .iter_mut()
+            .zip(&mut heads)
+            .filter(|(_, head)| matches!(head, Head::Unknown))
+            .collect();
+        match missing.as_mut_slice() {
+            // As it is for every line but the first.
+            [(log, head)] => **head = Head::of(log.next().await),
+            _ => {
+                let all = missing.into_iter();
+                let all = all.map(|(log, head)| async { *head = Head::of(log.next().await) });
+                futures_util::future::join_all(all).await;
+            }
+        }
         let (index, head) = heads.iter_mut().enumerate().min_by_key(|(_, head)| head.urgency())?;
         let item = match std::mem::replace(head, Head::Over) {
             Head::Line(line) => {
@@ -56,6 +60,14 @@ enum Head {
 }
 
 impl Head {
+    fn of(line: Option<Result<RawLine>>) -> Self {
+        match line {
+            Some(Ok(line)) => Self::Line(line),
+            Some(Err(error)) => Self::Broken(error),
+            None => Self::Over,
+        }
+    }
+
     /// The least is taken first: failures, then the oldest line, then nothing.
     fn urgency(&self) -> (u8, Option<DateTime<Utc>>) {
         match self {

@@ -246,6 +246,35 @@ async fn what_is_saved_of_a_container_is_shown_after_it_is_gone_and_only_once() 
 }
 
 #[tokio::test]
+async fn of_more_than_can_be_saved_soon_the_end_is_saved() {
+    let project = TestProject::new("much");
+    let docker = machine().await;
+    let directory = tempfile::tempdir().unwrap();
+    let script = "i=0; while test $i -lt 20000; do echo line $i; i=$((i + 1)); done";
+    let web = project.run("web", script).await;
+    project.docker(&["wait", &web]).await;
+    let containers = docker.containers(&ContainerFilter::project(&project.0)).await.unwrap();
+    let minute = Duration::from_secs(60);
+    for (name, bounds, expected) in [
+        ("bytes", archive::Bounds { lines: 20_000, bytes: 1000, within: minute }, 100),
+        ("time", archive::Bounds { lines: 20_000, bytes: 1 << 20, within: Duration::ZERO }, 0),
+        ("lines", archive::Bounds { lines: 50, bytes: 1 << 20, within: minute }, 50),
+    ] {
+        let place = directory.path().join(name);
+        let archive = Archive::new(place.clone(), LogSettings::default()).within(bounds);
+        archive.save(&docker, &containers, &Utc::now()).await;
+        let days = std::fs::read_dir(&place).unwrap().map(|entry| entry.unwrap().path());
+        let days = days.filter(|path| path.extension().is_some_and(|kind| kind == "log"));
+        let text: String = days.map(|path| std::fs::read_to_string(path).unwrap()).collect();
+        assert!(text.ends_with("| line 19999\n"), "{name}: {}", &text[text.len() - 100..]);
+        // What goes before the end comes to these and no more, and each only once.
+        let count = text.lines().count();
+        let end = if name == "lines" { 0 } else { 5000 };
+        assert!((expected / 2 + end..=expected * 2 + end).contains(&count), "{name}: {count}");
+    }
+}
+
+#[tokio::test]
 async fn an_archive_that_cannot_be_written_stops_nothing() {
     let project = TestProject::new("full");
     let docker = machine().await;
