@@ -18,6 +18,7 @@ mod explain;
 mod wait;
 mod watch;
 
+use std::collections::HashMap;
 use std::time::Duration;
 
 use chrono::{DateTime, TimeDelta, Utc};
@@ -194,18 +195,28 @@ impl Expectations {
     /// as many times one may take as long as Compose may have to wait for all.
     #[must_use]
     pub fn longest_wait(&self) -> u32 {
-        fn below<'a>(all: &'a Expectations, name: &'a str, path: &mut Vec<&'a str>) -> u32 {
-            if path.contains(&name) {
-                return 0;
-            }
-            path.push(name);
-            let waits = all.get(name).into_iter().flat_map(|asked| &asked.waits_for);
-            let waits = waits.filter(|(_, condition)| *condition != Condition::Started);
-            let longest = waits.map(|(other, _)| 1 + below(all, other, path)).max().unwrap_or(0);
-            path.pop();
-            longest
+        let holds_up = |condition| condition != Condition::Started;
+        let mut known = HashMap::new();
+        self.0.keys().map(|name| self.depth(name, holds_up, &mut known)).max().unwrap_or(0)
+    }
+
+    /// How many services stand below `name` in the longest line of the dependencies that `matter`.
+    /// `known` has what was found already, and 0 for those on the way: a circle has no length.
+    fn depth<'a>(
+        &'a self,
+        name: &'a str,
+        matter: fn(Condition) -> bool,
+        known: &mut HashMap<&'a str, u32>,
+    ) -> u32 {
+        if let Some(depth) = known.get(name) {
+            return *depth;
         }
-        self.0.keys().map(|name| below(self, name, &mut Vec::new())).max().unwrap_or(0)
+        known.insert(name, 0);
+        let below = self.get(name).into_iter().flat_map(|asked| &asked.waits_for);
+        let below = below.filter(|(_, condition)| matter(*condition));
+        let depth = below.map(|(other, _)| 1 + self.depth(other, matter, known)).max().unwrap_or(0);
+        known.insert(name, depth);
+        depth
     }
 
     /// What is asked of one service.

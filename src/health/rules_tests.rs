@@ -327,6 +327,21 @@ fn compose_waits_for_one_after_the_other() {
 }
 
 #[test]
+fn many_ways_to_the_same_service_cost_no_more_than_one() {
+    let healthy = |name: String| format!("{name}: {{condition: service_healthy}}");
+    let layers = (0..40).flat_map(|layer| {
+        let below: Vec<String> =
+            (0..3).map(|number| healthy(format!("s{}-{number}", layer + 1))).collect();
+        let below = if layer == 39 { String::new() } else { below.join(", ") };
+        (0..3).map(move |number| format!("s{layer}-{number}: {{depends_on: {{{below}}}}}"))
+    });
+    let expectations = expectations(&format!("{{{}}}", layers.collect::<Vec<_>>().join(", ")));
+    assert_eq!(expectations.longest_wait(), 39);
+    let judged = Judgement::as_it_stands(Vec::new(), &expectations, Duration::ZERO, at(0));
+    assert_eq!(judged.containers.len(), 120);
+}
+
+#[test]
 fn a_service_has_its_own_deadline() {
     let expectations =
         expectations("{web: {}, slow: {}}").with_timeout("slow", Duration::from_secs(600));

@@ -453,6 +453,7 @@ fn resolve_chains(judged: &mut [Judged], expectations: &Expectations) {
 
 /// What must be looked at first comes first.
 fn sort(judged: &mut [Judged], expectations: &Expectations) {
+    let mut known = HashMap::new();
     judged.sort_by_cached_key(|one| {
         let rank = match &one.verdict {
             Verdict::Failed(Cause::NeverStarted(_)) => 1,
@@ -461,20 +462,10 @@ fn sort(judged: &mut [Judged], expectations: &Expectations) {
             Verdict::Healthy | Verdict::Unchecked | Verdict::Completed => 3,
         };
         let is_over = rank > 1;
-        let place = if is_over { 0 } else { depth(&one.service, expectations, &mut Vec::new()) };
+        let place = match expectations.0.get_key_value(&one.service) {
+            Some((name, _)) if !is_over => expectations.depth(name, |_| true, &mut known),
+            _ => 0,
+        };
         (is_over, !one.counts, rank, place, one.service.clone())
     });
-}
-
-/// How many services stand below this one in the longest line of dependencies.
-fn depth<'a>(service: &'a str, expectations: &'a Expectations, path: &mut Vec<&'a str>) -> usize {
-    if path.contains(&service) {
-        return 0;
-    }
-    path.push(service);
-    let below =
-        expectations.get(service).into_iter().flat_map(|expectation| &expectation.waits_for);
-    let depth = below.map(|(name, _)| 1 + depth(name, expectations, path)).max().unwrap_or(0);
-    path.pop();
-    depth
 }
