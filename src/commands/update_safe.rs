@@ -7,6 +7,7 @@
 
 pub(super) mod data;
 mod downtime;
+mod half_made;
 mod prepare;
 mod report;
 mod restore;
@@ -17,12 +18,13 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use anyhow::Result;
-
 use clap::Args;
+use tokio::time::Instant;
 
+use super::logs::{self, Keeping};
 use super::run::{Launch, StartOptions};
 use super::unfinished::unfinished;
-use super::{Effect, Run, logs};
+use super::{Effect, Run};
 use crate::app::{App, Exit};
 use crate::change::{Change, Remembered};
 use crate::cli;
@@ -31,7 +33,7 @@ use crate::compose::{self, Action, Project, Pull, Recreate, Up};
 use crate::deployment::{Deployment, Record};
 use crate::docker::{Blueprint, Docker};
 use crate::error::{self, Error, Kind};
-use crate::health;
+use crate::health::{self, Cause, Verdict};
 use crate::model::reference::ServiceName;
 use crate::plan::{self, Found, Intent, Step};
 use crate::report::{ReplacedService, ServiceChange};
@@ -43,6 +45,13 @@ use witness::Witness;
 /// How much longer than containers may take to stop and to become healthy Compose may take for
 /// both.
 const COMPOSE_RESERVE: Duration = Duration::from_secs(30);
+
+/// How often new containers are tried to be made.
+const ATTEMPTS: u32 = 2;
+/// What took longer to fail is not tried again: the application may be down meanwhile.
+const SOON: Duration = Duration::from_secs(30);
+/// The pause before something is tried again.
+const PAUSE: Duration = Duration::from_secs(1);
 
 /// Update to the latest versions, and restore what ran if they do not become healthy
 #[derive(Debug, Args)]
@@ -301,7 +310,7 @@ impl<'a> RunningUpdate<'a> {
             State::Judging => self.judge_new().await.map(|()| Outcome::Done),
             State::Recording => self.commit().await.map(|()| Outcome::Done),
             State::Restoring => self
-                .restore()
+                .restore_persistently()
                 .await
                 .map(|is_good| if is_good { Outcome::Done } else { Outcome::Failed }),
             State::RestoreFailed => Ok(Outcome::Failed),
@@ -361,13 +370,33 @@ impl<'a> RunningUpdate<'a> {
         self.take_blueprints().await;
         let environment =
             self.launch.environment.clone().with(self.journal.plan.variables_after.clone());
-        let started = self.up(self.journal.replaced(), &environment).await;
-        let Err(error) = started else { return Ok(()) };
-        if error::kind(&error) == Kind::Interrupted {
-            return Err(error);
-        }
-        // Compose says only that something failed; the containers say what.
-        let judged = self.snapshot().await?;
+        let mut attempts = 1..=ATTEMPTS;
+        let (judged, error) = loop {
+            let begun = Instant::now();
+            let Err(error) = self.up(self.journal.replaced(), &environment).await else {
+                return Ok(());
+            };
+            if error::kind(&error) == Kind::Interrupted {
+                return Err(error);
+            }
+            // Compose says only that something failed; the containers say what.
+            let judged = self.snapshot().await?;
+            // A moment's trouble of the engine's shows in none of them.
+            let is_explained = judged.failures().any(|one| match &one.verdict {
+                Verdict::Failed(Cause::NeverStarted(_) | Cause::Missing) => false,
+                _ => !self.journal.knew(one.container.as_ref()),
+            });
+            let is_last = attempts.next() == Some(ATTEMPTS);
+            if is_explained
+                || is_last
+                || begun.elapsed() > SOON
+                || self.app.interruption().is_raised()
+            {
+                break (judged, error);
+            }
+            self.app.ui.warn(format!("{error:#}; trying again"));
+            tokio::time::sleep(PAUSE).await;
+        };
         // What Compose has stopped to make way is no cause.
         let new = judged.failures().filter(|one| !self.journal.knew(one.container.as_ref()));
         let mut reason: Vec<String> = new.flat_map(health::explain).collect();
@@ -379,6 +408,7 @@ impl<'a> RunningUpdate<'a> {
 
     /// One call for all of `services`, so that order and conditions among them hold.
     async fn up(&self, services: Vec<String>, environment: &compose::Environment) -> Result<()> {
+        self.settle_half_made(&services).await?;
         let kept = self.keep_logs(&services).await;
         let counts = self.journal.counts.iter().filter(|(name, _)| services.contains(name));
         let counts = counts.map(|(name, count)| (name.clone(), *count)).collect();
@@ -396,9 +426,14 @@ impl<'a> RunningUpdate<'a> {
         started
     }
 
-    /// Archives what the containers of `services` have said, and listens to their last words.
+    /// Archives what the containers of `services` have said, and listens to their last words. What
+    /// goes so that what ran comes back keeps nobody waiting.
     async fn keep_logs(&self, services: &[String]) -> logs::Listening {
-        logs::keep(&self.launch.deployment, &self.project.name, |name| {
+        let keeping = match self.journal.state {
+            State::Restoring => Keeping::Heard,
+            _ => Keeping::Saved,
+        };
+        logs::keep(&self.launch.deployment, &self.project.name, keeping, |name| {
             services.iter().any(|service| service == name)
         })
         .await
@@ -465,8 +500,10 @@ impl<'a> RunningUpdate<'a> {
         let expectations = self.expectations(|name| self.counts(name));
         let (docker, project) = (&self.docker, &self.journal.project);
         let limits = self.launch.limits();
-        health::patiently(|| health::snapshot(docker, project, &expectations, limits, clock::now()))
-            .await
+        health::patiently(async || {
+            health::snapshot(docker, project, &expectations, limits, clock::now()).await
+        })
+        .await
     }
 
     /// What is asked of the services: what ran before the update must not end now, and what had done

@@ -53,7 +53,7 @@ pub async fn wait(
     let mut watch = Watch::new(expectations, limits, now);
     let mut events = subscribe(docker, &filter, now);
     loop {
-        let seen = patiently(|| observe(docker, &filter)).await?;
+        let seen = patiently(async || observe(docker, &filter).await).await?;
         let time = now + begun.elapsed();
         let mut judgement = watch.look(seen, time);
         on_progress(&judgement);
@@ -80,10 +80,7 @@ pub async fn wait(
 ///
 /// # Errors
 /// As `ask`, when it has failed for all that time, or the failure is not the engine's.
-pub async fn patiently<T, F>(ask: impl Fn() -> F) -> Result<T>
-where
-    F: Future<Output = Result<T>>,
-{
+pub async fn patiently<T>(ask: impl AsyncFn() -> Result<T>) -> Result<T> {
     let begun = Instant::now();
     let mut pause = FIRST_PAUSE;
     loop {

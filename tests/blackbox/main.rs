@@ -29,6 +29,7 @@ mod manifest;
 mod migrate;
 mod network;
 mod oneness;
+mod outages;
 mod pin;
 mod pull;
 mod resolution;

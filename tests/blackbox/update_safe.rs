@@ -511,7 +511,7 @@ fn an_update_outlives_its_terminal_and_says_the_rest_in_a_file() {
 }
 
 /// A database with data in a directory and in a volume.
-fn with_database(product: &Product) {
+pub(crate) fn with_database(product: &Product) {
     product.publish("db", "1", |image| image.health(Health::Passing));
     let image = product.registry.repository("db");
     product.deployment.write(

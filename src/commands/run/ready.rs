@@ -15,6 +15,7 @@ use crate::compose::{Action, Generation, Project, Pull, Recreate, Up, keys};
 use crate::docker::{ContainerDetail, ContainerFilter, Docker, Image, PullTarget};
 use crate::error;
 use crate::followers::{self, Hanging};
+use crate::health;
 use crate::images::{self, Arrived, Wanted, each_once, fits};
 use crate::model::env_file::Pin;
 use crate::model::reference::Platform;
@@ -180,8 +181,12 @@ impl Launch<'_> {
     }
 
     async fn hanging(&self, docker: &Docker, project: &Project) -> Result<Vec<Hanging>> {
-        let all = docker.container_details(&ContainerFilter::project(&project.name)).await?;
-        let mut found = hanging(docker, &Vec::from_iter(&all)).await?;
+        let filter = ContainerFilter::project(&project.name);
+        let mut found = health::patiently(async || {
+            let all = docker.container_details(&filter).await?;
+            hanging(docker, &Vec::from_iter(&all)).await
+        })
+        .await?;
         found.retain(|one| project.service(&one.service).is_some());
         Ok(found)
     }

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use anyhow::Result;
 
-use super::RunningUpdate;
+use super::{RunningUpdate, forget_kept};
 use crate::app::{App, Exit};
 use crate::change::Change;
 use crate::clock;
@@ -44,10 +44,23 @@ impl<'a> RunningUpdate<'a> {
         }
         update.journal.kept = kept;
         update.write_journal()?;
-        for kept in &update.journal.kept {
-            update.docker.tag(kept.image_id.as_str(), &kept.repository, &kept.keep_tag).await?;
+        match update.keep_images().await {
+            Ok(()) => Ok(update),
+            Err(error) => {
+                // Nothing was stopped: there is nothing to take up.
+                forget_kept(app, update.launch.deployment.recorded(), &update.journal).await;
+                update.remove_journal()?;
+                Err(error)
+            }
         }
-        Ok(update)
+    }
+
+    /// Gives what runs the tags that keep it.
+    async fn keep_images(&self) -> Result<()> {
+        for kept in &self.journal.kept {
+            self.docker.tag(kept.image_id.as_str(), &kept.repository, &kept.keep_tag).await?;
+        }
+        Ok(())
     }
 
     /// Looks at what runs; changes nothing.

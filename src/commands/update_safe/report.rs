@@ -292,9 +292,7 @@ impl RunningUpdate<'_> {
             [] => "the update was undone".to_owned(),
             lines => format!("the update failed: {}", lines.join("\n")),
         };
-        let message = format!(
-            "{reason}\nwhat ran before was started again and is not as it was:\n{problems}"
-        );
+        let message = format!("{reason}\nwhat ran before is not back as it was:\n{problems}");
         let hint = format!(
             "everything is kept: look into it with `dkv status` and `dkv logs`, mend the cause, \
                 then `dkv update-safe --abort` \

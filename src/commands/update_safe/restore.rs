@@ -4,11 +4,13 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use anyhow::Result;
+use chrono::{DateTime, Utc};
 use tokio::time::Instant;
 
-use super::{RunningUpdate, forget_kept, interrupted, report};
+use super::{PAUSE, RunningUpdate, forget_kept, interrupted, report};
 use crate::app::Exit;
 use crate::change::Change;
+use crate::clock;
 use crate::compose::Action;
 use crate::docker::{Blueprint, ContainerFilter, ContainerState};
 use crate::error::{self, Kind};
@@ -18,28 +20,55 @@ use crate::update::{lacking, reject};
 
 /// How long an engine that is away is waited for before what ran is given up.
 const ENGINE_PATIENCE: Duration = Duration::from_secs(300);
-/// The pause before it is asked again.
-const PAUSE: Duration = Duration::from_secs(1);
+/// How often it is tried to bring back what ran, where the engine goes away in the middle of it.
+const RESTORES: u32 = 3;
 
 impl RunningUpdate<'_> {
+    /// Brings back what ran, and once more where the engine has failed at it: giving up is the last
+    /// resort.
+    pub(super) async fn restore_persistently(&mut self) -> Result<bool> {
+        self.begin_trial();
+        for number in 1..=RESTORES {
+            let begun = clock::now();
+            let failure = match self.restore().await {
+                Ok(true) => return Ok(true),
+                Ok(false) if self.was_away_since(begun) => {
+                    "the Docker engine was away meanwhile".to_owned()
+                }
+                Ok(false) => return Ok(false),
+                Err(error) => {
+                    let failure = not_interrupted(error)?;
+                    self.restore_problems = vec![failure.clone()];
+                    failure
+                }
+            };
+            if number < RESTORES {
+                self.app.ui.warn(format!("{failure}; restoring again"));
+                tokio::time::sleep(PAUSE).await;
+            }
+        }
+        Ok(false)
+    }
+
+    fn was_away_since(&self, begun: DateTime<Utc>) -> bool {
+        self.witness.as_ref().is_some_and(|witness| witness.away() >= Some(begun))
+    }
+
     /// Brings back the images that ran and starts what was stopped; whether all that was good is
     /// good again.
-    pub(super) async fn restore(&mut self) -> Result<bool> {
+    async fn restore(&mut self) -> Result<bool> {
         if !self.journal.is_replacing && self.journal.saving.stopped.is_empty() {
             return Ok(true);
         }
         self.app.ui.step("Restoring", "what ran before");
         let replaced = self.journal.is_replacing;
-        let stopped: Vec<String> = self
-            .journal
-            .saving
-            .stopped
-            .iter()
-            .filter(|name| !(replaced && self.journal.is_replaced(name)))
-            .cloned()
-            .collect();
         let mut problems = Vec::new();
         self.await_engine().await?;
+        let mut stopped = self.ended().await?;
+        stopped.extend(self.journal.saving.stopped.iter().cloned());
+        stopped.retain(|name| !(replaced && self.journal.is_replaced(name)));
+        stopped.sort();
+        stopped.dedup();
         if let Err(error) = self.start_again(&stopped).await {
             problems.push(not_interrupted(error)?);
         }
@@ -68,6 +97,21 @@ impl RunningUpdate<'_> {
             self.record_rejected();
         }
         Ok(is_good)
+    }
+
+    /// The services that ran and were good, and have no container that runs now: an engine that was
+    /// started again brings back only what has a restart policy.
+    async fn ended(&self) -> Result<Vec<String>> {
+        let filter = ContainerFilter::project(&self.journal.project);
+        let present = health::patiently(async || self.docker.containers(&filter).await).await?;
+        let ended = present.iter().filter_map(|one| one.labels.service()).filter(|name| {
+            let mut mine = present.iter().filter(|one| one.labels.service() == Some(name));
+            self.journal.was_serving(name)
+                && mine.all(|one| {
+                    matches!(one.state, ContainerState::Exited | ContainerState::Created)
+                })
+        });
+        Ok(ended.map(str::to_owned).collect())
     }
 
     /// Waits until the engine answers: without it nothing can be brought back.

@@ -54,6 +54,11 @@ impl Witness {
         Self { seen, begun, filter, task }
     }
 
+    /// When the engine was away last, if it was.
+    pub(super) fn away(&self) -> Option<DateTime<Utc>> {
+        self.seen.lock().unwrap_or_else(PoisonError::into_inner).away
+    }
+
     /// What was seen until now. What the watch has not heard yet is asked for.
     pub(super) async fn report(&self, docker: &Docker) -> Seen {
         let catch_up = async {

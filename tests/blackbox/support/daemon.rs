@@ -110,6 +110,14 @@ impl Daemon {
         kill_process(Pid::from_child(child), signal).expect("the daemon is ours");
     }
 
+    /// Stops it as `systemctl stop docker` does, with all its containers, and starts it again.
+    pub fn restart(&mut self) {
+        let mut child = self.child.take().expect("a running daemon");
+        kill_process(Pid::from_child(&child), Signal::TERM).expect("the daemon is ours");
+        wait_for("the daemon ends", READY, || child.try_wait().expect("a child").map(drop));
+        self.start();
+    }
+
     /// Kills the daemon as a power cut would and forgets it; [`Daemon::start`] brings it back.
     pub fn kill(&mut self) {
         if let Some(mut child) = self.child.take() {

@@ -9,6 +9,7 @@ pub mod ecr;
 pub mod engine;
 pub mod http;
 pub mod image;
+pub mod outage;
 pub mod proxy;
 pub mod registry;
 pub mod token;
@@ -25,6 +26,7 @@ pub use daemon::Daemon;
 pub use deployment::{Deployment, Outcome, Run, Running};
 pub use engine::Engine;
 pub use image::{Health, Image, Pushed};
+pub use outage::{Door, Outage};
 pub use proxy::{Fault, Gate, On, Proxy};
 pub use registry::Registry;
 
