@@ -257,6 +257,9 @@ pub fn propose<'l>(
             }
         }
     }
+    // Nor can it be right where it is a part only: `${VERSION}-worker`.
+    let readings = new.iter().flat_map(|(_, _, group)| group);
+    used_by_others.extend(readings.flat_map(Reading::partial_variables));
     let mut seen: BTreeSet<String> = used_by_others;
     let of_new = new.iter().map(|(name, _, group)| {
         let read =
@@ -407,6 +410,15 @@ impl<'l> Reading<'l> {
     fn variables(&self) -> Vec<String> {
         let template = self.template.iter();
         template.flat_map(Template::variables).map(str::to_owned).collect()
+    }
+
+    /// The variables of its line that give it neither a whole tag nor a whole repository.
+    fn partial_variables(&self) -> Vec<String> {
+        let mut variables = self.variables();
+        variables.retain(|name| {
+            !self.tag_variables.contains(name) && !self.image_variables.contains(name)
+        });
+        variables
     }
 
     /// What it is to the manifest. A name of its own in the variables is not that of a service that

@@ -246,3 +246,48 @@ fn a_line_that_says_nothing_here_leaves_the_others_adopted() {
         .stderr_contains("compose.yaml, line 4")
         .stderr_contains("put it into a file of its own");
 }
+
+#[test]
+fn a_variable_that_is_a_part_of_another_tag_makes_no_line_wrong() {
+    let registry = Registry::start();
+    let web = registry.push(Image::new("web").tag("1.0"));
+    let worker = registry.push(Image::new("worker").tag("1.0-worker").version("worker"));
+    let deployment = Deployment::new("part");
+    let compose = format!(
+        "services:\n  web:\n    image: {}:${{VERSION}}\n  worker:\n    image: \
+            {}:${{VERSION}}-worker\n",
+        web.repository, worker.repository
+    );
+    deployment.write("docker-compose.yml", &compose);
+    deployment.write(".env", "VERSION=1.0\n");
+    let runs = |name: &str| deployment.engine().running_image(deployment.project(), name);
+    let assert_runs = || {
+        assert_eq!(
+            (runs("web").as_str(), runs("worker").as_str()),
+            (web.image_id(), worker.image_id())
+        );
+    };
+    // Adopted, both start as before.
+    deployment.dkv(["migrate-versions", "-y"]).exit(0);
+    deployment.dkv(["up", "--no-wait"]).exit(0);
+    assert_runs();
+    // Where a manifest says otherwise, the line is named, and what is advised mends it.
+    let manifest = deployment.manifest().replacen(
+        "\n    current_tag",
+        "\n    env_tag: VERSION\n    current_tag",
+        1,
+    );
+    deployment.write("version-manifest.yaml", &manifest);
+    let mut hint = String::new();
+    for command in [&["up"][..], &["up", "--dry-run"], &["restart"]] {
+        let refused = deployment.dkv(command.iter().copied()).exit(3);
+        refused.stderr_contains("docker-compose.yml:5, worker: VERSION, to which");
+        hint.clone_from(&refused.stderr);
+    }
+    assert_runs();
+    assert!(hint.contains("`dkv migrate-versions --write` makes the file follow"), "{hint}");
+    deployment.dkv(["migrate-versions", "-y", "--write"]).exit(0);
+    deployment.dkv(["up", "--no-wait"]).exit(0);
+    assert_runs();
+    deployment.dkv(["verify"]).exit(0);
+}

@@ -75,7 +75,9 @@ pub(super) async fn gather(
         let named = config.and_then(|config| config.image.clone());
         let Some(image) = named.or_else(evaluated).or_else(built) else { continue };
         let place = written.place.as_ref();
-        let image: Reference = match image.parse() {
+        // What versions.env says may be what makes no name of it.
+        let plain = || evaluated().and_then(|image| image.parse::<Reference>().ok());
+        let image: Reference = match image.parse().or_else(|error| plain().ok_or(error)) {
             Ok(image) => image,
             // One line that says nothing here is no reason to leave the others out.
             Err(error) => {

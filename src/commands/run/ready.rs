@@ -12,13 +12,14 @@ use crate::change;
 use crate::clock;
 use crate::commands::{generate_env, pull};
 use crate::compose::{Action, Generation, Project, Pull, Recreate, Up, keys};
+use crate::deployment::Stray;
 use crate::docker::{ContainerDetail, ContainerFilter, Docker, Image, PullTarget};
 use crate::error;
 use crate::followers::{self, Hanging};
 use crate::health;
 use crate::images::{self, Arrived, Wanted, each_once, fits};
 use crate::model::env_file::Pin;
-use crate::model::reference::Platform;
+use crate::model::reference::{Platform, Reference};
 use crate::report::Started;
 use crate::runtime::{self, Fewer};
 
@@ -113,6 +114,7 @@ impl Launch<'_> {
         project: &Project,
         is_there: &dyn Fn(&str) -> bool,
     ) -> Result<()> {
+        self.refuse_spoilt_lines(project)?;
         let generation = self.deployment.compose()?.tool(&self.environment).await?.generation;
         let refusals = keys::refusals(project, generation, is_there);
         let Some(refusal) = refusals.first() else { return Ok(()) };
@@ -121,6 +123,37 @@ impl Launch<'_> {
         let keys::Refusal { service, key, why, hint } = refusal;
         Err(error::state(format!("{place}the {key} of {service}: it {why}"))
             .with_hint(format!("{hint}; nothing was stopped or started"))
+            .into())
+    }
+
+    /// Refuses lines that a digest of versions.env makes wrong, as it does `${VERSION}-worker`.
+    fn refuse_spoilt_lines(&self, project: &Project) -> Result<()> {
+        let fed = |name: &&str| {
+            let value = self.environment.variables().get(*name);
+            value.is_some_and(|value| value.contains('@'))
+        };
+        let spoilt = project.services.iter().find_map(|service| {
+            let image = service.image.as_ref().filter(|_| service.is_wanted())?;
+            let line = self.deployment.template(&service.name)?;
+            let variable = line.variables().into_iter().find(fed)?;
+            image.parse::<Reference>().is_err().then(|| (&service.name, variable, image))
+        });
+        let Some((service, variable, image)) = spoilt else { return Ok(()) };
+        let place = self.deployment.texts()?.place_of(service, "image");
+        let place = place.map_or_else(String::new, |place| format!("{place}, "));
+        let message = format!(
+            "{place}{service}: {variable}, to which versions.env gives a digest, is only a part of \
+            the tag there, and `{image}` is no image name"
+        );
+        let mend = match self.deployment.strays(&[service]) {
+            strays if strays.is_empty() => format!(
+                "take `env_tag: {variable}` out of the manifest; `dkv migrate-versions --write` then \
+                gives the line that it was for a variable of its own"
+            ),
+            strays => Stray::mend(&strays),
+        };
+        Err(error::state(message)
+            .with_hint(format!("{mend}; nothing was stopped or started"))
             .into())
     }
 

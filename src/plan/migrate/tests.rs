@@ -366,6 +366,18 @@ fn a_variable_that_an_untracked_image_has_is_not_fed() {
 }
 
 #[test]
+fn a_variable_that_is_a_part_of_another_tag_is_not_fed() {
+    let lines = [
+        line("web", "acme/web:${VERSION:-1}"),
+        line("worker", "acme/worker:${VERSION:-1}-worker"),
+        line("api", "acme/api:${API:-1}"),
+    ];
+    let all = proposed(&lines);
+    let fed: Vec<_> = all.services.iter().map(|new| new.service.env_tag.as_deref()).collect();
+    assert_eq!(fed, [None, None, Some("API")]);
+}
+
+#[test]
 fn one_variable_cannot_feed_two_images() {
     let lines = [line("a", "w/engine:${VERSION:-v1}"), line("ui", "w/ui:${VERSION:-v1}")];
     assert_eq!(
