@@ -70,18 +70,30 @@ pub(super) fn summarise(deployment: &Deployment<'_>, report: &Changes) {
     for change in report.services.iter().filter(|change| change.outcome != Outcome::Failed) {
         app.ui.data(line(change));
     }
+    let unchanged = report.services.iter().filter(|one| one.outcome == Outcome::Unchanged);
+    let names = unchanged.filter_map(|one| one.name.parse().ok());
+    let unchanged: Vec<&Service> =
+        names.filter_map(|name| deployment.recorded()?.service(&name)).collect();
     let changed = report.services.iter().filter(|change| is_change(change));
     let mut changed = changed.map(|change| change.name.as_str()).peekable();
     match (changed.peek(), report.dry_run) {
-        (None, _) => app.ui.status("Nothing new"),
+        (None, _) => return app.ui.status(nothing_new(&unchanged)),
         (Some(_), true) => app.ui.status("nothing was changed (--dry-run)"),
         (Some(_), false) => app.ui.note(deployment.how_to_start(changed)),
     }
-    let unchanged = report.services.iter().filter(|one| one.outcome == Outcome::Unchanged);
-    let names = unchanged.filter_map(|one| one.name.parse().ok());
-    let services: Vec<&Service> =
-        names.filter_map(|name| deployment.recorded()?.service(&name)).collect();
-    how_to_follow_a_line(&services).into_iter().for_each(|note| app.ui.note(note));
+    how_to_follow_a_line(&unchanged).into_iter().for_each(|note| app.ui.note(note));
+}
+
+/// What is said where nothing of `services` changes, in one sentence: of what follows one release,
+/// nothing new can be expected.
+pub(super) fn nothing_new(services: &[&Service]) -> String {
+    match how_to_follow_a_line(services) {
+        None => "Nothing new".to_owned(),
+        Some(stay) if services.iter().all(|service| service.follows_release()) => {
+            format!("Nothing new can come: {stay}")
+        }
+        Some(stay) => format!("Nothing new, and of some nothing can come: {stay}"),
+    }
 }
 
 /// What became of one service.
@@ -116,8 +128,7 @@ pub(super) fn notes(change: &ServiceChange) -> String {
     }
 }
 
-/// What is said once of those of `services` that follow one release each: nothing new is no news
-/// of them.
+/// What is said once of those of `services` that follow one release each.
 pub(super) fn how_to_follow_a_line(services: &[&Service]) -> Option<String> {
     let stay = services.iter().filter(|service| service.follows_release() && !service.held);
     let stay: Vec<&&Service> = stay.collect();
@@ -125,13 +136,13 @@ pub(super) fn how_to_follow_a_line(services: &[&Service]) -> Option<String> {
     let line = first.track.as_ref().map(track::line_of).unwrap_or_default();
     let each = stay.iter().map(|service| format!("{} `{}`", service.name, service.track_name()));
     let each = each.collect::<Vec<_>>().join(", ");
-    let (follow, version) = match stay.len() {
-        1 => ("follows", "a version that does not move"),
-        _ => ("follow", "versions that do not move"),
+    let follow = match stay.len() {
+        1 => "follows a version that does not move",
+        _ => "follow versions that do not move",
     };
     Some(format!(
-        "{follow} {version}, until told: {each}; `dkv version-pull {} TAG` takes another and \
-        follows that, also a tag that moves, such as `{line}`",
+        "{each} {follow}, until told; `dkv version-pull {} TAG` takes another and follows that, \
+        also a tag that moves, such as `{line}`",
         first.name
     ))
 }
