@@ -170,6 +170,8 @@ struct RunningUpdate<'a> {
     blueprints: Vec<Blueprint>,
     /// What is done to the new containers from outside.
     witness: Option<Witness>,
+    /// The services of which nothing new is recorded, because it runs already and is not good.
+    unproven: Vec<ServiceName>,
     /// What was stopped only for the data backup.
     paused: Vec<ReplacedService>,
     is_abort: bool,
@@ -216,6 +218,7 @@ impl<'a> RunningUpdate<'a> {
             downtime: Downtime::default(),
             blueprints: Vec::new(),
             witness: None,
+            unproven: Vec::new(),
             paused: Vec::new(),
             is_abort: false,
             failure: None,

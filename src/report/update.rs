@@ -13,7 +13,7 @@ pub enum UpdateResult {
     Planned,
     /// The new versions run.
     Updated,
-    /// Some do; with `--keep-going`.
+    /// Some do; with `--keep-going`, or where what a service runs already is not proven.
     PartlyUpdated,
     /// There was nothing new.
     Unchanged,
@@ -39,6 +39,9 @@ pub struct SafeUpdate {
     pub paused: Vec<ReplacedService>,
     /// The Compose services that were stopped on purpose, and still are.
     pub stopped: Vec<String>,
+    /// The Compose services that are not as they should be, as before the update: it does not touch
+    /// them.
+    pub failing: Vec<String>,
     /// The services whose new version failed and was given up, with `--keep-going`.
     pub given_up: Vec<GivenUpService>,
     /// The releases that are remembered as bad: their own container was started and failed by

@@ -43,6 +43,9 @@ pub struct Journal {
     /// The services that were stopped on purpose, and stay so.
     #[serde(default)]
     pub left_stopped: BTreeSet<String>,
+    /// The services that were not as they should be, without those that were stopped on purpose.
+    #[serde(default)]
+    pub failing: BTreeSet<String>,
     /// The services that ran by a profile that is not switched on.
     #[serde(default)]
     pub awake: BTreeSet<String>,
@@ -229,6 +232,7 @@ impl Journal {
             ran: Vec::new(),
             counts: BTreeMap::new(),
             left_stopped: BTreeSet::new(),
+            failing: BTreeSet::new(),
             awake: BTreeSet::new(),
             kept: Vec::new(),
             plan: Plan::default(),
@@ -300,6 +304,22 @@ impl Journal {
         let mut containers =
             self.ran.iter().filter(|ran| ran.compose_service == compose_service).peekable();
         containers.peek().is_some() && containers.all(|ran| !ran.is_running && ran.is_good)
+    }
+
+    /// The Compose services that were not as they should be, and that the update leaves alone.
+    #[must_use]
+    pub fn left_failing(&self) -> Vec<String> {
+        self.failing.iter().filter(|name| !self.is_replaced(name)).cloned().collect()
+    }
+
+    /// Whether nothing of `service` is replaced, and some of its containers are not as they should
+    /// be: what they run is not proven.
+    #[must_use]
+    pub fn is_unproven(&self, service: &ServiceName) -> bool {
+        let mine = self.ran.iter().filter(|ran| ran.service.as_ref() == Some(service));
+        let mine: BTreeSet<&str> = mine.map(|ran| ran.compose_service.as_str()).collect();
+        mine.iter().any(|name| self.failing.contains(*name))
+            && !mine.iter().any(|name| self.is_changed(name))
     }
 
     /// Whether the new release of `service` was given up.

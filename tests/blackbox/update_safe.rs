@@ -825,6 +825,32 @@ fn what_failed_before_and_is_no_part_of_the_update_is_only_reported() {
 }
 
 #[test]
+fn what_runs_already_and_fails_is_not_recorded() {
+    let product = Product::new("unproven");
+    product.publish("web", "2", |image| image.crashing(3));
+    product.publish("side", "2", |image| image.health(Health::Passing));
+    // By hand, past dkv: without versions.env the line says `latest`.
+    product.deployment.compose_v2(["up", "-d", "--pull", "always", "web"]).exit(0);
+    wait_for("the end of web", Duration::from_secs(30), || {
+        (product.inspected("web")["State"]["ExitCode"] == 3).then_some(())
+    });
+    let plan = product.dkv(["update-safe", "--dry-run", "--json"]).exit(9).json();
+    assert_eq!(plan["failing"], serde_json::json!(["web"]));
+    let outcome = product.update().exit(9);
+    outcome.stderr_contains("web was not updated").stdout_contains("web: skipped");
+    assert_eq!((product.current_tag("web"), product.current_tag("side")), ("1".into(), "2".into()));
+    assert_eq!(product.version("side"), "2");
+    // With nothing else to do it is told as well.
+    let again = product.dkv(["update-safe", "--json"]).exit(9).json();
+    assert_eq!((&again["result"], &again["failing"][0]), (&"partly-updated".into(), &"web".into()));
+    // What it advises: the recorded one runs, and then the new one is tried.
+    product.dkv(["up"]).exit(0);
+    product.assert_runs("1");
+    product.update().exit(7).stderr_contains("the new release of web is rejected");
+    product.assert_runs("1");
+}
+
+#[test]
 fn files_that_do_not_follow_the_versions_are_refused() {
     let product = Product::new("deaf");
     let compose = product.deployment.read("docker-compose.yml");

@@ -26,6 +26,7 @@ use crate::model::history::{Bytes, Release};
 use crate::model::manifest::{Service, Source};
 use crate::model::reference::{Digest, Reference, Repository, ServiceName, Tag};
 use crate::plan::{self, KEEP_TAG_PREFIX, Step};
+use crate::report::ServiceChange;
 use crate::runtime::{self, Fewer};
 use crate::store::Lock;
 use crate::update::{Journal, Kept, Options, Ran, Setting, Target, main_container, to_replace};
@@ -113,9 +114,9 @@ impl<'a> RunningUpdate<'a> {
         journal.counts = runtime::counts(&project, &containers, Fewer::Kept);
         journal.left_stopped = stopped(&docker, &project, &containers).await?;
         journal.awake = launch.deployment.awake();
-        let mut told = BTreeSet::new();
         let failing = found.failing_services().filter(|name| !journal.left_stopped.contains(*name));
-        for failing in failing.filter(|name| told.insert(*name)) {
+        journal.failing = failing.map(str::to_owned).collect();
+        for failing in &journal.failing {
             app.ui.warn(format!("{failing} is not as it should be already before the update"));
         }
         Ok(Self::new(app, lock, launch, docker, project, journal))
@@ -133,10 +134,11 @@ impl<'a> RunningUpdate<'a> {
         for unknown in change.take_failures() {
             self.app.ui.warn(format!("{unknown:#}; the others are updated without it"));
         }
+        let wanted = image_ids(&change);
+        self.decide(&wanted);
+        self.leave_unproven(&mut change);
         let mut targets: Vec<&Service> = change.steps.iter().map(|step| &step.after).collect();
         targets.retain(|service| service.current().is_some());
-        let wanted = image_ids(&targets);
-        self.decide(&wanted);
         self.journal.plan.targets = targets
             .iter()
             .filter_map(|service| Some(Target::new(&service.name, service.current()?)))
@@ -178,6 +180,29 @@ impl<'a> RunningUpdate<'a> {
                 "Left as it was stopped: {}; `dkv up` starts it",
                 names.join(", ")
             ));
+        }
+    }
+
+    /// Leaves services alone of which the new release runs already and is not as it should be: what
+    /// nobody has seen to be good is not recorded.
+    fn leave_unproven(&mut self, change: &mut Change) {
+        let (journal, tracked) = (&self.journal, self.tracked_names());
+        let steps = std::mem::take(&mut change.steps).into_iter();
+        let (unproven, steps): (Vec<Step>, Vec<Step>) =
+            steps.partition(|step| step.is_change() && journal.is_unproven(&step.before.name));
+        change.steps = steps;
+        self.unproven = unproven.iter().map(|step| step.before.name.clone()).collect();
+        self.others.extend(unproven.iter().map(|step| {
+            let why = "what its tag names runs already, and is not as it should be".to_owned();
+            ServiceChange::skipped(&step.before, why)
+        }));
+        for step in &mut change.steps {
+            let name = &step.before.name;
+            let has_ran = journal.ran.iter().any(|ran| ran.service.as_ref() == Some(name));
+            let is_started = journal.plan.changed.iter().any(|one| tracked.get(one) == Some(name));
+            if step.is_change() && !has_ran && !is_started {
+                step.notes.push("not tried, as nothing of it runs".to_owned());
+            }
         }
     }
 
@@ -428,13 +453,12 @@ async fn names(docker: &Docker, name: String, id: Option<&Digest>) -> Result<boo
 }
 
 /// The image that each service shall run, where it is known.
-fn image_ids(services: &[&Service]) -> BTreeMap<ServiceName, Digest> {
-    services
-        .iter()
-        .filter_map(|service| {
-            Some((service.name.clone(), service.current()?.bytes.image_id.clone()?))
-        })
-        .collect()
+fn image_ids(change: &Change) -> BTreeMap<ServiceName, Digest> {
+    let services = change.steps.iter().map(|step| &step.after);
+    let ids = services.filter_map(|service| {
+        Some((service.name.clone(), service.current()?.bytes.image_id.clone()?))
+    });
+    ids.collect()
 }
 
 /// What a failure means before anything was stopped.
@@ -486,6 +510,7 @@ pub(super) async fn show_plan(app: &App, options: Options) -> Result<Exit> {
         );
     }
     update.decide(&wanted);
+    update.leave_unproven(&mut change);
     let targets: Vec<&Service> = change.steps.iter().map(|step| &step.after).collect();
     let replaced = update.settle_variables(&targets).await?;
     let hash = update.record()?.hash.clone();

@@ -40,14 +40,16 @@ impl RunningUpdate<'_> {
             }
             app.ui.note("nothing was changed (--dry-run)");
         })?;
-        Ok(Exit::Done)
+        Ok(if self.unproven.is_empty() { Exit::Done } else { Exit::Partial })
     }
 
     /// The end of an update that went well.
     pub(super) fn show_updated(mut self, steps: &[Step]) -> Result<Exit> {
         let is_change = !self.journal.plan.changed.is_empty() || steps.iter().any(Step::is_change);
         self.report.result = match is_change {
-            _ if !self.journal.given_up.is_empty() => UpdateResult::PartlyUpdated,
+            _ if !self.journal.given_up.is_empty() || !self.unproven.is_empty() => {
+                UpdateResult::PartlyUpdated
+            }
             true => UpdateResult::Updated,
             false => UpdateResult::Unchanged,
         };
@@ -86,11 +88,8 @@ impl RunningUpdate<'_> {
         app.show(&self.report, |report| {
             show_services(app, report);
             if report.result == UpdateResult::Unchanged {
-                app.ui.status("Nothing new");
                 let services: Vec<&Service> = steps.iter().map(|step| &step.after).collect();
-                return changes::how_to_follow_a_line(&services)
-                    .into_iter()
-                    .for_each(|note| app.ui.note(note));
+                return app.ui.status(changes::nothing_new(&services));
             }
             let started = Started { containers: report.containers.clone(), ..Started::default() };
             show_containers(app, &started);
@@ -117,7 +116,16 @@ impl RunningUpdate<'_> {
                 others.join("\n")
             ));
         }
-        if self.journal.given_up.is_empty() {
+        for name in &self.unproven {
+            let message = format!(
+                "{name} was not updated: what its tag names runs already, and is not as it should \
+                be"
+            );
+            let hint = "nothing new is recorded of it: `dkv logs` shows why it fails; `dkv up` \
+                starts what is recorded, and `dkv update-safe` then tries the new one";
+            app.ui.error(&Error::new(Kind::Docker, message).with_hint(hint).into());
+        }
+        if self.journal.given_up.is_empty() && self.unproven.is_empty() {
             return Ok(Exit::Done);
         }
         for given_up in &self.journal.given_up {
@@ -150,6 +158,7 @@ impl RunningUpdate<'_> {
         }
         self.report.replaced = self.replaced(&self.journal.replaced());
         self.report.stopped = self.journal.left_stopped.iter().cloned().collect();
+        self.report.failing = self.journal.left_failing();
     }
 
     /// Entries for Compose services; how long each was away is still to be said.
