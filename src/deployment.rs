@@ -708,17 +708,14 @@ impl<'a> Deployment<'a> {
         services.collect()
     }
 
-    /// The Compose services that run one of the services called `names`, but whose image line
-    /// follows none of their variables.
-    fn literal_members(&self, names: &[&str]) -> Vec<&str> {
-        let mut literal = Vec::from_iter(self.described());
-        literal.retain(|name| match self.member(name) {
-            Membership::Of(member) => {
-                names.contains(&member.service.as_str()) && self.is_astray(name, &member)
-            }
-            Membership::Ambiguous(_) | Membership::Other(_) | Membership::Untracked => false,
+    /// The Compose services that run one of the services called `names`.
+    fn members_of(&self, names: &[&str]) -> Vec<&str> {
+        let mut members = Vec::from_iter(self.described());
+        members.retain(|name| {
+            let service = self.member(name).service();
+            service.is_some_and(|service| names.contains(&service.as_str()))
         });
-        literal
+        members
     }
 
     /// Whether the image line of a member takes its version from none of the service's variables.
@@ -728,6 +725,17 @@ impl<'a> Deployment<'a> {
             (Some(line), Some(service)) => !record.is_followed_by(service, line),
             _ => member.is_literal,
         }
+    }
+
+    /// Whether the image line of a member has the digest that is recorded written out.
+    fn says_record(&self, compose_service: &str, member: &Member<'_>) -> bool {
+        let image = self.template(compose_service).and_then(|line| {
+            let image = self.evaluate(line, &BTreeMap::new())?;
+            image.parse::<Reference>().ok()?.digest
+        });
+        let service = self.record.as_ref().and_then(|record| record.service(member.service));
+        let current = service.and_then(Service::current);
+        current.zip(image).is_some_and(|(current, digest)| current.bytes.has_digest(&digest))
     }
 
     /// Who asks registries about the services of the manifest.
@@ -787,9 +795,23 @@ impl<'a> Deployment<'a> {
     /// report. Compose services whose files give them an image of their own would go on with that.
     #[must_use]
     pub fn how_to_start<'n>(&self, names: impl Iterator<Item = &'n str>) -> String {
-        let literal = self.literal_members(&names.collect::<Vec<_>>());
+        let members = self.members_of(&names.collect::<Vec<_>>());
+        self.how_to_lead(&members).unwrap_or_else(|| "`dkv restart` puts it into effect".to_owned())
+    }
+
+    /// What makes the record run where the image lines of the Compose services called `names` do not
+    /// follow it; none where they do.
+    #[must_use]
+    pub fn how_to_lead(&self, names: &[&str]) -> Option<String> {
+        let is_literal = |name: &&str| match self.member(name) {
+            Membership::Of(member) => {
+                self.is_astray(name, &member) && !self.says_record(name, &member)
+            }
+            Membership::Ambiguous(_) | Membership::Other(_) | Membership::Untracked => false,
+        };
+        let literal: Vec<&str> = names.iter().copied().filter(is_literal).collect();
         if literal.is_empty() {
-            return "`dkv restart` puts it into effect".to_owned();
+            return None;
         }
         let strays = self.strays(&literal);
         let lines = match strays.is_empty() {
@@ -800,11 +822,11 @@ impl<'a> Deployment<'a> {
             true => " (`dkv migrate-versions --write` makes it follow)",
             false => "",
         };
-        format!(
+        Some(format!(
             "`dkv pin` and then `dkv restart` put it into effect: the Compose files give {} an \
             image that does not follow versions.env{follow}{lines}",
             literal.join(", ")
-        )
+        ))
     }
 
     /// What belongs to the deployment, for commands that only look. Where Compose is not installed

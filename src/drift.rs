@@ -908,7 +908,17 @@ impl<'v, 'a> DriftSearch<'v, 'a> {
                         )
                     }
                 };
-                self.differs(kind, Some(service), message, "`dkv restart`");
+                // A line that says something else goes on doing so, unless versions.env led it there.
+                let has_variables = start.text.as_ref().is_some_and(|text| text.contains('$'));
+                let is_led = (has_variables && self.views.env.wrong.is_some())
+                    || start.image.as_ref().is_none_or(|image| {
+                        image.parse().is_ok_and(|image| self.is_recorded(service, &image))
+                    });
+                let mend = match is_led {
+                    true => "`dkv restart`".to_owned(),
+                    false => format!("{}; then `dkv restart`", self.mend_of_line(service, start)),
+                };
+                self.differs(kind, Some(service), message, mend);
             }
             views.push(RunningView {
                 container: container.name.clone(),

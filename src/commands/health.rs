@@ -34,7 +34,7 @@ impl Run for Health {
         let (status, updates) = tokio::join!(what_runs(&deployment, Utc::now()), looked_up);
         let health = report::Health { status: status?, updates };
         app.show(&health, |health| {
-            show(app, &health.status);
+            show(&deployment, &health.status);
             app.ui.data("");
             match deployment.recorded() {
                 Some(_) => check_updates::show(app, &health.updates),

@@ -25,7 +25,7 @@ impl Run for Info {
         let services = deployment.recorded().map(|record| report::all_services(&record.manifest));
         let info = report::Info { status, versions: Versions::of(&services.unwrap_or_default()) };
         app.show(&info, |info| {
-            show(app, &info.status);
+            show(&deployment, &info.status);
             app.ui.data("");
             match deployment.recorded() {
                 Some(_) => version::show_versions(app, &info.versions),

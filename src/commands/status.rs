@@ -57,7 +57,7 @@ impl Run for Status {
             return watch(&deployment).await;
         }
         let status = what_runs(&deployment, Utc::now()).await?;
-        app.show(&status, |status| show(app, status))?;
+        app.show(&status, |status| show(&deployment, status))?;
         Ok(Exit::Done)
     }
 }
@@ -117,7 +117,8 @@ pub(super) async fn what_runs(
 }
 
 /// The problems with their causes, then all containers.
-pub(super) fn show(app: &App, status: &report::Status) {
+pub(super) fn show(deployment: &Deployment<'_>, status: &report::Status) {
+    let app = deployment.app();
     if status.containers.is_empty() {
         app.ui.note(format!(
             "the project {} has no containers; `dkv start` starts it",
@@ -138,8 +139,14 @@ pub(super) fn show(app: &App, status: &report::Status) {
         app.ui.data("");
     }
     app.ui.table(&table(status, Utc::now(), false));
-    if status.containers.iter().any(|line| line.container.as_recorded == Some(false)) {
-        app.ui.hint("`dkv up` or `dkv restart` starts what the manifest says");
+    let others = status.containers.iter().map(|line| &line.container);
+    let others = others.filter(|container| container.as_recorded == Some(false));
+    let others: Vec<&str> = others.map(|container| container.compose_service.as_str()).collect();
+    if !others.is_empty() {
+        app.ui.hint(match deployment.how_to_lead(&others) {
+            Some(how) => how,
+            None => "`dkv up` or `dkv restart` starts what the manifest says".to_owned(),
+        });
     } else if status.containers.iter().any(|line| line.container.details.starts_with("hangs ")) {
         app.ui.hint("`dkv up` makes anew what hangs on to a container that is gone");
     } else if missing == status.containers.len() {

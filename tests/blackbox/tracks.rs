@@ -28,7 +28,7 @@ fn a_written_version_is_followed_until_another_is_asked_for() {
 
     // The next release is not taken, and nobody says that there was none to be seen.
     let outcome = deployment.dkv(["pull-latest"]).exit(0);
-    outcome.stderr_contains("a version that does not move, until told: db `16.4`");
+    outcome.stderr_contains("db `16.4` follows a version that does not move, until told");
     assert_eq!(service(&deployment, "db")["image_digest"], old.digest.as_str());
     let report = deployment.dkv(["check-updates", "--json"]).exit(0).json();
     let db = &report["services"][0];
@@ -254,6 +254,39 @@ fn a_version_off_the_track_says_what_comes_next() {
     for platform in ["nonsense", "linux/nonsense"] {
         deployment.dkv(["pull-latest", "--no-pull", "--platform", platform]).exit(2);
         deployment.dkv(["version-pull", "web", "1.0", "--no-pull", "--platform", platform]).exit(2);
+    }
+}
+
+/// Where lines do not follow, no hint leads in a circle: each is tested by doing what it says.
+#[test]
+fn what_makes_literal_lines_run_the_record_is_said() {
+    for mend in ["pin", "write"] {
+        let registry = Registry::start();
+        let old = registry.push(Image::new("web").tag("latest").tag("1.0"));
+        let deployment = literal(&[("web", format!("{}:latest", old.repository))]);
+        let runs = || deployment.engine().running_image(deployment.project(), "web");
+        deployment.dkv(["up"]).exit(0);
+        let migrated = deployment.dkv(["migrate-versions", "-y"]).exit(0);
+        migrated.stderr_lacks("With versions.env, Compose starts");
+        migrated.stderr_contains("`dkv migrate-versions --write` makes those lines follow, and");
+        let new = registry.push(Image::new("web").tag("latest").tag("1.1").version("1.1"));
+        deployment.dkv(["pull-latest"]).exit(0);
+        let status = deployment.dkv(["status"]).exit(0);
+        status.stderr_contains("`dkv pin` and then `dkv restart`").stderr_contains("--write");
+        let verified = deployment.dkv(["verify", "--json"]).exit(10).json();
+        let mends = verified["drift"].as_array().unwrap().iter();
+        let mends: Vec<&str> = mends.map(|one| one["mend"].as_str().unwrap()).collect();
+        assert!(!mends.contains(&"`dkv restart`"), "{mends:?}");
+        match mend {
+            "pin" => deployment.dkv(["pin"]).exit(0),
+            // What runs is still another.
+            _ => deployment.dkv(["migrate-versions", "-y", "--write"]).exit(10),
+        };
+        // Now it follows, and restarting is all.
+        deployment.dkv(["status"]).exit(0).stderr_contains("`dkv up` or `dkv restart`");
+        deployment.dkv(["restart"]).exit(0);
+        assert_eq!(runs(), new.image_id());
+        deployment.dkv(["verify"]).exit(0);
     }
 }
 

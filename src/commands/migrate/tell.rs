@@ -216,6 +216,7 @@ impl Migrating<'_> {
                 report.manifest
             ));
         }
+        let is_literal = report.compose_changes.iter().any(|change| !change.written);
         let lines = files_of(report, |change| {
             let is_literal = change.from.as_ref().is_some_and(|from| !from.contains('$'));
             let is_open = change.left.is_none() || is_literal;
@@ -235,12 +236,28 @@ impl Migrating<'_> {
                 started",
             );
         } else if report.differences.is_empty() && report.other_versions.is_empty() {
-            ui.status(
-                "With versions.env, Compose starts exactly what runs now; nothing was started or \
-                stopped",
-            );
+            let with = if is_literal { "Compose" } else { "With versions.env, Compose" };
+            ui.status(format!(
+                "{with} starts exactly what runs now; nothing was started or stopped"
+            ));
         }
-        ui.hint("`dkv restart` starts everything from the manifest; `dkv pull-latest` looks for updates");
+        let restart = how_to_start(report);
+        ui.hint(format!("{restart}; `dkv pull-latest` looks for updates"));
+    }
+}
+
+/// What starts what is recorded, also where image lines do not follow it.
+fn how_to_start(report: &Migration) -> &'static str {
+    let mut open = report.compose_changes.iter().filter(|change| !change.written).peekable();
+    if open.peek().is_none() {
+        "`dkv restart` starts everything from the manifest"
+    } else if open.clone().any(ComposeChange::is_writable) {
+        "`dkv migrate-versions --write` makes those lines follow, and `dkv restart` then starts \
+        everything from the manifest"
+    } else if open.any(|change| change.template.is_some()) {
+        "once those lines follow versions.env, `dkv restart` starts everything from the manifest"
+    } else {
+        "`dkv pin` writes what is recorded into those lines, and `dkv restart` then starts it"
     }
 }
 
