@@ -2,25 +2,18 @@
 //! every way that a disk can: the manifest is always whole, old or new, and the next run carries
 //! on.
 
-use crate::support::{Deployment, Outcome};
+use std::collections::BTreeMap;
+use std::fmt;
+use std::path::PathBuf;
 
-/// What a write of the state goes through.
-const CALLS: [&str; 14] = [
-    "openat",
-    "read",
-    "write",
-    "fsync",
-    "rename",
-    "unlink",
-    "fchmod",
-    "fchown",
-    "mkdir",
-    "flock",
-    "ftruncate",
-    "statx",
-    "close",
-    "getdents64",
-];
+use crate::support::{Deployment, Outcome, Run};
+
+/// What changes the disk, wherever that is.
+const CHANGES: [&str; 9] =
+    ["write", "fsync", "rename", "unlink", "fchmod", "fchown", "mkdir", "flock", "ftruncate"];
+
+/// What looks at the deployment; elsewhere it is the loader's business.
+const LOOKS: [&str; 5] = ["openat", "read", "statx", "close", "getdents64"];
 
 /// A comment, an unknown key and two services: all must be there afterwards, whatever happens.
 const BEFORE: &str = "# ours
@@ -47,123 +40,217 @@ history:
   'sha256:2222222222222222222222222222222222222222222222222222222222222222', status: current}
 ";
 
-fn after() -> String {
-    BEFORE.replace("    held: true\n", "")
+/// A command that writes, and the files that it writes.
+pub(crate) struct Change {
+    pub(crate) deployment: Deployment,
+    arguments: Vec<&'static str>,
+    before: Files,
+    after: Files,
 }
 
-/// A deployment whose one change is `dkv unhold api`, which takes no network and no daemon.
-fn deployment() -> Deployment {
-    let deployment = Deployment::new("crash");
-    deployment.write("version-manifest.yaml", BEFORE);
-    deployment.dkv(["generate-env"]).exit(0);
-    deployment
-}
+type Files = BTreeMap<&'static str, String>;
 
-fn reset(deployment: &Deployment) {
-    deployment.write("version-manifest.yaml", BEFORE);
-}
-
-/// Runs the change with `injection` on the `number`th `call` that touches the deployment.
-fn inject(deployment: &Deployment, call: &str, injection: &str, number: usize) -> Outcome {
-    let paths = [".", "version-manifest.yaml", "versions.env", ".version-backups"];
-    let mut arguments =
-        vec!["-f".to_owned(), "-qq".to_owned(), "-e".to_owned(), format!("trace={call}")];
-    arguments.extend(["-e".to_owned(), format!("inject={call}:{injection}:when={number}")]);
-    for path in paths {
-        arguments.extend(["-P".to_owned(), deployment.path(path).display().to_string()]);
+impl fmt::Display for Change {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "dkv {}", self.arguments.join(" "))
     }
-    for temporary in
-        [".version-manifest.yaml.dkv-new", ".versions.env.dkv-new", ".version-backups/.state.lock"]
-    {
-        arguments.extend(["-P".to_owned(), deployment.path(temporary).display().to_string()]);
-    }
-    deployment.dkv(["unhold", "api"]).under_strace(arguments.iter().map(String::as_str)).finish()
 }
 
-/// The state is whole, and the next run brings everything in order.
-fn check(deployment: &Deployment, what: &str) {
-    let manifest = deployment.manifest();
-    assert!(manifest == BEFORE || manifest == after(), "{what}: neither old nor new:\n{manifest}");
-    deployment.dkv(["version"]).exit(0);
-    deployment.dkv(["generate-env"]).exit(0);
-    let env = deployment.versions_env();
-    assert!(
-        env.contains("DK_API_TAG=1.0@sha256:1111") && env.contains("DK_WEB_TAG=2.0@sha256:2222"),
-        "{what}: {env}"
-    );
-    deployment.dkv(["unhold", "api"]).exit(0);
-    assert_eq!(deployment.manifest(), after(), "{what}: the next run");
-    let left: Vec<String> =
-        deployment.list(".").into_iter().filter(|name| name.contains("dkv-")).collect();
-    assert!(left.is_empty(), "{what}: left behind: {left:?}");
+impl Change {
+    /// `files` are what the command writes, as they are now.
+    fn of(
+        deployment: Deployment,
+        arguments: &[&'static str],
+        files: impl IntoIterator<Item = &'static str>,
+    ) -> Self {
+        let names: Vec<&str> = files.into_iter().collect();
+        let read = |deployment: &Deployment| -> Files {
+            names.iter().map(|name| (*name, deployment.read(name))).collect()
+        };
+        let before = read(&deployment);
+        deployment.dkv(arguments.iter().copied()).exit(0);
+        let after = read(&deployment);
+        assert_ne!(before, after);
+        Self { deployment, arguments: arguments.to_vec(), before, after }
+    }
+
+    /// A change of the manifest that takes no network and no daemon.
+    pub(crate) fn unhold() -> Self {
+        let deployment = Deployment::new("crash");
+        deployment.write("version-manifest.yaml", BEFORE);
+        deployment.dkv(["generate-env"]).exit(0);
+        Self::of(deployment, &["unhold", "api"], ["version-manifest.yaml", "versions.env"])
+    }
+
+    /// A change of two Compose files and of what is remembered of them.
+    pub(crate) fn pin() -> Self {
+        let deployment = Deployment::new("crash-pin");
+        deployment.write("version-manifest.yaml", BEFORE);
+        let line = |name: &str, tag: &str| {
+            format!("services:\n  {name}:\n    image: registry.example/{name}:{tag} # ours\n")
+        };
+        deployment.write("docker-compose.yml", &line("api", "1.0"));
+        deployment.write("db-docker-compose.yml", &line("web", "2.0"));
+        deployment.dkv(["pin"]).exit(0);
+        deployment.dkv(["pin", "--unpin"]).exit(0);
+        let files = ["docker-compose.yml", "db-docker-compose.yml"];
+        Self::of(deployment, &["pin"], files)
+    }
+
+    pub(crate) fn run(&self) -> Run {
+        self.deployment.dkv(self.arguments.iter().copied())
+    }
+
+    pub(crate) fn reset(&self) {
+        for (name, text) in &self.before {
+            self.deployment.write(name, text);
+        }
+    }
+
+    /// Whether these files are those that the command makes.
+    pub(crate) fn is_after(&self, files: &BTreeMap<PathBuf, Vec<u8>>) -> bool {
+        self.after.iter().all(|(name, text)| {
+            files.get(&self.deployment.path(name)).is_some_and(|bytes| bytes == text.as_bytes())
+        })
+    }
+
+    /// Runs it with `injection` on the `number`th `call`, wherever that is; or only where it touches
+    /// the deployment, because elsewhere it is no matter of the state.
+    fn inject(&self, call: &str, injection: &str, number: usize, only_here: bool) -> Outcome {
+        let mut arguments =
+            vec!["-f".to_owned(), "-qq".to_owned(), "-e".to_owned(), format!("trace={call}")];
+        arguments.extend(["-e".to_owned(), format!("inject={call}:{injection}:when={number}")]);
+        if only_here {
+            let state = [".", ".version-backups", ".version-backups/.state.lock"];
+            let files = ["version-manifest.yaml", "versions.env"];
+            let own = [".version-backups/.dkv-backups", ".version-backups/pins.json"];
+            let files = files.into_iter().chain(own).chain(self.before.keys().copied());
+            for path in state.into_iter().chain(files.clone()) {
+                arguments
+                    .extend(["-P".to_owned(), self.deployment.path(path).display().to_string()]);
+            }
+            for file in files {
+                let path = self.deployment.path(file);
+                let name = format!(".{}.dkv-new", path.file_name().unwrap().to_str().unwrap());
+                let path = path.with_file_name(name);
+                arguments.extend(["-P".to_owned(), path.display().to_string()]);
+            }
+        }
+        self.run().under_strace(arguments.iter().map(String::as_str)).finish()
+    }
+
+    /// Every file is whole, and the next run brings everything in order.
+    pub(crate) fn check(&self, what: &str) {
+        for (name, before) in &self.before {
+            let text = self.deployment.read(name);
+            assert!(
+                text == *before || text == self.after[name],
+                "{what}: {name} is neither old nor new:\n{text}"
+            );
+        }
+        self.deployment.dkv(["version"]).exit(0);
+        self.deployment.dkv(["generate-env"]).exit(0);
+        let env = self.deployment.versions_env();
+        assert!(
+            env.contains("DK_API_TAG=1.0@sha256:1111")
+                && env.contains("DK_WEB_TAG=2.0@sha256:2222"),
+            "{what}: {env}"
+        );
+        self.run().exit(0);
+        for (name, after) in &self.after {
+            assert_eq!(self.deployment.read(name), *after, "{what}: the next run, {name}");
+        }
+        let left: Vec<String> =
+            self.deployment.list(".").into_iter().filter(|name| name.contains("dkv-")).collect();
+        assert!(left.is_empty(), "{what}: left behind: {left:?}");
+    }
+
+    fn killed_anywhere(&self) -> usize {
+        let mut killed = 0;
+        for call in CHANGES.into_iter().chain(LOOKS) {
+            for number in 1.. {
+                self.reset();
+                let outcome = self.inject(call, "signal=KILL", number, LOOKS.contains(&call));
+                if outcome.code() == Some(0) {
+                    break;
+                }
+                assert!(
+                    !outcome.strace.contains("exited with"),
+                    "{call} {number}: not killed\n{}",
+                    outcome.strace
+                );
+                killed += 1;
+                self.check(&format!("{self} killed at {call} {number}"));
+            }
+        }
+        println!("{self}: killed at {killed} places");
+        killed
+    }
+
+    fn failing_anywhere(&self) -> usize {
+        let mut failed = 0;
+        for call in ["openat", "write", "fsync", "rename", "fchmod", "mkdir", "ftruncate", "statx"]
+        {
+            for error in ["ENOSPC", "EIO", "EROFS", "EACCES"] {
+                for number in 1.. {
+                    self.reset();
+                    let outcome = self.inject(call, &format!("error={error}"), number, true);
+                    let what = format!("{self}: {call} {number} fails with {error}");
+                    if !outcome.strace.contains("INJECTED") {
+                        assert_eq!(outcome.code(), Some(0), "{what}: {}", outcome.strace);
+                        break;
+                    }
+                    if outcome.code() == Some(0) {
+                        for (name, after) in &self.after {
+                            let done = self.deployment.read(name);
+                            assert_eq!(done, *after, "{what}: done, it said of {name}");
+                        }
+                    } else {
+                        assert_eq!(outcome.code(), Some(3), "{what}: {outcome}");
+                        failed += 1;
+                    }
+                    self.check(&what);
+                }
+            }
+        }
+        println!("{self}: failed in {failed} ways");
+        failed
+    }
 }
 
 #[test]
 fn killed_before_every_call_the_state_is_old_or_new_and_the_next_run_carries_on() {
-    let deployment = deployment();
-    let mut killed = 0;
-    for call in CALLS {
-        for number in 1.. {
-            reset(&deployment);
-            let outcome = inject(&deployment, call, "signal=KILL", number);
-            if outcome.code() == Some(0) {
-                break;
-            }
-            assert!(
-                !outcome.strace.contains("exited with"),
-                "{call} {number}: not killed\n{}",
-                outcome.strace
-            );
-            killed += 1;
-            check(&deployment, &format!("killed at {call} {number}"));
-        }
-    }
-    println!("killed at {killed} places");
+    let killed = Change::unhold().killed_anywhere();
+    assert!(killed >= 30, "only {killed} places were tried");
+}
+
+#[test]
+fn killed_before_every_call_pin_leaves_whole_files_and_the_next_run_carries_on() {
+    let killed = Change::pin().killed_anywhere();
     assert!(killed >= 30, "only {killed} places were tried");
 }
 
 #[test]
 fn a_failing_disk_is_never_called_done() {
-    let deployment = deployment();
-    let mut failed = 0;
-    for call in ["openat", "write", "fsync", "rename", "fchmod", "mkdir", "ftruncate"] {
-        for error in ["ENOSPC", "EIO", "EROFS", "EACCES"] {
-            for number in 1.. {
-                reset(&deployment);
-                let outcome = inject(&deployment, call, &format!("error={error}"), number);
-                if !outcome.strace.contains("INJECTED") {
-                    assert_eq!(
-                        outcome.code(),
-                        Some(0),
-                        "{call} {error} {number}: {}",
-                        outcome.strace
-                    );
-                    break;
-                }
-                let what = format!("{call} {number} fails with {error}");
-                if outcome.code() == Some(0) {
-                    assert_eq!(deployment.manifest(), after(), "{what}: done, it said");
-                } else {
-                    assert_eq!(outcome.code(), Some(3), "{what}");
-                    failed += 1;
-                }
-                check(&deployment, &what);
-            }
-        }
-    }
-    println!("failed in {failed} ways");
+    let failed = Change::unhold().failing_anywhere();
+    assert!(failed >= 30, "only {failed} failures were tried");
+}
+
+#[test]
+fn a_disk_that_fails_is_never_called_done_by_pin() {
+    let failed = Change::pin().failing_anywhere();
     assert!(failed >= 30, "only {failed} failures were tried");
 }
 
 #[test]
 fn an_interrupted_call_changes_nothing() {
-    let deployment = deployment();
+    let change = Change::unhold();
     for call in ["openat", "read", "write", "flock"] {
         for number in 1..=4 {
-            reset(&deployment);
-            let outcome = inject(&deployment, call, "error=EINTR", number);
+            change.reset();
+            let outcome = change.inject(call, "error=EINTR", number, true);
             assert!(matches!(outcome.code(), Some(0 | 3)), "{call} {number}: {:?}", outcome.code());
-            check(&deployment, &format!("{call} {number} is interrupted"));
+            change.check(&format!("{call} {number} is interrupted"));
         }
     }
 }

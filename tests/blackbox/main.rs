@@ -31,6 +31,7 @@ mod network;
 mod oneness;
 mod outages;
 mod pin;
+mod power;
 mod pull;
 mod resolution;
 mod restoring;

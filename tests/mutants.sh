@@ -1,0 +1,116 @@
+#!/usr/bin/env bash
+# Takes out the defences that matter most, one after the other, and expects a test to notice each time:
+#
+#   tests/mutants.sh            all of them, about a minute each
+#   tests/mutants.sh NAME…      those whose name contains one of the words
+#
+# An entry is a name, a file, what a Perl substitution makes of it, and the test that must then fail. It works on a
+# copy below the target directory. Exits 1 if a defence can be taken out and no test notices, or is not found.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+# shellcheck source=tests/setup.sh
+. tests/setup.sh
+
+wanted=("$@")
+copy=$setup_target/mutants
+run=dkvt$$
+unnoticed=0
+
+# The files as they are here, each with its own time, so that only what differs is built again.
+mutants_copy() {
+    mkdir -p "$copy"
+    git ls-files -z --cached --others --exclude-standard -- . ':!.ci' | while IFS= read -r -d '' file; do
+        [ -e "$file" ] || continue
+        cmp -s "$file" "$copy/$file" || install -D -m "$(stat -c %a "$file")" "$file" "$copy/$file"
+    done
+}
+
+# mutant NAME FILE SUBSTITUTION ARGUMENT-OF-CARGO-TEST…
+mutant() {
+    local name=$1 file=$2 substitution=$3 word chosen=no log
+    shift 3
+    [ ${#wanted[@]} -gt 0 ] || chosen=yes
+    for word in "${wanted[@]}"; do
+        [[ $name != *"$word"* ]] || chosen=yes
+    done
+    [ $chosen = yes ] || return 0
+    log=$setup_target/mutants.log
+    perl -0pi -e "$substitution" "$copy/$file"
+    if cmp -s "$file" "$copy/$file"; then
+        echo "NOT FOUND  $name: $file has no such text"
+        unnoticed=$((unnoticed + 1))
+        return 0
+    fi
+    if ! (cd "$copy" && mutants_cargo --no-run "$@") >"$log" 2>&1; then
+        echo "NO MUTANT  $name: it does not build, see $log"
+        unnoticed=$((unnoticed + 1))
+    elif (cd "$copy" && mutants_cargo "$@") >"$log" 2>&1; then
+        echo "UNNOTICED  $name: ${*: -1} passes"
+        unnoticed=$((unnoticed + 1))
+    elif grep -q '^test .* FAILED$' "$log"; then
+        echo "noticed    $name: $(sed -n 's/^test \(.*\) \.\.\. FAILED$/\1/p' "$log" | head -1)"
+    else
+        echo "NO TEST    $name: no test failed, see $log"
+        unnoticed=$((unnoticed + 1))
+    fi
+    cp -p "$file" "$copy/$file"
+    touch "$copy/$file"
+}
+
+mutants_cargo() { cargo test --locked --features fuzzing "$@"; }
+
+setup_all build compose registry tests moto
+CARGO_TARGET_DIR=$(realpath "$setup_target")
+DKV_TEST_COMPOSE_V2=$CARGO_TARGET_DIR/tools/cli-plugins/docker-compose
+DKV_TEST_BUSYBOX=$CARGO_TARGET_DIR/tools/busybox
+PATH=$CARGO_TARGET_DIR/tools:$PATH
+export CARGO_TARGET_DIR DKV_TEST_COMPOSE_V2 DKV_TEST_BUSYBOX PATH
+export DKV_TEST_RUN=$run RUST_TEST_THREADS=4
+mutants_copy
+
+# shellcheck disable=SC2016 # Perl expands them
+{
+# What is on the disk.
+mutant file-not-synced src/store/replace.rs \
+    's/(give_to_owner_of\(&path, &wanted\.owner_like\)\?,\n    \}\n    )file\.sync_all\(\)/$1Ok(())/' \
+    --test blackbox power::
+mutant directory-not-synced src/store/replace.rs \
+    's/sync_directory\(directory\)\.map_err/Ok::<(), io::Error>(()).map_err/' --test blackbox power::
+mutant written-in-place src/store/replace.rs \
+    's/let path = super::neighbour\(&wanted\.path\);\n    match std::fs::remove_file/let path = wanted.path.clone();\n    match std::fs::remove_file/' \
+    --test blackbox crash::
+mutant no-lock src/store/lock.rs 's/match file\.try_lock\(\) \{/match Ok::<(), TryLockError>(()) {/' \
+    --test blackbox locks::twenty_writers
+mutant edits-overwritten src/store/replace.rs 's/!before\.is_untouched\(\)/false/' --test blackbox -- locks:: crash::
+mutant fifo-waited-for src/store/read.rs 's/let flags = i32::try_from\(OFlags::NONBLOCK\.bits\(\)\)/let flags = i32::try_from(OFlags::empty().bits())/' \
+    --lib store::read
+mutant any-size-read src/store/read.rs 's/metadata\.len\(\) > MAX_FILE_BYTES/false/; s/bytes\.len\(\) as u64 > MAX_FILE_BYTES/false/' \
+    --lib store::read
+
+# What is believed.
+mutant digest-not-compared src/registry/client.rs 's/(let digest = Digest::of\(&answer\.body\);\n)\s*query\.check_digest\(&answer, name, &digest\)\?;/$1/' \
+    --lib registry::
+mutant login-to-anybody src/registry/transport.rs 's/\.filter\(\|_\| url\.origin\(\) == request\.url\.origin\(\)\)//' \
+    --test blackbox -- credentials::a_login_goes_only network::
+mutant variables-of-the-loader src/model/env_file.rs 's/\|\| is_taken\(&name\)//' --lib env_file
+mutant links-followed-by-restore src/backup/restore.rs 's/links\.insert\(path\.to_path_buf\(\)\);//' --lib backup::
+mutant any-entry-restored src/backup/restore.rs 's/let is_plain = components\.all\(.*?\);/let is_plain = components.count() < usize::MAX;/s' --lib backup::
+
+# What runs.
+mutant old-container-blamed src/update/blame.rs 's/if !self\.is_new\(container, self\.tracked\.get\(&one\.service\)\) \{/if false {/' \
+    --lib update::blame
+mutant kill-blamed src/update/blame.rs 's/if self\.signalled\.contains\(&container\.id\) \{/if false {/' --lib update::blame
+mutant host-blamed src/update/blame.rs 's/\.or_else\(\|\| hindered\(container, &one\.log\)\)//' --lib update::blame
+mutant compose-pulls src/compose/argv.rs 's/Pull::Never => &\["--pull", "never"\]/Pull::Never => &[]/' --lib argv
+mutant keep-tag-of-neighbour-removed src/change/keep.rs \
+    's/&& !self\.tags\.contains\(&\(repository, tag\.clone\(\)\)\)//; s/digits\.is_some_and\(\|digits\| !self\.histories\.contains\(digits\)\)/digits.is_some()/' \
+    --test blackbox rollback::
+mutant half-restored-started src/commands/unfinished.rs 's/matches!\(self, Self::Replacing \| Self::GoingBack\)/false/; s/self\.check_restore\(effect\)\?;//' \
+    --test blackbox data::half
+mutant restore-without-journal src/commands/restore_data.rs 's/self\.enter\(Phase::Replacing\)\?;//' --test blackbox data::killed
+}
+
+if [ "$unnoticed" -gt 0 ]; then
+    setup_say "$unnoticed of the defences can be taken out, and no test notices"
+    exit 1
+fi
