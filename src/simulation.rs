@@ -144,7 +144,7 @@ mod tests {
     fn whatever_goes_wrong_old_or_new_runs_and_the_exit_code_says_which() {
         let replayed = number("DKV_SIMULATION_SEED");
         let count =
-            replayed.map_or_else(|| number("DKV_SIMULATION_HISTORIES").unwrap_or(100), |_| 1);
+            replayed.map_or_else(|| number("DKV_SIMULATION_HISTORIES").unwrap_or(1000), |_| 1);
         let from = replayed.or_else(|| number("DKV_SIMULATION_FROM")).unwrap_or(0);
         let enough = number("DKV_SIMULATION_FAILURES").unwrap_or(10);
         let (next, failed) = (AtomicU64::new(from), AtomicU64::new(0));

@@ -75,7 +75,8 @@ async fn through(world: &Arc<World>, directory: &Path) -> Vec<String> {
             break;
         }
         let end = run(world, directory, command).await;
-        world.note(format!("{:?} ends: {end:?}", command.words));
+        let counted = world.state().counted;
+        world.note(format!("{:?} ends: {end:?} after {counted:?}", command.words));
         is_first = false;
         world.calm();
         quiet(world).await;

@@ -407,7 +407,7 @@ fn services(random: &mut Random) -> Vec<Service> {
         let check = random.percent(60).then_some(Check {
             interval: SECOND * u32::try_from(random.within(1, 4)).unwrap(),
             retries: 3,
-            start_period: SECOND * u32::try_from(random.pick(&[0, 0, 10, 60])).unwrap(),
+            start_period: SECOND * u32::try_from(random.pick(&[0, 0, 0, 5, 5, 30])).unwrap(),
         });
         let serves = |random: &mut Random| {
             let longest =
