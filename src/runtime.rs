@@ -7,8 +7,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use chrono::{DateTime, Utc};
 
 use crate::compose::Project;
-use crate::compose::config::{Condition, Mode};
 use crate::docker::{ContainerDetail, ContainerState, RestartPolicy};
+use crate::health::Expectations;
 
 /// Whether counts that are lower than what the files say are kept.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -59,35 +59,31 @@ pub fn stopped(
     containers: &[&ContainerDetail],
     told: &BTreeSet<String>,
 ) -> BTreeSet<String> {
+    let expectations = Expectations::of(project);
     let services = project.services.iter().filter(|service| {
         let mut mine = of_service(containers, &service.name).peekable();
-        let is_job = is_job(project, &service.name);
+        let is_job = is_job(&expectations, &service.name);
         mine.peek().is_some() && mine.all(|one| was_stopped(one, is_job, told.contains(&one.id)))
     });
     services.map(|service| service.name.clone()).collect()
 }
 
-/// The ended containers about which only the daemon's events can tell, and when the first of them
-/// was started.
+/// When the first of the containers ended about which only the daemon's events can tell.
 #[must_use]
 pub fn doubtful(project: &Project, containers: &[&ContainerDetail]) -> Option<DateTime<Utc>> {
-    let mut doubtful = containers.iter().filter(|one| {
+    let expectations = Expectations::of(project);
+    let doubtful = containers.iter().filter(|one| {
         let service = one.labels.service();
-        service
-            .is_some_and(|service| project.service(service).is_some() && !is_job(project, service))
-            && has_ended(one)
+        service.is_some_and(|service| {
+            project.service(service).is_some() && !is_job(&expectations, service)
+        }) && has_ended(one)
             && !was_stopped(one, false, false)
     });
-    let first = doubtful.next()?.finished_at;
-    doubtful.filter_map(|one| one.finished_at).chain(first).min()
+    doubtful.filter_map(|one| one.finished_at).min()
 }
 
-fn is_job(project: &Project, name: &str) -> bool {
-    let is_awaited = |condition| condition == Condition::CompletedSuccessfully;
-    project.service(name).is_some_and(|service| service.mode == Mode::Job)
-        || project.services.iter().any(|service| {
-            service.depends_on.get(name).is_some_and(|how| is_awaited(how.condition))
-        })
+fn is_job(expectations: &Expectations, name: &str) -> bool {
+    expectations.get(name).is_some_and(|asked| asked.must_complete)
 }
 
 fn has_ended(container: &ContainerDetail) -> bool {

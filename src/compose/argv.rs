@@ -17,6 +17,15 @@ pub enum Generation {
     V2,
 }
 
+impl Generation {
+    /// The name that Compose gives the image of a service that it builds and whose files name none.
+    #[must_use]
+    pub fn built_image(self, project: &str, service: &str) -> String {
+        let separator = if self == Self::V1 { '_' } else { '-' };
+        format!("{project}{separator}{service}")
+    }
+}
+
 /// Which files of a deployment a call is about.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Set {

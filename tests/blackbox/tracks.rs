@@ -28,7 +28,7 @@ fn a_written_version_is_followed_until_another_is_asked_for() {
 
     // The next release is not taken, and nobody says that there was none to be seen.
     let outcome = deployment.dkv(["pull-latest"]).exit(0);
-    outcome.stderr_contains("db `16.4` follows a version that does not move, until told");
+    outcome.stderr_contains("Nothing new can come: db `16.4` follows a version that does not move");
     assert_eq!(service(&deployment, "db")["image_digest"], old.digest.as_str());
     let report = deployment.dkv(["check-updates", "--json"]).exit(0).json();
     let db = &report["services"][0];

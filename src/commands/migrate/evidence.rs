@@ -63,7 +63,6 @@ pub(super) async fn gather(
     let project_name = other.clone().unwrap_or_else(|| project.name.clone());
     containers.retain(|container| container.labels.project() == Some(&project_name));
     let generation = deployment.compose()?.tool(&deployment.environment()?).await?.generation;
-    let separator = if generation == Generation::V1 { '_' } else { '-' };
     let texts = deployment.texts()?.require()?;
     let mut lines = Vec::new();
     for written in texts.services() {
@@ -71,7 +70,7 @@ pub(super) async fn gather(
         let config = project.service(service);
         let has_build = written.has_build || config.is_some_and(|config| config.has_build);
         let evaluated = || written.template()?.evaluate(&|name| deployment.variable(name)).ok();
-        let built = || has_build.then(|| format!("{project_name}{separator}{service}"));
+        let built = || has_build.then(|| generation.built_image(&project_name, service));
         let named = config.and_then(|config| config.image.clone());
         let Some(image) = named.or_else(evaluated).or_else(built) else { continue };
         let place = written.place.as_ref();

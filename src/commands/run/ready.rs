@@ -11,7 +11,7 @@ use super::Launch;
 use crate::change;
 use crate::clock;
 use crate::commands::{generate_env, pull};
-use crate::compose::{Action, Generation, Project, Pull, Recreate, Up, keys};
+use crate::compose::{Action, Project, Pull, Recreate, Up, keys};
 use crate::deployment::Stray;
 use crate::docker::{ContainerDetail, ContainerFilter, Docker, Image, PullTarget};
 use crate::error;
@@ -383,10 +383,7 @@ impl Launch<'_> {
         for service in project.services.iter().filter(|service| service.is_wanted()) {
             let image = match &service.image {
                 Some(image) => image.clone(),
-                None if service.has_build => {
-                    let separator = if generation == Generation::V1 { '_' } else { '-' };
-                    format!("{}{separator}{}", project.name, service.name)
-                }
+                None if service.has_build => generation.built_image(&project.name, &service.name),
                 None => continue,
             };
             names.push(ImageName {
