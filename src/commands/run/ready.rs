@@ -136,7 +136,7 @@ impl Launch<'_> {
             let image = service.image.as_ref().filter(|_| service.is_wanted())?;
             let line = self.deployment.template(&service.name)?;
             let variable = line.variables().into_iter().find(fed)?;
-            image.parse::<Reference>().is_err().then(|| (&service.name, variable, image))
+            image.parse::<Reference>().is_err().then_some((&service.name, variable, image))
         });
         let Some((service, variable, image)) = spoilt else { return Ok(()) };
         let place = self.deployment.texts()?.place_of(service, "image");
