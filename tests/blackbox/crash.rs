@@ -5,8 +5,9 @@
 use std::collections::BTreeMap;
 use std::fmt;
 use std::path::PathBuf;
+use std::time::Duration;
 
-use crate::support::{Deployment, Outcome, Run};
+use crate::support::{Deployment, Outcome, Run, wait_for};
 
 /// What changes the disk, wherever that is.
 const CHANGES: [&str; 9] =
@@ -253,4 +254,20 @@ fn an_interrupted_call_changes_nothing() {
             change.check(&format!("{call} {number} is interrupted"));
         }
     }
+}
+
+#[test]
+fn an_edit_in_the_last_moment_is_kept() {
+    let change = Change::unhold();
+    change.reset();
+    let slow = ["-f", "-qq", "-e", "trace=fsync", "-e", "inject=fsync:delay_enter=500000"];
+    let running = change.run().under_strace(slow).spawn();
+    wait_for("the new manifest beside the old one", Duration::from_secs(60), || {
+        change.deployment.exists(".version-manifest.yaml.dkv-new").then_some(())
+    });
+    let edited = BEFORE.replace("# ours", "# edited by hand");
+    change.deployment.write("version-manifest.yaml", &edited);
+    running.exit(3).stderr_contains("was changed while this command ran");
+    assert_eq!(change.deployment.manifest(), edited);
+    assert!(!change.deployment.exists(".version-manifest.yaml.dkv-new"));
 }
