@@ -148,7 +148,7 @@ impl Process {
                 Ok(mine.cloned().collect::<Vec<_>>())
             })
             .await?;
-        found.sort_by_key(|one| number(one));
+        found.sort_by_key(number);
         Ok(found)
     }
 
