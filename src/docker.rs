@@ -104,9 +104,9 @@ impl Docker {
     ///
     /// # Errors
     /// Kind Docker, with a hint that fits: the daemon is absent, the user may not use its socket,
-    /// or the variable or context that names it is wrong.
+    /// the variable or context that names it is wrong, or both sides have no API version in common.
     pub async fn connect(endpoint: Endpoint, deadlines: Deadlines) -> Result<Self> {
-        let client = transport::client(&endpoint, deadlines)?;
+        let (client, spoken) = transport::client(&endpoint, deadlines)?;
         let pull_progress = watch::Sender::new(Instant::now());
         let docker = Self {
             client,
@@ -116,7 +116,12 @@ impl Docker {
             pull_progress,
         };
         docker.greet().await?;
-        Ok(docker)
+        match spoken.get() {
+            Some(theirs) if *theirs < endpoint::OLDEST => {
+                Err(failure::too_old(&docker.endpoint, *theirs).into())
+            }
+            _ => Ok(docker),
+        }
     }
 
     /// Whether the daemon answers at all.

@@ -84,6 +84,9 @@ pub(super) struct ApiVersion {
     pub(super) minor: u16,
 }
 
+/// The oldest version that says everything that is asked here: Docker 19.03's.
+pub(super) const OLDEST: ApiVersion = ApiVersion { major: 1, minor: 40 };
+
 impl fmt::Display for ApiVersion {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}.{}", self.major, self.minor)
@@ -201,13 +204,14 @@ fn present(variable: Option<&String>) -> Option<&str> {
 }
 
 fn fixed_version(text: &str) -> Result<ApiVersion> {
-    let version = ApiVersion::parse(text.trim_start_matches('v')).ok_or_else(|| {
-        error::docker(format!(
-            "DOCKER_API_VERSION is `{}`, which is no API version",
-            display_safe(text)
-        ))
-    });
-    Ok(version.map_err(|error| error.with_hint("unset it, or write a version such as 1.41"))?)
+    let version = ApiVersion::parse(text.trim_start_matches('v'));
+    let why = match version {
+        Some(version) if version >= OLDEST => return Ok(version),
+        Some(_) => format!("older than {OLDEST}, the oldest that dkv can work with"),
+        None => "no API version".to_owned(),
+    };
+    let message = format!("DOCKER_API_VERSION is `{}`, which is {why}", display_safe(text));
+    Err(error::docker(message).with_hint("unset it, or write a version such as 1.41").into())
 }
 
 /// The context that `docker context use` chose. A configuration that cannot be read chooses none,
@@ -529,6 +533,8 @@ mod tests {
                 Some(ApiVersion { major: 1, minor: 41 })
             );
         }
-        assert!(refused(&fixed("latest")).contains("DOCKER_API_VERSION"));
+        for text in ["latest", "1.39", "0.99"] {
+            assert!(refused(&fixed(text)).contains("DOCKER_API_VERSION"), "{text}");
+        }
     }
 }

@@ -5,7 +5,8 @@ use std::time::Duration;
 
 use bollard::errors::Error as ClientError;
 
-use super::endpoint::{Address, ChosenBy, Endpoint};
+use super::endpoint::{Address, ApiVersion, ChosenBy, Endpoint, OLDEST};
+use super::transport::NEWEST;
 use crate::error::{self, Error};
 
 /// As much of a foreign text as goes into a message.
@@ -75,11 +76,9 @@ pub(super) fn explain(
                 "the daemon at {endpoint} could not {what}: {}",
                 display_safe(message)
             ));
-            match endpoint.api_version {
-                Some(version) if message.contains("client version") => error.with_hint(format!(
-                    "DOCKER_API_VERSION asks for {version}; unset it or lower it"
-                )),
-                _ => error,
+            match version_hint(endpoint, message) {
+                Some(hint) => error.with_hint(hint),
+                None => error,
             }
         }
         ClientError::IOError { err }
@@ -111,6 +110,30 @@ pub(super) fn explain(
             .with_hint(hint)
         }
     }
+}
+
+/// What can be done about a daemon that refuses the API version which it is spoken to in.
+fn version_hint(endpoint: &Endpoint, message: &str) -> Option<String> {
+    let is_too_old = message.contains("too old");
+    match endpoint.api_version {
+        _ if !message.contains("client version") => None,
+        Some(version) => Some(format!(
+            "DOCKER_API_VERSION asks for {version}; unset it or {} it",
+            if is_too_old { "raise" } else { "lower" }
+        )),
+        None => is_too_old.then(|| {
+            format!("this dkv speaks {NEWEST} at most: a newer dkv can talk to this daemon")
+        }),
+    }
+}
+
+/// The error for a daemon whose newest API version is older than what is needed.
+pub(super) fn too_old(endpoint: &Endpoint, theirs: ApiVersion) -> Error {
+    error::docker(format!(
+        "the daemon at {endpoint} speaks API version {theirs} at most, and dkv needs {OLDEST} or \
+        newer"
+    ))
+    .with_hint("update Docker to 19.03 or newer")
 }
 
 /// The error for a daemon that accepts requests and does not answer them.

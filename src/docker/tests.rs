@@ -28,6 +28,8 @@ enum Reply {
     Drip(u32, String),
     /// Nothing at all.
     Silence,
+    /// That this is the newest API version.
+    Old(&'static str),
 }
 
 struct Fake {
@@ -57,6 +59,7 @@ impl Fake {
                     {
                         true => match reply(&head) {
                             silence @ Reply::Silence => silence,
+                            old @ Reply::Old(_) => old,
                             _ => Reply::Status(200, "", "OK".to_owned()),
                         },
                         false => reply(&head),
@@ -85,6 +88,11 @@ async fn answer(stream: &mut tokio::net::UnixStream, reply: Reply) {
     const HEAD: &str = "Api-Version: 1.41\r\nContent-Type: application/json\r\n";
     let (lines, end) = match reply {
         Reply::Silence => return std::future::pending().await,
+        Reply::Old(version) => {
+            let head = format!("HTTP/1.1 200 OK\r\nApi-Version: {version}\r\n");
+            let text = format!("{head}Content-Length: 2\r\n\r\nOK");
+            return stream.write_all(text.as_bytes()).await.unwrap();
+        }
         Reply::Status(status, extra, body) => {
             let text = format!(
                 "HTTP/1.1 {status} X\r\n{HEAD}{extra}Content-Length: {}\r\n\r\n{body}",
@@ -257,17 +265,36 @@ async fn requests_carry_the_version_that_both_sides_speak() {
 }
 
 #[tokio::test]
-async fn a_fixed_api_version_is_spoken_from_the_first_request_on() {
-    let fake = Fake::new(|_| {
-        let message = r#"{"message":"client version 1.99 is too new. Maximum supported API version is 1.41"}"#;
-        Reply::Status(400, "", message.to_owned())
-    });
-    let mut fixed = endpoint(&fake.socket());
-    fixed.api_version = endpoint::ApiVersion::parse("1.99");
-    let docker = Docker::connect(fixed, Deadlines::default()).await.unwrap();
-    let error = docker.image_list().await.unwrap_err();
-    assert!(fake.heads.lock().unwrap()[0].starts_with("GET /v1.99/_ping "));
-    assert!(kind_and_hint(&error).1.contains("DOCKER_API_VERSION"), "{error}");
+async fn versions_that_do_not_meet_are_explained() {
+    for (fixed, said, hint) in [
+        (Some("1.99"), "1.99 is too new. Maximum supported API version is 1.41", "lower it"),
+        (Some("1.40"), "1.40 is too old. Minimum supported API version is 1.44", "raise it"),
+        (None, "1.53 is too old. Minimum supported API version is 1.60", "a newer dkv"),
+    ] {
+        let message = format!(r#"{{"message":"client version {said}"}}"#);
+        let fake = Fake::new(move |_| Reply::Status(400, "", message.clone()));
+        let mut endpoint = endpoint(&fake.socket());
+        endpoint.api_version = fixed.and_then(endpoint::ApiVersion::parse);
+        let docker = Docker::connect(endpoint, Deadlines::default()).await.unwrap();
+        let error = docker.image_list().await.unwrap_err();
+        if let Some(fixed) = fixed {
+            let first = fake.heads.lock().unwrap()[0].clone();
+            assert!(first.starts_with(&format!("GET /v{fixed}/_ping ")), "{first}");
+        }
+        assert_eq!(error::kind(&error), Kind::Docker);
+        let (_, found) = kind_and_hint(&error);
+        assert!(found.contains(hint), "{said}: {found}");
+        assert_eq!(found.contains("DOCKER_API_VERSION"), fixed.is_some(), "{found}");
+    }
+    for (newest, is_enough) in [("1.39", false), ("1.40", true), ("2.0", true)] {
+        let fake = Fake::new(|_| Reply::Old(newest));
+        match Docker::connect(endpoint(&fake.socket()), Deadlines::default()).await {
+            Ok(_) => assert!(is_enough, "{newest}"),
+            Err(error) => {
+                assert!(!is_enough && error.to_string().contains("needs 1.40"), "{error}");
+            }
+        }
+    }
 }
 
 #[tokio::test]

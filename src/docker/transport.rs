@@ -33,7 +33,7 @@ use super::failure::Unreachable;
 use crate::error::{self, Error};
 
 /// The newest API version whose answers this build can read: bollard's.
-const NEWEST: ApiVersion = ApiVersion {
+pub(super) const NEWEST: ApiVersion = ApiVersion {
     major: bollard::API_DEFAULT_VERSION.major_version as u16,
     minor: bollard::API_DEFAULT_VERSION.minor_version as u16,
 };
@@ -41,16 +41,21 @@ const NEWEST: ApiVersion = ApiVersion {
 /// How long a daemon is left alone that accepts no more connections at the moment.
 const BUSY_PAUSE: Duration = Duration::from_millis(20);
 
-/// bollard on top of our connections. Nothing is connected yet.
+/// bollard on top of our connections, and what both sides will be found to speak. Nothing is
+/// connected yet.
 ///
 /// # Errors
 /// Kind Docker: TLS files that cannot be read or used.
-pub(super) fn client(endpoint: &Endpoint, deadlines: Deadlines) -> Result<bollard::Docker> {
+pub(super) fn client(
+    endpoint: &Endpoint,
+    deadlines: Deadlines,
+) -> Result<(bollard::Docker, Arc<OnceLock<ApiVersion>>)> {
     let tls = match &endpoint.target {
         Address::Tcp { host, tls: Some(files), .. } => Some(tls(host, files)?),
         _ => None,
     };
-    let api_version = endpoint.api_version.map_or_else(OnceLock::new, OnceLock::from);
+    let api_version = Arc::new(endpoint.api_version.map_or_else(OnceLock::new, OnceLock::from));
+    let spoken = Arc::clone(&api_version);
     let connector = Arc::new(Connector {
         target: endpoint.target.clone(),
         tls,
@@ -60,7 +65,7 @@ pub(super) fn client(endpoint: &Endpoint, deadlines: Deadlines) -> Result<bollar
     });
     // Until the head of an answer; bollard counts whole seconds.
     let patience = (deadlines.connect + deadlines.idle).as_secs() + 1;
-    bollard::Docker::connect_with_custom_transport(
+    let client = bollard::Docker::connect_with_custom_transport(
         move |request: BollardRequest| {
             let connector = connector.clone();
             async move { Ok(connector.send(request).await?) }
@@ -69,7 +74,8 @@ pub(super) fn client(endpoint: &Endpoint, deadlines: Deadlines) -> Result<bollar
         patience,
         bollard::API_DEFAULT_VERSION,
     )
-    .with_context(|| format!("cannot talk to the Docker daemon at {endpoint}"))
+    .with_context(|| format!("cannot talk to the Docker daemon at {endpoint}"))?;
+    Ok((client, spoken))
 }
 
 /// The body of bollard's requests, for which it has no public name.
@@ -90,7 +96,7 @@ struct Connector {
     tls: Option<(TlsConnector, ServerName<'static>)>,
     deadline: Duration,
     /// What both sides speak; known from the daemon's first answer on, unless the user fixed it.
-    api_version: OnceLock<ApiVersion>,
+    api_version: Arc<OnceLock<ApiVersion>>,
     /// Connections on which nothing is under way.
     idle: Mutex<Vec<SendRequest<Body>>>,
 }

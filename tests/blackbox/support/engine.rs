@@ -107,6 +107,16 @@ impl Engine {
         assert!(!response.text().contains("errorDetail"), "{}", response.text());
     }
 
+    /// The oldest and the newest version of the API that the daemon speaks: `41` for 1.41.
+    pub fn api_versions(&self) -> (u32, u32) {
+        let version = self.inspect("/version").expect("the daemon's version");
+        let minor = |name: &str| {
+            let text = version[name].as_str().and_then(|text| text.strip_prefix("1."));
+            text.and_then(|minor| minor.parse().ok()).expect("an API version")
+        };
+        (minor("MinAPIVersion"), minor("ApiVersion"))
+    }
+
     /// What `docker inspect` says about an image, or `None` when there is no such image.
     pub fn image(&self, reference: &str) -> Option<Value> {
         self.inspect(&format!("/images/{reference}/json"))
