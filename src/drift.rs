@@ -570,7 +570,15 @@ impl<'v, 'a> DriftSearch<'v, 'a> {
                 Source::Registry => (message, "`dkv pull-latest`"),
                 Source::Local => ("no build of it is recorded yet".to_owned(), "`dkv build`"),
             };
-            self.note(FindingKind::Unrecorded, Some(service), message, Some(mend));
+            match current.filter(|_| service.is_named_by_hand()) {
+                Some(Release { tag, .. }) => self.differs(
+                    FindingKind::Unrecorded,
+                    Some(service),
+                    format!("{tag} was written by hand, and its digest is not known"),
+                    format!("`dkv version-pull {} {tag}`", service.name),
+                ),
+                None => self.note(FindingKind::Unrecorded, Some(service), message, Some(mend)),
+            }
         }
         let env = self.views.env.values.get(&tag_variable);
         ServiceViews {

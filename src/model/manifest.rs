@@ -358,6 +358,19 @@ impl Service {
         self.history.previous_index(|tag| self.is_moving(tag))
     }
 
+    /// Whether somebody has written a tag into the manifest that the history does not have, and no
+    /// digest of it.
+    #[must_use]
+    pub fn is_named_by_hand(&self) -> bool {
+        let is_unknown = |release: &Release| {
+            let digest = release.bytes.digest.as_ref().or(release.unverified_digest.as_ref());
+            release.origin.is_none() && digest.is_none()
+        };
+        self.source == Source::Registry
+            && self.history.entries().len() > 1
+            && self.current().is_some_and(is_unknown)
+    }
+
     /// The custom version, if that is what is current.
     #[must_use]
     pub fn custom_in_force(&self) -> Option<&Custom> {

@@ -715,3 +715,54 @@ fn of_our_own_backups_fifty_stay_and_others_are_left_alone() {
         "the old tool's"
     );
 }
+
+/// What is written by hand under a service means the release that it names; what names none is told
+/// by everybody until a registry has been asked.
+#[test]
+fn edits_of_tag_and_digest_by_hand_mean_releases() {
+    let registry = Registry::start();
+    let deployment = Deployment::new("byhand");
+    deployment.write_product(&[("web", registry.repository("web"))]);
+    let mut digests = Vec::new();
+    for version in ["1.0", "1.1"] {
+        digests.push(registry.push(Image::new("web").tag(version).tag("latest")).digest);
+        deployment.dkv(["pull-latest"]).exit(0);
+    }
+    let (old, new) = (digests[0].as_str(), digests[1].as_str());
+    let written = deployment.manifest();
+    let edit = |tag: &str, digest: &str| {
+        let lines = written.lines().map(|line| match line.trim().split_once(": ") {
+            Some(("current_tag", _)) => format!("    current_tag: '{tag}'\n"),
+            Some(("image_digest", _)) => format!("    image_digest: '{digest}'\n"),
+            _ => format!("{line}\n"),
+        });
+        deployment.write("version-manifest.yaml", &lines.collect::<String>());
+    };
+    let engine = deployment.engine();
+    for (tag, digest) in [("1.0", new), ("1.0", old), ("1.0", "")] {
+        deployment.write("version-manifest.yaml", &written);
+        deployment.dkv(["up", "--no-wait"]).exit(0);
+        edit(tag, digest);
+        deployment.dkv(["version", "web"]).exit(0).stdout_contains(&old[7..19]);
+        deployment.dkv(["up", "--no-wait"]).exit(0);
+        assert_eq!(engine.version(deployment.project(), "web"), "1.0", "{tag} {digest}");
+    }
+    // The bytes stay, under another name.
+    edit("1.1-lts", new);
+    deployment.dkv(["generate-env"]).exit(0).stderr_contains("is called 1.1-lts now");
+    let env = deployment.versions_env();
+    assert!(env.contains(&format!("DK_WEB_TAG=1.1-lts@{new}\n")), "{env}");
+
+    let next = registry.push(Image::new("web").tag("1.2"));
+    edit("1.2", "");
+    let told = "whose digest is not known; `dkv version-pull web 1.2` records it";
+    for command in [&["version"][..], &["check-updates"], &["verify"], &["generate-env"]] {
+        deployment.dkv(command.iter().copied()).finish().stderr_contains(told);
+    }
+    deployment.dkv(["verify"]).exit(10);
+    let hint = ["version-pull", "web", "1.2"];
+    deployment.dkv(hint).exit(0).stdout_contains(&next.digest[7..19]);
+    deployment.dkv(["generate-env"]).exit(0).stderr_lacks("not known");
+    let web = deployment.manifest_data()["history"]["web"].clone();
+    assert_eq!(web.as_array().unwrap().len(), 3, "{web}");
+}

@@ -568,39 +568,51 @@ fn settle_history(
         let current = marked.unwrap_or(0);
         return without_repeats(service, releases, current);
     };
-    let current = match marked.filter(|index| may_be_one(&releases[*index], &recorded)) {
-        Some(index) => Some(index),
-        None => releases.iter().position(|release| may_be_one(release, &recorded)).inspect(|_| {
-            if marked.is_some() {
-                warnings.push(format!(
-                    "{name}: current_tag says {}, but the history calls another entry current; \
-                        current_tag counts",
-                    recorded.tag
-                ));
-            }
-        }),
-    };
+    let is_meant = |release: &Release| may_be_one(release, &recorded);
+    // Whoever changes the tag by hand leaves the digest of the release before it.
+    let digest = recorded.bytes.digest.as_ref();
+    let left =
+        releases.iter().position(|one| digest.is_some() && one.bytes.digest.as_ref() == digest);
+    let by_tag = || releases.iter().position(|one| left.is_some() && one.tag == recorded.tag);
+    let current = marked
+        .filter(|index| is_meant(&releases[*index]))
+        .or_else(|| releases.iter().position(is_meant))
+        .or_else(by_tag);
+    if current != marked && current.is_some() && marked.is_some() {
+        warnings.push(format!(
+            "{name}: current_tag says {}, but the history calls another entry current; current_tag \
+            counts",
+            recorded.tag
+        ));
+    }
     if let Some(index) = current {
+        // What was left there is another release's.
+        let digest = recorded.bytes.digest.filter(|_| left.is_none_or(|left| left == index));
         let entry = &mut releases[index];
-        entry.bytes.digest = entry.bytes.digest.take().or(recorded.bytes.digest);
+        entry.bytes.digest = entry.bytes.digest.take().or(digest);
         entry.unverified_digest =
             if entry.bytes.digest.is_none() { recorded.unverified_digest } else { None };
         entry.deployed_by = entry.deployed_by.take().or(recorded.deployed_by);
         return without_repeats(service, releases, index);
     }
-    let mut front = recorded;
-    // Somebody changed the tag by hand and left the digest of the version before it.
-    if let Some(stale) = marked.filter(|index| {
-        front.bytes.digest.is_some() && releases[*index].bytes.digest == front.bytes.digest
-    }) {
+    if let Some(index) = left {
+        let entry = &mut releases[index];
+        let was = std::mem::replace(&mut entry.tag, recorded.tag);
         warnings.push(format!(
-            "{name}: current_tag was changed by hand from {} to {}, whose digest is not known; \
-             `dkv version-pull {name} {}` records it",
-            releases[stale].tag, front.tag, front.tag
+            "{name}: current_tag was changed by hand from {was} to {0}, image_digest was not: the \
+            release is called {0} now; `dkv version-pull {name} {0}` gets what the registry calls so",
+            entry.tag
         ));
-        front.bytes.digest = None;
+        return without_repeats(service, releases, index);
     }
-    releases.insert(0, front);
+    if digest.is_none() && recorded.unverified_digest.is_none() && !releases.is_empty() {
+        warnings.push(format!(
+            "{name}: current_tag was changed by hand to {0}, whose digest is not known; `dkv \
+            version-pull {name} {0}` records it",
+            recorded.tag
+        ));
+    }
+    releases.insert(0, recorded);
     without_repeats(service, releases, 0)
 }
 

@@ -183,23 +183,45 @@ fn two_current_entries_mean_the_newest() {
 }
 
 #[test]
-fn a_tag_changed_by_hand_leaves_its_old_digest_behind() {
-    let manifest = read(&PULLED.replacen("current_tag: '1.64'", "current_tag: '1.63'", 1));
-    let router = service(&manifest, "req_router");
-    assert_eq!(router.current().unwrap().tag.as_str(), "1.63");
-    let ours = EXAMPLE_CHANGED.replace("TAG", "9.9");
-    let manifest = read(&ours);
-    let web = service(&manifest, "web");
-    assert_eq!(
-        (web.current().unwrap().tag.as_str(), &web.current().unwrap().bytes.digest),
-        ("9.9", &None)
-    );
+fn an_edit_by_hand_means_the_release_that_it_names() {
+    let digest = |digit: &str| match digit {
+        "" => String::new(),
+        digit => format!("sha256:{}", digit.repeat(64)),
+    };
+    for (tag, written, current, all, warning) in [
+        ("2", "2", ("2", "2"), "2 1 0", ""),
+        ("1", "1", ("1", "1"), "2 1 0", "current_tag counts"),
+        ("1", "2", ("1", "1"), "2 1 0", "current_tag counts"),
+        ("1", "", ("1", "1"), "2 1 0", "current_tag counts"),
+        ("1", "9", ("1", "9"), "1 2 1 0", ""),
+        ("3", "2", ("3", "2"), "3 1 0", "is called 3 now"),
+        ("3", "1", ("3", "1"), "2 3 0", "is called 3 now"),
+        ("3", "9", ("3", "9"), "3 2 1 0", ""),
+        ("3", "", ("3", ""), "3 2 1 0", "whose digest is not known"),
+        // What is left of another release is not that of an old entry without one.
+        ("0", "2", ("0", ""), "2 1 0", "current_tag counts"),
+        ("0", "9", ("0", "9"), "2 1 0", "current_tag counts"),
+    ] {
+        let entry = |number: &str, status| {
+            format!("  - {{tag: '{number}', digest: '{}', status: {status}}}\n", digest(number))
+        };
+        let manifest = read(&format!(
+            "schema_version: '1.1'\nservices:\n  web:\n    image: r.example/web\n    current_tag: \
+            '{tag}'\n    image_digest: '{}'\nhistory:\n  web:\n{}{}  - {{tag: '0'}}\n",
+            digest(written),
+            entry("2", "current"),
+            entry("1", "previous"),
+        ));
+        let web = service(&manifest, "web");
+        let found = web.current().unwrap();
+        let of = found.bytes.digest.as_ref().map(ToString::to_string).unwrap_or_default();
+        assert_eq!((found.tag.as_str(), of), (current.0, digest(current.1)), "{tag} {written}");
+        assert_eq!(tags(web).join(" "), all, "{tag} {written}");
+        let said = manifest.warnings.join("; ");
+        assert_eq!(said.is_empty(), warning.is_empty(), "{tag} {written}: {said}");
+        assert!(said.contains(warning), "{tag} {written}: {said}");
+    }
 }
-
-const EXAMPLE_CHANGED: &str = "schema_version: '1.1'\nservices:\n  web:\n    image: \
-    r.example/web\n    current_tag: 'TAG'\n    \
-    image_digest: sha256:1111111111111111111111111111111111111111111111111111111111111111\nhistory:\n  web:\n  - {tag: '1', digest: \
-    'sha256:1111111111111111111111111111111111111111111111111111111111111111', status: current}\n";
 
 #[test]
 fn the_example_at_the_top_level_is_read_as_it_says() {
