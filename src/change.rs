@@ -17,7 +17,7 @@ use crate::app::App;
 use crate::deployment::{Deployment, Record};
 use crate::docker::Image;
 use crate::error::{self, Kind};
-use crate::images::{Arrived, Early, Wanted};
+use crate::images::{self, Arrived, Early, Wanted};
 use crate::model::manifest::{Listing, Service, Source};
 use crate::model::reference::{Platform, ServiceName};
 use crate::plan::{Outcome, Step};
@@ -166,7 +166,7 @@ impl Change {
             .partition(|step| step.after.current().is_some());
         let mut wanted = Vec::new();
         for step in &steps {
-            crate::images::image_of(&step.after)?;
+            images::image_of(&step.after)?;
             let release = step.after.current();
             wanted.extend(
                 release.and_then(|release| Wanted::release(&step.after, release, &record.hash)),
@@ -228,6 +228,7 @@ impl Change {
     /// As for [`Self::commit`]; an image has vanished since it was fetched (exit 6).
     pub async fn commit_kept(&mut self, deployment: &mut Deployment<'_>) -> Result<Changes> {
         let app = deployment.app();
+        self.evidence.settle_store(deployment).await?;
         if self.evidence.rename(deployment) {
             self.evidence.note_names(deployment)?;
         }
@@ -297,8 +298,9 @@ async fn evidence_of(app: &App, steps: &[Step], arrived: &[Result<Arrived>]) -> 
 ///
 /// # Errors
 ///
-/// Somebody asked to stop (exit 130).
-pub fn settle(deployment: &mut Deployment<'_>, evidence: &Evidence) -> Result<bool> {
+/// Somebody asked to stop (exit 130); the daemon does not answer (exit 6).
+pub async fn settle(deployment: &mut Deployment<'_>, evidence: &Evidence) -> Result<bool> {
+    evidence.settle_store(deployment).await?;
     let has_changed = evidence.rename(deployment);
     let kept = evidence.keep_alone(deployment.app()).and_then(|()| match has_changed {
         true => {
@@ -320,13 +322,11 @@ pub fn settle(deployment: &mut Deployment<'_>, evidence: &Evidence) -> Result<bo
 /// Refuses a release that is made for another kind of machine, unless it was recorded before.
 fn check_platform(step: &Step, image: &Image, host: &Platform) -> Result<()> {
     let found = &image.platform;
-    let fits = (found.os == host.os && found.architecture == host.architecture)
-        || found.architecture.is_empty();
     let was_recorded = step.after.current().is_some_and(|current| {
         let entries = step.before.history.entries();
         entries.iter().any(|entry| entry.bytes.digest == current.bytes.digest)
     });
-    if fits || was_recorded {
+    if images::fits(image, Some(host)) || was_recorded {
         return Ok(());
     }
     let message = format!("{}: the image is for {found}, this host is {host}", step.before.name);

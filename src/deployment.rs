@@ -451,13 +451,22 @@ impl<'a> Deployment<'a> {
         texts.services().map(|line| line.service.as_str()).collect()
     }
 
-    /// What the daemon has of what is recorded.
+    /// What the daemon has of what is recorded. Tells of a store that holds none of it any more.
     ///
     /// # Errors
     ///
     /// The daemon does not answer (exit 6).
     pub async fn local_images(&self) -> Result<LocalImages> {
         let docker = self.app.docker().await?;
+        if let (Some(before), Some(_)) = (self.app.store.image_store(), &self.record)
+            && docker.host().await?.image_store != before
+        {
+            self.app.ui.warn(format!(
+                "{}: what is not here any more is pulled by digest when it is wanted, what is \
+                current by `dkv pull`",
+                before.was_left()
+            ));
+        }
         LocalImages::look(docker, self.record.as_ref(), &self.app.store).await
     }
 

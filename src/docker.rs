@@ -37,6 +37,7 @@ pub use pull::{
 };
 pub use stream::{Action, Event, LogOptions};
 
+use crate::model::image_store::ImageStore;
 use crate::model::reference::Platform;
 use failure::{display_safe, is_not_found, status};
 
@@ -82,9 +83,8 @@ pub struct Host {
     pub mirrors: Vec<String>,
     /// The first number of its version.
     pub major_version: Option<u32>,
-    /// Whether its images are in containerd's store, where their IDs are digests of manifests and
-    /// indexes, and every image has a digest, also one that no registry has.
-    pub has_containerd_store: bool,
+    /// Where its images are.
+    pub image_store: ImageStore,
 }
 
 /// A connection to a Docker daemon; cheap to clone.
@@ -155,7 +155,10 @@ impl Docker {
                 Ok(Host {
                     identity,
                     major_version: version.split('.').next().and_then(|major| major.parse().ok()),
-                    has_containerd_store: store.iter().flatten().any(|word| word == SNAPSHOTTER),
+                    image_store: match store.iter().flatten().any(|word| word == SNAPSHOTTER) {
+                        true => ImageStore::Containerd,
+                        false => ImageStore::Classic,
+                    },
                     platform: platform(info.os_type.as_deref(), info.architecture.as_deref()),
                     root_dir: info.docker_root_dir.unwrap_or_default().into(),
                     mirrors: info

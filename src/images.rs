@@ -223,6 +223,10 @@ impl Fetcher {
                     None if wanted.is_local => return Err(gone(wanted)),
                     None => self.pull(wanted, &progress).await?,
                 };
+                if let Some(platform) = self.misses(wanted, &arrived.image).await? {
+                    let right = Wanted { platform: Some(platform), ..wanted.clone() };
+                    arrived = self.pull(&right, &progress).await?;
+                }
                 self.check(wanted, &arrived.image)?;
                 if let Some(keep) = &wanted.keep
                     && !arrived.image.tags.contains(&(wanted.repository.clone(), keep.clone()))
@@ -251,6 +255,47 @@ impl Fetcher {
         }
     }
 
+    /// The platform of which the release has an image, where what is here is another's: pulled by
+    /// somebody for that one, by the same name.
+    async fn misses(&self, wanted: &Wanted, image: &Image) -> Result<Option<Platform>> {
+        let platform = match &wanted.platform {
+            Some(platform) => platform,
+            None => self.docker.platform().await?,
+        };
+        let Some(digest) = wanted.bytes.digest.as_ref().filter(|_| !wanted.is_local) else {
+            return Ok(None);
+        };
+        if fits(image, Some(platform)) {
+            return Ok(None);
+        }
+        let index = self.store.object(digest).or_else(|| self.registry.seen(digest));
+        let entry = index.and_then(|bytes| registry::entry_for(&bytes, platform));
+        Ok(entry.map(|_| platform.clone()))
+    }
+
+    /// What came of pulling an image for a platform. A daemon that has another platform's under the
+    /// same name may keep that.
+    async fn of_platform(&self, wanted: &Wanted, arrived: Result<Arrived>) -> Result<Arrived> {
+        let Some(platform) = &wanted.platform else { return arrived };
+        let reference = wanted.reference();
+        let here = match &arrived {
+            Ok(arrived) => Some(arrived.image.clone()),
+            Err(_) => self.docker.image(&reference).await.ok().flatten(),
+        };
+        let Some(image) = here.filter(|image| !fits(image, Some(platform))) else { return arrived };
+        let mut message =
+            format!("{reference} is here for {} only, and {platform} is needed", image.platform);
+        let mut kind = error::Kind::Docker;
+        if let Err(error) = &arrived {
+            message = format!("{message}; it could not be pulled for that: {error:#}");
+            if error::is_unanswered(error) {
+                kind = error::kind(error);
+            }
+        }
+        let hint = format!("`docker rmi {reference}` lets go of it; then run the command again");
+        Err(Error::new(kind, message).with_hint(hint).into())
+    }
+
     /// Pulls one image, unless the daemon has it.
     async fn bring(
         &self,
@@ -267,7 +312,11 @@ impl Fetcher {
     /// What the daemon has of one image: by the name that it is asked for, else by its content.
     /// `list` is asked for when the first image needs it.
     async fn local(&self, wanted: &Wanted, list: &OnceCell<ImageList>) -> Result<Option<Local>> {
-        let named = self.docker.image(&wanted.reference()).await?;
+        let named = match self.docker.image(&wanted.reference()).await {
+            // What is no image is refused where its service is the only one that fails.
+            Err(error) if error::kind(&error) == error::Kind::Registry => None,
+            answer => answer?,
+        };
         if let Some(image) =
             named.filter(|image| wanted.is_local || fits(image, wanted.platform.as_ref()))
         {
@@ -322,7 +371,7 @@ impl Fetcher {
             }
         }
         let checked = match outcome {
-            Ok(()) => self.docker.image(&wanted.reference()).await,
+            Ok(()) => self.docker.image(&wanted.reference()).await.context(label),
             Err(error) => Err(error),
         };
         let arrived = checked.and_then(|image| {
@@ -336,6 +385,7 @@ impl Fetcher {
             })?;
             Ok(Arrived { image, pulled: true, is_named: true })
         });
+        let arrived = self.of_platform(wanted, arrived).await;
         match &arrived {
             Ok(_) => item.done(""),
             Err(error) => item.failed(&format!("{error:#}")),

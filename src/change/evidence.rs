@@ -6,13 +6,16 @@ use std::collections::{BTreeMap, BTreeSet, HashSet};
 use anyhow::Result;
 use futures_util::StreamExt as _;
 
+use super::keep;
 use crate::app::App;
 use crate::deployment::{Deployment, Record};
 use crate::identity;
 use crate::images::Arrived;
 use crate::model::history::Release;
+use crate::model::image_store::ImageStore;
 use crate::model::manifest::{Service, Source};
 use crate::model::reference::{Digest, Platform, Repository};
+use crate::observe::LocalImages;
 use crate::registry::ManifestName;
 use crate::store::Lock;
 
@@ -26,6 +29,8 @@ pub struct Evidence {
     fingerprints: BTreeMap<Digest, Digest>,
     /// Whether the daemon finds the image of a release by its digest.
     named: BTreeMap<Digest, bool>,
+    /// In which store the daemon has them.
+    image_store: Option<ImageStore>,
 }
 
 /// A release whose image is local now.
@@ -45,6 +50,9 @@ impl Evidence {
     /// is wanted by a host that has lost its names, and that is rare.
     pub async fn gather(app: &App, seen: &[Seen<'_>]) -> Self {
         let mut evidence = Self::default();
+        if let Ok(docker) = app.docker().await {
+            evidence.image_store = docker.host().await.ok().map(|host| host.image_store);
+        }
         for Seen { service, release, arrived, .. } in seen {
             let Arrived { image, is_named, .. } = arrived;
             for id in release.bytes.image_id.iter().chain([&image.id]) {
@@ -125,8 +133,40 @@ impl Evidence {
         names
     }
 
+    /// Whether the images are in another store than where they were noted to be.
+    fn is_elsewhere(&self, app: &App) -> bool {
+        self.image_store.is_some_and(|store| app.store.image_store() != Some(store))
+    }
+
+    /// Tells of a host whose images are in another store than before, and keeps there what is
+    /// remembered and here.
+    ///
+    /// # Errors
+    ///
+    /// The daemon does not answer (exit 6).
+    pub async fn settle_store(&self, deployment: &Deployment<'_>) -> Result<()> {
+        let (app, Some(record)) = (deployment.app(), deployment.recorded()) else { return Ok(()) };
+        let Some(before) = app.store.image_store().filter(|_| self.is_elsewhere(app)) else {
+            return Ok(());
+        };
+        let docker = app.docker().await?;
+        let images = LocalImages::look(docker, Some(record), &app.store).await?;
+        let (here, all) = keep::again(docker, record, &images).await?;
+        app.ui.warn(format!(
+            "{}: {here} of {all} remembered releases are here, known by content, and have their \
+            keep-tags again; others are pulled by digest when they are wanted",
+            before.was_left()
+        ));
+        Ok(())
+    }
+
     /// Keeps what was found out, under the state lock.
     pub fn keep(&self, app: &App, lock: &Lock) {
+        if let Some(store) = self.image_store.filter(|_| self.is_elsewhere(app))
+            && let Err(error) = app.store.note_image_store(lock, store)
+        {
+            tracing::warn!("{error:#}");
+        }
         let objects = self.objects.iter();
         let objects = objects.map(|(digest, bytes)| app.store.keep_object(lock, digest, bytes));
         let fingerprints = self.fingerprints.iter();
@@ -143,7 +183,8 @@ impl Evidence {
     ///
     /// Another dkv holds it (exit 4).
     pub fn keep_alone(&self, app: &App) -> Result<()> {
-        if !self.objects.is_empty() || !self.fingerprints.is_empty() {
+        let is_new = !self.objects.is_empty() || !self.fingerprints.is_empty();
+        if is_new || self.is_elsewhere(app) {
             self.keep(app, &app.lock_state()?);
         }
         Ok(())

@@ -10,6 +10,7 @@ use crate::docker::{Docker, Untagged};
 use crate::error;
 use crate::model::history::Release;
 use crate::model::reference::{Repository, Tag};
+use crate::observe::LocalImages;
 use crate::plan::{self, Step};
 use crate::store::Lock;
 
@@ -46,6 +47,36 @@ pub(super) async fn ensure(docker: &Docker, steps: &[Step], hash: &str) -> Resul
         })?;
     }
     Ok(())
+}
+
+/// Gives every remembered release that is among `images` its keep-tag; how many these are, and of how
+/// many.
+///
+/// # Errors
+///
+/// The daemon does not answer (exit 6).
+pub(super) async fn again(
+    docker: &Docker,
+    record: &Record,
+    images: &LocalImages,
+) -> Result<(usize, usize)> {
+    let (mut here, mut all) = (0, 0);
+    for service in record.services() {
+        for release in service.history.entries() {
+            let Some((repository, tag)) =
+                service.image.as_ref().zip(plan::keep_tag(release, &record.hash))
+            else {
+                continue;
+            };
+            all += 1;
+            let Some(image) = images.find(service, release) else { continue };
+            here += 1;
+            if images.by_tag(repository, &tag).is_none() {
+                docker.tag(image.id.as_str(), repository, &tag).await?;
+            }
+        }
+    }
+    Ok((here, all))
 }
 
 /// What the histories of `record` remember, as the daemon names it. The history of a service that

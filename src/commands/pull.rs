@@ -104,7 +104,7 @@ impl Run for Pull {
             }
         }
         let evidence = evidence_of(&deployment, &wanted, &arrivals).await;
-        change::settle(&mut deployment, &evidence)?;
+        change::settle(&mut deployment, &evidence).await?;
         if failures.is_empty() {
             app.show(&report, |report| summarise_pull(app, report))?;
             return Ok(Exit::Done);

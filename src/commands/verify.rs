@@ -21,7 +21,6 @@ use crate::followers;
 use crate::model::env_file::State;
 use crate::model::manifest::{Rank, Source};
 use crate::model::reference::Tag;
-use crate::observe::LocalImages;
 use crate::registry::{self, ManifestName};
 use crate::report::drift::{Finding, FindingKind, Restorable, ServiceViews, Verification};
 use crate::report::{ReleaseView, short_digest};
@@ -52,7 +51,7 @@ impl Run for Verify {
         let env = env_view(&deployment)?;
         let (files, disagreements) = file_images(&deployment, &mut not_compared)?;
         let (starts, project, has_followers) = starts(&deployment, &env, &mut not_compared).await?;
-        let daemon = match daemon_view(app, record, project, has_followers).await {
+        let daemon = match daemon_view(&deployment, project, has_followers).await {
             Ok(view) => Some(view),
             Err(error) => {
                 not_compared.push(format!("what is local and what runs: {error:#}"));
@@ -225,16 +224,15 @@ fn merge(
 }
 
 async fn daemon_view(
-    app: &App,
-    record: &Record,
+    deployment: &Deployment<'_>,
     project: Option<String>,
     has_followers: bool,
 ) -> Result<DaemonView> {
+    let app = deployment.app();
     let docker = app.docker().await?;
-    let (images, containers) =
-        tokio::try_join!(LocalImages::look(docker, Some(record), &app.store), async {
-            docker.containers(&ContainerFilter::default()).await
-        })?;
+    let (images, containers) = tokio::try_join!(deployment.local_images(), async {
+        docker.containers(&ContainerFilter::default()).await
+    })?;
     let directory = app.store.directory();
     let directory = directory.canonicalize().unwrap_or_else(|_| directory.to_owned());
     let directory = directory.display().to_string();

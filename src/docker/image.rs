@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, HashMap};
 use std::time::Duration;
 
 use anyhow::Result;
+use bollard::errors::Error;
 use bollard::models::{ImageConfig, ImageInspect, ImageInspectRootFs, ImageSummary};
 use bollard::query_parameters::{ListImagesOptions, RemoveImageOptions, TagImageOptionsBuilder};
 use chrono::{DateTime, Utc};
@@ -138,17 +139,26 @@ impl Docker {
     /// daemon; `None` if it has none.
     ///
     /// # Errors
-    /// Kind Docker, when the daemon does not answer or describes no proper image.
+    /// Kind Docker, when the daemon does not answer; kind Registry, when it describes no image.
     pub async fn image(&self, name: &str) -> Result<Option<Image>> {
         let request = async {
             match self.client.inspect_image(name).await {
-                Ok(image) => Ok(Some(image)),
+                Ok(image) => Ok(Some(Some(image))),
                 Err(error) if is_not_found(&error) => Ok(None),
+                // The containerd store also has what is no image, and describes it halfway.
+                Err(Error::JsonDataError { .. } | Error::JsonSerdeError { .. }) => Ok(Some(None)),
                 Err(error) => Err(error),
             }
         };
         let found = self.answer(&format!("inspect the image {name}"), request).await?;
-        found.map(|image| inspected(name, image)).transpose()
+        let described = found.map(|image| {
+            let image = image.ok_or_else(|| {
+                crate::error::registry(format!("{name} is no image to run"))
+                    .with_hint("check the image's name and the tag that it follows")
+            })?;
+            inspected(name, image)
+        });
+        described.transpose()
     }
 
     /// The images of many names, in their order, asked for in parallel.

@@ -5,6 +5,7 @@ pub mod duration;
 pub mod env_file;
 pub mod history;
 pub mod image_line;
+pub mod image_store;
 pub mod interpolation;
 pub mod manifest;
 pub mod purpose;

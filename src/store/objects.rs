@@ -11,6 +11,7 @@ use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 
 use super::{Lock, Store, cannot_write, neighbour, read, replace};
+use crate::model::image_store::ImageStore;
 use crate::model::reference::Digest;
 
 /// Where they are, inside the state directory.
@@ -25,7 +26,27 @@ const IMAGES: &str = "images";
 /// The digests of releases whose images the daemon has, but not by digest.
 const UNNAMED: &str = "by-keep-tag";
 
+/// Which kind of store the daemon's images were in.
+const IMAGE_STORE: &str = "image-store";
+
 impl Store {
+    /// In which kind of store this host's images were when one of them was looked at last.
+    #[must_use]
+    pub fn image_store(&self) -> Option<ImageStore> {
+        let found = read(&self.objects().join(IMAGE_STORE)).ok()??;
+        let is_named = |store: &ImageStore| found.bytes.trim_ascii() == store.word().as_bytes();
+        ImageStore::ALL.into_iter().find(is_named)
+    }
+
+    /// Notes in which kind of store this host's images are.
+    ///
+    /// # Errors
+    ///
+    /// It cannot be written (exit 3).
+    pub fn note_image_store(&self, _lock: &Lock, store: ImageStore) -> anyhow::Result<()> {
+        self.keep_file("", IMAGE_STORE, format!("{}\n", store.word()).as_bytes())
+    }
+
     /// The bytes of the manifest with this digest, if they were kept.
     #[must_use]
     pub fn object(&self, digest: &Digest) -> Option<Vec<u8>> {

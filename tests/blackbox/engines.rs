@@ -4,4 +4,5 @@
 mod api;
 mod compose;
 mod identity;
+mod platform;
 mod podman;

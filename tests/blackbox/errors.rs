@@ -313,6 +313,6 @@ fn a_daemon_that_dies_during_a_pull_changes_nothing() {
             .engine()
             .image_id(&format!("{}@{}", proxy.repository("web"), pushed.digest))
             .as_deref(),
-        Some(pushed.image_id())
+        Some(pushed.config_digest())
     );
 }

@@ -43,7 +43,7 @@ fn the_usual_case_takes_a_head_a_list_and_a_head() {
         [
             "HEAD manifests/latest",
             &format!("GET manifests/{}", new.digest),
-            &format!("GET blobs/{}", new.image_id()),
+            &format!("GET blobs/{}", new.config_digest()),
             "GET tags/list?n=1000",
             "HEAD manifests/1.42.3"
         ]

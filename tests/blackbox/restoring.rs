@@ -19,6 +19,10 @@ fn joined(product: &Product, service: &str, what: &str) -> String {
 #[test]
 fn what_is_made_again_without_compose_joins_its_peers_as_they_are_now() {
     for compose in [Compose::V2, Compose::V1] {
+        // The old Compose is refused where a new engine has a volume without a name.
+        if compose == Compose::V1 && Engine::has_containerd_store() {
+            continue;
+        }
         let product = Product::with("again", compose, |product| {
             let file = product.deployment.read("docker-compose.yml");
             let far = format!("{}:1", product.registry.repository("side"));

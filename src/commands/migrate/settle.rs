@@ -7,6 +7,7 @@ use crate::app::App;
 use crate::error;
 use crate::lookup::Lookup;
 use crate::model::history::Bytes;
+use crate::model::image_store::ImageStore;
 use crate::model::manifest::{DEFAULT_TRACK, Service, Source};
 use crate::model::reference::{DOCKER_HUB, Digest, Reference, Repository, ServiceName, Tag};
 use crate::model::track;
@@ -373,7 +374,7 @@ async fn origin(app: &App, new: &NewService<'_>) -> Origins {
     };
     // Whoever records without a daemon has no image present.
     let Ok(docker) = app.docker().await else { return Origins::Listed };
-    if !docker.host().await.is_ok_and(|host| host.has_containerd_store) {
+    if !docker.host().await.is_ok_and(|host| host.image_store == ImageStore::Containerd) {
         return Origins::Listed;
     }
     let mut failure = None;

@@ -19,6 +19,7 @@ use crate::followers::{self, Hanging};
 use crate::health;
 use crate::images::{self, Arrived, Wanted, each_once, fits};
 use crate::model::env_file::Pin;
+use crate::model::image_store::ImageStore;
 use crate::model::reference::{Platform, Reference};
 use crate::report::Started;
 use crate::runtime::{self, Fewer};
@@ -281,7 +282,7 @@ impl Launch<'_> {
     /// and by what their content will be known.
     async fn settle(&mut self, wanted: &[Wanted], arrivals: &[Option<Arrived>]) -> Result<bool> {
         let evidence = pull::evidence_of(&self.deployment, wanted, arrivals).await;
-        let has_changed = change::settle(&mut self.deployment, &evidence)?;
+        let has_changed = change::settle(&mut self.deployment, &evidence).await?;
         if has_changed {
             self.environment = self.deployment.environment()?;
         }
@@ -318,7 +319,7 @@ impl Launch<'_> {
         let texts: Vec<String> = names.iter().map(|name| name.image.clone()).collect();
         let local = docker.images(&texts).await?;
         if let Some((one, other)) = clash(&names)
-            && !docker.host().await?.has_containerd_store
+            && docker.host().await?.image_store == ImageStore::Classic
         {
             return Err(refuse_clash(one, other).into());
         }

@@ -256,3 +256,44 @@ fn a_host_whose_store_changes_keeps_its_releases() {
     forget(&new, &bot);
     forget(&new, &web);
 }
+
+#[test]
+fn a_changed_store_is_told_once_and_what_was_left_is_had_by_digest() {
+    let Some(old) = Engine::other() else {
+        eprintln!("skipped: DKV_TEST_ENGINE=containerd tests/run.sh runs it");
+        return;
+    };
+    let registry = Registry::start();
+    let deployment = Deployment::on(old.clone(), "store");
+    let repository = registry.repository("web");
+    deployment.write_product(&[("web", repository.clone())]);
+    for version in ["1.0", "1.1"] {
+        registry.push(Image::new("web").tag(version).tag("latest").platforms(&["amd64", "arm64"]));
+        deployment.dkv(["pull-latest"]).exit(0);
+    }
+    deployment.dkv(["verify", "--json"]).finish().stderr_lacks("image store");
+    let new = Engine::machine();
+    let dkv = |arguments: &[&str]| {
+        let run = deployment.dkv(arguments.iter().copied());
+        run.env("DOCKER_HOST", "unix:///var/run/docker.sock")
+    };
+    let told = "image store has changed, from Docker's classic one to containerd's";
+    // Who only looks tells of it as long as nobody has done anything about it.
+    for _ in 0..2 {
+        dkv(&["verify"]).exit(10).stderr_contains(told).stderr_contains("`dkv pull`");
+    }
+    let pull = dkv(&["pull"]).exit(0);
+    pull.stderr_contains(told).stderr_contains("1 of 2 remembered releases are here");
+    for arguments in [&["pull"][..], &["up"], &["status"]] {
+        dkv(arguments).exit(0).stderr_lacks("image store");
+    }
+    assert_eq!(kept(&new, &repository).len(), 1);
+    assert_eq!(new.version(deployment.project(), "web"), "1.1");
+    dkv(&["rollback", "-y"]).exit(0).stdout_contains("1.0");
+    dkv(&["restart"]).exit(0);
+    assert_eq!(new.version(deployment.project(), "web"), "1.0");
+    assert_eq!(kept(&new, &repository).len(), 2);
+    dkv(&["verify"]).exit(0).stderr_lacks("image store");
+    new.remove_project(deployment.project());
+    forget(&new, &repository);
+}

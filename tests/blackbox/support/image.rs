@@ -347,7 +347,12 @@ impl Pushed {
     /// The ID that the daemon of the tests has for the amd64 image: the configuration's digest, on
     /// the containerd store that of what the tag names.
     pub fn image_id(&self) -> &str {
-        if Engine::has_containerd_store() { &self.digest } else { &self.platform("amd64").2 }
+        if Engine::has_containerd_store() { &self.digest } else { self.config_digest() }
+    }
+
+    /// The digest of the amd64 image's configuration, its ID on every classic store.
+    pub fn config_digest(&self) -> &str {
+        &self.platform("amd64").2
     }
 
     fn platform(&self, architecture: &str) -> &(String, String, String) {
