@@ -314,7 +314,7 @@ impl Fetcher {
     async fn local(&self, wanted: &Wanted, list: &OnceCell<ImageList>) -> Result<Option<Local>> {
         let named = match self.docker.image(&wanted.reference()).await {
             // What is no image is refused where its service is the only one that fails.
-            Err(error) if error::kind(&error) == error::Kind::Registry => None,
+            Err(error) if error::kind(&error) == error::Kind::Registry => return Ok(None),
             answer => answer?,
         };
         if let Some(image) =
