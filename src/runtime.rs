@@ -4,7 +4,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use chrono::{DateTime, Utc};
+use chrono::{DateTime, TimeDelta, Utc};
 
 use crate::compose::Project;
 use crate::docker::{ContainerDetail, ContainerState, RestartPolicy};
@@ -52,7 +52,9 @@ pub fn counts(
 /// are the IDs of containers that somebody is known to have told to end.
 ///
 /// The daemon keeps no record of a stop: what its restart policy would have started again was
-/// stopped, and what ended by a signal as well. A job that has ended was not.
+/// stopped, and what ended by a signal as well. A job that has ended was not. That a server without
+/// a restart policy, which ends with 0 when it is told to, was stopped can be known from `told`
+/// alone, and so only as long as the daemon remembers: an update then starts it.
 #[must_use]
 pub fn stopped(
     project: &Project,
@@ -80,6 +82,40 @@ pub fn doubtful(project: &Project, containers: &[&ContainerDetail]) -> Option<Da
             && !was_stopped(one, false, false)
     });
     doubtful.filter_map(|one| one.finished_at).min()
+}
+
+/// How long the work of a job may take of which nothing but its end shows that it is one.
+const LONGEST_JOB: TimeDelta = TimeDelta::minutes(10);
+
+/// The services of `project` that are jobs and have done their work: they do it again when they are
+/// started again. `stopped` were stopped on purpose.
+///
+/// A server that ends with 0 when it is told to looks the same where the daemon has forgotten who
+/// told it, which it does after 256 events of whatever kind: who ran for long is held to be one.
+#[must_use]
+pub fn completed(
+    project: &Project,
+    containers: &[&ContainerDetail],
+    stopped: &BTreeSet<String>,
+) -> BTreeSet<String> {
+    let expectations = Expectations::of(project);
+    let services = project.services.iter().filter(|service| {
+        let mut mine = of_service(containers, &service.name).peekable();
+        let is_job = is_job(&expectations, &service.name);
+        mine.peek().is_some()
+            && !stopped.contains(&service.name)
+            && mine.all(|one| has_completed(one, is_job))
+    });
+    services.map(|service| service.name.clone()).collect()
+}
+
+fn has_completed(container: &ContainerDetail, is_job: bool) -> bool {
+    let time = container.finished_at.zip(container.started_at);
+    let is_short = time.is_some_and(|(end, start)| end - start <= LONGEST_JOB);
+    let may_end = matches!(container.restart_policy, RestartPolicy::No | RestartPolicy::OnFailure);
+    has_ended(container)
+        && container.exit_code == 0
+        && (is_job || (is_short && may_end && !container.has_health_check))
 }
 
 fn is_job(expectations: &Expectations, name: &str) -> bool {
@@ -197,5 +233,34 @@ mod tests {
             assert!(stopped(&project(), &[&one], &told).is_empty());
         }
         assert!(stopped(&project(), &[], &BTreeSet::new()).is_empty());
+    }
+
+    #[test]
+    fn a_job_has_completed_and_a_server_that_was_stopped_has_not() {
+        use RestartPolicy::{Always, No, OnFailure};
+        let none = BTreeSet::new();
+        for (service, policy, code, minutes, expected) in [
+            ("web", No, 0, 1, true),
+            ("web", OnFailure, 0, 1, true),
+            ("web", No, 0, 60, false),
+            ("web", Always, 0, 1, false),
+            ("web", No, 143, 1, false),
+            ("web", No, 1, 1, false),
+            ("job", No, 0, 60, true),
+            ("job", No, 1, 1, false),
+        ] {
+            let mut one = container(service, 1);
+            (one.state, one.exit_code, one.restart_policy) = (ContainerState::Exited, code, policy);
+            one.started_at = one.created_at;
+            one.finished_at = one.created_at.map(|time| time + TimeDelta::minutes(minutes));
+            let found = completed(&project(), &[&one], &none);
+            assert_eq!(found.contains(service), expected, "{service} {policy:?} {code} {minutes}");
+            assert!(completed(&project(), &[&one, &container(service, 2)], &none).is_empty());
+            let stopped = [service.to_owned()].into();
+            assert!(completed(&project(), &[&one], &stopped).is_empty());
+            one.has_health_check = true;
+            let found = completed(&project(), &[&one], &none);
+            assert_eq!(found.contains(service), expected && service == "job");
+        }
     }
 }

@@ -375,7 +375,7 @@ impl<'a> Launch<'a> {
         {
             return started;
         }
-        let health = self.health(project, started.is_err()).await?;
+        let health = self.health(project, ready, started.is_err()).await?;
         // Without the list, the record and the containers' own words still say most.
         let images = self.deployment.local_images().await.unwrap_or_default();
         let tracked = self.deployment.tracked(project);
@@ -420,8 +420,15 @@ impl<'a> Launch<'a> {
     }
 
     /// Judges the containers of `project`: at once, or when they are all good or one has failed.
-    async fn health(&self, project: &Project, at_once: bool) -> Result<health::Judgement> {
-        let (name, expectations) = (&project.name, self.expectations(project));
+    async fn health(
+        &self,
+        project: &Project,
+        ready: &Ready,
+        at_once: bool,
+    ) -> Result<health::Judgement> {
+        let expectations = self.expectations(project);
+        let expectations = expectations.completing(|name| ready.completed.contains(name));
+        let name = &project.name;
         if self.options.no_wait || at_once {
             let docker = self.app().docker().await?;
             return health::snapshot(docker, name, &expectations, self.limits(), clock::now())

@@ -46,7 +46,7 @@ use witness::Witness;
 /// both.
 const COMPOSE_RESERVE: Duration = Duration::from_secs(30);
 
-/// How often new containers are tried to be made.
+/// How often new containers are tried to be made, and to be recorded.
 const ATTEMPTS: u32 = 2;
 /// What took longer to fail is not tried again: the application may be down meanwhile.
 const SOON: Duration = Duration::from_secs(30);
@@ -514,7 +514,9 @@ impl<'a> RunningUpdate<'a> {
     fn expectations(&self, counts: impl Fn(&str) -> bool) -> health::Expectations {
         let asked = self.launch.expectations(&self.project).counting(counts);
         let asked = asked.staying(|name| self.journal.was_serving(name));
-        asked.completing(|name| self.journal.is_replaced(name) && self.journal.had_completed(name))
+        asked.completing(|name| {
+            self.journal.is_replaced(name) && self.journal.completed.contains(name)
+        })
     }
 
     /// Waits until all that counts is good, or something has failed.
@@ -582,7 +584,22 @@ impl<'a> RunningUpdate<'a> {
             None => self.planned_change()?,
         };
         if change.steps.iter().any(Step::is_change) {
-            self.report.files = change.commit_kept(&mut self.launch.deployment).await?.files;
+            let mut attempts = 1..=ATTEMPTS;
+            // Until something is written, it can be tried again.
+            let committed = loop {
+                match change.commit_kept(&mut self.launch.deployment).await {
+                    Err(error)
+                        if error::kind(&error) == Kind::Docker
+                            && attempts.next() != Some(ATTEMPTS) =>
+                    {
+                        self.app.ui.warn(format!("{error:#}; trying again"));
+                        tokio::time::sleep(PAUSE).await;
+                        self.await_engine().await?;
+                    }
+                    committed => break committed?,
+                }
+            };
+            self.report.files = committed.files;
         }
         self.change = Some(change);
         Ok(())

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use super::journal::Ran;
 use crate::docker::{ContainerDetail, ContainerState};
 use crate::health::Judgement;
+use crate::report::Standing;
 
 /// What of the containers in `ran` that did their work is not as it was, service by service: how
 /// many there are, which image they run, which networks they are attached to.
@@ -18,7 +19,8 @@ pub fn lacking(ran: &[Ran], judged: &Judgement) -> Vec<String> {
         let now: Vec<&ContainerDetail> = judged
             .containers
             .iter()
-            .filter(|one| one.service == service && one.verdict.is_good())
+            // What was not wholly good before is not waited for: it may still be on its way.
+            .filter(|one| one.service == service && one.verdict.standing() != Standing::Failed)
             .filter_map(|one| one.container.as_ref())
             .filter(|container| container.state == ContainerState::Running)
             .collect();
@@ -50,7 +52,7 @@ fn shortfall(before: &[&Ran], now: &[&ContainerDetail]) -> Option<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::health::{Judged, Verdict};
+    use crate::health::{Cause, Judged, Verdict, Waiting};
     use crate::model::reference::Digest;
 
     fn ran(number: u8) -> Ran {
@@ -89,6 +91,10 @@ mod tests {
         assert!(said(&three[..1], vec![other]).contains("does not run the image"));
         let detached = judged(|one| one.networks.clear());
         assert!(said(&three[..1], vec![detached]).contains("the network front"));
+        let verdict = |verdict| vec![Judged { verdict, ..judged(|_| ()) }];
+        assert_eq!(said(&three[..1], verdict(Verdict::Pending(Waiting::Starting(None)))), "");
+        let failed = verdict(Verdict::Failed(Cause::Unhealthy(None)));
+        assert_eq!(said(&three[..1], failed), "web: 0 of 1 containers run");
         // What had ended, or was bad already, is not asked for.
         let ended = [Ran { is_running: false, ..ran(1) }, Ran { is_good: false, ..ran(2) }];
         assert_eq!(said(&ended, Vec::new()), "");

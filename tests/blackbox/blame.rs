@@ -177,6 +177,28 @@ fn a_job_that_had_completed_must_complete_again() {
 }
 
 #[test]
+fn a_start_asks_of_a_job_that_had_completed_that_it_completes_again() {
+    let product = with_job("again");
+    product.publish("side", "2", |image| image.script("sleep 7; exit 4"));
+    product.dkv(["pull-latest"]).exit(0);
+    for command in ["up", "restart"] {
+        // Longer than a server must run to be good.
+        product.dkv([command]).exit(6).stderr_contains("code 4");
+        product.dkv(["rollback-to", "side", "1", "-y"]).exit(0);
+        product.dkv([command]).exit(0);
+        product.dkv(["rollback-to", "side", "2", "-y"]).exit(0);
+    }
+    product.publish("side", "3", |image| image.script("sleep 7"));
+    product.dkv(["pull-latest"]).exit(0);
+    product.dkv(["rollback-to", "side", "1", "-y"]).exit(0);
+    product.dkv(["up"]).exit(0);
+    product.dkv(["rollback-to", "side", "3", "-y"]).exit(0);
+    product.dkv(["up"]).exit(0);
+    let state = &product.inspected("side")["State"];
+    assert_eq!((state["Status"].as_str(), state["ExitCode"].as_i64()), (Some("exited"), Some(0)));
+}
+
+#[test]
 fn a_job_that_cannot_be_repeated_does_not_keep_the_others_from_coming_back() {
     let product = Product::with("once", Compose::V2, |product| {
         let compose = product.deployment.read("docker-compose.yml");

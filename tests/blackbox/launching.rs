@@ -162,7 +162,7 @@ fn a_dry_run_meets_what_the_start_would_meet() {
 }
 
 /// Runs Compose as an operator does who has sourced `versions.env`.
-fn by_hand(deployment: &Deployment, compose: Compose, arguments: &str) {
+pub(crate) fn by_hand(deployment: &Deployment, compose: Compose, arguments: &str) {
     let program = if compose == Compose::V1 { "docker-compose" } else { "docker compose" };
     let script = format!("set -a; . ./versions.env; set +a; {program} {arguments}");
     deployment.command(&crate::support::program("sh"), ["-c", &script]).compose(compose).exit(0);

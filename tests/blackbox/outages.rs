@@ -185,6 +185,23 @@ fn logs_that_cannot_be_had_hold_up_neither_an_update_nor_a_restore() {
     assert!(failed.elapsed < Duration::from_secs(100), "{failed}");
 }
 
+#[test]
+fn one_refused_call_of_composes_does_not_undo_an_update() {
+    let bench = Bench::new("once");
+    for (part, version) in [("/containers/create", "2"), ("/rename", "3"), ("/start", "4")] {
+        bench.product.publish("web", version, |image| image.health(Health::Passing));
+        bench.door.refuse_once(part);
+        let update = bench.product.dkv(["update-safe", "--no-data-backup", "--timeout", "20s"]);
+        let done = update.env("DOCKER_HOST", bench.door.host()).exit(0);
+        assert!(bench.door.hit().is_some(), "{part}: {done}");
+        done.stderr_contains("trying again");
+        bench.product.assert_runs(version);
+        let project = bench.product.deployment.project();
+        let names = bench.product.deployment.engine().containers(project, "web");
+        assert_eq!(names, [format!("{project}-web-1")], "{part}: {done}");
+    }
+}
+
 /// Restarts a daemon in each of these states of an update; `restart` is the services' policy.
 fn restarted(policy: &str, states: &[&str]) {
     let mut daemon = Daemon::private();

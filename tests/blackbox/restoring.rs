@@ -1,11 +1,13 @@
 //! The way back of an update: followers, counts and profiles as they were, whoever takes it up.
 
 use std::net::TcpListener;
+use std::time::Duration;
 
 use rustix::process::Signal;
 
+use crate::launching::by_hand;
 use crate::support::deployment::Compose;
-use crate::support::{Daemon, Engine, Health, Image, Outcome};
+use crate::support::{Daemon, Engine, Health, Image, Outcome, wait_for};
 use crate::update_safe::Product;
 
 /// The network or PID namespace that a service's container has of another.
@@ -151,4 +153,78 @@ fn an_update_is_taken_up_only_where_it_was_begun() {
     product.dkv(["update-safe", "--abort"]).env(own[0].0, own[0].1).exit(0);
     assert_eq!(engine.version(&other.1, "web"), "1");
     product.dkv(["down"]).env(own[0].0, own[0].1).exit(0);
+}
+
+/// How many containers of a service run, and which versions.
+fn running(product: &Product, service: &str) -> (usize, Vec<String>) {
+    let engine = product.deployment.engine();
+    let names = engine.containers(product.deployment.project(), service);
+    let all: Vec<_> = names.iter().filter_map(|name| engine.container(name)).collect();
+    let mut images: Vec<String> = all.iter().map(|one| one["Image"].to_string()).collect();
+    images.sort();
+    images.dedup();
+    (all.iter().filter(|one| one["State"]["Running"] == true).count(), images)
+}
+
+#[test]
+fn counts_profiles_and_followers_are_as_they_were_after_abort_and_resume() {
+    let product = Product::with("taken-up", Compose::V2, |product| {
+        let side = "    image: ${DK_SIDE_IMAGE}:${DK_SIDE_TAG:-latest}\n";
+        let more = format!(
+            "  far:\n{side}    network_mode: service:side\n  tool:\n{side}    profiles: [more]\n"
+        );
+        let file = product.deployment.read("docker-compose.yml").trim_end().to_owned();
+        product.deployment.write("docker-compose.yml", &(file + "\n" + &more));
+    });
+    by_hand(&product.deployment, Compose::V2, "--profile more up -d --scale web=3");
+    for (state, option, version) in
+        [("judging", "--abort", "2"), ("replacing", "--resume", "3"), ("replacing", "--abort", "4")]
+    {
+        let before = ["web", "side", "tool"].map(|name| running(&product, name));
+        product.publish("side", version, |image| image.health(Health::FromProbe(4)));
+        product.publish("web", version, |image| image.health(Health::FromProbe(4)));
+        let update = product.dkv(["update-safe", "--timeout", "20s"]);
+        product.stop_in(state, update, Signal::KILL).finish();
+        let taken_up = ["update-safe", option, "--timeout", "30s", "--lock-timeout", "60"];
+        product.dkv(taken_up).exit(0);
+        let after = ["web", "side", "tool"].map(|name| running(&product, name));
+        assert_eq!(after.each_ref().map(|one| one.0), [3, 1, 1], "{state} {option}");
+        if option == "--abort" {
+            assert_eq!(after, before, "{state}");
+        } else {
+            assert!(after.iter().zip(&before).all(|(now, then)| now.1 != then.1), "{after:?}");
+        }
+        assert_eq!(joined(&product, "far", "NetworkMode"), product.container("side"));
+        assert_eq!(product.journal_state(), None);
+    }
+}
+
+#[test]
+fn fewer_containers_than_before_are_no_restore() {
+    // Where `full` is, only one of them can be started.
+    let script = "test ! -e /state/full || mkdir /state/one || exit 1; trap 'exit 0' TERM; while \
+        :; do sleep 3600 & wait $!; done";
+    let product = Product::with("fewer", Compose::V2, |product| {
+        product.publish("web", "1", |image| image.script(script));
+        let compose = product.deployment.read("docker-compose.yml");
+        let compose = compose.replace("  side:", "    volumes: ['./state:/state']\n  side:");
+        product.deployment.write("docker-compose.yml", &compose);
+        product.deployment.write("state/file", "");
+    });
+    by_hand(&product.deployment, Compose::V2, "up -d --scale web=3");
+    wait_for("three that have run for long enough", Duration::from_secs(60), || {
+        let status = product.dkv(["status", "--json"]).exit(0).json();
+        let lines = status["containers"].as_array().cloned().unwrap_or_default();
+        (lines.iter().filter(|line| line["verdict"] == "unchecked").count() == 3).then_some(())
+    });
+    let before = running(&product, "web");
+    product.publish("web", "2", |image| image.script("touch /state/full; exit 5"));
+    let failed = product.update().exit(8);
+    failed.stderr_contains("is not back as it was").stderr_contains("--abort");
+    assert_eq!(product.journal_state().as_deref(), Some("restore-failed"));
+    assert_eq!(running(&product, "web").0, 1);
+
+    std::fs::remove_file(product.deployment.path("state/full")).unwrap();
+    product.dkv(["update-safe", "--abort"]).exit(0);
+    assert_eq!(running(&product, "web"), before);
 }

@@ -40,6 +40,8 @@ pub(in crate::commands) struct Ready {
     pull: Pull,
     /// How many containers services keep that have another number than their files say.
     counts: BTreeMap<String, u32>,
+    /// The jobs that had done their work, and do it again.
+    pub(super) completed: BTreeSet<String>,
     /// The services to name; none where a start without names starts the same.
     names: Vec<String>,
 }
@@ -102,7 +104,8 @@ impl Launch<'_> {
             true => Vec::new(),
             false => project.services.iter().map(|service| service.name.clone()).collect(),
         };
-        Ok(Ready { pull, counts, names })
+        let completed = runtime::completed(project, &containers, &stopped);
+        Ok(Ready { pull, counts, completed, names })
     }
 
     /// Refuses what Compose would fail at when it has begun already.

@@ -114,8 +114,8 @@ impl RunningUpdate<'_> {
         Ok(ended.map(str::to_owned).collect())
     }
 
-    /// Waits until the engine answers: without it nothing can be brought back.
-    async fn await_engine(&self) -> Result<()> {
+    /// Waits until the engine answers: without it nothing can be brought back or recorded.
+    pub(super) async fn await_engine(&self) -> Result<()> {
         let begun = Instant::now();
         let mut is_told = false;
         while let Err(error) = self.docker.greet().await {
@@ -125,7 +125,7 @@ impl RunningUpdate<'_> {
             if !is_told {
                 is_told = true;
                 self.app.ui.warn(format!(
-                    "{error:#}; waiting up to {} s for it, to restore what ran",
+                    "{error:#}; waiting up to {} s for it",
                     ENGINE_PATIENCE.as_secs()
                 ));
             }
@@ -172,7 +172,7 @@ impl RunningUpdate<'_> {
     /// The jobs among what is brought back: to start them is to run them.
     fn old_jobs(&self) -> Vec<String> {
         let replaced = self.journal.replaced().into_iter();
-        replaced.filter(|name| self.journal.had_completed(name)).collect()
+        replaced.filter(|name| self.journal.completed.contains(name)).collect()
     }
 
     /// Notes how the containers are made that are about to give way.

@@ -37,6 +37,8 @@ struct State {
     planned: Option<(usize, Outage)>,
     /// What it never answers: every call whose target contains this.
     silent: Option<&'static str>,
+    /// What it refuses once: the first call that changes something and whose target contains this.
+    refused: Option<&'static str>,
     hit: Option<String>,
     /// What is under way, by a number of its own.
     open: BTreeMap<usize, UnixStream>,
@@ -84,6 +86,12 @@ impl Door {
         locked(&self.state).silent = Some(part);
     }
 
+    /// Counts from here, and refuses the first call that posts to a target that contains `part`.
+    pub fn refuse_once(&self, part: &'static str) {
+        self.fail(None);
+        locked(&self.state).refused = Some(part);
+    }
+
     /// How many calls there were since then.
     pub fn calls(&self) -> usize {
         locked(&self.state).calls
@@ -105,6 +113,12 @@ fn outage(state: &Mutex<State>, request: &Request) -> Option<Outage> {
     state.calls += 1;
     if state.silent.is_some_and(|part| request.target.contains(part)) {
         return Some(Outage::Hanging);
+    }
+    let is_refused = state.refused.is_some_and(|part| request.target.contains(part));
+    if is_refused && request.method == "POST" {
+        state.refused = None;
+        state.hit = Some(format!("{} {}", request.method, request.target));
+        return Some(Outage::Refused);
     }
     let (at, outage) = state.planned?;
     if state.calls != at {
