@@ -91,9 +91,15 @@ run_elsewhere() {
     local which=${DKV_TEST_ELSEWHERE:-part} part=()
     [ -z "${DKV_TEST_ENGINE:-}" ] && [ "$which" != no ] || return 0
     engines_setup || return 0
-    [ "$which" = yes ] || part=(engines:: rollback:: verify::)
-    setup_say "on Engine 28 with the containerd store: ${part[*]:-all}"
+    # What the screens show are the IDs and the words of the other store.
+    case $which in
+        yes) part=(--skip screens::) ;;
+        *) part=(engines:: rollback:: verify:: --skip screens::) ;;
+    esac
+    setup_say "on Engine 28 with the containerd store: ${part[*]}"
     DKV_TEST_ENGINE=containerd run_among_others --test blackbox -- "${part[@]}" || return
+    setup_say "on Engine 28 where clients older than 1.44 are refused"
+    DKV_TEST_MIN_API=1.44 DKV_TEST_ENGINE=containerd run_among_others --test blackbox -- engines::api || return
     [ "$which" = yes ] || return 0
     setup_say "on Podman"
     DKV_TEST_ENGINE=podman run_among_others --test blackbox -- engines::podman
