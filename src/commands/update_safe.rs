@@ -92,7 +92,7 @@ impl Run for UpdateSafe {
     ///
     /// Nothing was stopped: the manifest, the disk or an unfinished update (exit 3), another dkv
     /// (4), a registry (5), Docker (6). The update failed: what ran is back and healthy (7), or not
-    /// (8). Interrupted (130); the journal tells the next run.
+    /// (8). Interrupted (130): what ran is back; after a second request the journal tells the next run.
     async fn run(self, app: &App) -> Result<Exit> {
         let Self { resume, abort, retry, no_data_backup, keep_going, timeout, dry_run } = self;
         let options = Options { retry, no_data_backup, keep_going, timeout };
@@ -273,17 +273,29 @@ impl<'a> RunningUpdate<'a> {
         }
     }
 
-    /// What the first request to stop means while containers are saved, replaced or judged: back to
-    /// what ran. `None`: to stop at once, because nothing was stopped yet or the request is repeated.
+    /// What the first request to stop means: back to what ran, where containers are saved, replaced or
+    /// judged; where nothing was stopped yet, the end. `None`: to stop at once, because the request is
+    /// repeated.
     fn turn_back(&mut self, error: anyhow::Error) -> Option<Outcome> {
-        let goes_back =
-            matches!(self.journal.state, State::Saving | State::Replacing | State::Judging);
-        if !goes_back || self.app.interruption().is_repeated() {
+        if self.app.interruption().is_repeated() {
             return None;
         }
-        self.app.interruption().tolerate_first();
-        self.app.ui.warn("interrupted: what ran before comes back; once more stops at once");
-        Some(self.fail(error))
+        match self.journal.state {
+            State::Saving | State::Replacing | State::Judging => {
+                self.app.interruption().tolerate_first();
+                self.app
+                    .ui
+                    .warn("interrupted: what ran before comes back; once more stops at once");
+                Some(self.fail(error))
+            }
+            State::Preparing => {
+                let message = format!("interrupted: {}", self.journal.state.leaves());
+                let error = Error::new(Kind::Interrupted, message)
+                    .with_hint("`dkv update-safe` begins anew");
+                Some(self.fail(error.into()))
+            }
+            State::Recording | State::Restoring | State::RestoreFailed => None,
+        }
     }
 
     /// Whether somebody's request to stop is why the update goes back.
