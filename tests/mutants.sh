@@ -123,6 +123,16 @@ mutant host-platform src/deployment.rs 's/(pub fn platform\(&self, compose_servi
     --test blackbox tracks::one_image_on_two
 mutant one-program-for-another src/members.rs 's/Fit::Other => Err\(Differs::Tag\)/Fit::Other => Ok(Fit::Track)/' \
     --test blackbox tracks::
+# What an update survives, as the simulator sees it.
+mutant signal-does-not-turn-back src/commands/update_safe.rs \
+    's/(State::Saving \| State::Replacing \| State::Judging) => \{\n(\s+self\.app\.interruption\(\)\.tolerate_first)/$1 if false => {\n$2/; s/State::Recording \| State::Restoring \| State::RestoreFailed => None/_ => None/' \
+    --lib simulation::
+mutant engine-not-waited-for src/commands/update_safe/restore.rs \
+    's/const ENGINE_PATIENCE: Duration = Duration::from_secs\(300\);/const ENGINE_PATIENCE: Duration = Duration::ZERO;/' \
+    --lib simulation::
+mutant taken-up-anywhere src/commands/update_safe.rs \
+    's/prepare::check_setting\(&Deployment::open\(app\)\?, &journal, option\)\.await\?;/let _ = option;/' \
+    --lib simulation::
 mutant half-restored-started src/commands/unfinished.rs 's/matches!\(self, Self::Replacing \| Self::GoingBack\)/false/; s/self\.check_restore\(effect\)\?;//' \
     --test blackbox data::half
 mutant restore-without-journal src/commands/restore_data.rs 's/self\.enter\(Phase::Replacing\)\?;//' --test blackbox data::killed

@@ -122,6 +122,12 @@ pub(super) fn judge(
         }
         _ => {}
     }
+    if code == 130 && has_journal && command.faults.signals.len() < 2 {
+        problems.push("one request to stop, and it is unfinished".to_owned());
+    }
+    if matches!(code, 7 | 8) && is_update && tried_is_good(world) && command.faults.is_a_moment() {
+        problems.push(format!("exit {code} for one moment of the engine's"));
+    }
     if matches!(code, 0 | 7 | 9) && has_journal {
         problems.push(format!("exit {code}, and the journal is there"));
     }
@@ -225,19 +231,27 @@ fn wronged(world: &World, record: &Manifest) -> Vec<String> {
     problems
 }
 
+/// The services that get another release.
+fn tried(world: &World) -> impl Iterator<Item = &Service> + Clone {
+    let services = world.scenario.services.iter();
+    services.filter(|one| {
+        one.is_tracked && !one.is_stopped && world.scenario.latest(&one.repository) == 2
+    })
+}
+
+/// Whether all new releases are good.
+fn tried_is_good(world: &World) -> bool {
+    tried(world).all(|one| one.new.is_good())
+}
+
 /// Where nothing goes wrong but releases, the end is known.
 fn unexpected(world: &World, code: u8, record: &Manifest) -> Vec<String> {
-    let scenario = &world.scenario;
-    let tried = scenario
-        .services
-        .iter()
-        .filter(|one| one.is_tracked && !one.is_stopped && scenario.latest(&one.repository) == 2);
-    let is_good = tried.clone().all(|one| one.new.is_good());
+    let is_good = tried_is_good(world);
     let mut problems = Vec::new();
     if (code == 0) != is_good {
         problems.push(format!("exit {code} where nothing else went wrong"));
     }
-    let cannot_start = tried.clone().any(|one| one.new == Conduct::CannotStart);
+    let cannot_start = tried(world).any(|one| one.new == Conduct::CannotStart);
     let has_rejected = record.services.values().any(|one| !one.rejected.is_empty());
     if !is_good && !cannot_start && !has_rejected {
         problems.push("a bad release is not rejected".to_owned());

@@ -139,6 +139,14 @@ impl Faults {
     pub(super) fn is_none(&self) -> bool {
         *self == Self::default()
     }
+
+    /// Whether all that goes wrong is one call of an engine that fails, or one answer that is lost.
+    pub(super) fn is_a_moment(&self) -> bool {
+        let others = Self { engine: BTreeMap::new(), ..self.clone() };
+        let is_short =
+            |fault: &EngineFault| matches!(fault, EngineFault::Errors(1) | EngineFault::Lost);
+        others.is_none() && self.engine.len() == 1 && self.engine.values().all(is_short)
+    }
 }
 
 /// A command, and the shell that it is started from.
