@@ -241,7 +241,7 @@ impl Change {
         let (files, lock) = draft.write(deployment)?;
         let record = deployment.record()?;
         self.evidence.keep(app, &lock);
-        keep::forget(docker, &self.steps, record, &lock).await;
+        keep::forget(docker, &self.steps, record, &app.store, &lock).await;
         evidence::sweep(app, record, &lock);
         Ok(self.told(record, files))
     }

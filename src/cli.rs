@@ -161,6 +161,7 @@ impl Cli {
     ) -> anyhow::Result<Settings> {
         let global = &self.global;
         let now = environment.now().map(|text| parse_now(&text)).transpose()?;
+        check_time_zone(environment)?;
         if let Some(directory) = &global.directory
             && !directory.is_dir()
         {
@@ -194,6 +195,26 @@ impl Cli {
                 terminals,
             },
         })
+    }
+}
+
+/// Where time zones are looked for by their names.
+const ZONES: [&str; 4] =
+    ["/usr/share/zoneinfo", "/share/zoneinfo", "/etc/zoneinfo", "/usr/share/lib/zoneinfo"];
+
+/// Refuses a `TZ` that names something that could be read for ever: whoever asks for the local time
+/// opens what it names.
+fn check_time_zone(environment: &Environment) -> Result<(), error::Error> {
+    let Some(zone) = environment.path("TZ") else { return Ok(()) };
+    let text = zone.to_string_lossy();
+    let name = text.strip_prefix(':').unwrap_or(&text);
+    let found = ZONES.iter().map(|place| PathBuf::from(place).join(name));
+    let is_strange =
+        |path: PathBuf| path.metadata().is_ok_and(|found| !found.is_file() && !found.is_dir());
+    match found.into_iter().any(is_strange) {
+        true => Err(error::usage(format!("TZ names no time zone: `{text}` is not a file"))
+            .with_hint("name one, such as Europe/Berlin, or unset it")),
+        false => Ok(()),
     }
 }
 

@@ -16,15 +16,15 @@ use std::ffi::{OsStr, OsString};
 use std::fs::File;
 use std::io;
 use std::os::unix::ffi::OsStrExt as _;
-use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _};
+use std::os::unix::fs::{
+    DirBuilderExt as _, MetadataExt as _, OpenOptionsExt as _, PermissionsExt as _,
+};
 use std::path::{Path, PathBuf};
-
-use anyhow::Context as _;
 
 use crate::error::{self, Error};
 pub use ledger::Ledger;
 pub use lock::{Lock, LockWait};
-pub use read::{MAX_FILE_BYTES, Snapshot, read};
+pub use read::{MAX_FILE_BYTES, Snapshot, check, read};
 pub use replace::{Replacement, replace_all};
 
 /// The directory for backups, locks and journals, inside a deployment.
@@ -32,9 +32,6 @@ pub const STATE_DIRECTORY: &str = ".version-backups";
 
 /// How many of dkv's own manifest backups are kept.
 const BACKUPS_KEPT: usize = 50;
-
-/// The list of the backups that dkv itself made, oldest first; only these are ever removed.
-const LEDGER: &str = ".dkv-backups";
 
 /// The lock of whoever starts and stops containers.
 const OPERATION_LOCK: &str = ".operation.lock";
@@ -103,7 +100,7 @@ impl Store {
         let real = self
             .directory
             .canonicalize()
-            .with_context(|| format!("cannot resolve `{}`", self.directory.display()))?;
+            .map_err(|source| cannot_write(&self.directory, &source))?;
         Ok(crate::model::reference::Digest::of(real.as_os_str().as_bytes()).hex()[..8].to_owned())
     }
 
@@ -123,7 +120,12 @@ impl Store {
     /// Another dkv holds it for longer than `wait` allows (exit 4), or the state directory cannot
     /// be used (exit 3).
     pub fn lock_state(&self, wait: &LockWait<'_>) -> anyhow::Result<Lock> {
-        Lock::acquire(&self.prepare_state_directory()?.join(".state.lock"), "state", wait)
+        let directory = self.prepare_state_directory()?;
+        let lock = Lock::acquire(&directory.join(".state.lock"), "state", wait)?;
+        replace::sweep(&self.directory, &[]);
+        // These are written under the operation lock.
+        replace::sweep(&directory, &[JOURNAL, RESTORE]);
+        Ok(lock)
     }
 
     /// Takes the operation lock, for what starts and stops containers.
@@ -162,33 +164,59 @@ impl Store {
         Ok(())
     }
 
-    /// Makes the state directory and refuses one that other users could tamper with.
+    /// Makes the state directory, and refuses it where others could tamper with it or with what dkv
+    /// would do, which is done as root in the end: whoever talks to the daemon is root.
     fn prepare_state_directory(&self) -> anyhow::Result<PathBuf> {
         let path = self.state_directory();
-        match std::fs::create_dir(&path) {
-            Ok(()) => replace::adopt_owner(&path, &self.directory)?,
-            Err(source) if source.kind() == io::ErrorKind::AlreadyExists => {}
+        let deployment = std::fs::metadata(&self.directory)
+            .map_err(|source| cannot_write(&self.directory, &source))?;
+        refuse_writable_by_all(&Self::resolve(&self.directory), &deployment)?;
+        let is_new = match std::fs::DirBuilder::new().mode(0o700).create(&path) {
+            Ok(()) => true,
+            Err(source) if source.kind() == io::ErrorKind::AlreadyExists => false,
             Err(source) => return Err(cannot_write(&self.directory, &source).into()),
+        };
+        let directory = replace::open_directory(&path).map_err(|source| {
+            match std::fs::symlink_metadata(&path) {
+                Ok(found) if !found.is_dir() => {
+                    let what = if found.is_symlink() { "a link" } else { "not a directory" };
+                    error::state(format!("`{}` is {what}", path.display()))
+                        .with_hint("move it away; dkv keeps backups and locks there")
+                }
+                _ => cannot_write(&path, &source),
+            }
+        })?;
+        let failed = |source: io::Error| cannot_write(&path, &source);
+        if is_new {
+            replace::give_to_owner_of(&directory, &self.directory).map_err(failed)?;
         }
-        let metadata = std::fs::metadata(&path).map_err(|source| cannot_write(&path, &source))?;
-        if !metadata.is_dir() {
-            return Err(error::state(format!("`{}` is not a directory", path.display()))
-                .with_hint("move it away; dkv keeps backups and locks there")
-                .into());
-        }
-        if metadata.mode() & 0o002 != 0 {
+        let metadata = directory.metadata().map_err(failed)?;
+        refuse_writable_by_all(&path, &metadata)?;
+        let own = rustix::process::geteuid().as_raw();
+        if ![0, own, deployment.uid()].contains(&metadata.uid()) {
             return Err(error::state(format!(
-                "`{}` can be written by every user of this machine",
+                "`{}` belongs to another user ({}) than the deployment ({})",
+                path.display(),
+                metadata.uid(),
+                deployment.uid()
+            ))
+            .with_hint(format!(
+                "look at what is in it; `chown -R {} {}` makes it the deployment's",
+                deployment.uid(),
                 path.display()
             ))
-            .with_hint(format!("take that right away: chmod o-w {}", path.display()))
             .into());
+        }
+        // What is in it may be as secret as what it was made from.
+        if metadata.mode() & 0o077 != 0 && (own == 0 || own == metadata.uid()) {
+            directory.set_permissions(std::fs::Permissions::from_mode(0o700)).map_err(failed)?;
         }
         Ok(path)
     }
 
-    /// Copies the manifest's current bytes into the backups, never over an existing file, and
-    /// removes dkv's own oldest beyond 50. `stamp` is the local time as `YYYYMMDDHHMMSS`.
+    /// Copies what was read of a file into the backups, under `file_name` and never over an existing
+    /// one, and removes dkv's own oldest of that name beyond 50. `stamp` is the local time as
+    /// `YYYYMMDDHHMMSS`.
     ///
     /// # Errors
     ///
@@ -197,72 +225,60 @@ impl Store {
         &self,
         _lock: &Lock,
         file_name: &str,
-        bytes: &[u8],
+        original: &Snapshot,
         stamp: &str,
     ) -> anyhow::Result<PathBuf> {
         let directory = self.prepare_state_directory()?;
         let mut number = 0;
+        let mut name = format!("{file_name}.{stamp}");
         loop {
-            let name = if number == 0 {
-                format!("{file_name}.{stamp}")
-            } else {
-                format!("{file_name}.{stamp}-{number}")
-            };
-            let path = directory.join(&name);
-            match replace::create_new(&path, bytes, &self.directory) {
-                Ok(()) => {
-                    self.remember_backup(&directory, &name)?;
-                    return Ok(path);
-                }
-                Err(source) if source.kind() == io::ErrorKind::AlreadyExists => number += 1,
-                Err(source) => return Err(cannot_write(&path, &source).into()),
+            match std::fs::symlink_metadata(directory.join(&name)) {
+                Ok(_) => number += 1,
+                Err(source) if source.kind() == io::ErrorKind::NotFound => break,
+                Err(source) => return Err(cannot_write(&directory.join(&name), &source).into()),
             }
+            name = format!("{file_name}.{stamp}-{number}");
         }
+        let path = directory.join(&name);
+        // Known before it is there: what is there and not known would stay for ever.
+        self.remember_backup(&directory, &name)?;
+        replace::copy(&path, original, &self.directory)
+            .map_err(|source| cannot_write(&path, &source))?;
+        Ok(path)
     }
 
-    /// Adds a backup to the ledger and removes the oldest of its kind.
+    /// Adds a backup to the ledger, after the oldest of its kind was removed.
     fn remember_backup(&self, directory: &Path, name: &str) -> anyhow::Result<()> {
-        let ledger = directory.join(LEDGER);
-        let known = match std::fs::read_to_string(&ledger) {
-            Ok(text) => text,
-            Err(source) if source.kind() == io::ErrorKind::NotFound => String::new(),
-            Err(source) => {
-                return Err(source).with_context(|| format!("cannot read `{}`", ledger.display()));
-            }
-        };
-        let mut names: Vec<&str> =
-            known.lines().filter(|line| !line.is_empty() && !line.contains('/')).collect();
-        names.push(name);
+        let mut ledger = Ledger::read(directory)?;
         let kind = kind_of_backup(name);
-        let ours: Vec<&str> =
-            names.iter().copied().filter(|other| kind_of_backup(other) == kind).collect();
-        let gone = &ours[..ours.len().saturating_sub(BACKUPS_KEPT)];
-        for old in gone {
-            match std::fs::remove_file(directory.join(old)) {
-                Ok(()) => {}
-                Err(source) if source.kind() == io::ErrorKind::NotFound => {}
-                Err(source) => tracing::warn!("the old backup {old} cannot be removed: {source}"),
+        let known = ledger.names().iter();
+        let ours: Vec<&String> = known.filter(|other| kind_of_backup(other) == kind).collect();
+        let gone = &ours[..(ours.len() + 1).saturating_sub(BACKUPS_KEPT)];
+        let gone: Vec<String> = gone.iter().map(|name| (*name).clone()).collect();
+        for old in &gone {
+            if let Err(source) = replace::remove(&directory.join(old)) {
+                tracing::warn!("the old backup {old} cannot be removed: {source}");
             }
         }
-        names.retain(|other| !gone.contains(other));
-        let text = names.join("\n") + "\n";
-        replace_all(&[Replacement {
-            path: ledger,
-            bytes: text.into_bytes(),
-            before: None,
-            owner_like: self.directory.clone(),
-        }])
+        ledger.add(name.to_owned(), |known| !gone.iter().any(|old| old == known), &self.directory)
     }
 
     /// The backups of the manifest, newest first, whoever made them.
     #[must_use]
     pub fn backups(&self) -> Vec<PathBuf> {
         let prefix = format!("{}.", self.manifest_name());
-        newest_first(&self.state_directory(), |name| {
+        let directory = self.state_directory();
+        let mut found = newest_first(&directory, |name| {
             let stamp = name.strip_prefix(&prefix)?;
             let time = stamp.split('-').next()?;
             (time.len() == 14 && time.bytes().all(|b| b.is_ascii_digit())).then_some(stamp)
-        })
+        });
+        // The clock may have been wrong.
+        match Ledger::read(&directory) {
+            Ok(ledger) => ledger.sort(&mut found),
+            Err(error) => tracing::warn!("{error:#}"),
+        }
+        found
     }
 
     /// The journal of an update that has not ended; `None` if there is none.
@@ -395,6 +411,18 @@ impl Store {
     }
 }
 
+/// Refuses a directory that every user of the machine can write to, also where they can only add
+/// files to it: a Compose file that is added counts.
+fn refuse_writable_by_all(path: &Path, metadata: &std::fs::Metadata) -> anyhow::Result<()> {
+    if metadata.mode() & 0o002 == 0 {
+        return Ok(());
+    }
+    let path = path.display();
+    Err(error::state(format!("`{path}` can be written by every user of this machine"))
+        .with_hint(format!("take that right away: chmod o-w {path}"))
+        .into())
+}
+
 /// A failed write as the operator should read it.
 pub(crate) fn cannot_write(path: &Path, source: &io::Error) -> Error {
     let hint = match source.kind() {
@@ -440,6 +468,6 @@ fn kind_of_backup(name: &str) -> &str {
 fn neighbour(path: &Path) -> PathBuf {
     let mut name = OsString::from(".");
     name.push(path.file_name().unwrap_or_else(|| OsStr::new("file")));
-    name.push(".dkv-new");
+    name.push(replace::NEW);
     path.with_file_name(name)
 }

@@ -122,14 +122,14 @@ impl Draft {
         let stamp = app.backup_stamp();
         if let (EnvState::Found(env_file::State::Edited), Some(found)) = (env.state, &env.found) {
             let name = store::file_name(&env.path);
-            let saved = store.back_up(&lock, &name, &found.bytes, &stamp)?;
+            let saved = store.back_up(&lock, &name, found, &stamp)?;
             files.env_backup = Some(saved.display().to_string());
         }
         let mut replacements = Vec::new();
         if let Some(bytes) = bytes {
             if let Some(before) = before {
                 let name = store.manifest_name();
-                let saved = store.back_up(&lock, &name, &before.bytes, &stamp)?;
+                let saved = store.back_up(&lock, &name, before, &stamp)?;
                 files.backup = Some(saved.display().to_string());
             }
             replacements.push(Replacement {

@@ -9,10 +9,10 @@ use crate::deployment::Record;
 use crate::docker::{Docker, Untagged};
 use crate::error;
 use crate::model::history::Release;
-use crate::model::reference::{Repository, Tag};
+use crate::model::reference::{Reference, Repository, Tag};
 use crate::observe::LocalImages;
 use crate::plan::{self, Step};
-use crate::store::Lock;
+use crate::store::{Lock, Store};
 
 /// Makes sure that what `steps` record is kept. It was when it was fetched; since then another dkv
 /// may have let go of the same image, because no history remembered it yet.
@@ -113,25 +113,44 @@ impl<'r> Remembered<'r> {
 }
 
 /// Removes the keep-tags of the releases that fell out of a history, unless another history of the
-/// deployment, which may share the repository, remembers them. What a container still uses stays.
-pub(super) async fn forget(docker: &Docker, steps: &[Step], record: &Record, _lock: &Lock) {
+/// deployment, which may share the repository, remembers them. What a container still uses stays,
+/// for the next one who comes here to remove.
+pub(super) async fn forget(
+    docker: &Docker,
+    steps: &[Step],
+    record: &Record,
+    store: &Store,
+    lock: &Lock,
+) {
     let remembered = Remembered::of(record);
-    let mut gone: BTreeSet<(&Repository, Tag)> = BTreeSet::new();
+    let before = store.tags_in_use();
+    let mut gone: BTreeSet<(Repository, Tag)> = before
+        .iter()
+        .filter_map(|name| name.parse::<Reference>().ok())
+        .filter_map(|name| Some((name.repository, name.tag?)))
+        .collect();
     for step in steps {
         let Some(repository) = &step.after.image else { continue };
         let evicted = step.evicted.iter();
         let tags = evicted.filter_map(|release: &Release| plan::keep_tag(release, &record.hash));
-        gone.extend(
-            tags.filter(|tag| remembered.has_forgotten(repository, tag))
-                .map(|tag| (repository, tag)),
-        );
+        gone.extend(tags.map(|tag| (repository.clone(), tag)));
     }
+    gone.retain(|(repository, tag)| remembered.has_forgotten(repository, tag));
+    let mut in_use = BTreeSet::new();
     for (repository, tag) in gone {
         let name = repository.with_tag(&tag);
-        match docker.untag(repository, &tag).await {
+        match docker.untag(&repository, &tag).await {
             Ok(Untagged::Removed | Untagged::Absent) => {}
-            Ok(Untagged::InUse) => tracing::info!("{name} is still in use and stays"),
+            Ok(Untagged::InUse) => {
+                tracing::info!("{name} is still in use and stays");
+                in_use.insert(name);
+            }
             Err(error) => tracing::warn!("{name} cannot be removed: {error:#}"),
         }
+    }
+    if in_use != before
+        && let Err(error) = store.note_tags_in_use(lock, &in_use)
+    {
+        tracing::warn!("{error:#}");
     }
 }

@@ -523,7 +523,7 @@ impl<'a> Migrating<'a> {
         let mut replacements = Vec::new();
         for (old, new) in files {
             let name = old.path.file_name().unwrap_or_default().to_string_lossy();
-            self.app.store.back_up(&lock, &name, &old.bytes, &stamp)?;
+            self.app.store.back_up(&lock, &name, old, &stamp)?;
             replacements.push(Replacement {
                 path: old.path.clone(),
                 bytes: new.clone().into_bytes(),

@@ -767,7 +767,7 @@ fn write(
                 .path
                 .file_name()
                 .map_or_else(String::new, |name| name.to_string_lossy().into_owned());
-            let backup = store.back_up(&lock, &name, &old.bytes, &stamp)?;
+            let backup = store.back_up(&lock, &name, old, &stamp)?;
             report.files[index].backup = Some(backup.display().to_string());
             report.files[index].written = true;
             replacements.push(Replacement {

@@ -566,6 +566,10 @@ impl Compose {
         environment: &'a Environment,
     ) -> Result<Call<'a>> {
         let tool = self.tool(environment).await?;
+        // Compose would wait for a FIFO and read on and on of anything else.
+        for file in self.files.all(tool.generation) {
+            crate::store::check(&self.files.directory().join(file))?;
+        }
         let arguments = argv::arguments(tool.generation, tool.can_choose_pull(), selection, action);
         let is_read_only = matches!(action, Action::Config | Action::Hashes);
         Ok(Call {

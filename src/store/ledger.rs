@@ -39,8 +39,8 @@ impl Ledger {
     }
 
     /// The names, oldest first.
-    #[cfg(test)]
-    fn names(&self) -> &[String] {
+    #[must_use]
+    pub fn names(&self) -> &[String] {
         &self.names
     }
 

@@ -47,7 +47,8 @@ impl Lock {
             .custom_flags(rustix::fs::OFlags::NOFOLLOW.bits().cast_signed())
             .open(path)
             .and_then(|file| {
-                super::replace::give_to_owner_of(path, path.parent().unwrap_or(path)).map(|()| file)
+                super::replace::give_to_owner_of(&file, path.parent().unwrap_or(path))
+                    .map(|()| file)
             })
             .map_err(|source| super::cannot_write(path, &source))?;
         let deadline = Instant::now() + wait.timeout;
@@ -131,6 +132,11 @@ fn describe(file: &mut File, is_operation: bool) -> String {
 fn has_ended(note: &str) -> bool {
     let id =
         note.rsplit_once("(process ").and_then(|(_, rest)| rest.strip_suffix(')')?.parse().ok());
-    let Some(id) = id.and_then(rustix::process::Pid::from_raw) else { return false };
-    rustix::process::test_kill_process(id) == Err(rustix::io::Errno::SRCH)
+    id.is_some_and(|id| !is_running(id))
+}
+
+/// Whether there is a process with this number.
+pub(super) fn is_running(id: i32) -> bool {
+    let Some(id) = rustix::process::Pid::from_raw(id) else { return false };
+    rustix::process::test_kill_process(id) != Err(rustix::io::Errno::SRCH)
 }

@@ -29,6 +29,9 @@ const UNNAMED: &str = "by-keep-tag";
 /// Which kind of store the daemon's images were in.
 const IMAGE_STORE: &str = "image-store";
 
+/// The keep-tags that no history remembers and that a container still used.
+const IN_USE: &str = "in-use";
+
 impl Store {
     /// In which kind of store this host's images were when one of them was looked at last.
     #[must_use]
@@ -68,6 +71,23 @@ impl Store {
         let Ok(Some(found)) = read(&self.objects().join(UNNAMED)) else { return BTreeSet::new() };
         let text = String::from_utf8_lossy(&found.bytes);
         text.lines().filter_map(|line| line.parse().ok()).collect()
+    }
+
+    /// The keep-tags that were to be removed when a container still used them, as `repository:tag`.
+    #[must_use]
+    pub fn tags_in_use(&self) -> BTreeSet<String> {
+        let Ok(Some(found)) = read(&self.objects().join(IN_USE)) else { return BTreeSet::new() };
+        String::from_utf8_lossy(&found.bytes).lines().map(str::to_owned).collect()
+    }
+
+    /// Notes which keep-tags have to be removed once nothing uses them.
+    ///
+    /// # Errors
+    ///
+    /// It cannot be written (exit 3).
+    pub fn note_tags_in_use(&self, _lock: &Lock, tags: &BTreeSet<String>) -> anyhow::Result<()> {
+        let lines: String = tags.iter().map(|tag| format!("{tag}\n")).collect();
+        self.keep_file("", IN_USE, lines.as_bytes())
     }
 
     /// Keeps the bytes of a manifest.
@@ -133,7 +153,7 @@ impl Store {
     fn keep_file(&self, kind: &str, name: &str, bytes: &[u8]) -> anyhow::Result<()> {
         let directory = self.objects().join(kind);
         let path = directory.join(name);
-        if fs::read(&path).is_ok_and(|found| found == bytes) {
+        if read(&path).is_ok_and(|found| found.is_some_and(|found| found.bytes == bytes)) {
             return Ok(());
         }
         self.prepare_state_directory()?;
@@ -149,7 +169,7 @@ impl Store {
 
 fn make_directory(path: &Path, like: &Path) -> io::Result<()> {
     match DirBuilder::new().mode(0o700).create(path) {
-        Ok(()) => replace::give_to_owner_of(path, like),
+        Ok(()) => replace::give_to_owner_of(&replace::open_directory(path)?, like),
         Err(source) if source.kind() == io::ErrorKind::AlreadyExists => Ok(()),
         Err(source) => Err(source),
     }
@@ -162,7 +182,7 @@ fn write_private(path: &Path, bytes: &[u8], like: &Path) -> io::Result<()> {
     let _ = fs::remove_file(&new);
     let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&new)?;
     file.write_all(bytes)?;
-    replace::give_to_owner_of(&new, like)?;
+    replace::give_to_owner_of(&file, like)?;
     fs::rename(&new, path)
 }
 

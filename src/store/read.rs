@@ -113,6 +113,23 @@ pub fn read(path: &Path) -> anyhow::Result<Option<Snapshot>> {
     Ok(Some(Snapshot { path: Store::resolve(path), bytes, identity }))
 }
 
+/// Makes sure that a program that is to read `path` finds a file there that is not too large, if it
+/// finds anything.
+///
+/// # Errors
+///
+/// As for [`read`] (exit 3).
+pub fn check(path: &Path) -> anyhow::Result<()> {
+    match std::fs::metadata(path) {
+        Ok(found) if !found.is_file() => Err(no_file(path, found.is_dir()).into()),
+        Ok(found) if found.len() > MAX_FILE_BYTES => Err(too_long(path, found.len()).into()),
+        Err(source) if source.kind() != io::ErrorKind::NotFound => {
+            Err(cannot_read(path, &source).into())
+        }
+        _ => Ok(()),
+    }
+}
+
 fn cannot_read(path: &Path, source: &io::Error) -> Error {
     let hint = match source.kind() {
         io::ErrorKind::PermissionDenied => "run dkv as a user who may read it",

@@ -5,8 +5,6 @@ use std::io::{self, Write as _};
 use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 
-use anyhow::Context as _;
-
 use super::Snapshot;
 use crate::error;
 
@@ -111,37 +109,50 @@ fn write_neighbour(wanted: &Replacement) -> io::Result<()> {
         Err(source) if source.kind() != io::ErrorKind::NotFound => return Err(source),
         _ => {}
     }
-    let mut file = create_exclusive(&path)?;
+    let old = match std::fs::metadata(&wanted.path) {
+        Ok(old) => Some(old),
+        Err(source) if source.kind() == io::ErrorKind::NotFound => None,
+        Err(source) => return Err(source),
+    };
+    let mut file = create_exclusive(&path, if old.is_some() { PRIVATE } else { PUBLIC })?;
     file.write_all(&wanted.bytes)?;
-    match std::fs::metadata(&wanted.path) {
-        Ok(old) => {
-            keep_owner(&file, &old)?;
-            file.set_permissions(std::fs::Permissions::from_mode(old.mode() & 0o7777))?;
-        }
-        Err(_) => give_to_owner_of(&path, &wanted.owner_like)?,
+    match old {
+        Some(old) => keep_owner_and_mode(&file, &old)?,
+        None => give_to_owner_of(&file, &wanted.owner_like)?,
     }
     file.sync_all()
 }
 
-/// Makes a file that must not exist, readable by all, writable by its owner, whatever the umask
-/// adds.
-fn create_exclusive(path: &Path) -> io::Result<File> {
+/// The mode of a file that nothing is known about.
+const PUBLIC: u32 = 0o644;
+
+/// The mode of a file that may be secret, until it is known whether it is.
+const PRIVATE: u32 = 0o600;
+
+/// Makes a file that must not exist, with `mode` less what the umask takes away.
+fn create_exclusive(path: &Path, mode: u32) -> io::Result<File> {
     #[cfg(test)]
     crate::simulation::write("make", path)?;
     OpenOptions::new()
         .write(true)
         .create_new(true)
-        .mode(0o644)
+        .mode(mode)
         .custom_flags(rustix::fs::OFlags::NOFOLLOW.bits().cast_signed())
         .open(path)
 }
 
-/// Makes `path` with `bytes`, synced, owned like the file or directory `like`.
-pub(super) fn create_new(path: &Path, bytes: &[u8], like: &Path) -> io::Result<()> {
-    let mut file = create_exclusive(path)?;
+/// Makes `path` a copy of what was read of `original`, synced: with its bytes, and no wider than it
+/// is. It is owned like the directory `like`.
+pub(super) fn copy(path: &Path, original: &Snapshot, like: &Path) -> io::Result<()> {
+    let mode = match std::fs::metadata(&original.path) {
+        Ok(metadata) => metadata.mode() & 0o777,
+        Err(_) => PRIVATE,
+    };
+    let mut file = create_exclusive(path, PRIVATE)?;
     let written = file
-        .write_all(bytes)
-        .and_then(|()| give_to_owner_of(path, like))
+        .write_all(&original.bytes)
+        .and_then(|()| give_to_owner_of(&file, like))
+        .and_then(|()| file.set_permissions(std::fs::Permissions::from_mode(mode)))
         .and_then(|()| file.sync_all());
     if written.is_err() {
         let _ = std::fs::remove_file(path);
@@ -150,33 +161,34 @@ pub(super) fn create_new(path: &Path, bytes: &[u8], like: &Path) -> io::Result<(
     path.parent().map_or(Ok(()), sync_directory)
 }
 
-/// Keeps the owner of a replaced file; without the right to do so, the file belongs to this user,
-/// as it would with any editor.
-fn keep_owner(file: &File, old: &std::fs::Metadata) -> io::Result<()> {
+/// Keeps the owner and the mode of a replaced file; without the right to keep the owner, the file
+/// belongs to this user, as it would with any editor.
+fn keep_owner_and_mode(file: &File, old: &std::fs::Metadata) -> io::Result<()> {
     let new = file.metadata()?;
-    if (new.uid(), new.gid()) == (old.uid(), old.gid()) {
-        return Ok(());
+    if (new.uid(), new.gid()) != (old.uid(), old.gid()) {
+        match std::os::unix::fs::fchown(file, Some(old.uid()), Some(old.gid())) {
+            Err(source) if source.kind() == io::ErrorKind::PermissionDenied => {}
+            outcome => outcome?,
+        }
     }
-    match std::os::unix::fs::fchown(file, Some(old.uid()), Some(old.gid())) {
-        Err(source) if source.kind() == io::ErrorKind::PermissionDenied => Ok(()),
-        outcome => outcome,
-    }
+    file.set_permissions(std::fs::Permissions::from_mode(old.mode() & 0o7777))
 }
 
-/// Under sudo, a new file belongs to the owner of its deployment, not to root.
-pub(super) fn give_to_owner_of(path: &Path, like: &Path) -> io::Result<()> {
+/// Under sudo, a new file belongs to the owner of its deployment, not to root. By the open file: by
+/// its path it could be another one by now.
+pub(super) fn give_to_owner_of(file: &File, like: &Path) -> io::Result<()> {
     if !rustix::process::geteuid().is_root() {
         return Ok(());
     }
     let Ok(owner) = std::fs::metadata(like) else { return Ok(()) };
-    std::os::unix::fs::chown(path, Some(owner.uid()), Some(owner.gid()))
+    std::os::unix::fs::fchown(file, Some(owner.uid()), Some(owner.gid()))
 }
 
-/// As [`give_to_owner_of`], for the state directory, which others may not write whatever the umask.
-pub(super) fn adopt_owner(path: &Path, like: &Path) -> anyhow::Result<()> {
-    give_to_owner_of(path, like)
-        .and_then(|()| std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o755)))
-        .with_context(|| format!("cannot set the owner of `{}`", path.display()))
+/// The directory at `path` itself, not what a link there leads to.
+pub(super) fn open_directory(path: &Path) -> io::Result<File> {
+    use rustix::fs::OFlags;
+    let flags = OFlags::NOFOLLOW | OFlags::DIRECTORY;
+    OpenOptions::new().read(true).custom_flags(flags.bits().cast_signed()).open(path)
 }
 
 /// Removes `path` for good, if it is there.
@@ -192,9 +204,36 @@ pub(super) fn remove(path: &Path) -> io::Result<()> {
 
 /// Tries to make a file in `directory`, as a replacement will have to.
 pub(super) fn probe(directory: &Path) -> io::Result<()> {
-    let path = directory.join(format!(".dkv-probe-{}", std::process::id()));
-    create_exclusive(&path)?;
-    std::fs::remove_file(path)
+    let path = directory.join(format!("{PROBE}{}", std::process::id()));
+    create_exclusive(&path, PRIVATE)?;
+    match std::fs::remove_file(path) {
+        Err(source) if source.kind() != io::ErrorKind::NotFound => Err(source),
+        _ => Ok(()),
+    }
+}
+
+/// How the names of probes begin.
+const PROBE: &str = ".dkv-probe-";
+
+/// How the names of temporary neighbours end.
+pub(super) const NEW: &str = ".dkv-new";
+
+/// Removes what dkvs that were killed have left in `directory`, but for the neighbours of `spared`,
+/// which others than this one may be writing. What cannot be removed stays.
+pub(super) fn sweep(directory: &Path, spared: &[&str]) {
+    let Ok(entries) = std::fs::read_dir(directory) else { return };
+    for entry in entries.flatten() {
+        let name = entry.file_name();
+        let Some(name) = name.to_str().filter(|name| name.starts_with('.')) else { continue };
+        let is_left = match (name.strip_prefix(PROBE), name[1..].strip_suffix(NEW)) {
+            (Some(process), _) => process.parse().is_ok_and(|id| !super::lock::is_running(id)),
+            (None, Some(of)) => !spared.contains(&of),
+            (None, None) => false,
+        };
+        if is_left && entry.file_type().is_ok_and(|kind| kind.is_file()) {
+            let _ = std::fs::remove_file(entry.path());
+        }
+    }
 }
 
 fn sync_directory(directory: &Path) -> io::Result<()> {

@@ -19,6 +19,7 @@ mod engines;
 mod env;
 mod errors;
 mod examples;
+mod files;
 mod harness;
 mod launching;
 mod limits;

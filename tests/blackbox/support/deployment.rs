@@ -207,7 +207,7 @@ impl Deployment {
     /// empty. Hold the guard in a variable declared after the deployment.
     pub fn mount_tmpfs(&self, size: &str) -> Mounted {
         let directory = self.directory();
-        mount(&["-t", "tmpfs", "-o", &format!("size={size}"), "dkv-tests"], &directory);
+        mount(&["-t", "tmpfs", "-o", &format!("size={size},mode=0755"), "dkv-tests"], &directory);
         Mounted { directory }
     }
 
