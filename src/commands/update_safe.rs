@@ -640,7 +640,10 @@ impl<'a> RunningUpdate<'a> {
     async fn end(mut self) -> Result<Exit> {
         match self.journal.state {
             State::Recording => {
-                self.remove_journal()?;
+                // All is done; the journal that stays would only do this last step again.
+                if let Err(error) = self.remove_journal() {
+                    self.app.ui.warn(format!("{error:#}; `dkv update-safe --resume` removes it"));
+                }
                 forget_kept(self.app, self.launch.deployment.recorded(), &self.journal).await;
                 let change = self.change.take().unwrap_or_default();
                 self.show_updated(&change.steps)

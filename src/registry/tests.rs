@@ -457,6 +457,14 @@ async fn a_registry_that_lies_about_a_digest_is_an_error() {
         assert!(matches!(error, Error::WrongDigest { .. }), "{error:?}");
     }
     assert_eq!(server.seen().len(), 4, "nothing is tried again");
+
+    // One that says nothing of digests is not believed either.
+    let silent = Server::start(|_, _| {
+        Reply::Full(200, vec![("content-type", IMAGE.to_owned())], manifest().into_bytes())
+    })
+    .await;
+    let error = client.manifest(&repository(&silent, "a"), &lie.into()).await.unwrap_err();
+    assert!(matches!(error, Error::WrongDigest { .. }), "{error:?}");
 }
 
 /// How many requests one operation makes of a server that answers like this, and what comes of it.

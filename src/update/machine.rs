@@ -79,6 +79,8 @@ impl State {
         match self {
             Self::Preparing => None,
             Self::RestoreFailed => Some(Self::Restoring),
+            // Perhaps what ran had come back since, and that could not be written down.
+            Self::Judging => Some(Self::Replacing),
             state => Some(state),
         }
     }

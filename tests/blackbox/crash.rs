@@ -184,7 +184,7 @@ impl Change {
                 self.check(&format!("{self} killed at {call} {number}"));
             }
         }
-        println!("{self}: killed at {killed} places");
+        eprintln!("{self}: killed at {killed} places");
         killed
     }
 
@@ -214,7 +214,7 @@ impl Change {
                 }
             }
         }
-        println!("{self}: failed in {failed} ways");
+        eprintln!("{self}: failed in {failed} ways");
         failed
     }
 }

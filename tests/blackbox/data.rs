@@ -99,7 +99,7 @@ fn killed_anywhere_a_restore_is_finished_or_undone_and_nothing_starts_between() 
             }
         }
     }
-    println!("killed at {tries} places, {between} of them between old and new");
+    eprintln!("killed at {tries} places, {between} of them between old and new");
     assert!(tries >= 30 && between >= 10, "{tries} places, {between} between");
 }
 

@@ -222,7 +222,7 @@ fn every_state_is_whole(change: &Change) {
     for state in disk.after_power_cut() {
         assert!(change.is_after(&state), "done, and undone by a power cut");
     }
-    println!("{change}: {} states", states.len());
+    eprintln!("{change}: {} states", states.len());
     assert!(states.len() >= 6, "only {} states", states.len());
     for (number, state) in states.iter().enumerate() {
         for path in files_below(&directory).keys() {
