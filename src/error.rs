@@ -27,7 +27,7 @@ pub enum Kind {
     RestoreFailed,
     /// Some services are done, others failed.
     Partial,
-    /// Updates are available, or there is drift; only where asked.
+    /// Updates are available and somebody asked, or there is drift.
     Different,
     /// Interrupted by a signal.
     Interrupted,

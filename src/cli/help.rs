@@ -23,7 +23,7 @@ Exit codes:
   7    the update failed; the previous versions are restored and healthy
   8    the update failed, and so did the restore
   9    partly done: some services failed or are unknown
-  10   updates are available, or there is drift (only where asked)
+  10   updates are available (`--exit-code`), or there is drift
   130  interrupted";
 
 /// The completion script of `shell`.
