@@ -640,9 +640,17 @@ impl<'a> RunningUpdate<'a> {
     async fn end(mut self) -> Result<Exit> {
         match self.journal.state {
             State::Recording => {
-                // All is done; the journal that stays would only do this last step again.
                 if let Err(error) = self.remove_journal() {
-                    self.app.ui.warn(format!("{error:#}; `dkv update-safe --resume` removes it"));
+                    if self.app.store.read_journal()?.is_some() {
+                        let message = format!(
+                            "the new versions run and are recorded, but the journal of this update \
+                            stays: {error:#}"
+                        );
+                        return Err(error::state(message)
+                            .with_hint("`dkv update-safe --resume` removes it")
+                            .into());
+                    }
+                    self.app.ui.warn(format!("{error:#}"));
                 }
                 forget_kept(self.app, self.launch.deployment.recorded(), &self.journal).await;
                 let change = self.change.take().unwrap_or_default();
