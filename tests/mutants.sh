@@ -27,14 +27,13 @@ mutants_copy() {
 
 # mutant NAME FILE SUBSTITUTION ARGUMENT-OF-CARGO-TEST…
 mutant() {
-    local name=$1 file=$2 substitution=$3 word chosen=no log
+    local name=$1 file=$2 substitution=$3 word chosen=no
     shift 3
     [ ${#wanted[@]} -gt 0 ] || chosen=yes
     for word in "${wanted[@]}"; do
         [[ $name != *"$word"* ]] || chosen=yes
     done
     [ $chosen = yes ] || return 0
-    log=$setup_target/mutants.log
     perl -0pi -e "$substitution" "$copy/$file"
     if cmp -s "$file" "$copy/$file"; then
         echo "NOT FOUND  $name: $file has no such text"
@@ -62,10 +61,13 @@ mutant() {
 mutants_cargo() { timeout 400 cargo test --locked --features fuzzing "$@"; }
 
 setup_all build compose registry tests moto
-CARGO_TARGET_DIR=$(realpath "$setup_target")
-DKV_TEST_COMPOSE_V2=$CARGO_TARGET_DIR/tools/cli-plugins/docker-compose
-DKV_TEST_BUSYBOX=$CARGO_TARGET_DIR/tools/busybox
-PATH=$CARGO_TARGET_DIR/tools:$PATH
+setup_target=$(realpath "$setup_target")
+log=$setup_target/mutants.log
+DKV_TEST_COMPOSE_V2=$setup_target/tools/cli-plugins/docker-compose
+DKV_TEST_BUSYBOX=$setup_target/tools/busybox
+PATH=$setup_target/tools:$PATH
+# Of its own: cargo would take the programs of the copy for those of the checkout.
+CARGO_TARGET_DIR=$setup_target/mutants/target
 export CARGO_TARGET_DIR DKV_TEST_COMPOSE_V2 DKV_TEST_BUSYBOX PATH
 export DKV_TEST_RUN=$run RUST_TEST_THREADS=4
 mutants_copy
