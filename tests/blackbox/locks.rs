@@ -82,8 +82,9 @@ fn the_state_lock_is_waited_for_and_readers_take_none() {
 fn images_are_made_local_also_where_nothing_can_be_noted() {
     let registry = Registry::start();
     let names = ["web".to_owned(), "gone".to_owned()];
-    let pushed = |name: &str| registry.push(Image::new(name).tag("latest").version("1"));
-    let (web, gone) = (pushed("web"), pushed("gone"));
+    let pushed =
+        |name: &str, version| registry.push(Image::new(name).tag("latest").version(version));
+    let (web, _) = (pushed("web", "1"), pushed("gone", "1"));
     let deployment = product("local", &names, |name| registry.repository(name));
     let engine = deployment.engine();
     // What is recorded elsewhere is pulled here where nobody may write.
@@ -96,14 +97,13 @@ fn images_are_made_local_also_where_nothing_can_be_noted() {
     deployment.dkv(["pull"]).exit(0).stderr_contains("warning:");
     assert!(engine.image_id(&web.pin()).is_some());
     disk.read_only(false);
-    // Or while another dkv is at the record; what cannot be had is told all the same.
-    fs::create_dir(deployment.path(".version-backups")).unwrap();
+    // Or while another dkv is at the record; what cannot be had is told all the same. It is new,
+    // because the daemon goes on having for a while what it had.
+    let (web, gone) = (pushed("web", "2"), pushed("gone", "3"));
+    deployment.dkv(["pull-latest", "--no-pull"]).exit(0);
     let lock = File::create(deployment.path(".version-backups/.state.lock")).unwrap();
     lock.lock().unwrap();
     writeln!(&lock, "dkv rollback (process 4711)").unwrap();
-    for pushed in [&web, &gone] {
-        engine.docker(&["rmi", &pushed.pin()]);
-    }
     registry.delete("gone", &gone.digest);
     let outcome = deployment.dkv(["pull", "--lock-timeout", "0"]).exit(5);
     outcome.stderr_contains("service `gone`").stderr_contains("process 4711");
