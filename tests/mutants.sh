@@ -61,14 +61,11 @@ mutant() {
 mutants_cargo() { timeout 400 cargo test --locked --features fuzzing "$@"; }
 
 setup_all build compose registry tests moto
-setup_target=$(realpath "$setup_target")
+setup_environment
 log=$setup_target/mutants.log
-DKV_TEST_COMPOSE_V2=$setup_target/tools/cli-plugins/docker-compose
-DKV_TEST_BUSYBOX=$setup_target/tools/busybox
-PATH=$setup_target/tools:$PATH
 # Of its own: cargo would take the programs of the copy for those of the checkout.
-CARGO_TARGET_DIR=$setup_target/mutants/target
-export CARGO_TARGET_DIR DKV_TEST_COMPOSE_V2 DKV_TEST_BUSYBOX PATH
+CARGO_TARGET_DIR=$(realpath "$setup_target")/mutants/target
+export CARGO_TARGET_DIR
 export DKV_TEST_RUN=$run RUST_TEST_THREADS=4
 mutants_copy
 

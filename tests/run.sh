@@ -43,11 +43,7 @@ trap sweep EXIT
 trap 'exit 130' INT TERM
 
 setup_all build compose registry tests moto
-DKV_TEST_COMPOSE_V2=$(realpath "$setup_target")/tools/cli-plugins/docker-compose
-DKV_TEST_BUSYBOX=$(realpath "$setup_tools")/busybox
-# What was unpacked there and not installed is found by its name.
-PATH=$(realpath "$setup_tools"):$PATH
-export DKV_TEST_COMPOSE_V2 DKV_TEST_BUSYBOX PATH
+setup_environment
 # Tests wait more than they compute; but each may need a network, of which a daemon has some thirty.
 threads=$(($(nproc) * 5))
 export RUST_TEST_THREADS=${RUST_TEST_THREADS:-$((threads < 16 ? threads : 16))} DKV_TEST_RUN=$run

@@ -156,6 +156,13 @@ setup_moto() {
     fi
 }
 
+# What tests find by their environment: Compose v2, busybox, and the programs that were unpacked and not installed.
+setup_environment() {
+    local tools
+    tools=$(realpath "$setup_tools") || return
+    export DKV_TEST_COMPOSE_V2=$tools/cli-plugins/docker-compose DKV_TEST_BUSYBOX=$tools/busybox PATH=$tools:$PATH
+}
+
 # Provides the parts named: setup_all build compose registry tests moto
 setup_all() {
     local part
