@@ -163,19 +163,13 @@ fn prepare(directory: &Path) -> Result<()> {
         .map_err(|source| crate::store::cannot_write(directory, &source).into())
 }
 
-/// The backups in `directory`, newest first: by the order in which they were made, whatever the
-/// clock said.
+/// The backups in `directory`, newest first.
 #[must_use]
 pub fn list(directory: &Path) -> Vec<PathBuf> {
-    let mut found = crate::store::newest_first(directory, |name| {
+    crate::store::newest_first(directory, |name| {
         let stamp = name.strip_prefix("data-")?;
         stamp.strip_suffix(SUFFIX).or_else(|| stamp.strip_suffix(dump::SUFFIX))
-    });
-    match Ledger::read(directory) {
-        Ok(ledger) => ledger.sort(&mut found),
-        Err(error) => tracing::warn!("{error:#}"),
-    }
-    found
+    })
 }
 
 /// Whether `archive` is a backup that dkv made in its own `directory`.

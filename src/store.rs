@@ -267,18 +267,11 @@ impl Store {
     #[must_use]
     pub fn backups(&self) -> Vec<PathBuf> {
         let prefix = format!("{}.", self.manifest_name());
-        let directory = self.state_directory();
-        let mut found = newest_first(&directory, |name| {
+        newest_first(&self.state_directory(), |name| {
             let stamp = name.strip_prefix(&prefix)?;
             let time = stamp.split('-').next()?;
             (time.len() == 14 && time.bytes().all(|b| b.is_ascii_digit())).then_some(stamp)
-        });
-        // The clock may have been wrong.
-        match Ledger::read(&directory) {
-            Ok(ledger) => ledger.sort(&mut found),
-            Err(error) => tracing::warn!("{error:#}"),
-        }
-        found
+        })
     }
 
     /// The journal of an update that has not ended; `None` if there is none.
@@ -443,8 +436,9 @@ pub fn file_name(path: &Path) -> String {
     path.file_name().unwrap_or_else(|| OsStr::new("file")).to_string_lossy().into_owned()
 }
 
-/// The files of `directory` that are named after a time, newest first. `stamp` takes the time out of
-/// a name, with the number that tells files of one second apart.
+/// The files of `directory` that are named after a time, newest first: by its ledger, because the
+/// clock may have been wrong, then by the time in their names. `stamp` takes that out of a name,
+/// with the number that tells files of one second apart.
 pub(crate) fn newest_first(directory: &Path, stamp: impl Fn(&str) -> Option<&str>) -> Vec<PathBuf> {
     let Ok(entries) = std::fs::read_dir(directory) else { return Vec::new() };
     let found = entries.flatten().filter_map(|entry| {
@@ -455,7 +449,12 @@ pub(crate) fn newest_first(directory: &Path, stamp: impl Fn(&str) -> Option<&str
     });
     let mut found: Vec<_> = found.collect();
     found.sort_by(|a, b| (&b.0, b.1).cmp(&(&a.0, a.1)));
-    found.into_iter().map(|(.., path)| path).collect()
+    let mut found: Vec<PathBuf> = found.into_iter().map(|(.., path)| path).collect();
+    match Ledger::read(directory) {
+        Ok(ledger) => ledger.sort(&mut found),
+        Err(error) => tracing::warn!("{error:#}"),
+    }
+    found
 }
 
 /// The name of a backup without its time.
