@@ -114,20 +114,14 @@ impl RestoreData {
         let inspected = blocking(look, app).await?;
         let made_at = inspected.contents.made_at.clone();
         let targets = targets(app, &inspected.contents.sources).await?;
-        let mut journal = Restore::begin(archive, made_at, targets, inspected.files.clone());
-        let launch = assemble(app).await?;
-        let project = launch.deployment.project().await?.clone();
-        let strange = strange(app, &launch, &project, &journal.sources)?;
-        journal.stopped = running_users(app, &project, &journal.sources).await?;
+        let journal = Restore::begin(archive, made_at, targets, inspected.files.clone());
+        let mut work = Work::of(app, lock, journal).await?;
+        let strange = strange(app, &work.launch, &work.project, &work.journal.sources)?;
+        work.note_users().await?;
         if let (Some(earlier), Some(_)) = (&earlier, lock) {
             earlier.tidy()?;
         }
-        for name in earlier.into_iter().flat_map(|earlier| earlier.stopped) {
-            if !journal.stopped.contains(&name) {
-                journal.stopped.push(name);
-            }
-        }
-        let work = Work { app, lock, launch, project, journal, copy: None };
+        work.also_stop(earlier.map(|earlier| earlier.stopped).unwrap_or_default());
         if lock.is_none() {
             self.refuse_strange(&strange)?;
             backup::check_places(&work.journal.places(), &inspected)?;
@@ -188,15 +182,11 @@ struct Work<'a> {
     copy: Option<PathBuf>,
 }
 
-async fn assemble(app: &App) -> Result<Launch<'_>> {
-    app.decrypt().await?;
-    Launch::assemble(app, StartOptions::default())
-}
-
 impl<'a> Work<'a> {
-    /// Takes up a restore that was interrupted.
+    /// The work of a restore that begins, or was interrupted.
     async fn of(app: &'a App, lock: Option<&'a Lock>, journal: Restore) -> Result<Self> {
-        let launch = assemble(app).await?;
+        app.decrypt().await?;
+        let launch = Launch::assemble(app, StartOptions::default())?;
         let project = launch.deployment.project().await?.clone();
         Ok(Self { app, lock, launch, project, journal, copy: None })
     }
@@ -344,13 +334,23 @@ impl<'a> Work<'a> {
     }
 
     async fn stop_whoever_runs(&mut self) -> Result<()> {
+        self.note_users().await?;
+        self.stop().await
+    }
+
+    /// What runs and uses the data is to be stopped.
+    async fn note_users(&mut self) -> Result<()> {
         let running = running_users(self.app, &self.project, &self.journal.sources).await?;
-        for name in running {
+        self.also_stop(running);
+        Ok(())
+    }
+
+    fn also_stop(&mut self, services: Vec<String>) {
+        for name in services {
             if !self.journal.stopped.contains(&name) {
                 self.journal.stopped.push(name);
             }
         }
-        self.stop().await
     }
 
     async fn stop(&self) -> Result<()> {

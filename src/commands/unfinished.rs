@@ -30,13 +30,7 @@ impl App {
         let Some(bytes) = self.unfinished_bytes(effect, Store::read_journal)? else {
             return Ok(());
         };
-        let journal = match parse(&bytes) {
-            Err(error) if effect == Effect::Looks => {
-                self.ui.warn(format!("{error:#}"));
-                return Ok(());
-            }
-            journal => journal?,
-        };
+        let Some(journal) = self.or_warn(effect, parse(&bytes).map(Some))? else { return Ok(()) };
         if effect == Effect::Changes && journal.state.is_unfinished() {
             return Err(unfinished(&journal).into());
         }
@@ -57,10 +51,15 @@ impl App {
             true => Err(unfinished_restore(&journal).into()),
             false => Ok(()),
         });
+        self.or_warn(effect, found)
+    }
+
+    /// Those who only look do not fail because of what others left.
+    fn or_warn<T: Default>(&self, effect: Effect, found: Result<T>) -> Result<T> {
         match found {
             Err(error) if effect == Effect::Looks => {
                 self.ui.warn(format!("{error:#}"));
-                Ok(())
+                Ok(T::default())
             }
             found => found,
         }
@@ -72,14 +71,8 @@ impl App {
         effect: Effect,
         read: impl Fn(&Store) -> Result<Option<Snapshot>>,
     ) -> Result<Option<Vec<u8>>> {
-        // Those who only look do not fail because of it.
-        let bytes = || match read(&self.store) {
-            Err(error) if effect == Effect::Looks => {
-                self.ui.warn(format!("{error:#}"));
-                Ok(None)
-            }
-            found => Ok(found?.map(|found| found.bytes)),
-        };
+        let bytes =
+            || self.or_warn(effect, read(&self.store).map(|found| found.map(|found| found.bytes)));
         if effect == Effect::None {
             return Ok(None);
         }
@@ -140,28 +133,23 @@ impl App {
 
 fn parse(bytes: &[u8]) -> Result<Journal> {
     Journal::parse(bytes).map_err(|error| {
-        let message = "the journal of an unfinished update-safe, \
-            .version-backups/update-journal.json, cannot be read";
-        error::state(format!("{message}: {error:#}"))
-            .with_hint(
-                "use the dkv that wrote it; or look what runs (`docker ps`), remove the \
-                file, and run `dkv restart`",
-            )
-            .into()
+        let otherwise = "look what runs (`docker ps`), remove the file, and run `dkv restart`";
+        unreadable("update-safe, .version-backups/update-journal.json", &error, otherwise).into()
     })
 }
 
 fn parse_restore(bytes: &[u8]) -> Result<Restore> {
     Restore::parse(bytes).map_err(|error| {
-        let message = "the journal of an unfinished restore-data, \
-            .version-backups/restore-journal.json, cannot be read";
-        error::state(format!("{message}: {error:#}"))
-            .with_hint(
-                "use the dkv that wrote it; or look at the data, where `.dkv-replaced-*` holds what \
-                was there before, and remove the file",
-            )
-            .into()
+        let otherwise = "look at the data, where `.dkv-replaced-*` holds what was there before, \
+            and remove the file";
+        unreadable("restore-data, .version-backups/restore-journal.json", &error, otherwise).into()
     })
+}
+
+/// A journal that says nothing to this dkv. `whose` is its command and its file.
+fn unreadable(whose: &str, error: &anyhow::Error, otherwise: &str) -> Error {
+    error::state(format!("the journal of an unfinished {whose}, cannot be read: {error:#}"))
+        .with_hint(format!("use the dkv that wrote it; or {otherwise}"))
 }
 
 /// The refusal to start anything on data that may be half replaced.
