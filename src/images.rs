@@ -326,7 +326,10 @@ impl Fetcher {
             return Ok(None);
         }
         let list = list.get_or_try_init(|| self.docker.image_list()).await?;
-        let found = search(&self.docker, list, wanted, &self.store).await?;
+        let Some(id) = search(&self.docker, list, wanted, &self.store).await? else {
+            return Ok(None);
+        };
+        let found = self.docker.image(id.as_str()).await?;
         Ok(found.map(|image| Local { image, is_named: false }))
     }
 
@@ -429,8 +432,9 @@ pub fn each_once(wanted: impl IntoIterator<Item = Wanted>) -> Vec<Wanted> {
     wanted.into_iter().filter(|one| seen.insert((one.reference(), one.platform.clone()))).collect()
 }
 
-/// The image among those of `list` that is the one that is wanted, whatever it is called: what shows
-/// that it is the one is its content.
+/// The ID of the image among those of `list` that is the one that is wanted, whatever it is called:
+/// what shows that it is the one is its content. The daemon is asked only where the list does not
+/// show it.
 ///
 /// # Errors
 ///
@@ -440,10 +444,10 @@ pub async fn search(
     list: &ImageList,
     wanted: &Wanted,
     store: &Store,
-) -> Result<Option<Image>> {
+) -> Result<Option<Digest>> {
     let identity = identity_of(&wanted.bytes, store);
     if let Some(listed) = identity.ids().iter().find_map(|id| list.by_any_name(id)) {
-        return docker.image(listed.id.as_str()).await;
+        return Ok(Some(listed.id.clone()));
     }
     // What was made anew elsewhere may go by one of our own names here.
     for tag in wanted.keep.iter().chain(&wanted.tag).filter(|_| identity.has_fingerprint()) {
@@ -452,7 +456,7 @@ pub async fn search(
             && identity.is(&image)
         {
             tracing::info!("{}: {} is the recorded image", wanted.name, image.id);
-            return Ok(Some(image));
+            return Ok(Some(image.id));
         }
     }
     Ok(None)

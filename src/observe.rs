@@ -56,8 +56,8 @@ impl LocalImages {
                     continue;
                 }
                 let Some(wanted) = Wanted::release(service, release, deployment) else { continue };
-                let Some(image) = search(docker, &images, &wanted, store).await? else { continue };
-                images.by_content.insert(name.clone(), image.id);
+                let Some(id) = search(docker, &images, &wanted, store).await? else { continue };
+                images.by_content.insert(name.clone(), id);
                 names.extend(service.image.as_ref().zip(release.bytes.digest.as_ref()));
             }
         }

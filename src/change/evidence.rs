@@ -29,7 +29,7 @@ pub struct Evidence {
     fingerprints: BTreeMap<Digest, Digest>,
     /// Whether the daemon finds the image of a release by its digest.
     named: BTreeMap<Digest, bool>,
-    /// In which store the daemon has them.
+    /// In which store the daemon has them, where that is not noted.
     image_store: Option<ImageStore>,
 }
 
@@ -51,11 +51,13 @@ impl Evidence {
     pub async fn gather(app: &App, seen: &[Seen<'_>]) -> Self {
         let mut evidence = Self::default();
         if let Ok(docker) = app.docker().await {
-            evidence.image_store = docker.host().await.ok().map(|host| host.image_store);
+            let now = docker.host().await.ok().map(|host| host.image_store);
+            evidence.image_store = now.filter(|now| app.store.image_store() != Some(*now));
         }
         for Seen { service, release, arrived, .. } in seen {
             let Arrived { image, is_named, .. } = arrived;
-            for id in release.bytes.image_id.iter().chain([&image.id]) {
+            let recorded = release.bytes.image_id.iter().filter(|id| **id != image.id);
+            for id in recorded.chain([&image.id]) {
                 if app.store.fingerprint(id).as_ref() != Some(&image.fingerprint) {
                     evidence.fingerprints.insert(id.clone(), image.fingerprint.clone());
                 }
@@ -88,7 +90,10 @@ impl Evidence {
         let bytes = services.filter_map(Service::current).map(|current| &current.bytes);
         let digests = bytes.flat_map(|bytes| bytes.digest.iter().chain(&bytes.platform_digest));
         Self {
-            objects: all_from(digests.cloned(), |one| app.registry().seen(one)),
+            objects: all_from(digests.cloned(), |one| app.registry().seen(one))
+                .into_iter()
+                .filter_map(|(digest, bytes)| Some((digest, bytes?)))
+                .collect(),
             ..Self::default()
         }
     }
@@ -133,11 +138,6 @@ impl Evidence {
         names
     }
 
-    /// Whether the images are in another store than where they were noted to be.
-    fn is_elsewhere(&self, app: &App) -> bool {
-        self.image_store.is_some_and(|store| app.store.image_store() != Some(store))
-    }
-
     /// Tells of a host whose images are in another store than before, and keeps there what is
     /// remembered and here.
     ///
@@ -145,10 +145,12 @@ impl Evidence {
     ///
     /// The daemon does not answer (exit 6).
     pub async fn settle_store(&self, deployment: &Deployment<'_>) -> Result<()> {
-        let (app, Some(record)) = (deployment.app(), deployment.recorded()) else { return Ok(()) };
-        let Some(before) = app.store.image_store().filter(|_| self.is_elsewhere(app)) else {
+        let app = deployment.app();
+        let (Some(record), Some(now)) = (deployment.recorded(), self.image_store) else {
             return Ok(());
         };
+        let before = app.store.image_store().filter(|before| *before != now);
+        let Some(before) = before else { return Ok(()) };
         let docker = app.docker().await?;
         let images = LocalImages::look(docker, Some(record), &app.store).await?;
         let (here, all) = keep::again(docker, record, &images).await?;
@@ -162,7 +164,7 @@ impl Evidence {
 
     /// Keeps what was found out, under the state lock.
     pub fn keep(&self, app: &App, lock: &Lock) {
-        if let Some(store) = self.image_store.filter(|_| self.is_elsewhere(app))
+        if let Some(store) = self.image_store
             && let Err(error) = app.store.note_image_store(lock, store)
         {
             tracing::warn!("{error:#}");
@@ -184,7 +186,7 @@ impl Evidence {
     /// Another dkv holds it (exit 4).
     pub fn keep_alone(&self, app: &App) -> Result<()> {
         let is_new = !self.objects.is_empty() || !self.fingerprints.is_empty();
-        if is_new || self.is_elsewhere(app) {
+        if is_new || self.image_store.is_some() {
             self.keep(app, &app.lock_state()?);
         }
         Ok(())
@@ -246,27 +248,24 @@ pub(super) fn sweep(app: &App, record: &Record, lock: &Lock) {
     let Ok(journal) = app.store.read_journal() else { return };
     let journal = journal.map(|journal| journal.bytes).unwrap_or_default();
     let named = Digest::all_in(&record.snapshot.bytes).chain(Digest::all_in(&journal));
-    let mut known: HashSet<Digest> = named.collect();
-    let kept = all_from(known.iter().cloned(), |digest| app.store.object(digest));
-    known.extend(kept.values().flat_map(|bytes| identity::parts(bytes)));
+    let known = all_from(named, |digest| app.store.object(digest)).into_keys().collect();
     app.store.sweep_objects(lock, &known);
 }
 
-/// The bytes of `digests`, and of everything that these lead on to, as far as `object` has them.
+/// `digests` and everything that these lead on to, with their bytes as far as `object` has them.
 fn all_from(
     digests: impl Iterator<Item = Digest>,
     object: impl Fn(&Digest) -> Option<Vec<u8>>,
-) -> BTreeMap<Digest, Vec<u8>> {
+) -> BTreeMap<Digest, Option<Vec<u8>>> {
     let mut found = BTreeMap::new();
     let mut open: Vec<Digest> = digests.collect();
     while let Some(digest) = open.pop() {
         if found.contains_key(&digest) {
             continue;
         }
-        if let Some(bytes) = object(&digest) {
-            open.extend(identity::parts(&bytes));
-            found.insert(digest, bytes);
-        }
+        let bytes = object(&digest);
+        open.extend(bytes.iter().flat_map(|bytes| identity::parts(bytes)));
+        found.insert(digest, bytes);
     }
     found
 }
