@@ -207,13 +207,9 @@ impl<'a> Deployment<'a> {
         }
         let texts = self.texts().ok();
         let lines = texts.map_or(&[][..], |texts| texts.lines());
-        let platforms = texts
-            .into_iter()
-            .flat_map(|texts| texts.services())
-            .filter_map(|line| Some((line.service.clone(), self.platform(&line.service)?)));
         let store = &self.app.store;
         let mut record = Record::new(manifest, snapshot, store.deployment_hash()?, lines)?;
-        record.settle_platforms(&platforms.collect(), texts.map(Arc::as_ref));
+        record.settle_platforms(texts.map(Arc::as_ref), |name| self.platform(name));
         record.only_by_keep_tag = store.only_by_keep_tag();
         Ok(record)
     }

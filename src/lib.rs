@@ -22,7 +22,6 @@
 //! runtime      what the operator did at run time and keeps: counts, what was stopped (pure)
 //! images lookup health logs backup      making local; asking registries; judging; keeping
 //! clock        what time it is
-//! clock        what time it is
 //! app          what every command works with: settings, store, daemon, registries, terminal
 //! plan report  a step of a service and what it becomes; what commands return (pure)
 //! compose/     Compose files as they are written (texts); the Compose program (run)

@@ -61,11 +61,21 @@ pub fn stopped(
     containers: &[&ContainerDetail],
     told: &BTreeSet<String>,
 ) -> BTreeSet<String> {
+    all_of(project, containers, |one, is_job| was_stopped(one, is_job, told.contains(&one.id)))
+}
+
+/// The services of `project` that have containers, all of which are as `are` asks of a container and
+/// whether its service is a job.
+fn all_of(
+    project: &Project,
+    containers: &[&ContainerDetail],
+    are: impl Fn(&ContainerDetail, bool) -> bool,
+) -> BTreeSet<String> {
     let expectations = Expectations::of(project);
     let services = project.services.iter().filter(|service| {
         let mut mine = of_service(containers, &service.name).peekable();
         let is_job = is_job(&expectations, &service.name);
-        mine.peek().is_some() && mine.all(|one| was_stopped(one, is_job, told.contains(&one.id)))
+        mine.peek().is_some() && mine.all(|one| are(one, is_job))
     });
     services.map(|service| service.name.clone()).collect()
 }
@@ -98,15 +108,9 @@ pub fn completed(
     containers: &[&ContainerDetail],
     stopped: &BTreeSet<String>,
 ) -> BTreeSet<String> {
-    let expectations = Expectations::of(project);
-    let services = project.services.iter().filter(|service| {
-        let mut mine = of_service(containers, &service.name).peekable();
-        let is_job = is_job(&expectations, &service.name);
-        mine.peek().is_some()
-            && !stopped.contains(&service.name)
-            && mine.all(|one| has_completed(one, is_job))
-    });
-    services.map(|service| service.name.clone()).collect()
+    let mut completed = all_of(project, containers, has_completed);
+    completed.retain(|name| !stopped.contains(name));
+    completed
 }
 
 fn has_completed(container: &ContainerDetail, is_job: bool) -> bool {

@@ -9,6 +9,7 @@ use crate::deployment::Record;
 use crate::docker::{Docker, Untagged};
 use crate::error;
 use crate::model::history::Release;
+use crate::model::manifest::Service;
 use crate::model::reference::{Reference, Repository, Tag};
 use crate::observe::LocalImages;
 use crate::plan::{self, Step};
@@ -61,22 +62,25 @@ pub(super) async fn again(
     images: &LocalImages,
 ) -> Result<(usize, usize)> {
     let (mut here, mut all) = (0, 0);
-    for service in record.services() {
-        for release in service.history.entries() {
-            let Some((repository, tag)) =
-                service.image.as_ref().zip(plan::keep_tag(release, &record.hash))
-            else {
-                continue;
-            };
-            all += 1;
-            let Some(image) = images.find(service, release) else { continue };
-            here += 1;
-            if images.by_tag(repository, &tag).is_none() {
-                docker.tag(image.id.as_str(), repository, &tag).await?;
-            }
+    for (service, release, repository, tag) in remembered(record) {
+        all += 1;
+        let Some(image) = images.find(service, release) else { continue };
+        here += 1;
+        if images.by_tag(repository, &tag).is_none() {
+            docker.tag(image.id.as_str(), repository, &tag).await?;
         }
     }
     Ok((here, all))
+}
+
+/// The releases in the histories of `record`, with the keep-tags that they have.
+fn remembered(record: &Record) -> impl Iterator<Item = (&Service, &Release, &Repository, Tag)> {
+    record.services().flat_map(move |service| {
+        service.history.entries().iter().filter_map(move |release| {
+            let tag = plan::keep_tag(release, &record.hash)?;
+            Some((service, release, service.image.as_ref()?, tag))
+        })
+    })
 }
 
 /// What the histories of `record` remember, as the daemon names it. The history of a service that
@@ -91,13 +95,8 @@ impl<'r> Remembered<'r> {
     /// What `record` remembers.
     #[must_use]
     pub fn of(record: &'r Record) -> Self {
-        let tags = record.services().filter_map(|service| Some((service.image.as_ref()?, service)));
-        let tags = tags.flat_map(|(image, service)| {
-            let entries = service.history.entries().iter();
-            entries.filter_map(move |entry| Some((image, plan::keep_tag(entry, &record.hash)?)))
-        });
         Self {
-            tags: tags.collect(),
+            tags: remembered(record).map(|(_, _, repository, tag)| (repository, tag)).collect(),
             histories: record.manifest.history_text(),
             prefix: format!("{}{}-", plan::KEEP_TAG_PREFIX, record.hash),
         }

@@ -1,7 +1,7 @@
 //! What a manifest records: the services as they were read, what Compose is told of them, and by
 //! which local tags their images are kept. Pure, but for the bytes it was read from.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::BTreeSet;
 use std::path::PathBuf;
 use std::sync::OnceLock;
 
@@ -59,15 +59,17 @@ impl Record {
     }
 
     /// Gives services that name no platform the one that the Compose files have for those that run
-    /// them, which `platforms` says.
+    /// them, as `platform` says by their names.
     pub(super) fn settle_platforms(
         &mut self,
-        platforms: &HashMap<String, Platform>,
         files: Option<&ComposeFiles>,
+        platform: impl Fn(&str) -> Option<Platform>,
     ) {
-        let uses = files.into_iter().flat_map(ComposeFiles::services).map(|line| Use {
+        let lines = files.into_iter().flat_map(ComposeFiles::services);
+        let lines: Vec<_> = lines.map(|line| (line, platform(&line.service))).collect();
+        let uses = lines.iter().map(|(line, platform)| Use {
             line: line.template(),
-            platform: platforms.get(&line.service),
+            platform: platform.as_ref(),
             ..Use::named(&line.service)
         });
         members::settle_platforms(&mut self.manifest, &uses.collect::<Vec<_>>());
