@@ -47,9 +47,15 @@ impl App {
         let Some(bytes) = self.unfinished_bytes(effect, Store::read_restore)? else {
             return Ok(());
         };
-        let found = parse_restore(&bytes).and_then(|journal| match journal.phase.is_between() {
-            true => Err(unfinished_restore(&journal).into()),
-            false => Ok(()),
+        let found = parse_restore(&bytes).and_then(|journal| {
+            if journal.phase.is_between() {
+                return Err(unfinished_restore(&journal).into());
+            }
+            // What changes something may still not be what starts on it; that tells it then.
+            if effect == Effect::Looks {
+                self.ui.warn(nothing_restored(&journal));
+            }
+            Ok(())
         });
         self.or_warn(effect, found)
     }
@@ -102,6 +108,7 @@ impl App {
             if journal.phase.is_between() {
                 return Err(unfinished_restore(&journal).into());
             }
+            self.ui.warn(nothing_restored(&journal));
             match journal.tidy() {
                 Ok(()) => self.store.remove_restore(&lock)?,
                 Err(source) => self.ui.warn(format!(
@@ -168,6 +175,21 @@ pub(super) fn unfinished_restore(journal: &Restore) -> Error {
             there before"
         ),
     })
+}
+
+/// One line about a restore that ended before it had begun to replace anything, or right after.
+fn nothing_restored(journal: &Restore) -> String {
+    let backup = crate::store::file_name(&journal.backup);
+    match journal.phase {
+        Phase::InPlace => format!(
+            "a restore-data of {backup} was interrupted after it had replaced the data; `dkv up` \
+            starts what it had stopped"
+        ),
+        _ => format!(
+            "a restore-data of {backup} was interrupted before it replaced anything; the data is as \
+            it was"
+        ),
+    }
 }
 
 /// One line about an update that has not ended.

@@ -90,6 +90,10 @@ fn killed_anywhere_a_restore_is_finished_or_undone_and_nothing_starts_between() 
                 assert_eq!(pulled.code(), Some(0), "{what}\n{pulled}");
             }
             let journal = journal(&product);
+            if journal.contains("unpacking") {
+                let status = product.dkv(["status"]).exit(0);
+                status.stderr_contains("before it replaced anything");
+            }
             if number % 2 == 0 && !journal.is_empty() && !journal.contains("in-place") {
                 product.dkv(["restore-data", "--abort", "-y"]).exit(0);
                 assert_eq!(there(&product), Some("now"), "undone, {what}");
@@ -179,4 +183,15 @@ fn a_backup_of_another_deployment_is_not_believed_about_its_place() {
     assert_eq!(there(&product), Some("now"));
     product.dkv(["restore-data", &backup, "-y", "--anywhere"]).exit(0);
     assert_eq!(there(&product), Some("old"));
+}
+
+#[test]
+fn a_restore_that_replaced_nothing_is_told_by_the_next_start() {
+    let (product, backup) = saved("nothing");
+    put(&product, "now");
+    assert_ne!(killed_at(&product, &backup, "syncfs", 1).code(), Some(0));
+    assert!(journal(&product).contains("unpacking"), "{}", journal(&product));
+    product.dkv(["up"]).exit(0).stderr_contains(&format!("{backup} was interrupted before"));
+    assert_eq!(there(&product), Some("now"));
+    assert_eq!(journal(&product), "");
 }
