@@ -257,6 +257,17 @@ impl<'a> Deployment<'a> {
         self.record.as_ref()
     }
 
+    /// Says, before something is pulled or started without a manifest, what that means.
+    pub fn warn_of_no_manifest(&self) {
+        if self.record.is_none() {
+            self.app.ui.warn(format!(
+                "without {} nothing is recorded, and this cannot be taken back; \
+                `dkv migrate-versions` makes one",
+                self.app.store.manifest_name()
+            ));
+        }
+    }
+
     /// Goes on with what has been written.
     pub(crate) fn replace_record(&mut self, record: Record) {
         self.record = Some(record);

@@ -216,14 +216,17 @@ pub fn advance_known(
     }
     match intent {
         Intent::Custom { reason, hold } => {
+            let digest = after.current().and_then(|current| current.bytes.digest.clone());
             let custom = Custom {
                 tag,
+                digest,
                 reason: reason.clone(),
                 applied_at: Some(stamp.at.clone()),
                 applied_by: Some(stamp.by.clone()),
             };
             let same = after.custom.as_ref().is_some_and(|old| {
-                old.tag == custom.tag && (reason.is_none() || old.reason == custom.reason)
+                (&old.tag, &old.digest) == (&custom.tag, &custom.digest)
+                    && (reason.is_none() || old.reason == custom.reason)
             });
             if !same {
                 after.custom = Some(custom);
@@ -500,6 +503,14 @@ mod tests {
         let followed = advance(&set, found("latest", Some("1.1"), b"3"), &Intent::Latest, &stamp());
         assert!(followed.after.custom.is_none());
         assert!(followed.notes.iter().any(|note| note.contains("1.0-fix")));
+        // It holds for those bytes, not for what else is published under their tag.
+        let vendors = found("latest", Some("1.0-fix"), b"vendor");
+        assert!(advance(&set, vendors, &Intent::Latest, &stamp()).after.custom.is_none());
+        let again = Intent::Custom { reason: None, hold: false };
+        let same = advance(&set, found("1.0-fix", None, b"fix"), &again, &stamp());
+        assert!(!same.is_change());
+        let newer = advance(&set, found("1.0-fix", None, b"fix 2"), &again, &stamp()).after;
+        assert_eq!(newer.custom_in_force().unwrap().reason, None);
         assert!(!advance(&set, found("1.2", None, b"4"), &Intent::Version, &stamp()).after.held);
     }
 

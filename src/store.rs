@@ -189,6 +189,7 @@ impl Store {
         let failed = |source: io::Error| cannot_write(&path, &source);
         if is_new {
             replace::give_to_owner_of(&directory, &self.directory).map_err(failed)?;
+            keep_out_of_git(&path, &self.directory);
         }
         let metadata = directory.metadata().map_err(failed)?;
         refuse_writable_by_all(&path, &metadata)?;
@@ -401,6 +402,15 @@ impl Store {
     #[must_use]
     pub fn resolve(path: &Path) -> PathBuf {
         path.canonicalize().unwrap_or_else(|_| path.to_owned())
+    }
+}
+
+/// Lets git leave out what is in `directory`, which was made just now. Whoever wants it in git all
+/// the same removes the file: it is not made again. Nothing depends on it.
+pub(crate) fn keep_out_of_git(directory: &Path, like: &Path) {
+    let path = directory.join(".gitignore");
+    if let Err(source) = replace::write_new(&path, b"*\n", like) {
+        tracing::debug!("`{}` cannot be written: {source}", path.display());
     }
 }
 

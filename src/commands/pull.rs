@@ -202,6 +202,7 @@ pub(super) async fn pull_unrecorded(
 ) -> Result<Exit> {
     let app = deployment.app();
     let wanted = compose_images(deployment, names).await?;
+    deployment.warn_of_no_manifest();
     let mut report = PlainPull { dry_run, images: Vec::new() };
     if dry_run {
         report.images = wanted.iter().map(|one| PlainImage::of(one, Outcome::Pulled)).collect();
@@ -291,6 +292,7 @@ pub(super) async fn fetch_recorded(deployment: &Deployment<'_>) -> Result<()> {
     let (wanted, results) = match deployment.recorded() {
         None => {
             let wanted = compose_images(deployment, &[]).await?;
+            deployment.warn_of_no_manifest();
             let results = fetcher.fetch_anew(&wanted).await;
             (wanted, results)
         }

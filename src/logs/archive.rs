@@ -103,8 +103,13 @@ impl Archive {
         if containers.is_empty() {
             return Ok(());
         }
+        let is_new = !self.directory.exists();
         fs::create_dir_all(&self.directory)
             .with_context(|| format!("cannot make {}", self.directory.display()))?;
+        if is_new {
+            let above = self.directory.parent().unwrap_or(Path::new("."));
+            crate::store::keep_out_of_git(&self.directory, above);
+        }
         let mut progress = self.read_progress();
         let mut copied = self.copy(docker, &containers, &mut progress, self.bounds, now).await?;
         if !copied.is_complete {

@@ -215,6 +215,9 @@ pub enum Source {
 pub struct Custom {
     /// The tag that was set.
     pub tag: Tag,
+    /// The bytes that it holds for, whatever else the tag names later; `None` where nothing but the
+    /// tag is known of them.
+    pub digest: Option<Digest>,
     /// Why.
     pub reason: Option<String>,
     /// When.
@@ -375,7 +378,10 @@ impl Service {
     #[must_use]
     pub fn custom_in_force(&self) -> Option<&Custom> {
         let current = self.current()?;
-        self.custom.as_ref().filter(|custom| custom.tag == current.tag)
+        self.custom.as_ref().filter(|custom| match &custom.digest {
+            Some(digest) => current.bytes.has_digest(digest),
+            None => custom.tag == current.tag,
+        })
     }
 
     /// The rejection of `digest`, if a safe update found it bad.

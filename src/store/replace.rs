@@ -161,6 +161,13 @@ pub(super) fn copy(path: &Path, original: &Snapshot, like: &Path) -> io::Result<
     path.parent().map_or(Ok(()), sync_directory)
 }
 
+/// Writes a file that is not there yet, of the owner of `like` and readable for nobody else.
+pub(super) fn write_new(path: &Path, bytes: &[u8], like: &Path) -> io::Result<()> {
+    let mut file = create_exclusive(path, PRIVATE)?;
+    file.write_all(bytes)?;
+    give_to_owner_of(&file, like)
+}
+
 /// Keeps the owner and the mode of a replaced file; without the right to keep the owner, the file
 /// belongs to this user, as it would with any editor.
 fn keep_owner_and_mode(file: &File, old: &std::fs::Metadata) -> io::Result<()> {

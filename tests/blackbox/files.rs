@@ -69,6 +69,35 @@ fn copies_are_no_wider_than_what_they_are_copies_of() {
 }
 
 #[test]
+fn git_leaves_out_what_dkv_makes_for_itself() {
+    let registry = Registry::start();
+    let deployment = deployment(&registry);
+    let git = |arguments: &[&str]| {
+        let program = crate::support::program("git");
+        let arguments = arguments.iter().copied();
+        deployment.command(&program, arguments).exit(0).stdout.clone()
+    };
+    // The product's own logs stay as visible as they were.
+    deployment.write("dblogs/own.log", "");
+    for command in ["start", "down"] {
+        deployment.dkv([command]).exit(0);
+    }
+    assert!(deployment.list("logs").iter().any(|name| name.starts_with("dkv-")));
+    git(&["init", "-q"]);
+    let seen = git(&["status", "--porcelain", "-uall"]);
+    let seen: Vec<&str> = seen.lines().map(|line| line.trim_start_matches("?? ")).collect();
+    let visible = ["dblogs/own.log", "docker-compose.yml", "version-manifest.yaml", "versions.env"];
+    assert_eq!(seen, visible);
+    for directory in [".version-backups", "logs"] {
+        fs::remove_file(deployment.path(&format!("{directory}/.gitignore"))).unwrap();
+    }
+    for command in ["pull-latest", "start", "down"] {
+        deployment.dkv([command]).exit(0);
+    }
+    assert!(git(&["status", "--porcelain", "-uall"]).contains(" logs/dkv-"), "asked for once");
+}
+
+#[test]
 fn a_directory_that_anybody_can_write_to_is_not_acted_on() {
     let registry = Registry::start();
     let deployment = deployment(&registry);

@@ -383,7 +383,9 @@ fn a_custom_version_is_marked_held_when_asked_and_its_replacement_said() {
         .dkv(["version-set", "web", "1.35-hotfix", "--reason", "it's \"urgent\": #1"])
         .exit(0);
     let data = deployment.manifest_data();
-    assert_eq!(data["custom_overrides"]["web"]["reason"], "it's \"urgent\": #1");
+    let custom = &data["custom_overrides"]["web"];
+    assert_eq!(custom["reason"], "it's \"urgent\": #1");
+    assert_eq!(custom["digest"], fix.digest.as_str());
     assert_eq!(
         (data["services"]["web"]["current_tag"].as_str(), current_digest(&deployment, "web")),
         (Some("1.35-hotfix"), fix.digest.clone())
@@ -408,6 +410,15 @@ fn a_custom_version_is_marked_held_when_asked_and_its_replacement_said() {
     deployment.dkv(["unhold", "web"]).exit(0);
     deployment.dkv(["pull-latest"]).exit(0);
     assert_eq!(current_digest(&deployment, "web"), latest.digest);
+
+    // The vendor publishes its own under the tag of the patch.
+    deployment.dkv(["version-set", "web", "1.35-hotfix"]).exit(0);
+    let vendors = Image::new("web").version("vendor's").tag("1.35-hotfix").tag("latest");
+    let vendors = registry.push(vendors).digest;
+    let done = deployment.dkv(["pull-latest"]).exit(0);
+    done.stdout_contains("replaces the custom version 1.35-hotfix");
+    assert_eq!(current_digest(&deployment, "web"), vendors);
+    deployment.dkv(["version"]).exit(0).stdout_contains("1.35-hotfix").stdout_lacks("[custom]");
 }
 
 #[test]
@@ -572,7 +583,9 @@ fn without_a_manifest_the_images_of_the_compose_files_are_pulled() {
         &format!("services:\n  db: {{image: '{}:16'}}\n", registry.repository("db")),
     );
     for command in ["pull", "pull-latest"] {
-        deployment.dkv([command]).exit(0);
+        let pulled = deployment.dkv([command]).exit(0);
+        pulled.stderr_contains("this cannot be taken back");
+        pulled.stderr_contains("dkv migrate-versions");
         assert_eq!(
             deployment
                 .engine()

@@ -424,10 +424,16 @@ fn without_a_manifest_compose_runs_as_it_is() {
         &crate::support::deployment::compose_file(&[("web", registry.repository("web"))]),
     );
     for compose in [Compose::V2, Compose::V1] {
-        deployment.dkv(["up"]).compose(compose).exit(0).stdout_contains("web");
+        let warned = |outcome: &crate::support::Outcome, times| {
+            let found = outcome.stderr.matches("this cannot be taken back").count();
+            assert_eq!(found, times, "{outcome}");
+        };
+        let up = deployment.dkv(["up"]).compose(compose).exit(0);
+        warned(up.stdout_contains("web"), 1);
         assert_eq!(deployment.engine().version(deployment.project(), "web"), "one");
-        deployment.dkv(["restart"]).compose(compose).exit(0);
-        deployment.dkv(["down"]).compose(compose).exit(0);
+        warned(&deployment.dkv(["restart"]).compose(compose).exit(0), 1);
+        warned(&deployment.dkv(["update"]).compose(compose).exit(0), 1);
+        warned(&deployment.dkv(["down"]).compose(compose).exit(0), 0);
         assert!(!runs(&deployment, "web"));
     }
     assert!(!deployment.exists("versions.env") && !deployment.exists("version-manifest.yaml"));

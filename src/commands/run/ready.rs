@@ -80,6 +80,7 @@ impl Launch<'_> {
         after: After,
         report: &mut Started,
     ) -> Result<Ready> {
+        self.deployment.warn_of_no_manifest();
         generate_env::warn_of_strangers(&self.deployment, project);
         let docker = self.app().docker().await?.clone();
         let containers = docker.container_details(&ContainerFilter::project(&project.name)).await?;

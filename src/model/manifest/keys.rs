@@ -53,7 +53,7 @@ const RELEASE: &[&str] = &[
     "deployed_by",
     "status",
 ];
-const CUSTOM: &[&str] = &["tag", "reason", "applied_at", "applied_by"];
+const CUSTOM: &[&str] = &["tag", "digest", "reason", "applied_at", "applied_by"];
 const REJECTED: &[&str] = &["digest", "tag", "reason", "at"];
 
 impl Manifest {

@@ -341,6 +341,7 @@ fn read_service(
         settle_unverified(recorded, &entries);
     }
     service.history = settle_history(&service, recorded, entries, warnings);
+    bind_custom(&mut service);
     if let (Some(custom), Some(current)) = (&service.custom, service.current())
         && custom.tag != current.tag
         && parts.is_legacy
@@ -382,11 +383,25 @@ fn read_duration(node: Node<'_>, key: &str) -> Result<Option<Duration>, YamlErro
     })
 }
 
+/// An override of which only the tag was written holds for what is recorded under that tag now.
+fn bind_custom(service: &mut Service) {
+    let entries = service.current().into_iter().chain(service.history.entries());
+    let Some(custom) = service.custom.as_ref().filter(|custom| custom.digest.is_none()) else {
+        return;
+    };
+    let mut entries = entries.filter(|entry| entry.tag == custom.tag);
+    let digest = entries.next().and_then(|entry| entry.bytes.digest.clone());
+    if let Some(custom) = &mut service.custom {
+        custom.digest = custom.digest.take().or(digest);
+    }
+}
+
 fn read_custom(node: Node<'_>) -> Result<Option<Custom>, YamlError> {
     node.mapping()?;
     let Some(tag) = optional_parsed(node, "tag")? else { return Ok(None) };
     Ok(Some(Custom {
         tag,
+        digest: optional_parsed(node, "digest")?,
         reason: optional_text(node, "reason")?,
         applied_at: optional_text(node, "applied_at")?,
         applied_by: optional_text(node, "applied_by")?,

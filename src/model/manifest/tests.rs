@@ -51,6 +51,31 @@ fn reads_what_the_old_tool_wrote() {
 }
 
 #[test]
+fn an_override_holds_for_bytes_and_binds_to_those_under_its_tag() {
+    let manifest = |digest: &str, custom: &str| {
+        let hex = |digit: &str| format!("sha256:{}", digit.repeat(64));
+        let history = [("2", "2"), ("2", "1"), ("1", "3")]
+            .map(|(tag, digit)| format!("  - {{tag: '{tag}', digest: '{}'}}\n", hex(digit)));
+        read(&format!(
+            "schema_version: '1.1'\nservices:\n  web: {{image: acme/web, current_tag: '2', \
+             image_digest: '{}'}}\nhistory:\n  web:\n{}custom_overrides:\n  web: {custom}\n",
+            hex(digest),
+            history.concat()
+        ))
+    };
+    let in_force = |digest: &str, custom: &str| {
+        service(&manifest(digest, custom), "web").custom_in_force().is_some()
+    };
+    let bound = format!("{{tag: '2', digest: 'sha256:{}'}}", "1".repeat(64));
+    assert!(in_force("2", "{tag: '2'}"));
+    assert!(!in_force("2", "{tag: '1'}"));
+    assert!(!in_force("2", &bound), "other bytes under its tag are not it");
+    assert!(in_force("1", &bound));
+    let web = service(&manifest("2", "{tag: '1'}"), "web").clone();
+    assert_eq!(web.custom.unwrap().digest, digit('3'));
+}
+
+#[test]
 fn the_wizards_image_id_is_never_a_digest() {
     let manifest = read(WIZARD);
     let current = service(&manifest, "wsfe").current().unwrap();

@@ -185,6 +185,8 @@ fn custom_edits(
     match (old, new) {
         (before, Some(custom)) if before != Some(custom) => {
             let mut fields = vec![("tag".to_owned(), text(custom.tag.as_str()))];
+            let digest = custom.digest.as_ref().map(Digest::to_string);
+            push_text(&mut fields, "digest", digest.as_deref());
             push_text(&mut fields, "reason", custom.reason.as_deref());
             push_text(&mut fields, "applied_at", custom.applied_at.as_deref());
             push_text(&mut fields, "applied_by", custom.applied_by.as_deref());
