@@ -11,6 +11,8 @@ mod adopting;
 mod artifacts;
 mod blame;
 mod budgets;
+#[path = "../campaign/mod.rs"]
+mod campaign;
 mod crash;
 mod credentials;
 mod data;

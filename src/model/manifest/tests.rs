@@ -348,3 +348,19 @@ fn who_deployed_a_release_is_still_known_when_it_is_left() {
         .collect();
     assert_eq!(by, [Some("bob"), Some("alice")]);
 }
+
+/// What the operator called a release stays its name when another one follows.
+#[test]
+fn a_release_renamed_by_hand_keeps_its_name_when_it_is_left() {
+    let one = "1".repeat(64);
+    let text = format!(
+        "schema_version: '1.1'\nservices:\n  web:\n    image: r.example/web\n    current_tag: \
+        1.0-lts\n    image_digest: sha256:{one}\nhistory:\n  web:\n  - {{tag: '1.0', digest: \
+        'sha256:{one}', status: current}}\n"
+    );
+    let manifest = read(&text);
+    let mut web = service(&manifest, "web").clone();
+    web.history.advance(Release::new("1.1".parse().unwrap(), Bytes::of(digit('2'))), |_| false);
+    let written = read(&manifest.with(&[web], &Listing::default()).unwrap());
+    assert_eq!(tags(service(&written, "web")), ["1.1", "1.0-lts"]);
+}

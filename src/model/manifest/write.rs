@@ -166,8 +166,8 @@ fn kept_entry_edits(old: &Service, entry: &Release, origin: usize, status: &str)
         let (key, new) = field;
         let old = match key {
             // What a legacy entry only inherited from its service is written out here for good,
-            // and so is who had deployed the current release.
-            "digest" | "deployed_by" | "status" => None,
+            // and so are who had deployed the current release and what it was called by hand.
+            "tag" | "digest" | "deployed_by" | "status" => None,
             _ => before.and_then(|fields| fields[at].1),
         };
         Some(Edit::set(path(&[key]), text(new.filter(|_| new != old)?)))
