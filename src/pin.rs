@@ -287,7 +287,7 @@ pub fn rewrite(text: &ComposeText, changes: &[(&Site, &str)]) -> Result<String, 
         intended.insert(site.span.start, image);
     }
     new.push_str(&source[end..]);
-    let after = compose::sites(&text.file, &Document::parse(&new)?);
+    let after = compose::sites(&text.file, &Document::parse_all(new.as_bytes())?);
     let images = text
         .sites
         .iter()

@@ -30,6 +30,7 @@ use crate::error;
 use crate::images::Arrived;
 use crate::lookup::Lookup;
 use crate::members::{Use, plain};
+use crate::model::image_line::Entry;
 use crate::model::interpolation::Template;
 use crate::model::manifest::{Ecr, Listing, Manifest, Service};
 use crate::model::reference::{Platform, Reference};
@@ -479,10 +480,10 @@ impl<'a> Migrating<'a> {
     fn rewritten(&self, report: &mut Migration) -> Result<Vec<(Snapshot, String)>> {
         let texts = self.deployment.texts()?;
         let targets = targets(texts, &report.compose_changes);
-        let mut files: BTreeMap<&str, BTreeMap<String, String>> = BTreeMap::new();
+        let mut files: BTreeMap<&str, BTreeMap<Entry, String>> = BTreeMap::new();
         for target in &targets {
             let images = files.entry(&target.file).or_default();
-            images.insert(target.service.clone(), target.image.clone());
+            images.insert(target.entry.clone(), target.image.clone());
         }
         let mut new = Vec::new();
         for (file, images) in files {
@@ -497,7 +498,7 @@ impl<'a> Migrating<'a> {
             for (target, why) in targets
                 .iter()
                 .filter(|target| target.file == file)
-                .filter_map(|target| Some((target, refused.get(&target.service)?)))
+                .filter_map(|target| Some((target, refused.get(&target.entry)?)))
             {
                 for change in report
                     .compose_changes
@@ -625,7 +626,7 @@ impl<'a> Migrating<'a> {
 struct Target {
     file: String,
     /// The service of the file.
-    service: String,
+    entry: Entry,
     image: String,
     /// The Compose services for which it is written.
     users: Vec<String>,
@@ -635,14 +636,14 @@ struct Target {
 /// have the same, else each service gets its own.
 fn targets(texts: &ComposeFiles, changes: &[ComposeChange]) -> Vec<Target> {
     let mut targets: Vec<Target> = Vec::new();
-    let mut add = |file: &str, service: &str, image: &str, user: &str| match targets
+    let mut add = |file: &str, entry: &Entry, image: &str, user: &str| match targets
         .iter_mut()
-        .find(|one| one.file == file && one.service == service)
+        .find(|one| one.file == file && one.entry == *entry)
     {
         Some(target) => target.users.push(user.to_owned()),
         None => targets.push(Target {
             file: file.to_owned(),
-            service: service.to_owned(),
+            entry: entry.clone(),
             image: image.to_owned(),
             users: vec![user.to_owned()],
         }),
@@ -656,17 +657,15 @@ fn targets(texts: &ComposeFiles, changes: &[ComposeChange]) -> Vec<Target> {
         let users = || {
             texts.services().filter(|line| {
                 line.place.as_ref().is_some_and(|place| {
-                    place.service == change.service_there
-                        && place.file.as_os_str() == change.file.as_str()
+                    place.entry == change.there && place.file.as_os_str() == change.file.as_str()
                 })
             })
         };
-        let is_own =
-            change.compose_service == change.service_there && change.file == change.own_file;
+        let is_own = change.own == change.there && change.file == change.own_file;
         if is_own || users().all(|user| wanted(&user.service) == Some(to)) {
-            add(&change.file, &change.service_there, to, &change.compose_service);
+            add(&change.file, &change.there, to, &change.compose_service);
         } else {
-            add(&change.own_file, &change.compose_service, to, &change.compose_service);
+            add(&change.own_file, &change.own, to, &change.compose_service);
         }
         // Who extends it and shall stay what it is keeps its text.
         let extending = users().filter(|user| is_own && user.service != change.compose_service);
@@ -675,7 +674,8 @@ fn targets(texts: &ComposeFiles, changes: &[ComposeChange]) -> Vec<Target> {
             .filter_map(|user| Some((user, user.image_text()?)))
         {
             let file = user.file.display().to_string();
-            add(&file, &user.service, text, &change.compose_service);
+            let own = Entry { document: user.document, service: user.service.clone() };
+            add(&file, &own, text, &change.compose_service);
         }
     }
     targets

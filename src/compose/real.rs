@@ -10,9 +10,10 @@ use proptest::prelude::*;
 use super::config::{Condition, Source};
 use super::files::{Configured, Files};
 use super::run::{Compose, Environment, Output};
+use super::texts::ComposeFiles;
 use super::{Generation, Set, dotenv, rewrite};
 use crate::error::{self, Kind};
-use crate::model::image_line;
+use crate::model::image_line::{self, Entry};
 use crate::model::interpolation::Template;
 use crate::model::reference::Reference;
 
@@ -175,6 +176,103 @@ async fn real_name_of_the_application_holds_for_its_databases() {
             }
         }
     }
+}
+
+/// The services of some files as Compose 2 starts them, and as they are read without it: each with
+/// its image, and whether it is built.
+fn both_read(files: &[(&str, &str)]) -> [Result<Vec<(String, String, bool)>, String>; 2] {
+    let (_, environment, _programs) = real().remove(1);
+    let directory = deployment(files);
+    let compose = compose(directory.path(), &|_| None);
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    let theirs = runtime.block_on(compose.config(Set::All, &environment, None));
+    let theirs = theirs.map(|project| {
+        let services = project.services.into_iter();
+        services.map(|one| (one.name, one.image.unwrap_or_default(), one.has_build)).collect()
+    });
+    let files = Files::discover(directory.path(), &Configured::default(), &|_| None).unwrap();
+    let read = ComposeFiles::read(&files, Generation::V2);
+    let ours = read.require().map(|read| {
+        let image = |text: Option<&str>| text.unwrap_or_default().to_owned();
+        let lines = read.services();
+        lines.map(|one| (one.service.clone(), image(one.image_text()), one.has_build)).collect()
+    });
+    [theirs, ours].map(|read| {
+        let mut read: Vec<_> = read.map_err(|error| format!("{error:#}"))?;
+        read.sort();
+        Ok(read)
+    })
+}
+
+#[test]
+fn real_documents_of_a_file_are_merged_as_they_are_read() {
+    let base = "services:\n  a: {image: 'r/a:1', build: .}\n  b: {image: 'r/b:1'}\n---\nservices:\n  \
+        a: {image: 'r/a:2'}\n  c: {image: 'r/c:1', extends: b}\n  b: {build: .}\n";
+    let a = |text: &'static str| vec![("compose.yaml", text)];
+    for files in [
+        a(
+            "services: {a: {image: 'r/a:1'}}\n---\nname: two\nservices: {a: {image: 'r/a:2'}, c: {image: x}}",
+        ),
+        a(
+            "services: {a: {image: 'r/a:1', build: .}, b: {image: b}}\n--- # more\nservices:\n  a: {image: \
+            !reset null}\n  b: !reset null\n...\n---\nservices: {c: !override {image: 'r/c:1'}}\n...\n",
+        ),
+        a(
+            "services: {a: {image: 'r/a:1', build: .}}\n---\nservices: {a: !override {image: 'r/a:2'}}",
+        ),
+        a(
+            "services: {a: {image: 'r/a:1'}, b: {image: b}}\n---\nservices: !override {a: {image: c}}",
+        ),
+        a("services: {a: {image: 'r/a:1'}, c: {extends: a}}\n---\nservices: {a: {image: 'r/a:2'}}"),
+        a("x-a: &a {image: 'r/a:1'}\nservices: {a: *a}\n---\nservices: {b: *a, c: {<<: *a}}"),
+        vec![
+            (
+                "compose.yaml",
+                "services: {x: {image: x}}\n---\ninclude: [base.yaml]\nservices: {y: {image: y}}",
+            ),
+            ("base.yaml", "services: {a: {image: 'r/a:1'}}\n---\nservices: {a: {image: 'r/a:2'}}"),
+        ],
+        vec![
+            ("compose.yaml", "include: [base.yaml]\n---\nservices: {a: {image: 'r/a:3'}}"),
+            ("base.yaml", "services: {a: {image: 'r/a:1'}}\n---\nservices: {a: {build: .}}"),
+        ],
+        vec![
+            ("compose.yaml", "services: {x: {image: x}}"),
+            ("compose.override.yaml", "services: {x: {image: y}}\n---\nservices: {x: {image: z}}"),
+        ],
+        vec![
+            (
+                "compose.yaml",
+                "services:\n  a: {extends: {file: base.yaml, service: a}}\n  b: {extends: {file: \
+                    base.yaml, service: b}}\n  c: {extends: {file: base.yaml, service: c}}\n",
+            ),
+            ("base.yaml", base),
+        ],
+    ] {
+        let [theirs, ours] = both_read(&files);
+        assert!(theirs.is_ok() && ours == theirs, "{files:?}\n{theirs:?}\n{ours:?}");
+    }
+    // What it refuses dkv refuses, or leaves to it.
+    for (files, is_refused) in [
+        (a("services: {a: {image: a}}\n---\n"), true),
+        (a("---\n---\nservices: {a: {image: a}}\n"), true),
+        (a("services: {a: {image: a}}\n---\n- a\n"), true),
+        (a("services: {a: {extends: b}}\n---\nservices: {b: {image: b}}"), false),
+    ] {
+        let [theirs, ours] = both_read(&files);
+        assert_eq!((theirs.is_err(), ours.is_err()), (true, is_refused), "{files:?}\n{ours:?}");
+    }
+}
+
+#[tokio::test]
+async fn real_compose_1_is_explained_where_it_refuses_several_documents() {
+    let (_, environment, _programs) = real().remove(0);
+    let several = "services: {a: {image: a}}\n---\nservices: {a: {image: b}}\n";
+    let deployment = deployment(&[("docker-compose.yml", several)]);
+    let compose = compose(deployment.path(), &|_| None);
+    let error = compose.config(Set::All, &environment, None).await.unwrap_err();
+    let hint = error::find(&error).unwrap().hint().unwrap();
+    assert!(hint.contains("several documents") && hint.contains("docker-compose.yml:3"), "{hint}");
 }
 
 /// What Compose 2 makes of `environment` entries, given the text of `.env`; `None` if it refuses.
@@ -403,7 +501,10 @@ proptest! {
                 Some((name.clone(), (*of, new.unwrap().text)))
             })
             .collect();
-        let images = wanted.iter().map(|(name, (_, new))| (name.clone(), new.clone())).collect();
+        let images = wanted
+            .iter()
+            .map(|(name, (_, new))| (Entry { document: 0, service: name.clone() }, new.clone()))
+            .collect();
         let done = rewrite::set_images(&text, &images).unwrap();
         prop_assert!(done.refused.is_empty(), "{:?}\n{}", done.refused, text);
 

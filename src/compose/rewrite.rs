@@ -8,7 +8,9 @@ use std::ops::Range;
 
 use anyhow::Result;
 
-use crate::model::yaml::{Document, Edit, Node, Style};
+use super::text::services;
+use crate::model::image_line::Entry;
+use crate::model::yaml::{Document, Edit, Node, Style, YamlError};
 
 /// A Compose file with other images.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -16,7 +18,7 @@ pub struct Rewritten {
     /// The text.
     pub text: String,
     /// The services whose image stays what it was, and why.
-    pub refused: BTreeMap<String, String>,
+    pub refused: BTreeMap<Entry, String>,
 }
 
 /// Keys of a service behind which a new image line reads well.
@@ -27,22 +29,21 @@ const BEFORE_IMAGE: [&str; 3] = ["build", "extends", "<<"];
 ///
 /// # Errors
 /// The file cannot be read.
-pub fn set_images(source: &str, images: &BTreeMap<String, String>) -> Result<Rewritten> {
-    let document = Document::parse(source)?;
+pub fn set_images(source: &str, images: &BTreeMap<Entry, String>) -> Result<Rewritten> {
+    let document = parsed(source)?;
     let mut wanted = images.clone();
     let mut refused = BTreeMap::new();
     loop {
         match (Attempt::new(&document, &wanted).run(), wanted.len()) {
             (Ok(text), _) => return Ok(Rewritten { text, refused }),
             (Err(_), 0) => return Ok(Rewritten { text: source.to_owned(), refused }),
-            (Err(Refusal { service, why }), _) => {
+            (Err(Refusal { entry, why }), _) => {
                 // Whoever is to blame is one of those that are left.
-                let service = match wanted.contains_key(&service) {
-                    true => service,
-                    false => wanted.keys().next().cloned().unwrap_or(service),
-                };
-                wanted.remove(&service);
-                refused.insert(service, why);
+                let blamed = entry.filter(|entry| wanted.contains_key(entry));
+                if let Some(entry) = blamed.or_else(|| wanted.keys().next().cloned()) {
+                    wanted.remove(&entry);
+                    refused.insert(entry, why);
+                }
             }
         }
     }
@@ -50,76 +51,74 @@ pub fn set_images(source: &str, images: &BTreeMap<String, String>) -> Result<Rew
 
 /// Why the image of a service cannot be changed.
 struct Refusal {
-    service: String,
+    entry: Option<Entry>,
     why: String,
 }
 
 /// One try to change a set of images together.
 struct Attempt<'d> {
     document: &'d Document,
-    wanted: &'d BTreeMap<String, String>,
+    wanted: &'d BTreeMap<Entry, String>,
     /// Every service of the file, with the image that it shall have.
-    expected: Vec<(&'d str, Option<&'d str>)>,
+    expected: Vec<(Entry, Option<&'d str>)>,
     /// The texts to replace, by where they begin.
     replaced: BTreeMap<usize, (Range<usize>, &'d str, Option<Style>)>,
     /// The services that get a line of their own.
-    added: BTreeMap<&'d str, &'d str>,
+    added: BTreeMap<Entry, &'d str>,
 }
 
 impl<'d> Attempt<'d> {
-    fn new(document: &'d Document, wanted: &'d BTreeMap<String, String>) -> Self {
-        let services = document.root().get("services");
-        let services = services.map(Node::merged_entries).unwrap_or_default();
-        let expected = services.into_iter().filter_map(|(name, service)| {
-            let name = name.as_text()?;
-            let old = service.get("image").and_then(Node::as_text);
-            Some((name, wanted.get(name).map(String::as_str).or(old)))
+    fn new(document: &'d Document, wanted: &'d BTreeMap<Entry, String>) -> Self {
+        let expected = services(document).map(|service| {
+            let entry = Entry { document: service.document, service: service.name.to_owned() };
+            let old = service.node.get("image").and_then(Node::as_text);
+            let image = wanted.get(&entry).map(String::as_str).or(old);
+            (entry, image)
         });
         let expected = expected.collect();
         Self { document, wanted, expected, replaced: BTreeMap::new(), added: BTreeMap::new() }
     }
 
     fn run(mut self) -> Result<String, Refusal> {
-        for (service, image) in self.wanted {
-            self.place(service, image)?;
+        for (entry, image) in self.wanted {
+            self.place(entry, image)?;
         }
         loop {
             let text = self.text()?;
-            let after = Document::parse(&text).map_err(|error| self.refusal(None, error))?;
+            let after = parsed(&text).map_err(|error| self.refusal(None, error))?;
             let wrong: Vec<_> = self
                 .expected
                 .iter()
-                .copied()
-                .filter(|(service, image)| image_of(&after, service) != *image)
+                .filter(|(entry, image)| image_of(&after, entry) != *image)
+                .cloned()
                 .collect();
             if wrong.is_empty() {
                 return Ok(text);
             }
             // They share what was changed: what they shall have is written out for them.
-            for (service, image) in wrong {
-                let is_placed = self.added.contains_key(service);
-                let Some(image) = image.filter(|_| !is_placed) else {
-                    return Err(self.refusal(Some(service), shared_with(service)));
-                };
-                match self.own_line(service) {
+            for (entry, image) in wrong {
+                let shared = || self.refusal(Some(&entry), shared_with(&entry.service));
+                let is_placed = self.added.contains_key(&entry);
+                let image = image.filter(|_| !is_placed).ok_or_else(shared)?;
+                match self.own_line(&entry) {
                     Some(line) if line.is_alias() => self.replace(line, image),
-                    Some(_) => return Err(self.refusal(Some(service), shared_with(service))),
-                    None => drop(self.added.insert(service, image)),
+                    Some(_) => return Err(shared()),
+                    None => drop(self.added.insert(entry, image)),
                 }
             }
         }
     }
 
-    /// Decides where the image of `service` is written.
-    fn place(&mut self, service: &'d str, image: &'d str) -> Result<(), Refusal> {
-        let there = service_of(self.document, service);
+    /// Decides where the image of a service is written.
+    fn place(&mut self, entry: &Entry, image: &'d str) -> Result<(), Refusal> {
+        let there = service_of(self.document, entry);
         let Some(there) = there else {
-            let why = format!("there is no service `{service}` in the file");
-            return Err(Refusal { service: service.to_owned(), why });
+            let why = format!("there is no service `{}` in the file", entry.service);
+            return Err(Refusal { entry: Some(entry.clone()), why });
         };
-        let own = self.own_line(service);
+        let own = self.own_line(entry);
         let Some(line) = own.or_else(|| there.get("image")) else {
-            self.added.insert(service, image);
+            self.added.insert(entry.clone(), image);
             return Ok(());
         };
         let place = line.span().start;
@@ -129,18 +128,18 @@ impl<'d> Attempt<'d> {
         });
         let agree = others.clone().all(|(_, other)| *other == Some(image));
         if own.is_none() && !agree {
-            self.added.insert(service, image);
+            self.added.insert(entry.clone(), image);
             return Ok(());
         }
         if !line.is_alias() {
-            self.refuse_used_elsewhere(service, line)?;
+            self.refuse_used_elsewhere(entry, line)?;
         }
         self.replace(line, image);
         Ok(())
     }
 
     /// Makes sure that nothing but images of services repeats the text of a line.
-    fn refuse_used_elsewhere(&self, service: &str, line: Node<'_>) -> Result<(), Refusal> {
+    fn refuse_used_elsewhere(&self, entry: &Entry, line: Node<'_>) -> Result<(), Refusal> {
         let images: BTreeSet<(usize, usize)> = self
             .expected
             .iter()
@@ -151,9 +150,10 @@ impl<'d> Attempt<'d> {
             line.aliases().find(|position| !images.contains(&(position.line, position.column)));
         match elsewhere {
             Some(position) => Err(Refusal {
-                service: service.to_owned(),
+                entry: Some(entry.clone()),
                 why: format!(
-                    "its text is repeated at {position} by an alias, where it is something else                     than an image; write it out there"
+                    "its text is repeated at {position} by an alias, where it is something else \
+                    than an image; write it out there"
                 ),
             }),
             None => Ok(()),
@@ -166,18 +166,19 @@ impl<'d> Attempt<'d> {
     }
 
     /// The image line that the service has itself, and not from what it merges.
-    fn own_line(&self, service: &str) -> Option<Node<'d>> {
-        service_of(self.document, service)?.own_value("image")
+    fn own_line(&self, entry: &Entry) -> Option<Node<'d>> {
+        service_of(self.document, entry)?.own_value("image")
     }
 
     /// The file as far as it is decided.
     fn text(&self) -> Result<String, Refusal> {
         let mut edits = Vec::new();
-        for (service, image) in &self.added {
-            let node = service_of(self.document, service);
+        for (entry, image) in &self.added {
+            let node = service_of(self.document, entry);
             let has = |key: &&&str| node.is_some_and(|node| node.own_value(key).is_some());
             let after = BEFORE_IMAGE.iter().find(has).copied().unwrap_or_default();
-            edits.push(Edit::set_own(["services", service, "image"], *image, after));
+            let edit = Edit::set_own(["services", entry.service.as_str(), "image"], *image, after);
+            edits.push(edit.in_document(entry.document));
         }
         let mut text = self.document.source().to_owned();
         for (span, image, style) in self.replaced.values().rev() {
@@ -190,7 +191,7 @@ impl<'d> Attempt<'d> {
             let changed = candidates.iter().find_map(|candidate| {
                 let mut changed = text.clone();
                 changed.replace_range(span.clone(), candidate);
-                let document = Document::parse(&changed).ok()?;
+                let document = parsed(&changed).ok()?;
                 let mut services = self.expected.iter().filter(|(service, _)| {
                     self.own_line(service)
                         .or_else(|| service_of(self.document, service)?.get("image"))
@@ -202,40 +203,39 @@ impl<'d> Attempt<'d> {
             });
             text = changed.ok_or_else(|| {
                 let why = format!("`{image}` cannot be written there");
-                self.refusal(self.user_of(span.start), why)
+                self.refusal(self.user_of(span.start).as_ref(), why)
             })?;
         }
         if edits.is_empty() {
             return Ok(text);
         }
-        let document = Document::parse(&text).map_err(|error| self.refusal(None, error))?;
+        let document = parsed(&text).map_err(|error| self.refusal(None, error))?;
         document.apply(&edits).map_err(|error| {
-            let at_fault = self.added.keys().copied().find(|service| {
-                let only = edits.iter().zip(self.added.keys()).find(|(_, name)| *name == service);
-                only.is_some_and(|(edit, _)| document.apply(std::slice::from_ref(edit)).is_err())
-            });
-            self.refusal(at_fault, error)
+            let mut each = edits.iter().zip(self.added.keys());
+            let at_fault =
+                each.find(|(edit, _)| document.apply(std::slice::from_ref(*edit)).is_err());
+            self.refusal(at_fault.map(|(_, entry)| entry), error)
         })
     }
 
     /// A service whose image stands at `start`.
-    fn user_of(&self, start: usize) -> Option<&'d str> {
-        let uses = |service: &&str| {
-            let line = service_of(self.document, service).and_then(|one| one.get("image"));
+    fn user_of(&self, start: usize) -> Option<Entry> {
+        let uses = |entry: &&Entry| {
+            let line = service_of(self.document, entry).and_then(|one| one.get("image"));
             line.is_some_and(|line| line.span().start == start)
         };
-        self.expected.iter().map(|(service, _)| *service).find(uses)
+        self.expected.iter().map(|(entry, _)| entry).find(uses).cloned()
     }
 
-    /// Blames `service`, or whoever shares its line and was to be changed.
-    fn refusal(&self, service: Option<&str>, why: impl ToString) -> Refusal {
-        let line = |service: &str| service_of(self.document, service)?.get("image");
-        let target = |service: &str| line(service).map(|line| line.target().span().start);
-        let blamed = service.filter(|service| self.wanted.contains_key(*service)).or_else(|| {
-            let place = target(service?)?;
-            self.wanted.keys().map(String::as_str).find(|other| target(other) == Some(place))
+    /// Blames `entry`, or whoever shares its line and was to be changed.
+    fn refusal(&self, entry: Option<&Entry>, why: impl ToString) -> Refusal {
+        let line = |entry: &Entry| service_of(self.document, entry)?.get("image");
+        let target = |entry: &Entry| line(entry).map(|line| line.target().span().start);
+        let blamed = entry.filter(|entry| self.wanted.contains_key(*entry)).or_else(|| {
+            let place = target(entry?)?;
+            self.wanted.keys().find(|other| target(other) == Some(place))
         });
-        Refusal { service: blamed.unwrap_or_default().to_owned(), why: why.to_string() }
+        Refusal { entry: blamed.cloned(), why: why.to_string() }
     }
 }
 
@@ -243,23 +243,30 @@ fn shared_with(service: &str) -> String {
     format!("its text is shared with `{service}` in a way that cannot be changed for one of them")
 }
 
-fn service_of<'a>(document: &'a Document, service: &str) -> Option<Node<'a>> {
-    document.root().get("services")?.get(service)
+/// Compose v2 takes files of several documents, and so they are edited.
+fn parsed(source: &str) -> Result<Document, YamlError> {
+    Document::parse_all(source.as_bytes())
 }
 
-fn image_of<'a>(document: &'a Document, service: &str) -> Option<&'a str> {
-    service_of(document, service)?.get("image")?.as_text()
+fn service_of<'a>(document: &'a Document, entry: &Entry) -> Option<Node<'a>> {
+    document.roots().nth(entry.document)?.get("services")?.get(&entry.service)
+}
+
+fn image_of<'a>(document: &'a Document, entry: &Entry) -> Option<&'a str> {
+    service_of(document, entry)?.get("image")?.as_text()
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
+    fn first(service: &str) -> Entry {
+        Entry { document: 0, service: service.to_owned() }
+    }
+
     fn rewritten(source: &str, images: &[(&str, &str)]) -> Rewritten {
-        let images = images
-            .iter()
-            .map(|(service, image)| ((*service).to_owned(), (*image).to_owned()))
-            .collect();
+        let images =
+            images.iter().map(|(service, image)| (first(service), (*image).to_owned())).collect();
         set_images(source, &images).unwrap()
     }
 
@@ -327,7 +334,8 @@ mod tests {
         let text = set(nested, &[("web", NEW), ("worker", NEW)]);
         let images = |text: &str| {
             let document = Document::parse(text).unwrap();
-            ["web", "worker", "other"].map(|name| image_of(&document, name).map(str::to_owned))
+            ["web", "worker", "other"]
+                .map(|name| image_of(&document, &first(name)).map(str::to_owned))
         };
         let [new, old] = [NEW, "r/a:1"].map(|image| Some(image.to_owned()));
         assert_eq!(images(&text), [new.clone(), new.clone(), old.clone()], "{text}");
@@ -342,7 +350,7 @@ mod tests {
         let source = "services:\n  a:\n    image: &image r/a:1\n    environment: {IMAGE: \
             *image}\n  b:\n    image: r/a:1\n";
         let done = rewritten(source, &[("a", NEW), ("b", NEW)]);
-        assert!(done.refused["a"].contains("line 4, column 26"), "{done:?}");
+        assert!(done.refused[&first("a")].contains("line 4, column 26"), "{done:?}");
         assert_eq!(
             done.text,
             source.replace("b:\n    image: r/a:1", &format!("b:\n    image: {NEW}"))
@@ -353,7 +361,7 @@ mod tests {
             format!("services:\n  a: {{image: &image \"{NEW}\"}}\n  b: {{image: r/a:1}}\n")
         );
         let done = rewritten("services:\n  a: &a {image: r/a:1}\n  b: *a\n", &[("b", NEW)]);
-        assert!(done.refused["b"].contains("shared with `a`"), "{done:?}");
+        assert!(done.refused[&first("b")].contains("shared with `a`"), "{done:?}");
     }
 
     #[test]

@@ -378,7 +378,7 @@ impl Compose {
             Output::Inherit => call.inherit().await?,
             Output::Capture => call.capture().await?,
         };
-        call.check(&captured, self.v1_meets_name())
+        call.check(&captured, self.beyond_v1())
     }
 
     /// What Compose would start of `set`, interpolated and merged; given up after `deadline`, or
@@ -440,7 +440,7 @@ impl Compose {
     ) -> Result<Vec<String>> {
         let call = self.call(selection, &Action::Hashes, environment).await?;
         let captured = call.capture().await?;
-        call.check(&captured, self.v1_meets_name())?;
+        call.check(&captured, self.beyond_v1())?;
         let text = String::from_utf8_lossy(&captured.stdout);
         let now = text.lines().filter_map(|line| line.trim().split_once(' '));
         let mut standing = standing.lock().unwrap_or_else(PoisonError::into_inner);
@@ -462,7 +462,7 @@ impl Compose {
     async fn config_of(&self, selection: &Selection, environment: &Environment) -> Result<Project> {
         let call = self.call(selection, &Action::Config, environment).await?;
         let captured = call.capture().await?;
-        call.check(&captured, self.v1_meets_name())?;
+        call.check(&captured, self.beyond_v1())?;
         let generation = self.tool(environment).await?.generation;
         let text = String::from_utf8(captured.stdout)
             .context("`compose config` printed something that is not UTF-8")?;
@@ -549,14 +549,29 @@ impl Compose {
         self.texts.get_or_init(|| Arc::new(ComposeFiles::read(&self.files, Generation::V2)))
     }
 
-    /// Whether a failure is explained by a file that only v2 understands.
-    fn v1_meets_name(&self) -> bool {
-        let is_v1 = self.tool.get().is_some_and(|tool| tool.generation == Generation::V1);
-        let files = self.files.all(Generation::V1);
-        if files == self.files.all(Generation::V2) {
-            return is_v1 && self.texts().names_project(&files);
+    /// What explains a failure of v1, with its mend: what of the files only v2 understands.
+    fn beyond_v1(&self) -> Option<String> {
+        if self.known_generation() != Some(Generation::V1) {
+            return None;
         }
-        is_v1 && ComposeFiles::read(&self.files, Generation::V1).names_project(&files)
+        let files = self.files.all(Generation::V1);
+        let own;
+        let texts = if files == self.files.all(Generation::V2) {
+            self.texts()
+        } else {
+            own = ComposeFiles::read(&self.files, Generation::V1);
+            &own
+        };
+        if let Some(place) = texts.second_document(&files) {
+            return Some(format!(
+                "Compose 1 reads no file with several documents, and {place} is in a second \
+                one: install Compose 2, or give each document a file of its own and name the \
+                files in COMPOSE_FILE"
+            ));
+        }
+        let hint = "Compose 1 does not know the top-level `name:`: install Compose 2, or use \
+            COMPOSE_PROJECT_NAME";
+        texts.names_project(&files).then(|| hint.to_owned())
     }
 
     async fn call<'a>(
@@ -743,7 +758,7 @@ impl Call<'_> {
         })
     }
 
-    fn check(&self, captured: &Captured, v1_meets_name: bool) -> Result<()> {
+    fn check(&self, captured: &Captured, beyond_v1: Option<String>) -> Result<()> {
         match captured.end {
             End::Itself => {}
             End::Interrupted => {
@@ -776,11 +791,8 @@ impl Call<'_> {
             message.push_str(complaint);
         }
         let error = error::docker(message);
-        Err(if v1_meets_name {
-            error.with_hint(
-                "Compose 1 does not know the top-level `name:`: install Compose 2, or \
-                use COMPOSE_PROJECT_NAME",
-            )
+        Err(if let Some(hint) = beyond_v1 {
+            error.with_hint(hint)
         } else if captured.messages.is_none() {
             error.with_hint("Compose says why in its messages above")
         } else {

@@ -16,7 +16,9 @@ use crate::store::Snapshot;
 pub struct Site {
     /// The file, as [`ComposeText::file`] has it.
     pub file: PathBuf,
-    /// The Compose services of the file that get this image, in the file's order.
+    /// The number of the document in the file.
+    pub document: usize,
+    /// The Compose services of the document that get this image, in the file's order.
     pub compose_services: Vec<String>,
     /// Where the text stands.
     pub position: Position,
@@ -34,7 +36,7 @@ pub struct Site {
 
 impl Site {
     /// The text that `image` or its alias stands for.
-    fn of(file: &Path, image: Node<'_>) -> Option<Self> {
+    fn of(file: &Path, document: usize, image: Node<'_>) -> Option<Self> {
         if image.tag() == Some(RESET) {
             return None;
         }
@@ -45,6 +47,7 @@ impl Site {
         let quote = usize::from(matches!(image.style(), Some(Style::Single | Style::Double)));
         Some(Self {
             file: file.to_owned(),
+            document,
             compose_services: Vec::new(),
             position,
             image: text.to_owned(),
@@ -64,6 +67,9 @@ impl Site {
 
 /// The tag of a value that takes away what other files say.
 pub(super) const RESET: &str = "!reset";
+
+/// The tag of a value that stands in the place of what other files say.
+pub(super) const OVERRIDE: &str = "!override";
 
 /// An image of a Compose service that is not the service's own.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -125,6 +131,8 @@ const SERVICE_KEYS: [&str; 16] = [
 /// An entry of `include:`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Include {
+    /// The number of the document in the file.
+    pub document: usize,
     /// The files, as written.
     pub paths: Vec<String>,
     /// What paths in the files are relative to, where that is said.
@@ -144,7 +152,8 @@ pub(super) struct Extends {
     pub line: usize,
 }
 
-/// A Compose file that was read.
+/// A Compose file that was read: one document or, for Compose v2, several, of which each is merged
+/// into those before it as an override file is.
 #[derive(Debug)]
 pub struct ComposeText {
     /// The file, as it was named or found: relative to the deployment unless it was absolute.
@@ -192,7 +201,8 @@ impl ComposeText {
     #[must_use]
     pub fn from_source(source: &str) -> Self {
         let snapshot = Snapshot::planned("compose.yaml".into(), source.into());
-        Self::new("compose.yaml".into(), snapshot, Document::parse(source).unwrap())
+        let document = Document::parse_all(source.as_bytes()).unwrap();
+        Self::new("compose.yaml".into(), snapshot, document)
     }
 
     /// The file as messages name it.
@@ -204,7 +214,8 @@ impl ComposeText {
     /// Whether the file names its project, which only Compose v2 understands.
     #[must_use]
     pub fn names_project(&self) -> bool {
-        self.document.root().get("name").is_some_and(|name| !name.is_null())
+        let mut names = self.document.roots().filter_map(|root| root.get("name"));
+        names.any(|name| !name.is_null())
     }
 
     /// The template that the file is made from, if one stands beside it in `directory`, or it says
@@ -216,14 +227,24 @@ impl ComposeText {
             .as_deref()
     }
 
+    /// The line on which its second document begins, if it has one.
+    #[must_use]
+    pub fn second_document(&self) -> Option<usize> {
+        self.document.roots().nth(1).map(|root| root.position().line)
+    }
+
     /// The services as written, with those that are merged into the mapping.
-    pub(super) fn services(&self) -> impl Iterator<Item = (&str, Node<'_>, Node<'_>)> {
+    pub(super) fn services(&self) -> impl Iterator<Item = Service<'_>> {
         services(&self.document)
     }
 
-    pub(super) fn service(&self, name: &str) -> Option<Node<'_>> {
-        let service = self.document.root().get("services")?.get(name)?;
-        (service.kind() == Kind::Mapping).then_some(service)
+    /// A service as each document has it that does, the last first.
+    pub(super) fn service(&self, name: &str) -> impl Iterator<Item = (usize, Node<'_>)> {
+        let entries = self.document.roots().enumerate().rev();
+        entries.filter_map(move |(document, root)| {
+            let service = root.get("services")?.get(name)?;
+            (service.kind() == Kind::Mapping).then_some((document, service))
+        })
     }
 
     /// The site of the image of `service`, a service of this file.
@@ -235,10 +256,23 @@ impl ComposeText {
     }
 }
 
-/// The services of a file, each with its name and the node that has it.
-fn services(document: &Document) -> impl Iterator<Item = (&str, Node<'_>, Node<'_>)> {
-    let services = document.root().get("services").map(Node::merged_entries).unwrap_or_default();
-    services.into_iter().filter_map(|(name, service)| Some((name.as_text()?, name, service)))
+/// A service as it stands in a file.
+pub(super) struct Service<'a> {
+    /// The number of its document.
+    pub document: usize,
+    pub name: &'a str,
+    pub key: Node<'a>,
+    pub node: Node<'a>,
+}
+
+/// The services of a file.
+pub(super) fn services(document: &Document) -> impl Iterator<Item = Service<'_>> {
+    document.roots().enumerate().flat_map(|(document, root)| {
+        let entries = root.get("services").map(Node::merged_entries).unwrap_or_default();
+        entries.into_iter().filter_map(move |(key, node)| {
+            Some(Service { document, name: key.as_text()?, key, node })
+        })
+    })
 }
 
 /// Whether a service has a build section.
@@ -262,22 +296,23 @@ pub(super) fn extends(service: Node<'_>) -> Option<Extends> {
 #[must_use]
 pub fn sites(file: &Path, document: &Document) -> Vec<Arc<Site>> {
     let mut sites: BTreeMap<usize, Site> = BTreeMap::new();
-    for (name, _, service) in services(document) {
-        let Some(found) = service.get("image").and_then(|image| Site::of(file, image)) else {
+    for service in services(document) {
+        let image = service.node.get("image");
+        let Some(found) = image.and_then(|image| Site::of(file, service.document, image)) else {
             continue;
         };
         let site = sites.entry(found.span.start).or_insert(found);
-        site.compose_services.push(name.to_owned());
-        site.has_build |= has_build(service);
+        site.compose_services.push(service.name.to_owned());
+        site.has_build |= has_build(service.node);
     }
     sites.into_values().map(Arc::new).collect()
 }
 
 fn other_images(file: &Path, document: &Document) -> Vec<OtherImage> {
     let mut found = Vec::new();
-    for (name, _, service) in services(document) {
+    for Service { document, name, node: service, .. } in services(document) {
         let mut keep = |key, image: Option<Node<'_>>, target: Option<Node<'_>>| {
-            if let Some(site) = image.and_then(|image| Site::of(file, image)) {
+            if let Some(site) = image.and_then(|image| Site::of(file, document, image)) {
                 let site = Site { compose_services: vec![name.to_owned()], ..site };
                 let target = target.and_then(Node::as_text).map(str::to_owned);
                 found.push(OtherImage {
@@ -309,8 +344,12 @@ fn texts(node: Option<Node<'_>>) -> Vec<String> {
 }
 
 fn includes(document: &Document) -> Vec<Include> {
-    let entries = document.root().get("include").map(Node::items).into_iter().flatten();
-    let include = |entry: Node<'_>| Include {
+    let entries = document.roots().enumerate().flat_map(|(document, root)| {
+        let entries = root.get("include").map(Node::items).into_iter().flatten();
+        entries.map(move |entry| (document, entry))
+    });
+    let include = |(document, entry): (usize, Node<'_>)| Include {
+        document,
         paths: texts(Some(entry.get("path").unwrap_or(entry))),
         project_directory: entry
             .get("project_directory")
@@ -322,9 +361,13 @@ fn includes(document: &Document) -> Vec<Include> {
     entries.map(include).collect()
 }
 
-/// What kind of file `document` is.
+/// What kind of file it is: what the first of its documents is that is anything.
 fn kind_of(document: &Document) -> FileKind {
-    let root = document.root();
+    let mut kinds = document.roots().map(kind_of_one);
+    kinds.find(|kind| *kind != FileKind::Other).unwrap_or(FileKind::Other)
+}
+
+fn kind_of_one(root: Node<'_>) -> FileKind {
     let Some(services) = root.get("services") else {
         return match root.get("include") {
             Some(_) => FileKind::Compose,

@@ -19,8 +19,9 @@ use anyhow::Result;
 use indexmap::IndexMap;
 
 use super::keys::{self, Section};
-use super::text::{ComposeText, FileKind, OtherImage, Site};
+use super::text::{ComposeText, FileKind, OtherImage, Service, Site};
 use crate::error::{self, Error};
+use crate::model::image_line::Entry;
 use crate::model::interpolation::Template;
 use crate::model::yaml::Node;
 
@@ -57,6 +58,8 @@ pub struct Line {
     pub service: String,
     /// The file: of several, the last that gives the service an image.
     pub file: PathBuf,
+    /// The number of the document in that file.
+    pub document: usize,
     /// The file of the deployment that this is, or that includes it.
     pub top: PathBuf,
     /// The line of the service, from 1.
@@ -89,10 +92,12 @@ impl Line {
     }
 }
 
-/// What `!reset` stands before.
+/// What a file takes away from those before it, mostly with `!reset`.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 struct Removed {
     service: bool,
+    /// All that they say of the service, which `!override` stands before.
+    all: bool,
     image: bool,
     build: bool,
 }
@@ -103,7 +108,7 @@ pub struct Place {
     /// The file, relative to the deployment unless it was absolute.
     pub file: PathBuf,
     /// The service in that file: the one it extends, if that has the line.
-    pub service: String,
+    pub entry: Entry,
     /// The line, from 1; of the service where it has no image line.
     pub line: usize,
 }
@@ -317,6 +322,14 @@ impl ComposeFiles {
         files.iter().filter_map(|file| self.text(file)).any(ComposeText::names_project)
     }
 
+    /// The file and the line of the first of `files` that has a second document, which only Compose
+    /// v2 reads.
+    #[must_use]
+    pub fn second_document(&self, files: &[PathBuf]) -> Option<String> {
+        let mut texts = files.iter().filter_map(|file| self.text(file));
+        texts.find_map(|text| Some(format!("{}:{}", text.name(), text.second_document()?)))
+    }
+
     /// The template that a file is made from, if it is.
     #[must_use]
     pub fn template_of(&self, file: &Path) -> Option<&str> {
@@ -337,8 +350,8 @@ impl ComposeFiles {
             if text.kind == FileKind::Compose {
                 all.extend(Self::unknown_keys(text));
             }
-            let models = text.document.root().get("models").map(Node::entries);
-            for (name, model) in models.into_iter().flatten() {
+            let models = text.document.roots().filter_map(|root| root.get("models"));
+            for (name, model) in models.flat_map(Node::entries) {
                 let image = model.get("model").and_then(Node::as_text).unwrap_or("unnamed");
                 let (file, line) = (text.name(), name.position().line);
                 let name = name.as_text().unwrap_or_default();
@@ -360,7 +373,7 @@ impl ComposeFiles {
     #[must_use]
     pub fn place_of(&self, service: &str, key: &str) -> Option<String> {
         let places = self.deployed().filter_map(|text| {
-            let value = text.service(service)?.get(key)?;
+            let value = text.service(service).find_map(|(_, service)| service.get(key))?;
             Some(format!("{}:{}", text.name(), value.position().line))
         });
         places.last()
@@ -379,8 +392,8 @@ impl ComposeFiles {
                     .push(format!("{file}:{line}: the key `{name}`{of}, which dkv does not know"));
             }
         };
-        look(Section::Top, "", text.document.root());
-        for (name, _, service) in text.services() {
+        text.document.roots().for_each(|root| look(Section::Top, "", root));
+        for Service { name, node: service, .. } in text.services() {
             look(Section::Service, &format!(" of `{name}`"), service);
             for (section, key) in
                 [(Section::Deploy, "deploy"), (Section::Healthcheck, "healthcheck")]

@@ -26,6 +26,15 @@ pub fn own(prefix: &str, name: &ServiceName) -> [String; 2] {
     ["IMAGE", "TAG"].map(|suffix| env_file::variable(prefix, name, suffix))
 }
 
+/// A service as one document of a file has it.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Entry {
+    /// The number of the document, from 0.
+    pub document: usize,
+    /// The service.
+    pub service: String,
+}
+
 /// A line that follows.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Follower {

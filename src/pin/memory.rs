@@ -20,7 +20,10 @@ pub struct Memory {
 /// A line that was pinned, or that had its digest already.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 struct Remembered {
-    /// The Compose services of the file that have it.
+    /// The number of the document in the file.
+    #[serde(default)]
+    document: usize,
+    /// The Compose services of the document that have it.
     compose_services: Vec<String>,
     /// What stood there, quotes apart.
     before: String,
@@ -62,7 +65,9 @@ impl Memory {
         let lines = self.files.get(file)?;
         let name = |image: &str| image.split('@').next().map(str::to_owned);
         let is_pinned = site.image.contains('@');
-        let of_services = lines.iter().find(|one| one.compose_services == site.compose_services);
+        let of_services = lines.iter().find(|one| {
+            one.document == site.document && one.compose_services == site.compose_services
+        });
         let is_it = |one: &&Remembered| {
             one.after == site.image || (is_pinned && name(&one.after) == name(&site.image))
         };
@@ -87,6 +92,7 @@ impl Memory {
             let before = self.before(file, site).unwrap_or(old);
             if before != new || new.contains('@') {
                 known.push(Remembered {
+                    document: site.document,
                     compose_services: site.compose_services.clone(),
                     before: before.to_owned(),
                     after: new.to_owned(),

@@ -173,6 +173,24 @@ fn what_stood_there_comes_back_whatever_it_was() {
 }
 
 #[test]
+fn each_document_of_a_file_gets_its_own_text_back() {
+    let text = "services:\n  a: {image: web}\n  b: {image: &b 'web:1.64'}\n---\nservices:\n  a: {image: \
+        web:1.64}\n  b: {image: *b}\n--- # more\nservices: {a: {image: web:latest}}\n...\n";
+    let pinned = rewritten(text, judge_pin);
+    assert_eq!(pinned.matches(digest("new").as_str()).count(), 4, "{pinned}");
+    let mut memory = memory::Memory::default();
+    remember(&mut memory, text, &pinned);
+    // A digest that was moved on by hand is known by its place.
+    let moved = pinned.replace(digest("new").as_str(), digest("next").as_str());
+    for pinned in [pinned, moved] {
+        let back = rewritten(&pinned, |site| {
+            judge_unpin(site, memory.before("compose.yaml", site), true, |_| None)
+        });
+        assert_eq!(back, text);
+    }
+}
+
+#[test]
 fn a_file_keeps_everything_but_the_images() {
     let (old, new) = (digest("old"), digest("new"));
     let text = format!(

@@ -3,6 +3,7 @@
 use serde::Serialize;
 
 use super::Files;
+use crate::model::image_line::Entry;
 use crate::model::manifest::{Service, Source};
 use crate::model::reference::{Digest, Platform, Repository, ServiceName};
 
@@ -147,7 +148,7 @@ pub struct ComposeChange {
     pub compose_service: String,
     /// The service in that file: the one that it extends, if that has the line.
     #[serde(skip)]
-    pub service_there: String,
+    pub there: Entry,
     /// The file, relative to the deployment.
     pub file: String,
     /// The line, from 1.
@@ -168,6 +169,9 @@ pub struct ComposeChange {
     /// The file that describes the Compose service itself, where it can get a line of its own.
     #[serde(skip)]
     pub own_file: String,
+    /// What that file has of it.
+    #[serde(skip)]
+    pub own: Entry,
 }
 
 impl ComposeChange {

@@ -11,7 +11,7 @@ use crate::compose::{self, Generation, template::is_template};
 use crate::deployment::Deployment;
 use crate::docker::{Container, ContainerFilter, ContainerState, Docker, ImageList};
 use crate::error;
-use crate::model::image_line;
+use crate::model::image_line::{self, Entry};
 use crate::model::reference::Reference;
 use crate::plan::migrate::{Line, Present};
 use crate::report::migrate::ComposeChange;
@@ -87,10 +87,11 @@ pub(super) async fn gather(
             }
         };
         let file = place.map_or(&written.file, |place| &place.file);
+        let own = Entry { document: written.document, service: service.clone() };
         lines.push(Line {
             written: ComposeChange {
                 compose_service: service.clone(),
-                service_there: place.map_or(service, |place| &place.service).clone(),
+                there: place.map_or(&own, |place| &place.entry).clone(),
                 file: file.display().to_string(),
                 line: place.map(|place| place.line),
                 from: written.image_text().map(str::to_owned),
@@ -100,6 +101,7 @@ pub(super) async fn gather(
                 left: None,
                 cut: Vec::new(),
                 own_file: written.file.display().to_string(),
+                own,
             },
             platform: deployment.platform(service),
             is_sourced: written.template().is_some_and(|template| {

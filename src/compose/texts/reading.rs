@@ -11,8 +11,11 @@ use indexmap::IndexMap;
 use super::{ComposeFiles, Line, Place, Problem, ProblemKind, Reading, Removed};
 use crate::compose::argv::Generation;
 use crate::compose::files::{Files, parent};
-use crate::compose::text::{ComposeText, Extends, OtherImage, RESET, extends, has_build};
+use crate::compose::text::{
+    ComposeText, Extends, OVERRIDE, OtherImage, RESET, Service, extends, has_build,
+};
 use crate::error::{self, Error};
+use crate::model::image_line::Entry;
 use crate::model::yaml::{Document, Kind, Node, YamlError};
 use crate::store::{self, Store};
 
@@ -175,8 +178,33 @@ impl ComposeFiles {
         if !collected.deployed.insert(index) {
             return;
         }
-        open.push(index);
-        for include in &text.includes {
+        // What includes a file is not taken away by it.
+        let before = if open.is_empty() { 0 } else { collected.lines.len() };
+        for (document, root) in text.document.roots().enumerate() {
+            open.push(index);
+            self.walk_includes(index, document, top, open, collected);
+            open.pop();
+            let tag = root.get("services").and_then(Node::tag);
+            if tag.is_some_and(|tag| [RESET, OVERRIDE].contains(&tag)) {
+                collected.lines.truncate(before);
+            }
+            for service in text.services().filter(|service| service.document == document) {
+                self.describe(index, top, &service, collected);
+            }
+        }
+    }
+
+    /// Collects what the files say that a document of the text `index` includes.
+    fn walk_includes(
+        &self,
+        index: usize,
+        document: usize,
+        top: &Path,
+        open: &mut Vec<usize>,
+        collected: &mut Collected,
+    ) {
+        let text = &self.texts[index];
+        for include in text.includes.iter().filter(|include| include.document == document) {
             for path in &include.paths {
                 match foreign(path) {
                     Some((kind, why)) => {
@@ -187,31 +215,24 @@ impl ComposeFiles {
                 }
             }
         }
-        open.pop();
-        for (name, key, service) in text.services() {
-            self.describe(index, top, (name, key, service), collected);
-        }
     }
 
-    /// Collects what one file says of one service, with what that extends.
-    fn describe(
-        &self,
-        index: usize,
-        top: &Path,
-        (name, key, service): (&str, Node<'_>, Node<'_>),
-        collected: &mut Collected,
-    ) {
+    /// Collects what one document says of one service, with what that extends.
+    fn describe(&self, index: usize, top: &Path, service: &Service<'_>, collected: &mut Collected) {
+        let Service { document, name, key, node } = *service;
         let removed = Removed {
-            service: service.tag() == Some(RESET),
-            image: service.get("image").is_some_and(|image| image.tag() == Some(RESET)),
-            build: service.get("build").is_some_and(|build| build.tag() == Some(RESET)),
+            service: node.tag() == Some(RESET),
+            all: node.tag() == Some(OVERRIDE),
+            image: is_reset(node, "image"),
+            build: is_reset(node, "build"),
         };
-        if service.kind() != Kind::Mapping && !removed.service {
+        if node.kind() != Kind::Mapping && !removed.service {
             return;
         }
         let mut line = Line {
             service: name.to_owned(),
             file: self.texts[index].file.clone(),
+            document,
             top: top.to_owned(),
             line: key.position().line,
             image: None,
@@ -226,36 +247,48 @@ impl ComposeFiles {
         // Each service that extends a build makes an image of its own, and has its own line for it.
         let own = Place {
             file: self.texts[index].file.clone(),
-            service: name.to_owned(),
-            line: service.position().line,
+            entry: Entry { document, service: name.to_owned() },
+            line: node.position().line,
         };
-        let mut at = Some((index, name.to_owned(), service));
-        while let Some((index, name, service)) = at.take() {
+        let mut at = Some(Described {
+            index,
+            name: name.to_owned(),
+            document: self.texts[index].second_document().map(|_| document),
+            parts: vec![(document, node)],
+        });
+        // The images and build sections behind a `!reset` are none of the line's.
+        let (mut takes_image, mut takes_build) = (true, true);
+        while let Some(Described { index, name, document, parts }) = at.take() {
             let text = &self.texts[index];
-            let place = |node: Node<'_>| Place {
-                file: text.file.clone(),
-                service: name.clone(),
-                line: node.position().line,
-            };
-            if line.image.is_none()
-                && !removed.image
-                && let (Some(site), Some(image)) = (text.site_of(service), service.get("image"))
-            {
-                line.image = Some(Arc::clone(site));
-                line.place = Some(place(image));
-            }
-            if has_build(service) && !removed.build {
-                line.has_build = true;
-                if line.image.is_none() {
-                    line.place = Some(own.clone());
+            for &(document, node) in &parts {
+                takes_image &= !is_reset(node, "image");
+                takes_build &= !is_reset(node, "build");
+                if line.image.is_none()
+                    && takes_image
+                    && let (Some(site), Some(image)) = (text.site_of(node), node.get("image"))
+                {
+                    line.image = Some(Arc::clone(site));
+                    line.place = Some(Place {
+                        file: text.file.clone(),
+                        entry: Entry { document, service: name.clone() },
+                        line: image.position().line,
+                    });
                 }
+                if has_build(node) && takes_build {
+                    line.has_build = true;
+                    if line.image.is_none() {
+                        line.place = Some(own.clone());
+                    }
+                }
+                line.provider = line.provider.or_else(|| provider(node));
+                line.platform = line.platform.or_else(|| platform(node));
+                let ours =
+                    |image: &&OtherImage| image.service == name && image.site.document == document;
+                others.extend(text.other_images.iter().rev().filter(ours));
             }
-            line.provider = line.provider.or_else(|| provider(service));
-            line.platform = line.platform.or_else(|| platform(service));
-            others.extend(text.other_images.iter().rev().filter(|image| image.service == name));
-            seen.insert((index, name));
-            if let Some(extends) = extends(service) {
-                at = self.extended(index, &extends, &seen, collected);
+            seen.insert((index, document, name));
+            if let Some(extends) = parts.iter().find_map(|(_, node)| extends(*node)) {
+                at = self.extended(index, document, &extends, &seen, collected);
             }
         }
         for image in others.into_iter().rev() {
@@ -266,27 +299,29 @@ impl ComposeFiles {
         collected.lines.push(line);
     }
 
-    /// The service that one of the file `index` extends.
+    /// The service that one of the file `index` extends: of the same `document` where that is the
+    /// whole of what is known there, else of all documents of a file together.
     fn extended(
         &self,
         index: usize,
+        document: Option<usize>,
         extends: &Extends,
-        seen: &HashSet<(usize, String)>,
+        seen: &HashSet<(usize, Option<usize>, String)>,
         collected: &mut Collected,
-    ) -> Option<(usize, String, Node<'_>)> {
+    ) -> Option<Described<'_>> {
         let text = &self.texts[index];
         let mut give_up = |kind, why| {
             collected.problems.push(Problem::of(text, Some(extends.line), kind, why));
             None
         };
-        let index = match &extends.file {
-            None => index,
+        let (index, document) = match &extends.file {
+            None => (index, document),
             Some(file) => {
                 if let Some((kind, why)) = foreign(file) {
                     return give_up(kind, format!("it extends a service of {file}, {why}"));
                 }
                 match self.known.get(&beside(&text.base, file))? {
-                    Reading::Text(index) => *index,
+                    Reading::Text(index) => (*index, None),
                     Reading::Problem(problem) => {
                         collected.needed.push(*problem);
                         return None;
@@ -295,18 +330,35 @@ impl ComposeFiles {
             }
         };
         let name = &extends.service;
-        if seen.contains(&(index, name.clone())) {
+        if seen.contains(&(index, document, name.clone())) {
             return give_up(ProblemKind::Circle, format!("`{name}` extends itself in a circle"));
         }
         collected.deployed.insert(index);
-        match self.texts[index].service(name) {
-            Some(service) => Some((index, name.clone(), service)),
-            None => {
-                let file = self.texts[index].name();
-                give_up(ProblemKind::NoService, format!("it extends `{name}`, which {file} lacks"))
-            }
+        let is_meant = |number: usize| document.is_none_or(|document| document == number);
+        let parts = self.texts[index].service(name);
+        let parts: Vec<_> = parts.filter(|(number, _)| is_meant(*number)).collect();
+        if parts.is_empty() {
+            let file = self.texts[index].name();
+            let lacking = match document {
+                Some(_) => format!("the same document of {file}"),
+                None => file,
+            };
+            let why = format!("it extends `{name}`, which {lacking} lacks");
+            return give_up(ProblemKind::NoService, why);
         }
+        Some(Described { index, name: name.clone(), document, parts })
     }
+}
+
+/// A service as one document of a file describes it, or as all do together.
+struct Described<'f> {
+    /// Which text.
+    index: usize,
+    name: String,
+    /// Which document; none for all.
+    document: Option<usize>,
+    /// What they say, the last first.
+    parts: Vec<(usize, Node<'f>)>,
 }
 
 /// What the files of a deployment come to, while they are walked through.
@@ -350,8 +402,8 @@ impl ComposeText {
             };
             include.paths.iter().for_each(|path| add(path, home.clone()));
         }
-        for (_, _, service) in self.services() {
-            if let Some(file) = extends(service).and_then(|extends| extends.file) {
+        for service in self.services() {
+            if let Some(file) = extends(service.node).and_then(|extends| extends.file) {
                 add(&file, None);
             }
         }
@@ -394,23 +446,23 @@ fn open(wish: &Wish, path: PathBuf) -> Result<ComposeText, Box<Problem>> {
 }
 
 fn parse(bytes: &[u8]) -> Result<Document, YamlError> {
-    let document =
-        Document::parse_bytes(bytes).map_err(|error| match error.is_second_document() {
-            true => YamlError {
-                message: "a second document (`---`) begins here, which Compose v2 merges into the \
-                first and dkv does not follow: put it into a file of its own, such as the override \
-                file, which is merged likewise"
-                    .to_owned(),
-                ..error
-            },
-            false => error,
-        })?;
+    let document = Document::parse_all(bytes)?;
     document.check_merges()?;
-    let root = document.root();
-    if root.is_null() || root.kind() == Kind::Mapping {
-        return Ok(document);
+    let is_alone = document.roots().len() == 1;
+    for root in document.roots() {
+        match root.kind() {
+            Kind::Mapping => {}
+            Kind::Null if is_alone => {}
+            Kind::Null => {
+                return Err(root.error(
+                    "one of its documents is empty, which Compose refuses: take away the `---` that \
+                    nothing stands behind",
+                ));
+            }
+            _ => return Err(root.error("it is not a mapping")),
+        }
     }
-    Err(root.error("it is not a mapping"))
+    Ok(document)
 }
 
 /// What the files say together: the last that gives a service an image decides, as when Compose
@@ -426,6 +478,10 @@ fn merge(lines: &[Line]) -> IndexMap<String, Line> {
             merged.insert(line.service.clone(), line.clone());
             continue;
         };
+        if line.removed.all {
+            *before = line.clone();
+            continue;
+        }
         let has_build = line.has_build || (before.has_build && !line.removed.build);
         let provider = line.provider.clone().or_else(|| before.provider.take());
         let platform = line.platform.clone().or_else(|| before.platform.take());
@@ -439,6 +495,11 @@ fn merge(lines: &[Line]) -> IndexMap<String, Line> {
         before.platform = platform;
     }
     merged
+}
+
+/// Whether `!reset` stands before what a service says of `key`.
+fn is_reset(service: Node<'_>, key: &str) -> bool {
+    service.get(key).is_some_and(|value| value.tag() == Some(RESET))
 }
 
 /// The platform of a service, as it is written.

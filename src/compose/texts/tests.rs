@@ -162,11 +162,12 @@ fn an_extended_line_is_found_where_it_is_written() {
         ("base.yml", "include: [nobody.yml]\nservices:\n  base:\n    image: r/a:1\n"),
     ]);
     let at = |service: &str| files.service(service).unwrap().place.clone();
-    assert_eq!(at("a"), Some(Place { file: "base.yml".into(), service: "base".into(), line: 4 }));
+    let base = Entry { document: 0, service: "base".to_owned() };
+    assert_eq!(at("a"), Some(Place { file: "base.yml".into(), entry: base, line: 4 }));
     assert_eq!(at("c"), at("a"));
     assert_eq!(at("b").unwrap().line, 5);
     // Who extends a build makes an image of its own.
-    assert_eq!((at("e").unwrap().service.as_str(), at("e").unwrap().line), ("e", 10));
+    assert_eq!((at("e").unwrap().entry.service.as_str(), at("e").unwrap().line), ("e", 10));
     assert_eq!((at("d"), files.service("nobody")), (None, None));
     files.require().unwrap();
     assert_eq!(

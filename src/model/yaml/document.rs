@@ -41,16 +41,7 @@ pub struct YamlError {
     pub column: usize,
 }
 
-/// What is said where another document begins.
-pub(super) const SECOND: &str = "a second document begins here, only one is expected";
-
 impl YamlError {
-    /// Whether the text has more than one document.
-    #[must_use]
-    pub fn is_second_document(&self) -> bool {
-        self.message == SECOND
-    }
-
     pub(super) fn new(position: Position, message: impl Into<String>) -> Self {
         Self { message: message.into(), line: position.line, column: position.column }
     }
@@ -143,7 +134,14 @@ pub(super) struct NodeData {
     pub shared: bool,
 }
 
-/// A parsed document with its source text.
+/// How many documents a text may have.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Documents {
+    One,
+    Several,
+}
+
+/// A parsed text: one document or, where that is asked for, several (`---`).
 #[derive(Debug)]
 pub struct Document {
     pub(super) source: String,
@@ -154,7 +152,8 @@ pub struct Document {
     pub(super) indexes: Vec<(u32, Vec<u32>)>,
     /// Byte offsets of the anchors that an alias names, ascending.
     pub(super) shared: Vec<u32>,
-    pub(super) root: u32,
+    /// The outermost node of each document; at least one.
+    pub(super) roots: Vec<u32>,
     /// Where the lines begin, once a position was asked for.
     pub(super) lines: OnceLock<Vec<usize>>,
 }
@@ -166,7 +165,7 @@ impl Document {
     /// Text that is not YAML, is larger than [`MAX_BYTES`], nests deeper than [`MAX_DEPTH`], holds
     /// a NUL, a duplicate key, or more than one document.
     pub fn parse(text: &str) -> Result<Self, YamlError> {
-        parse::parse(text)
+        parse::parse(text, Documents::One)
     }
 
     /// Reads one document from bytes that may not be UTF-8.
@@ -174,16 +173,16 @@ impl Document {
     /// # Errors
     /// As [`Document::parse`], and bytes that are not UTF-8.
     pub fn parse_bytes(bytes: &[u8]) -> Result<Self, YamlError> {
-        match std::str::from_utf8(bytes) {
-            Ok(text) => Self::parse(text),
-            Err(error) => {
-                let valid = String::from_utf8_lossy(&bytes[..error.valid_up_to()]);
-                Err(YamlError::new(
-                    position(&valid, valid.len()),
-                    "the file is not valid UTF-8 here",
-                ))
-            }
-        }
+        Self::parse(utf8(bytes)?)
+    }
+
+    /// Reads all documents of bytes that may not be UTF-8. What one of them anchors, aliases in
+    /// those behind it may name, as in the Composes.
+    ///
+    /// # Errors
+    /// As [`Document::parse_bytes`], but for the number of documents.
+    pub fn parse_all(bytes: &[u8]) -> Result<Self, YamlError> {
+        parse::parse(utf8(bytes)?, Documents::Several)
     }
 
     /// The text as it was read.
@@ -192,10 +191,15 @@ impl Document {
         &self.source
     }
 
-    /// The outermost node; null when the document is empty.
+    /// The outermost node, of the first document; null when that is empty.
     #[must_use]
     pub fn root(&self) -> Node<'_> {
-        self.node(self.root)
+        self.node(self.roots[0])
+    }
+
+    /// The outermost node of each document.
+    pub fn roots(&self) -> impl DoubleEndedIterator<Item = Node<'_>> + ExactSizeIterator {
+        self.roots.iter().map(|&id| self.node(id))
     }
 
     /// Line and column of a byte offset.
@@ -295,6 +299,14 @@ impl Document {
             _ => self.scalar_text(id),
         }
     }
+}
+
+/// The text of a file.
+fn utf8(bytes: &[u8]) -> Result<&str, YamlError> {
+    std::str::from_utf8(bytes).map_err(|error| {
+        let valid = String::from_utf8_lossy(&bytes[..error.valid_up_to()]);
+        YamlError::new(position(&valid, valid.len()), "the file is not valid UTF-8 here")
+    })
 }
 
 /// Where the lines of a text begin; see [`position`].

@@ -44,6 +44,8 @@ pub enum Item {
 /// One change to a document. Paths and indexes mean the document as it was parsed.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Edit {
+    /// The number of the document that the path begins in.
+    pub(super) document: usize,
     pub(super) path: Vec<Segment>,
     pub(super) action: Action,
 }
@@ -67,7 +69,7 @@ impl Edit {
         value: impl Into<Value>,
     ) -> Self {
         let action = Action::Set { value: value.into(), after: None };
-        Self { path: steps(path), action }
+        Self { document: 0, path: steps(path), action }
     }
 
     /// As [`Edit::set`], but a new key goes behind the entry of key `after`, if there is one, and is
@@ -78,12 +80,12 @@ impl Edit {
         after: impl Into<String>,
     ) -> Self {
         let action = Action::Set { value: value.into(), after: Some(after.into()) };
-        Self { path: steps(path), action }
+        Self { document: 0, path: steps(path), action }
     }
 
     /// Removes the key or item at `path`, if there is one, with its comments.
     pub fn remove<Step: Into<Segment>>(path: impl IntoIterator<Item = Step>) -> Self {
-        Self { path: steps(path), action: Action::Remove }
+        Self { document: 0, path: steps(path), action: Action::Remove }
     }
 
     /// Gives the list at `path` these items in this order; a missing or null list is created. Kept
@@ -92,7 +94,13 @@ impl Edit {
         path: impl IntoIterator<Item = Step>,
         items: Vec<Item>,
     ) -> Self {
-        Self { path: steps(path), action: Action::Rearrange(items) }
+        Self { document: 0, path: steps(path), action: Action::Rearrange(items) }
+    }
+
+    /// The same edit of the document with this number, from 0.
+    #[must_use]
+    pub fn in_document(self, document: usize) -> Self {
+        Self { document, ..self }
     }
 }
 
@@ -102,18 +110,18 @@ fn steps<Step: Into<Segment>>(path: impl IntoIterator<Item = Step>) -> Vec<Segme
 
 impl Document {
     /// The text with all `edits` made, verified: it parses to the intended content, and every node
-    /// outside the edits has its value and style.
+    /// outside the edits has its value and style, those of other documents as well.
     ///
     /// # Errors
     /// Edits that contradict each other, that lead through an alias, a shared anchor or a merge
     /// key, or whose result is not what was intended.
     pub fn apply(&self, edits: &[Edit]) -> Result<String, YamlError> {
-        let plan = plan(self, edits)?;
-        if plan == Plan::Same {
+        let plans = plan(self, edits)?;
+        if plans.iter().all(|plan| *plan == Plan::Same) {
             return Ok(self.source().to_owned());
         }
-        let text = splice::splice(self, &plan)?;
-        verify::verify(self, &plan, &text)?;
+        let text = splice::splice(self, &plans)?;
+        verify::verify(self, &plans, &text)?;
         Ok(text)
     }
 }

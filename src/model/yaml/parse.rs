@@ -12,7 +12,7 @@ use saphyr_parser::{Event, Parser, ScalarStyle, Span};
 
 use super::depth::{self, quoted_end};
 use super::document::{
-    Document, MAX_BYTES, MAX_DEPTH, NONE, NodeData, Position, SECOND, Shape, Style, YamlError,
+    Document, Documents, MAX_BYTES, MAX_DEPTH, NONE, NodeData, Position, Shape, Style, YamlError,
     position, to_u32,
 };
 
@@ -26,8 +26,8 @@ const INDENTATION: usize = 256;
 /// The most lines for which that is done.
 const MOST_INDENTED: usize = 50_000;
 
-/// Reads one document; see [`Document::parse`].
-pub fn parse(text: &str) -> Result<Document, YamlError> {
+/// Reads one document or all; see [`Document::parse`] and [`Document::parse_all`].
+pub fn parse(text: &str, documents: Documents) -> Result<Document, YamlError> {
     if text.len() > MAX_BYTES {
         let message = format!(
             "the file is {} bytes long, more than the {} MiB that are read",
@@ -40,13 +40,13 @@ pub fn parse(text: &str) -> Result<Document, YamlError> {
         return Err(YamlError::new(position(text, nul), "a NUL character"));
     }
     let lines = depth::flow_lines(text).map_err(|offset| too_deep(position(text, offset)))?;
-    let parsed = Builder::new(text).build();
+    let parsed = Builder::new(text).build(documents);
     if parsed.is_ok() || lines.is_empty() || lines.len() > MOST_INDENTED {
         return parsed;
     }
     // Composes and the old tool take a flow collection that is not indented beyond its key, which
     // the specification and the parser do not.
-    Builder::indenting(text, &lines).build().or(parsed)
+    Builder::indenting(text, &lines).build(documents).or(parsed)
 }
 
 fn too_deep(position: Position) -> YamlError {
@@ -114,7 +114,8 @@ pub(super) struct Builder<'a> {
     open: Vec<Open>,
     /// Everything before this byte has been read.
     cursor: usize,
-    root: Option<u32>,
+    /// The outermost node of each finished document.
+    roots: Vec<u32>,
 }
 
 impl<'a> Builder<'a> {
@@ -132,7 +133,7 @@ impl<'a> Builder<'a> {
             pending: Vec::new(),
             open: Vec::new(),
             cursor: if text.starts_with('\u{feff}') { '\u{feff}'.len_utf8() } else { 0 },
-            root: None,
+            roots: Vec::new(),
         }
     }
 
@@ -166,7 +167,7 @@ impl<'a> Builder<'a> {
         Cow::Owned(source)
     }
 
-    fn build(mut self) -> Result<Document, YamlError> {
+    fn build(mut self, documents: Documents) -> Result<Document, YamlError> {
         let source = self.source();
         for event in Parser::new_from_str(&source) {
             let (event, span) = event.map_err(|error| {
@@ -174,6 +175,15 @@ impl<'a> Builder<'a> {
                     Position { line: error.marker().line(), column: error.marker().col() + 1 };
                 YamlError::new(position, error.info())
             })?;
+            if matches!(event, Event::DocumentStart(_))
+                && documents == Documents::One
+                && !self.roots.is_empty()
+            {
+                let start = self.byte(span.start.index());
+                return Err(
+                    self.error(start, "a second document begins here, only one is expected")
+                );
+            }
             self.event(event, span)?;
         }
         Ok(self.finished())
@@ -181,10 +191,11 @@ impl<'a> Builder<'a> {
 
     /// The tree, after the last event.
     fn finished(mut self) -> Document {
-        let root = self.root.unwrap_or_else(|| {
+        if self.roots.is_empty() {
             let end = self.text.len();
-            self.push(Shape::Null, end, end, end, NONE)
-        });
+            let root = self.push(Shape::Null, end, end, end, NONE);
+            self.roots.push(root);
+        }
         self.shared.sort_unstable();
         self.shared.dedup();
         self.indexes.sort_unstable_by_key(|(node, _)| *node);
@@ -195,7 +206,7 @@ impl<'a> Builder<'a> {
             texts: self.texts,
             indexes: self.indexes,
             shared: self.shared,
-            root,
+            roots: self.roots,
             lines: std::sync::OnceLock::new(),
         }
     }
@@ -203,16 +214,13 @@ impl<'a> Builder<'a> {
     fn event(&mut self, event: Event<'_>, characters: Span) -> Result<(), YamlError> {
         let span = self.byte(characters.start.index())..self.byte(characters.end.index());
         match event {
-            Event::Nothing | Event::StreamStart | Event::StreamEnd | Event::DocumentEnd => Ok(()),
-            Event::DocumentStart(explicit) => {
-                if self.root.is_some() {
-                    return Err(self.error(span.start, SECOND));
-                }
-                if explicit {
-                    self.cursor = span.end;
-                }
+            Event::Nothing | Event::StreamStart | Event::StreamEnd => Ok(()),
+            // Behind the `---` or the `...`, if there is one.
+            Event::DocumentStart(true) | Event::DocumentEnd => {
+                self.cursor = self.cursor.max(span.end);
                 Ok(())
             }
+            Event::DocumentStart(false) => Ok(()),
             Event::Alias(anchor) => self.alias(anchor, &span),
             Event::Scalar(text, style, anchor, tag) => {
                 let tag =
@@ -421,7 +429,7 @@ impl<'a> Builder<'a> {
         self.nodes[id as usize].end = to_u32(end);
         self.cursor = end;
         if self.open.is_empty() {
-            self.root = Some(id);
+            self.roots.push(id);
         } else {
             self.pending.push(id);
         }

@@ -1,4 +1,4 @@
-//! From a list of edits to a tree of changes over the nodes of one document: contradictions, edits
+//! From a list of edits to a tree of changes over the nodes of each document: contradictions, edits
 //! through aliases and edits that change nothing end here.
 
 use indexmap::IndexMap;
@@ -49,7 +49,10 @@ struct Change<'e> {
 
 impl<'e> Change<'e> {
     /// Sorts `edits` by path. Two edits of one node, or of a node and its inside, are refused.
-    fn collect(edits: &'e [Edit], node: Node<'_>) -> Result<Self, YamlError> {
+    fn collect(
+        edits: impl IntoIterator<Item = &'e Edit>,
+        node: Node<'_>,
+    ) -> Result<Self, YamlError> {
         let mut root = Self::default();
         for edit in edits {
             let mut change = &mut root;
@@ -130,10 +133,13 @@ fn new_items(items: &[Item], near: Node<'_>) -> Result<Vec<Value>, YamlError> {
     values.collect()
 }
 
-/// What `edits` make of `document`.
-pub fn plan(document: &Document, edits: &[Edit]) -> Result<Plan, YamlError> {
-    let root = document.root();
-    Planner { document }.node(root, &Change::collect(edits, root)?)
+/// What `edits` make of each document of the text.
+pub fn plan(document: &Document, edits: &[Edit]) -> Result<Vec<Plan>, YamlError> {
+    let plans = document.roots().enumerate().map(|(number, root)| {
+        let edits = edits.iter().filter(|edit| edit.document == number);
+        Planner { document }.node(root, &Change::collect(edits, root)?)
+    });
+    plans.collect()
 }
 
 struct Planner<'d> {

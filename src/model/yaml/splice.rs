@@ -13,15 +13,17 @@ use super::parse::{line_end, line_start, trivia_end};
 use super::plan::{MappingPlan, Plan, Slot};
 use super::value::{Layout, Value};
 
-/// The text of `document` with `plan` carried out.
-pub fn splice(document: &Document, plan: &Plan) -> Result<String, YamlError> {
+/// The text of `document` with `plans` carried out, one for each document of it.
+pub fn splice(document: &Document, plans: &[Plan]) -> Result<String, YamlError> {
     let mut splicer = Splicer {
         document,
         text: document.source(),
         layout: layout(document),
         splices: Vec::new(),
     };
-    splicer.node(document.root(), plan, Place { flow: false, column: None })?;
+    for (root, plan) in document.roots().zip(plans) {
+        splicer.node(root, plan, Place { flow: false, column: None })?;
+    }
     let end = document.source().len();
     let last_lines_change = splicer.splices.iter().any(|splice| {
         splice.range.end == end && (splice.text.is_empty() || splice.text.contains('\n'))

@@ -793,6 +793,51 @@ custom_overrides: {}
 }
 
 #[test]
+fn of_several_documents_each_is_edited_by_itself() {
+    let text = "# top\r\na: {b: &one 1} # first\r\n---   # second\r\na:\r\n  b: 'x'\r\n  # own\r\n...\r\n\r\n\
+        --- !!map\r\na: {b: *one, c: |-\r\n  --- no document\r\n}\r\n---\r\na:\r\n  b: y\r\n";
+    let text = text.replace("c: |-\r\n  --- no document\r\n", "c: '--- no document'");
+    let all = Document::parse_all(text.as_bytes()).unwrap();
+    let of = |all: &Document, key: &str| -> Vec<String> {
+        let values = all.roots().map(|root| root.get("a")?.get(key)?.as_text());
+        values.map(|value| value.unwrap_or_default().to_owned()).collect()
+    };
+    assert_eq!(of(&all, "b"), ["1", "x", "1", "y"]);
+    assert_eq!(of(&all, "c"), ["", "", "--- no document", ""]);
+    let lines: Vec<usize> = all.roots().map(|root| root.position().line).collect();
+    assert_eq!(lines, [2, 4, 10, 12]);
+    let edits = [
+        Edit::set(["a", "b"], "2").in_document(3),
+        Edit::set(["a", "b"], "3").in_document(1),
+        Edit::set_own(["a", "new"], "z", "b").in_document(1),
+    ];
+    let new = all.apply(&edits).unwrap();
+    let expected = text
+        .replace("b: 'x'\r\n  # own", "b: '3'\r\n  new: z\r\n  # own")
+        .replace("b: y", "b: '2'");
+    assert_eq!(new, expected);
+    // A change of one is no reason to lose another.
+    let gone = expected.replace("---   # second\r\na:\r\n", "  z:\r\n");
+    let plans = plan::plan(&all, &edits).unwrap();
+    assert!(verify::verify(&all, &plans, &new).is_ok());
+    for wrong in [gone, new.replace("'--- no", "'---no"), new.clone() + "---\r\na: 1\r\n"] {
+        assert!(verify::verify(&all, &plans, &wrong).is_err(), "{wrong}");
+    }
+    for (text, nulls) in [
+        ("---\n---\na: 1\n", [true, false].as_slice()),
+        ("a: 1\n---\n", &[false, true]),
+        ("a: 1\n---\n# nothing\n...\n", &[false, true]),
+        ("# only\n---\na: 1\n...\n", &[false]),
+        ("a: 1\n...\nb: 2\n", &[false, false]),
+        ("", &[true]),
+    ] {
+        let all = Document::parse_all(text.as_bytes()).unwrap();
+        let found: Vec<bool> = all.roots().map(Node::is_null).collect();
+        assert_eq!(found, nulls, "{text:?}");
+    }
+}
+
+#[test]
 fn a_result_that_differs_is_never_written() {
     let old = parse("a: 'x'\nb: &n [1, 2]\nc: *n\nd: {e: f}\n");
     let wrong = [
@@ -807,9 +852,9 @@ fn a_result_that_differs_is_never_written() {
         "a: 'x'\nb: &n [1, 2]\nc: *n\n",
         "a: 'x'\nb: &n [1, 2]\nc: *n\nd: {e: f\n",
     ];
-    assert_eq!(verify::verify(&old, &plan::Plan::Same, old.source()), Ok(()));
+    assert_eq!(verify::verify(&old, &[plan::Plan::Same], old.source()), Ok(()));
     for text in wrong {
-        let error = verify::verify(&old, &plan::Plan::Same, text).unwrap_err();
+        let error = verify::verify(&old, &[plan::Plan::Same], text).unwrap_err();
         assert!(error.message.starts_with("refusing to write"), "{text:?}: {error}");
     }
     let number = plan::plan(&old, &[set("a", "1.40")]).unwrap();

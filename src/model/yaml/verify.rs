@@ -5,15 +5,14 @@ use super::plan::{MappingPlan, Plan, Slot};
 use super::quote::is_plain_text;
 use super::value::Value;
 
-/// Parses `text` and compares it with `old` as changed by `plan`: what was planned must be there,
-/// and everything else must have its value and its style.
-pub fn verify(old: &Document, plan: &Plan, text: &str) -> Result<(), YamlError> {
-    let root = old.root();
-    let compared = match Document::parse(text) {
+/// Parses `text` and compares it with `old` as changed by `plans`, one for each document: what was
+/// planned must be there, and everything else must have its value and its style.
+pub fn verify(old: &Document, plans: &[Plan], text: &str) -> Result<(), YamlError> {
+    let compared = match Document::parse_all(text.as_bytes()) {
         Ok(new) => Verification { old, new: &new }
-            .planned(root.id, new.root().id, plan)
+            .documents(plans)
             .map_err(|near| (old.node(near), "it reads differently".to_owned())),
-        Err(error) => Err((root, error.to_string())),
+        Err(error) => Err((old.root(), error.to_string())),
     };
     compared.map_err(|(near, reason)| {
         near.error(format!(
@@ -37,6 +36,14 @@ enum Expected<'p> {
 }
 
 impl Verification<'_> {
+    fn documents(&self, plans: &[Plan]) -> Result<(), u32> {
+        if self.old.roots().len() != self.new.roots().len() {
+            return Err(self.old.root().id);
+        }
+        let mut all = self.old.roots().zip(self.new.roots()).zip(plans);
+        all.try_for_each(|((old, new), plan)| self.planned(old.id, new.id, plan))
+    }
+
     fn planned(&self, old: u32, new: u32, plan: &Plan) -> Result<(), u32> {
         match plan {
             Plan::Same => self.same(old, new),

@@ -2,13 +2,18 @@
 
 use super::*;
 use crate::model::history::Release;
+use crate::model::image_line::Entry;
 use crate::model::manifest::Listing;
+
+fn entry(service: &str) -> Entry {
+    Entry { document: 0, service: service.to_owned() }
+}
 
 fn line(service: &str, text: &str) -> Line {
     let image = Template::parse(text).unwrap().default_value().unwrap().parse().unwrap();
     let written = ComposeChange {
         compose_service: service.to_owned(),
-        service_there: service.to_owned(),
+        there: entry(service),
         file: "compose.yaml".to_owned(),
         line: None,
         from: Some(text.to_owned()),
@@ -18,6 +23,7 @@ fn line(service: &str, text: &str) -> Line {
         left: None,
         cut: Vec::new(),
         own_file: "compose.yaml".to_owned(),
+        own: entry(service),
     };
     Line {
         written,
