@@ -6,7 +6,7 @@ use clap::Args;
 use super::run::{Launch, StartOptions, show_steps};
 use super::{Effect, Run, changes, pull};
 use crate::app::{App, Exit};
-use crate::compose::{Action, Project};
+use crate::compose::{self, Action, Project};
 use crate::model::manifest::{Service, Source};
 use crate::model::reference::ServiceName;
 use crate::report::Started;
@@ -62,15 +62,7 @@ pub(super) async fn build_images(
     if launch.options.dry_run {
         return Ok(Vec::new());
     }
-    // A digest in the name of what is built is refused, and a keep-tag would be moved to the new
-    // build.
-    let mut environment = launch.environment.clone();
-    if let Some(record) = launch.deployment.recorded() {
-        environment = environment.with(record.assignments_with(|service| {
-            let built = built.iter().find(|one| one.name == service.name)?;
-            Some((built.image.clone()?, built.track_name().to_owned()))
-        })?);
-    }
+    let environment = environment_to_build(launch, &built)?;
     let action = Action::Build { services: Vec::new() };
     let compose = launch.deployment.compose()?;
     compose.run(launch.deployment.all(), &action, &environment).await?;
@@ -88,8 +80,26 @@ pub(super) async fn build_images(
         .collect())
 }
 
+/// The environment for building: a digest in the name of what is built is refused, and a keep-tag
+/// would be moved to the new build.
+///
+/// # Errors
+///
+/// As for [`Record::assignments`](crate::deployment::Record::assignments).
+pub(super) fn environment_to_build(
+    launch: &Launch<'_>,
+    built: &[&Service],
+) -> Result<compose::Environment> {
+    let environment = launch.environment.clone();
+    let Some(record) = launch.deployment.recorded() else { return Ok(environment) };
+    Ok(environment.with(record.assignments_with(|service| {
+        let built = built.iter().find(|one| one.name == service.name)?;
+        Some((built.image.clone()?, built.track_name().to_owned()))
+    })?))
+}
+
 /// The manifest services whose Compose services have a build section, each once.
-fn built_services<'s>(launch: &'s Launch<'_>, project: &Project) -> Vec<&'s Service> {
+pub(super) fn built_services<'s>(launch: &'s Launch<'_>, project: &Project) -> Vec<&'s Service> {
     let tracked = launch.deployment.tracked(project);
     let mut built: Vec<&Service> = Vec::new();
     for service in project.services.iter().filter(|service| service.has_build) {

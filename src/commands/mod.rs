@@ -8,6 +8,7 @@ mod build;
 mod changes;
 mod check_updates;
 mod completions;
+mod compose;
 mod ecr_login;
 mod generate_env;
 mod health;
@@ -166,6 +167,7 @@ commands! {
     run::Restart,
     run::Start,
     run::Stop,
+    compose::Compose,
 
     build::Build,
     #[command(visible_alias = "update-build")]

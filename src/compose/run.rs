@@ -19,12 +19,13 @@
 //! second request ends it.
 
 use std::collections::BTreeMap;
+use std::convert::Infallible;
 use std::ffi::OsString;
 use std::fmt;
 use std::fs::File;
 use std::io::{ErrorKind, IsTerminal as _, Write as _};
 use std::os::fd::AsFd as _;
-use std::os::unix::process::ExitStatusExt as _;
+use std::os::unix::process::{CommandExt as _, ExitStatusExt as _};
 use std::path::Path;
 use std::pin::pin;
 use std::process::{ExitStatus, Stdio};
@@ -33,6 +34,7 @@ use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::Duration;
 
 use anyhow::{Context as _, Result};
+use rustix::io::{FdFlags, fcntl_getfd, fcntl_setfd};
 use rustix::process::{Pid, Signal as EndSignal, kill_process, kill_process_group};
 use tokio::io::{AsyncRead, AsyncReadExt as _};
 use tokio::process::{Child, Command};
@@ -42,6 +44,7 @@ use tokio::sync::OnceCell;
 use super::argv::{self, Action, Generation, Selection, Set, Up};
 use super::config::{self, Awake, Project};
 use super::files::Files;
+use super::passed::Passed;
 use super::texts::ComposeFiles;
 use crate::error::{self, Error, Kind};
 use crate::interruption::Interruption;
@@ -370,6 +373,47 @@ impl Compose {
             }
         }
         Ok(selection)
+    }
+
+    /// Becomes Compose, which is given `arguments` as they stand: from then on terminal, signals and
+    /// exit code are its own. `keep` is a lock that it holds for as long as it runs. Returns only
+    /// where that fails.
+    ///
+    /// # Errors
+    /// There is no Compose, or it cannot be started (exit 6); there are no files (exit 3).
+    pub async fn become_it(
+        &self,
+        set: Set,
+        arguments: &[OsString],
+        environment: &Environment,
+        keep: Option<File>,
+    ) -> Result<Infallible> {
+        let passed = Passed::read(arguments);
+        let mut selection = match passed.names_files {
+            // A line that names its files is about those alone.
+            true => Selection {
+                project_name: self.files.project_name().map(ToOwned::to_owned),
+                ..Selection::default()
+            },
+            false => self.selection(set, environment).await?,
+        };
+        if passed.names_project {
+            selection.project_name = None;
+        }
+        if passed.names_directory {
+            selection.project_directory = None;
+        }
+        let mut call = self.call(&selection, &Action::Pass, environment).await?;
+        call.arguments.extend(arguments.iter().cloned());
+        let mut command = call.command()?.into_std();
+        // The operator may want to be rid of orphans, and all files are named.
+        command.env_remove("COMPOSE_IGNORE_ORPHANS");
+        if let Some(keep) = &keep {
+            let flags = fcntl_getfd(keep).context("cannot share the lock")?;
+            fcntl_setfd(keep, flags - FdFlags::CLOEXEC).context("cannot share the lock")?;
+        }
+        let source = command.exec();
+        Err(error::docker(format!("cannot run `{call}`: {source}")).into())
     }
 
     async fn run_call(&self, call: Call<'_>) -> Result<()> {

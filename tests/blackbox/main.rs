@@ -33,6 +33,7 @@ mod migrate;
 mod network;
 mod oneness;
 mod outages;
+mod passing;
 mod pin;
 mod power;
 mod pull;

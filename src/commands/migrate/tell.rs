@@ -241,6 +241,12 @@ impl Migrating<'_> {
                 "{with} starts exactly what runs now; nothing was started or stopped"
             ));
         }
+        if report.created {
+            ui.note(
+                "plain `docker compose` does not read versions.env: `dkv compose …` passes \
+                anything on to it with the recorded versions",
+            );
+        }
         let restart = how_to_start(report);
         ui.hint(format!("{restart}; `dkv pull-latest` looks for updates"));
     }
