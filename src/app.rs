@@ -1,7 +1,7 @@
 //! What every command works with: the deployment's files, the daemon, the registries, the terminal.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use anyhow::Result;
 use chrono::{DateTime, Local, SecondsFormat, Utc};
@@ -77,6 +77,8 @@ pub struct App {
     secrets: OnceCell<Secrets>,
     has_recorded: AtomicBool,
     has_touched_containers: AtomicBool,
+    /// The number of the last operation that this run has recorded; 0 before that.
+    operation: AtomicU64,
 }
 
 impl App {
@@ -104,6 +106,7 @@ impl App {
             secrets: OnceCell::new(),
             has_recorded: AtomicBool::new(false),
             has_touched_containers: AtomicBool::new(false),
+            operation: AtomicU64::new(0),
         }
     }
 
@@ -282,6 +285,17 @@ impl App {
                 {saved}"
             ));
         }
+    }
+
+    /// Notes the number of an operation that this run records.
+    pub fn note_operation(&self, id: u64) {
+        self.operation.store(id, Ordering::SeqCst);
+    }
+
+    /// The number of the operation that this run has recorded last, if it has recorded any.
+    #[must_use]
+    pub fn operation(&self) -> Option<u64> {
+        Some(self.operation.load(Ordering::SeqCst)).filter(|id| *id > 0)
     }
 
     /// Prints a report: as JSON, or as `text` says.

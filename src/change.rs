@@ -8,6 +8,7 @@
 mod evidence;
 mod files;
 mod keep;
+mod operation;
 
 use std::collections::{BTreeSet, HashMap};
 
@@ -20,12 +21,14 @@ use crate::error::{self, Kind};
 use crate::images::{self, Arrived, Early, Wanted};
 use crate::model::manifest::{Listing, Service, Source};
 use crate::model::reference::{Platform, ServiceName};
+use crate::observe::LocalImages;
 use crate::plan::{Outcome, Step};
 use crate::report::{Changes, Files, ServiceChange};
 pub use evidence::{Evidence, Seen};
 use files::Draft;
-pub use files::{create, hold, refresh_env};
+pub use files::{create, hold, note_attempt, refresh_env};
 pub use keep::Remembered;
+pub use operation::{About, Attempt, note_end, recorded};
 
 /// What a command makes of the record, from the plan to the commit.
 #[derive(Default)]
@@ -47,6 +50,10 @@ pub struct Change {
     evidence: Evidence,
     /// What is tracked from now on, and what is not.
     pub listing: Listing,
+    /// What is written down about it beyond that.
+    pub about: About,
+    /// The record whose very text comes back, where that is what the change is.
+    restored: Option<Box<Record>>,
 }
 
 impl Change {
@@ -55,6 +62,14 @@ impl Change {
     pub fn of(steps: Vec<Step>) -> Self {
         let total = steps.len();
         Self { steps, total, ..Self::default() }
+    }
+
+    /// The change that brings back the very text that `target` was read from. `steps` are what
+    /// becomes of all services that it is about.
+    #[must_use]
+    pub fn back_to(target: Record, steps: Vec<Step>, about: About) -> Self {
+        let restored = Some(Box::new(target));
+        Self { restored, about, ..Self::of(steps) }
     }
 
     /// Adds what becomes of one service.
@@ -160,10 +175,13 @@ impl Change {
     /// The daemon cannot be reached (exit 6), or a service has no image (exit 3).
     pub async fn fetch(&mut self, app: &App, record: &Record) -> Result<()> {
         let fetcher = app.fetcher().await?;
-        // A service of which nothing is recorded has nothing to fetch.
-        let (steps, idle): (Vec<Step>, Vec<Step>) = std::mem::take(&mut self.steps)
-            .into_iter()
-            .partition(|step| step.after.current().is_some());
+        // A service of which nothing is recorded has nothing to fetch, and what comes back beside a
+        // release that stays is no reason to.
+        let is_fetched = |step: &Step| {
+            step.after.current().is_some() && (self.restored.is_none() || step.has_other_bytes())
+        };
+        let (steps, idle): (Vec<Step>, Vec<Step>) =
+            std::mem::take(&mut self.steps).into_iter().partition(is_fetched);
         let mut wanted = Vec::new();
         for step in &steps {
             images::image_of(&step.after)?;
@@ -209,7 +227,7 @@ impl Change {
         let evidence = Evidence::of_manifests(deployment.app(), after);
         let files = match self.draft(deployment)? {
             Some(draft) => {
-                let (files, lock) = draft.write(deployment)?;
+                let (files, lock) = draft.write(deployment, &self.about)?;
                 evidence.keep(deployment.app(), &lock);
                 evidence::sweep(deployment.app(), deployment.record()?, &lock);
                 files
@@ -238,7 +256,11 @@ impl Change {
         };
         let docker = deployment.app().docker().await?;
         keep::ensure(docker, &self.steps, &deployment.record()?.hash).await?;
-        let (files, lock) = draft.write(deployment)?;
+        if let Some(target) = &self.restored {
+            let images = LocalImages::look(docker, Some(target), &app.store).await?;
+            keep::again(docker, target, &images).await?;
+        }
+        let (files, lock) = draft.write(deployment, &self.about)?;
         let record = deployment.record()?;
         self.evidence.keep(app, &lock);
         keep::forget(docker, &self.steps, record, &app.store, &lock).await;
@@ -249,6 +271,11 @@ impl Change {
     /// The new text of the manifest, made from what stands there under the lock; none if nothing is
     /// to be written.
     fn draft(&self, deployment: &Deployment<'_>) -> Result<Option<Draft>> {
+        if let Some(target) = &self.restored {
+            let draft = Draft::begin(deployment)?;
+            self.check_unchanged(deployment.record()?, draft.record(deployment)?)?;
+            return Ok(Some(draft.with_text(target.snapshot.bytes.clone())));
+        }
         let changed: Vec<Service> = self
             .steps
             .iter()

@@ -20,6 +20,7 @@ pub use values::{Moment, TagOrDigest, duration, platform, service_or_nothing};
 
 use crate::commands::Command;
 use crate::error;
+use crate::model::operation;
 use crate::ui::{ColorChoice, Terminals, UiSettings};
 
 /// The whole command line.
@@ -48,6 +49,9 @@ pub struct Cli {
     /// The command's own name, whatever alias it was called by.
     #[arg(skip)]
     pub name: String,
+    /// The arguments as they were given, without secrets.
+    #[arg(skip)]
+    arguments: Vec<String>,
 }
 
 /// The options that every command takes, before or after its name.
@@ -121,6 +125,10 @@ pub struct Settings {
     pub registry_timeout: Duration,
     /// Who is at work, as far as the environment tells.
     pub user: Option<String>,
+    /// The machine's name.
+    pub host: String,
+    /// The arguments of this run, without secrets, for those who read later what was done.
+    pub arguments: Vec<String>,
     /// What stands in for the clock, in tests.
     pub now: Option<DateTime<Utc>>,
     /// How to talk.
@@ -139,6 +147,8 @@ impl Cli {
         let matches = Self::command().try_get_matches_from(args)?;
         let mut cli = Self::from_arg_matches(&matches)?;
         cli.name = matches.subcommand_name().unwrap_or_default().to_owned();
+        let given = std::env::args_os().skip(1).map(|word| word.to_string_lossy().into_owned());
+        cli.arguments = operation::without_secrets(given);
         Ok(cli)
     }
 
@@ -185,6 +195,8 @@ impl Cli {
             lock_timeout: global.lock_timeout,
             registry_timeout: global.registry_timeout,
             user: environment.user(),
+            host: Environment::host(),
+            arguments: self.arguments.clone(),
             now,
             ui: UiSettings {
                 quiet: global.quiet,
@@ -268,6 +280,7 @@ mod tests {
             rollback; rollback -y; rollback a b --yes; rollback --dry-run; downgrade; downgrade a -y
             rollback-service a; rollback-service a -y --dry-run; rollback-to a 1.41 -y; \
             rollback-to a 1.41 --dry-run
+            undo; undo 3 -y; undo --dry-run; redo; redo -y --dry-run; operations; operations --all
             resolve-tags; resolve-tags a --dry-run; generate-env; generate-env --dry-run
             version; version a; whatversion; version-history; version-history a; history; history \
             a b

@@ -7,6 +7,7 @@ use std::process::ExitCode;
 use std::task::Poll;
 
 use crate::app::{App, Exit};
+use crate::change;
 use crate::cli::{self, Cli, Environment};
 use crate::commands::Command;
 use crate::compose;
@@ -62,10 +63,12 @@ pub fn main() -> ExitCode {
     let now = settings.now.unwrap_or_else(Utc::now);
     let json = settings.json;
     let app = App::new(settings, environment, ui.clone(), now, cli.name.clone());
-    let code = match dispatch(&app, cli.command) {
+    let outcome = dispatch(&app, cli.command);
+    let code = match &outcome {
         Ok(exit) => exit.code(),
-        Err(error) => tell(&ui, &cli.name, json, &error),
+        Err(error) => tell(&ui, &cli.name, json, error),
     };
+    change::note_end(&app, code, outcome.as_ref().err());
     match ui.finish() {
         Err(error) if code == 0 => {
             ui.error(&anyhow::Error::from(error).context("cannot print the result"));

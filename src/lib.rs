@@ -1,7 +1,7 @@
 //! dkv keeps the image versions of a Docker Compose deployment: recorded by digest, updated safely,
 //! rolled back exactly.
 //!
-//! This page is for those who carry it on: what is on each floor, and the four walks through them.
+//! This page is for those who carry it on: what is on each floor, and the walks through them.
 //! The library exists so that rules can be tested and fuzzed in place; its only function is
 //! `main`.
 //!
@@ -44,12 +44,16 @@
 //!               pull::plan_latest ─ Lookup (HEAD per service, tags where needed) ─ plan::advance
 //!                                   images begin to arrive (Early) as soon as bytes are known
 //!               Change::fetch ─ pull by digest, keep-tags, platform, image IDs
-//!               Change::commit_kept ─ state lock ─ manifest again ─ backup ─ manifest, versions.env
+//!               Change::commit_kept ─ state lock ─ manifest again ─ backup ─ operations.jsonl
+//!                                     ─ manifest, versions.env ─ the text is kept
 //!                                     ─ keep-tags of evicted releases go, still under the lock
 //!
 //! rollback      Deployment::open ─ plan::rollback per service ─ the question
 //!               Change::fetch (local: no network) ─ Change::commit_kept
 //!               one list of containers says whether what runs is that release already
+//!
+//! undo          Deployment::open ─ operations.jsonl, an edit since included ─ what can be undone
+//!               the text from before, by its digest ─ plan::go_to ─ the question ─ as rollback
 //!
 //! update-safe   operation lock ─ Deployment::open ─ Compose's project ─ what runs (journal)
 //!               Preparing: plan_latest, fetch, what is replaced ─ Saving: data ─ Replacing: one `up`

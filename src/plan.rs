@@ -9,6 +9,7 @@ use crate::error::{self, Error, Kind};
 use crate::model::env_file::Pin;
 use crate::model::history::{Advance, Bytes, Release};
 use crate::model::manifest::{Custom, Manifest, Service, Source};
+use crate::model::operation::{Moved, What};
 use crate::model::reference::{Digest, ServiceName, Tag};
 use crate::model::{track, version};
 
@@ -75,6 +76,26 @@ impl Step {
         (self.outcome == Outcome::Updated && version::is_older(new, old)).then(|| {
             format!("`{}` moved back to an older version: {old} → {new}", self.after.track_name())
         })
+    }
+
+    /// Whether another image is recorded than before.
+    #[must_use]
+    pub fn has_other_bytes(&self) -> bool {
+        let recorded = |service: &Service| {
+            let bytes = service.current().map(|current| current.bytes.clone());
+            (service.image.clone(), bytes.as_ref().and_then(Bytes::name).cloned())
+        };
+        recorded(&self.before) != recorded(&self.after)
+    }
+
+    /// Whether images are remembered that were not, or are no more.
+    #[must_use]
+    pub fn has_other_images(&self) -> bool {
+        let remembered = |service: &Service| {
+            let entries = service.history.entries().iter();
+            entries.filter_map(|entry| entry.bytes.name().cloned()).collect::<BTreeSet<Digest>>()
+        };
+        self.has_other_bytes() || remembered(&self.before) != remembered(&self.after)
     }
 
     /// A step that changes nothing.
@@ -308,6 +329,35 @@ pub fn move_to(service: &Service, index: usize, stamp: &Stamp) -> Step {
     step.outcome = Outcome::Moved;
     settle_move(&mut step, stamp);
     step
+}
+
+/// What becomes of every service that differs where the record goes from `before` to `after`, which
+/// it was or will be again.
+#[must_use]
+pub fn go_to(before: &Manifest, after: &Manifest) -> Vec<Step> {
+    let nothing = |service: &Service| Service::new(service.name.clone(), service.image.clone());
+    let now = after.services.values().map(|service| {
+        let known = before.services.get(&service.name);
+        (known.cloned().unwrap_or_else(|| nothing(service)), service.clone())
+    });
+    let is_gone = |service: &&Service| !after.services.contains_key(&service.name);
+    let gone = before.services.values().filter(is_gone);
+    let gone = gone.map(|service| (service.clone(), nothing(service)));
+    let steps = now.chain(gone).filter_map(|(before, after)| {
+        let moved = Moved::between(Some(&before), Some(&after))?;
+        let is_remembered = |one: &&Release| {
+            let mut left = after.history.entries().iter();
+            !left.any(|entry| entry.bytes.name() == one.bytes.name())
+        };
+        let evicted = before.history.entries().iter().filter(is_remembered).cloned().collect();
+        let (outcome, notes) = match moved.what {
+            What::Version => (Outcome::Moved, Vec::new()),
+            What::Renamed => (Outcome::Relabelled, Vec::new()),
+            what => (Outcome::Unchanged, vec![what.words().to_owned()]),
+        };
+        Some(Step { before, after, outcome, evicted, notes })
+    });
+    steps.collect()
 }
 
 fn settle_move(step: &mut Step, stamp: &Stamp) {

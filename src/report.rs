@@ -7,6 +7,7 @@
 
 pub mod drift;
 pub mod migrate;
+mod operation;
 pub mod pin;
 mod update;
 
@@ -17,6 +18,7 @@ use crate::model::history::{Bytes, Release};
 use crate::model::manifest::{Manifest, Rank, Service, Source};
 use crate::plan::{Outcome, Step};
 
+pub use operation::{OperationView, Operations, Undone};
 pub use update::{
     Finding, GivenUpService, ReplacedService, RestoredData, SafeUpdate, UpdateResult,
 };

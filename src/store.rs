@@ -22,10 +22,11 @@ use std::os::unix::fs::{
 use std::path::{Path, PathBuf};
 
 use crate::error::{self, Error};
+use crate::model::reference::Digest;
 pub use ledger::Ledger;
 pub use lock::{Lock, LockWait};
 pub use read::{MAX_FILE_BYTES, Snapshot, check, read};
-pub use replace::{Replacement, replace_all};
+pub use replace::{Replacement, replace_all, replace_announced};
 
 /// The directory for backups, locks and journals, inside a deployment.
 pub const STATE_DIRECTORY: &str = ".version-backups";
@@ -44,6 +45,9 @@ const JOURNAL: &str = "update-journal.json";
 
 /// What a `restore-data` under way has written down about itself.
 const RESTORE: &str = "restore-journal.json";
+
+/// What was done, operation by operation.
+const OPERATIONS: &str = "operations.jsonl";
 
 /// What a command says that goes on without its terminal.
 const LOST_OUTPUT: &str = "output.log";
@@ -101,7 +105,7 @@ impl Store {
             .directory
             .canonicalize()
             .map_err(|source| cannot_write(&self.directory, &source))?;
-        Ok(crate::model::reference::Digest::of(real.as_os_str().as_bytes()).hex()[..8].to_owned())
+        Ok(Digest::of(real.as_os_str().as_bytes()).hex()[..8].to_owned())
     }
 
     /// Reads the manifest; `None` if there is none.
@@ -355,12 +359,42 @@ impl Store {
     /// The replacement of what is remembered of pinned files.
     #[must_use]
     pub fn pins(&self, text: String, before: Option<Snapshot>) -> Replacement {
+        self.own(PINS, text, before)
+    }
+
+    /// The replacement of a file of the state directory.
+    fn own(&self, name: &str, text: String, before: Option<Snapshot>) -> Replacement {
         Replacement {
-            path: self.state_directory().join(PINS),
+            path: self.state_directory().join(name),
             bytes: text.into_bytes(),
             before,
             owner_like: self.directory.clone(),
         }
+    }
+
+    /// The log of operations; `None` if there is none.
+    ///
+    /// # Errors
+    ///
+    /// See [`read`].
+    pub fn read_operations(&self) -> anyhow::Result<Option<Snapshot>> {
+        read(&self.state_directory().join(OPERATIONS))
+    }
+
+    /// The replacement of the log of operations.
+    #[must_use]
+    pub fn operations(&self, text: String, before: Option<Snapshot>) -> Replacement {
+        self.own(OPERATIONS, text, before)
+    }
+
+    /// The text of the manifest with this digest, if it is among the backups, or is what dkv wrote
+    /// last. `backup` is the name of the one that should have it.
+    #[must_use]
+    pub fn manifest_text(&self, digest: &Digest, backup: Option<&str>) -> Option<Vec<u8>> {
+        let named = backup.map(|name| self.state_directory().join(name));
+        let files = named.into_iter().chain(self.backups());
+        let mut texts = files.filter_map(|path| Some(read(&path).ok()??.bytes));
+        self.object(digest).or_else(|| texts.find(|text| Digest::of(text) == *digest))
     }
 
     /// Where a command says what it has to say once its terminal is gone.

@@ -248,6 +248,7 @@ pub(super) fn sweep(app: &App, record: &Record, lock: &Lock) {
     let Ok(journal) = app.store.read_journal() else { return };
     let journal = journal.map(|journal| journal.bytes).unwrap_or_default();
     let named = Digest::all_in(&record.snapshot.bytes).chain(Digest::all_in(&journal));
+    let named = named.chain([Digest::of(&record.snapshot.bytes)]);
     let known = all_from(named, |digest| app.store.object(digest)).into_keys().collect();
     app.store.sweep_objects(lock, &known);
 }

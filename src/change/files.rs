@@ -1,11 +1,15 @@
 //! The commit: manifest and `versions.env` under the state lock, both or neither.
 
+use std::path::Path;
+
 use anyhow::Result;
 
+use super::operation::{self, About, Text};
 use crate::deployment::{Deployment, EnvFile, EnvState, Record};
 use crate::error;
 use crate::model::env_file;
 use crate::model::manifest::{Listing, Service};
+use crate::model::reference::Digest;
 use crate::model::yaml::YamlError;
 use crate::report::Files;
 use crate::store::{self, Lock, Replacement, Snapshot, Store};
@@ -16,7 +20,7 @@ pub(super) struct Draft {
     lock: Lock,
     now: Now,
     /// None where the manifest stays as it is, and only `versions.env` may be wrong.
-    text: Option<String>,
+    text: Option<Vec<u8>>,
 }
 
 /// What stands on the disk.
@@ -73,18 +77,30 @@ impl Draft {
         listing: &Listing,
     ) -> Result<Self> {
         let edited = self.record(deployment)?.manifest.with(services, listing);
-        self.text = Some(edited.map_err(|error| not_editable(&deployment.app().store, &error))?);
+        let edited = edited.map_err(|error| not_editable(&deployment.app().store, &error))?;
+        self.text = Some(edited.into_bytes());
         Ok(self)
     }
 
-    /// Writes what differs: a backup first, then manifest and `versions.env` together. The lock is
-    /// handed back, for what has to be done under it.
+    /// The draft that brings back `text`.
+    pub(super) fn with_text(mut self, text: Vec<u8>) -> Self {
+        self.text = Some(text);
+        self
+    }
+
+    /// Writes what differs: a backup first, then what is done in the log of operations, then
+    /// manifest and `versions.env` together. The lock is handed back, for what has to be done under
+    /// it.
     ///
     /// # Errors
     ///
     /// A file cannot be written, or was changed by somebody who takes no lock, such as an editor
     /// (exit 3).
-    pub(super) fn write(self, deployment: &mut Deployment<'_>) -> Result<(Files, Lock)> {
+    pub(super) fn write(
+        self,
+        deployment: &mut Deployment<'_>,
+        about: &About,
+    ) -> Result<(Files, Lock)> {
         let Self { lock, now, text } = self;
         let app = deployment.app();
         let store = &app.store;
@@ -93,8 +109,7 @@ impl Draft {
             Now::Same(snapshot) => Some(snapshot),
             Now::Other(record) => Some(&record.snapshot),
         };
-        let bytes = text.map(String::into_bytes);
-        let bytes = bytes.filter(|bytes| before.is_none_or(|before| before.bytes != *bytes));
+        let bytes = text.filter(|bytes| before.is_none_or(|before| before.bytes != *bytes));
         let after = match &bytes {
             Some(bytes) => {
                 let path = before.map_or_else(
@@ -108,11 +123,13 @@ impl Draft {
             }
             None => None,
         };
-        let record = match (&after, &now) {
-            (Some(record), _) => record,
-            (None, Now::Other(record)) => record,
-            (None, Now::Nothing | Now::Same(_)) => deployment.record()?,
+        let old = match &now {
+            Now::Nothing => None,
+            Now::Same(_) => Some(deployment.record()?),
+            Now::Other(record) => Some(record.as_ref()),
         };
+        let Some(record) = after.as_ref().or(old) else { return Err(vanished(store).into()) };
+        let log = operation::recorded(app, old.map(|old| (&old.snapshot, &old.manifest)))?;
         let env = EnvFile::read(record, store)?;
         let mut files = Files {
             manifest_written: bytes.is_some(),
@@ -147,7 +164,20 @@ impl Draft {
                 owner_like: record.snapshot.path.clone(),
             });
         }
-        store::replace_all(&replacements)?;
+        let backup = files.backup.as_deref().map(|path| store::file_name(Path::new(path)));
+        let texts = (old.map(text_of), after.as_ref().map(text_of));
+        let texts = (texts.0.as_ref(), texts.1.as_ref());
+        let announcement = log.announce(app, &lock, texts, backup, about)?;
+        if let Some(after) = &after {
+            // Kept from when it was written before, it would show that it came again.
+            store.forget_object(&lock, &Digest::of(&after.snapshot.bytes))?;
+        }
+        store::replace_announced(announcement.as_ref(), &replacements)?;
+        // Shows from now on that the manifest came, and what an edit has changed.
+        let text = &record.snapshot.bytes;
+        if let Err(error) = store.keep_object(&lock, &Digest::of(text), text) {
+            tracing::warn!("{error:#}");
+        }
         app.note_recorded(&files);
         match (after, now) {
             (Some(record), _) => deployment.replace_record(record),
@@ -169,8 +199,8 @@ pub fn create(deployment: &mut Deployment<'_>, text: String) -> Result<Files> {
     if app.store.read_manifest()?.is_some() {
         return Err(changed_meanwhile().into());
     }
-    let draft = Draft { lock, now: Now::Nothing, text: Some(text) };
-    draft.write(deployment).map(|(files, _)| files)
+    let draft = Draft { lock, now: Now::Nothing, text: Some(text.into_bytes()) };
+    draft.write(deployment, &About::default()).map(|(files, _)| files)
 }
 
 /// Brings `versions.env` to what the manifest says, if it says something else.
@@ -180,7 +210,7 @@ pub fn create(deployment: &mut Deployment<'_>, text: String) -> Result<Files> {
 /// As for a commit.
 pub fn refresh_env(deployment: &mut Deployment<'_>) -> Result<Files> {
     match Draft::of_env(deployment)? {
-        Some(draft) => draft.write(deployment).map(|(files, _)| files),
+        Some(draft) => draft.write(deployment, &About::default()).map(|(files, _)| files),
         None => Ok(Files::default()),
     }
 }
@@ -196,6 +226,19 @@ pub fn hold(deployment: &mut Deployment<'_>) -> Result<Lock> {
         deployment.replace_record(*record);
     }
     Ok(lock)
+}
+
+fn text_of(record: &Record) -> Text<'_> {
+    Text { snapshot: &record.snapshot, manifest: &record.manifest }
+}
+
+/// Writes down what was tried in vain and has changed nothing that is recorded.
+///
+/// # Errors
+///
+/// As for a commit.
+pub fn note_attempt(deployment: &mut Deployment<'_>, about: &About) -> Result<()> {
+    Draft::begin(deployment)?.write(deployment, about).map(drop)
 }
 
 fn changed_meanwhile() -> error::Error {

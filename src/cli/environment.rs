@@ -26,6 +26,12 @@ impl Environment {
         environment
     }
 
+    /// What this machine calls itself.
+    #[must_use]
+    pub fn host() -> String {
+        rustix::system::uname().nodename().to_string_lossy().into_owned()
+    }
+
     /// The value of any variable, exactly as it is.
     #[must_use]
     pub fn value(&self, name: &str) -> Option<&OsStr> {

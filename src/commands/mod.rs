@@ -17,6 +17,7 @@ mod info;
 mod logs;
 mod man;
 mod migrate;
+mod operations;
 mod pin;
 mod prune;
 mod pull;
@@ -26,6 +27,7 @@ mod restore_data;
 mod rollback;
 mod run;
 mod status;
+mod undo;
 mod unfinished;
 mod unhold;
 mod update;
@@ -151,6 +153,8 @@ commands! {
     rollback::Rollback,
     rollback::RollbackService,
     rollback::RollbackTo,
+    undo::Undo,
+    undo::Redo,
     resolve_tags::ResolveTags,
     generate_env::GenerateEnv,
 
@@ -158,6 +162,7 @@ commands! {
     version::Version,
     #[command(visible_alias = "history")]
     version_history::VersionHistory,
+    operations::Operations,
     check_updates::CheckUpdates,
     help_version::HelpVersion,
 

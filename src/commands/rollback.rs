@@ -272,7 +272,7 @@ async fn go(
 
 /// Whether what `steps` record runs already. The containers of this directory say so themselves;
 /// Compose is asked only where they do not, and something that is recorded runs somewhere.
-async fn runs_already(deployment: &Deployment<'_>, steps: &[Step]) -> bool {
+pub(super) async fn runs_already(deployment: &Deployment<'_>, steps: &[Step]) -> bool {
     let look = async {
         let docker = deployment.app().docker().await?;
         let containers = docker.containers(&ContainerFilter::default()).await?;

@@ -595,6 +595,7 @@ impl<'a> RunningUpdate<'a> {
             Some(change) => change,
             None => self.planned_change()?,
         };
+        change.about.data_backup.clone_from(&self.journal.saving.data_backup);
         if change.steps.iter().any(Step::is_change) {
             let mut attempts = 1..=ATTEMPTS;
             // Until something is written, it can be tried again.
@@ -677,7 +678,9 @@ impl<'a> RunningUpdate<'a> {
     /// The update can neither go on nor back by itself.
     fn stuck(&mut self) -> anyhow::Error {
         if self.journal.state == State::RestoreFailed {
-            return self.restore_failed();
+            let error = self.restore_failed();
+            self.note_attempt(Some(&error));
+            return error;
         }
         let error = self.failure.as_ref();
         let kind = error.map_or(Kind::State, error::kind);

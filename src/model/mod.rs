@@ -8,6 +8,7 @@ pub mod image_line;
 pub mod image_store;
 pub mod interpolation;
 pub mod manifest;
+pub mod operation;
 pub mod purpose;
 pub mod reference;
 pub mod track;

@@ -99,6 +99,20 @@ impl Store {
         self.keep_file(BYTES, digest.hex(), bytes)
     }
 
+    /// Forgets the bytes with this digest, if they are kept.
+    ///
+    /// # Errors
+    ///
+    /// They cannot be removed (exit 3).
+    pub fn forget_object(&self, _lock: &Lock, digest: &Digest) -> anyhow::Result<()> {
+        // What this user cannot read is nothing to them.
+        if self.object(digest).is_none() {
+            return Ok(());
+        }
+        let path = self.objects().join(BYTES).join(digest.hex());
+        Ok(fs::remove_file(&path).map_err(|source| cannot_write(&path, &source))?)
+    }
+
     /// Keeps what the image that is recorded under `image_id` is made of.
     ///
     /// # Errors
@@ -227,6 +241,10 @@ mod tests {
         store.sweep_objects(&lock, &HashSet::from([digest.clone()]));
         assert!(store.object(&digest).is_some());
         assert_eq!(store.only_by_keep_tag(), BTreeSet::from([digest.clone()]));
+        store.forget_object(&lock, &digest).unwrap();
+        store.forget_object(&lock, &digest).unwrap();
+        assert_eq!(store.object(&digest), None);
+        store.keep_object(&lock, &digest, b"manifest").unwrap();
         store.sweep_objects(&lock, &HashSet::new());
         assert_eq!((store.object(&digest), store.fingerprint(&digest)), (None, None));
     }

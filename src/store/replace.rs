@@ -31,10 +31,25 @@ pub struct Replacement {
 /// Before the first rename: nothing has changed (exit 3). After it: the message says which files
 /// hold the new content.
 pub fn replace_all(replacements: &[Replacement]) -> anyhow::Result<()> {
+    replace_announced(None, replacements)
+}
+
+/// As [`replace_all`], where an `announcement` of the others is safe on the disk before the first of
+/// them is replaced. It may stay alone: whoever reads it looks whether they came.
+///
+/// # Errors
+///
+/// As for [`replace_all`].
+pub fn replace_announced(
+    announcement: Option<&Replacement>,
+    replacements: &[Replacement],
+) -> anyhow::Result<()> {
+    let announced = usize::from(announcement.is_some());
     let changed: Vec<&Replacement> = replacements
         .iter()
         .filter(|wanted| wanted.before.as_ref().is_none_or(|before| before.bytes != wanted.bytes))
         .collect();
+    let changed: Vec<&Replacement> = announcement.into_iter().chain(changed).collect();
     let mut written = Vec::with_capacity(changed.len());
     for wanted in &changed {
         let result = write_neighbour(wanted);
@@ -61,11 +76,16 @@ pub fn replace_all(replacements: &[Replacement]) -> anyhow::Result<()> {
         .into());
     }
     for (done, wanted) in changed.iter().enumerate() {
-        if let Err(source) = rename(&super::neighbour(&wanted.path), &wanted.path) {
+        let mut outcome = rename(&super::neighbour(&wanted.path), &wanted.path);
+        if outcome.is_ok() && done < announced {
+            outcome = wanted.path.parent().map_or(Ok(()), sync_directory);
+        }
+        if let Err(source) = outcome {
             for left in &changed[done..] {
                 let _ = std::fs::remove_file(super::neighbour(&left.path));
             }
-            let Some(committed) = done.checked_sub(1).and_then(|last| changed.get(last)) else {
+            let last = done.checked_sub(1).filter(|last| *last >= announced);
+            let Some(committed) = last.and_then(|last| changed.get(last)) else {
                 return Err(super::cannot_write(&wanted.path, &source).into());
             };
             let message = format!(
@@ -82,7 +102,7 @@ pub fn replace_all(replacements: &[Replacement]) -> anyhow::Result<()> {
         }
     }
     let mut directories: Vec<&Path> =
-        changed.iter().filter_map(|wanted| wanted.path.parent()).collect();
+        changed[announced..].iter().filter_map(|wanted| wanted.path.parent()).collect();
     directories.dedup();
     for directory in directories {
         sync_directory(directory).map_err(|source| {

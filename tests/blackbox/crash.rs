@@ -124,7 +124,11 @@ impl Change {
         if only_here {
             let state = [".", ".version-backups", ".version-backups/.state.lock"];
             let files = ["version-manifest.yaml", "versions.env"];
-            let own = [".version-backups/.dkv-backups", ".version-backups/pins.json"];
+            let own = [
+                ".version-backups/.dkv-backups",
+                ".version-backups/operations.jsonl",
+                ".version-backups/pins.json",
+            ];
             let files = files.into_iter().chain(own).chain(self.before.keys().copied());
             for path in state.into_iter().chain(files.clone()) {
                 arguments

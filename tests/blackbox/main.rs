@@ -32,6 +32,7 @@ mod manifest;
 mod migrate;
 mod network;
 mod oneness;
+mod operations;
 mod outages;
 mod passing;
 mod pin;

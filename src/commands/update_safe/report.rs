@@ -188,7 +188,7 @@ impl RunningUpdate<'_> {
     }
 
     /// Exit 7.
-    pub(super) fn restored(mut self) -> anyhow::Error {
+    pub(super) fn restored(&mut self) -> anyhow::Error {
         if self.was_interrupted() {
             let error =
                 Error::new(Kind::Interrupted, format!("interrupted, {}", self.what_is_back()))

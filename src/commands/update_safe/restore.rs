@@ -9,14 +9,16 @@ use tokio::time::Instant;
 
 use super::{PAUSE, RunningUpdate, forget_kept, interrupted, report};
 use crate::app::Exit;
-use crate::change::Change;
+use crate::change::{self, About, Attempt, Change};
 use crate::clock;
 use crate::compose::Action;
 use crate::docker::{Blueprint, ContainerFilter, ContainerState};
 use crate::error::{self, Kind};
 use crate::health;
+use crate::model::operation::{Moved, Named, What};
+use crate::model::reference::ServiceName;
 use crate::plan::Step;
-use crate::update::{lacking, reject};
+use crate::update::{State, lacking, reject};
 
 /// How long an engine that is away is waited for before what ran is given up.
 const ENGINE_PATIENCE: Duration = Duration::from_secs(300);
@@ -281,7 +283,14 @@ impl RunningUpdate<'_> {
             if steps.is_empty() {
                 return Ok(());
             }
-            Change::of(steps).commit(&mut self.launch.deployment).map(drop)
+            let mut change = Change::of(steps);
+            let exit_code = match self.journal.state {
+                State::Restoring => Kind::Restored.exit_code(),
+                _ => Kind::Partial.exit_code(),
+            };
+            let reason = self.journal.failure.reason.join("\n");
+            change.about = self.about_attempt(reason, exit_code);
+            change.commit(&mut self.launch.deployment).map(drop)
         });
         if let Err(error) = recorded {
             self.app.ui.warn(format!("what failed cannot be recorded as rejected: {error:#}"));
@@ -307,15 +316,61 @@ impl RunningUpdate<'_> {
         self.remove_journal()?;
         forget_kept(self.app, self.launch.deployment.recorded(), &self.journal).await;
         if self.is_abort {
+            self.note_attempt(None);
             return report::show_restored(self.app);
         }
-        if self.journal.is_replacing || self.was_interrupted() {
-            return Err(self.restored());
+        let error = match self.journal.is_replacing || self.was_interrupted() {
+            true => self.restored(),
+            false => self
+                .failure
+                .take()
+                .unwrap_or_else(|| error::state(self.journal.failure.reason.join("\n")).into()),
+        };
+        self.note_attempt(Some(&error));
+        Err(error)
+    }
+
+    /// Writes down that the update was tried in vain, unless the rejection of what failed has said
+    /// so; without a failure, that it was undone as it was asked for.
+    pub(super) fn note_attempt(&mut self, failure: Option<&anyhow::Error>) {
+        if self.app.operation().is_some() {
+            return;
         }
-        Err(self
-            .failure
-            .take()
-            .unwrap_or_else(|| error::state(self.journal.failure.reason.join("\n")).into()))
+        let about = match failure {
+            Some(failure) => {
+                self.about_attempt(format!("{failure:#}"), error::kind(failure).exit_code())
+            }
+            None => {
+                let begun = &self.journal.started_at;
+                let mut about = self.about_attempt(format!("the update of {begun} was undone"), 0);
+                about.attempt.iter_mut().for_each(|attempt| attempt.services.clear());
+                about
+            }
+        };
+        if let Err(error) = change::note_attempt(&mut self.launch.deployment, &about) {
+            self.app.ui.warn(format!("this is not in the log of operations: {error:#}"));
+        }
+    }
+
+    /// What is written down of an update that failed.
+    fn about_attempt(&self, reason: String, exit_code: u8) -> About {
+        let tracked = self.tracked_names();
+        let tried: BTreeSet<&ServiceName> =
+            self.journal.plan.changed.iter().filter_map(|name| tracked.get(name)).collect();
+        let targets = self.journal.plan.targets.iter();
+        let targets = targets.filter(|target| tried.contains(&target.service));
+        let recorded = self.launch.deployment.recorded();
+        let services = targets.map(|target| Moved {
+            name: target.service.clone(),
+            from: recorded
+                .and_then(|record| record.service(&target.service)?.current())
+                .map(Named::from),
+            to: Some(Named { tag: target.tag.to_string(), digest: target.bytes.name().cloned() }),
+            what: What::Version,
+        });
+        let attempt = Some(Attempt { services: services.collect(), reason, exit_code });
+        let data_backup = self.journal.saving.data_backup.clone();
+        About { attempt, data_backup, ..About::default() }
     }
 }
 

@@ -149,6 +149,20 @@ fn going_back() {
     story.dkv("pull-latest");
     story.dkv("rollback -y");
 
+    story.remark("what was done, and back through it");
+    story.dkv("operations");
+    story.terminal("operations");
+    story.both("undo --dry-run");
+    story.dialogue("undo", &[("[y/N]", "n")]);
+    story.dialogue("undo", &[("[y/N]", "y")]);
+    story.both("undo 6 -y");
+    story.both("redo -y");
+    story.dkv("undo 99 -y");
+    story.dkv("undo 8 -y");
+    story.dkv("operations");
+    story.dkv("redo -y");
+    story.dkv("redo -y");
+
     story.remark("without the registry");
     story.registry.stop();
     story.dkv("rollback web -y");
