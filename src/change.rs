@@ -99,7 +99,8 @@ impl Change {
     }
 
     /// Adds a service of which nothing is known that could be given up, and that nobody could be
-    /// asked about: the others go on without it.
+    /// asked about: the others go on without it, and whoever carries the change out, or shows what
+    /// would come of it, ends with [`Self::take_failures`].
     pub fn put_off(&mut self, service: &Service, error: anyhow::Error) {
         self.total += 1;
         self.looked_at.push(service.name.clone());
@@ -138,7 +139,8 @@ impl Change {
     }
 
     /// All or nothing: the failures as one, unless there are none, or `keep_going` and there is
-    /// something to go on with. `consequence` is what that means for the others.
+    /// something to go on with. What is put off alone is nothing to go on with. `consequence` is what
+    /// that means for the others. Every plan comes by here, also one that is only shown.
     ///
     /// # Errors
     ///

@@ -7,6 +7,7 @@ use crate::docker::{Docker, Image};
 use crate::error::{self, Error};
 use crate::images;
 use crate::model::history::Bytes;
+use crate::model::image_store::ImageStore;
 use crate::model::manifest::{Ecr, Service, Source};
 use crate::model::reference::{Digest, Platform, Repository, Tag};
 use crate::model::version;
@@ -144,7 +145,9 @@ impl Lookup {
                 found.bytes = Bytes::of(entry);
                 return Ok(Named { found, is_index: false });
             }
-            found.bytes.platform_digest = entry;
+            // What was looked at is known to be seen, also where only the manifest comes.
+            let own = found.bytes.digest.clone().filter(|_| self.is_close);
+            found.bytes.platform_digest = entry.or(own);
         }
         Ok(Named { found, is_index })
     }
@@ -252,6 +255,39 @@ impl Lookup {
         .into()
     }
 
+    /// Whether `digest`, which the manifest has for `service` and nobody here has seen, is one. The
+    /// daemon is asked first, if there is one, then the registry: one HEAD request.
+    pub async fn prove(
+        &self,
+        service: &Service,
+        digest: &Digest,
+        docker: Option<&Docker>,
+    ) -> Proof {
+        let repository = match images::image_of(service) {
+            Ok(repository) => repository,
+            Err(error) => return Proof::Unanswered(error),
+        };
+        if let Some(docker) = docker
+            && let Some(proof) = prove_here(docker, repository, digest).await
+        {
+            return proof;
+        }
+        let name = ManifestName::Digest(digest.clone());
+        match self.registry.head(repository, &name).await {
+            Ok(_) => Proof::IsDigest,
+            Err(registry::Error::NotFound { host, .. }) => {
+                Proof::IsNone(format!("{host} does not have it"))
+            }
+            // Some registries stumble over what they have and is no manifest.
+            Err(registry::Error::Status { host, .. })
+                if matches!(self.registry.platform(repository, digest).await, Ok(Some(_))) =>
+            {
+                Proof::IsNone(format!("{host} has it as an image's configuration"))
+            }
+            Err(error) => Proof::Unanswered(explain(service, error)),
+        }
+    }
+
     /// Makes sure that a service's registry has `digest`, that its bytes are what that says, and
     /// that they are an image.
     ///
@@ -355,6 +391,28 @@ impl Lookup {
         }
         Some(resolution)
     }
+}
+
+/// What became of the question whether something is a digest.
+#[derive(Debug)]
+pub enum Proof {
+    /// It is.
+    IsDigest,
+    /// It is none; how that shows.
+    IsNone(String),
+    /// Nobody could say.
+    Unanswered(anyhow::Error),
+}
+
+/// What this host's daemon can say to that. Where it calls images by the digests of their manifests,
+/// an ID shows nothing.
+async fn prove_here(docker: &Docker, repository: &Repository, digest: &Digest) -> Option<Proof> {
+    if docker.image(&repository.with_digest(digest)).await.ok()?.is_some() {
+        return Some(Proof::IsDigest);
+    }
+    let is_classic = docker.host().await.ok()?.image_store == ImageStore::Classic;
+    let is_id = is_classic && docker.image(digest.as_str()).await.ok()?.is_some();
+    is_id.then(|| Proof::IsNone("it is what the daemon calls an image here".to_owned()))
 }
 
 /// What a name names.

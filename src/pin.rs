@@ -27,6 +27,10 @@ pub enum Answer {
     OtherTrack(String),
     /// It is built on this host, and so has no digest.
     Local,
+    /// It is tracked, but no digest of it is recorded; what records one.
+    Unrecorded(String),
+    /// It is tracked, but what is recorded as its digest nobody has seen; why, and what to do.
+    Unseen(String),
     /// Nothing tracks it.
     Untracked,
 }
@@ -36,8 +40,8 @@ pub enum Answer {
 pub struct Known {
     /// Its tag.
     pub tag: Tag,
-    /// Its digest; none if nothing has recorded one.
-    pub digest: Option<Digest>,
+    /// Its digest.
+    pub digest: Digest,
     /// Whether the tag in the file says nothing about the bytes, and so may stay beside any digest.
     pub keeps_tag: bool,
 }
@@ -65,8 +69,10 @@ pub enum Verdict {
     Local,
     /// Nothing tracks it.
     Untracked,
-    /// It is tracked, but no digest is recorded.
-    Unrecorded,
+    /// It is tracked, but no digest is recorded; what records one.
+    Unrecorded(String),
+    /// It is tracked, but what is recorded as its digest nobody has seen; why, and what to do.
+    Unseen(String),
     /// It is no image name.
     Invalid,
     /// It cannot be rewritten where it stands.
@@ -88,7 +94,8 @@ impl Verdict {
             Self::Built => "built",
             Self::Local => "local",
             Self::Untracked => "untracked",
-            Self::Unrecorded => "unrecorded",
+            Self::Unrecorded(_) => "unrecorded",
+            Self::Unseen(_) => "unseen",
             Self::Invalid => "invalid",
             Self::Refused(_) => "refused",
         }
@@ -106,10 +113,15 @@ impl Verdict {
     /// Whether the file is not as it should be.
     #[must_use]
     pub fn is_wrong(&self) -> bool {
-        matches!(
-            self,
-            Self::Stale(_) | Self::Loose(_) | Self::Unrecorded | Self::Invalid | Self::Refused(_)
-        )
+        self.wanted().is_some()
+            || self.lacks_digest()
+            || matches!(self, Self::Invalid | Self::Refused(_))
+    }
+
+    /// Whether there is no digest to be written, although it is tracked.
+    #[must_use]
+    pub fn lacks_digest(&self) -> bool {
+        matches!(self, Self::Unrecorded(_) | Self::Unseen(_))
     }
 
     /// Why the line is left alone, as the end of a sentence.
@@ -129,7 +141,9 @@ impl Verdict {
             Self::Untracked => "the manifest does not know it".to_owned(),
             Self::Invalid => "it is not an image name".to_owned(),
             Self::Refused(why) => (*why).to_owned(),
-            Self::Current | Self::Stale(_) | Self::Loose(_) | Self::Unrecorded => String::new(),
+            Self::Unrecorded(mend) => format!("no digest of it is recorded; {mend} records one"),
+            Self::Unseen(why) => why.clone(),
+            Self::Current | Self::Stale(_) | Self::Loose(_) => String::new(),
         }
     }
 }
@@ -178,7 +192,8 @@ pub fn judge(
         (Some(Wanted::Text(text)), None) if text == site.image => Verdict::Current,
         (Some(Wanted::Text(text)), None) if has_digest => Verdict::Stale(text),
         (Some(Wanted::Text(text)), None) => Verdict::Loose(text),
-        (Some(Wanted::Unrecorded), None) => Verdict::Unrecorded,
+        (Some(Wanted::Unrecorded(mend)), None) => Verdict::Unrecorded(mend),
+        (Some(Wanted::Unseen(why)), None) => Verdict::Unseen(why),
         (Some(Wanted::Follows), None) => Verdict::Interpolated,
         (Some(Wanted::OtherTrack(track)), None) => Verdict::OtherTrack(track),
         (Some(Wanted::Local), None) => Verdict::Local,
@@ -194,7 +209,8 @@ pub fn judge(
 #[derive(Debug, PartialEq, Eq, PartialOrd, Ord)]
 enum Wanted {
     Text(String),
-    Unrecorded,
+    Unrecorded(String),
+    Unseen(String),
     Follows,
     OtherTrack(String),
     Local,
@@ -208,9 +224,11 @@ fn wanted(written: &str, now: &str, reference: &Reference, answer: Answer) -> Wa
         Answer::Follows => return Wanted::Follows,
         Answer::OtherTrack(track) => return Wanted::OtherTrack(track),
         Answer::Local => return Wanted::Local,
+        Answer::Unrecorded(mend) => return Wanted::Unrecorded(mend),
+        Answer::Unseen(why) => return Wanted::Unseen(why),
         Answer::Untracked => return Wanted::Untracked,
     };
-    let Some(digest) = known.digest else { return Wanted::Unrecorded };
+    let digest = known.digest;
     if reference.digest.as_ref() == Some(&digest) {
         return Wanted::Text(written.to_owned());
     }

@@ -31,12 +31,11 @@ pub(super) async fn carry_out(
     manner: Manner,
 ) -> Result<Exit> {
     let app = deployment.app();
-    if manner.dry_run {
-        let report = change.preview(deployment.record()?);
-        app.show(&report, |report| summarise(deployment, report))?;
-        return Ok(Exit::Done);
-    }
-    let report = record(deployment, &mut change, manner).await?;
+    change.check(manner.keep_going, NOTHING_RECORDED)?;
+    let report = match manner.dry_run {
+        true => change.preview(deployment.record()?),
+        false => record(deployment, &mut change, manner).await?,
+    };
     app.show(&report, |report| summarise(deployment, report))?;
     Ok(end(app, change.take_failures()))
 }
@@ -47,8 +46,8 @@ pub(super) async fn record(
     change: &mut Change,
     manner: Manner,
 ) -> Result<Changes> {
+    change.check(manner.keep_going, NOTHING_RECORDED)?;
     if !manner.pulls {
-        change.check(manner.keep_going, NOTHING_RECORDED)?;
         return change.commit(deployment);
     }
     change.fetch(deployment.app(), deployment.record()?).await?;
@@ -67,9 +66,7 @@ pub(super) fn end(app: &App, failures: Vec<anyhow::Error>) -> Exit {
 /// The result for people: what changed, what did not and why, and what to do next.
 pub(super) fn summarise(deployment: &Deployment<'_>, report: &Changes) {
     let app = deployment.app();
-    for change in report.services.iter().filter(|change| change.outcome != Outcome::Failed) {
-        app.ui.data(line(change));
-    }
+    show_lines(app, &report.services);
     let unchanged = report.services.iter().filter(|one| one.outcome == Outcome::Unchanged);
     let names = unchanged.filter_map(|one| one.name.parse().ok());
     let unchanged: Vec<&Service> =
@@ -96,8 +93,15 @@ pub(super) fn nothing_new(services: &[&Service]) -> String {
     }
 }
 
+/// A line for each service; what failed is told in the end.
+pub(super) fn show_lines(app: &App, services: &[ServiceChange]) {
+    for change in services.iter().filter(|change| change.outcome != Outcome::Failed) {
+        app.ui.data(line(change));
+    }
+}
+
 /// What became of one service.
-pub(super) fn line(change: &ServiceChange) -> String {
+fn line(change: &ServiceChange) -> String {
     let (name, notes) = (&change.name, notes(change));
     match change.outcome {
         _ if is_change(change) => format!("{name}: {}{notes}", from_to(change)),

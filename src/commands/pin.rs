@@ -10,15 +10,16 @@ use futures_util::StreamExt as _;
 
 use super::arguments::Elsewhere;
 use super::pull_latest::LatestOptions;
-use super::{Effect, Run, pull};
+use super::{Effect, Run, changes, pull};
 use crate::app::{App, Exit};
 use crate::cli::platform;
 use crate::compose::{ComposeFiles, ComposeText, FileKind, Problem, ProblemKind, Site};
 use crate::deployment::{Deployment, Record};
 use crate::error::{self, Error};
+use crate::lookup::Proof;
 use crate::members::{Differs, Membership, Use};
 use crate::model::manifest::{DEFAULT_TRACK, Service, Source};
-use crate::model::reference::{Digest, Platform, Reference, Repository, Tag};
+use crate::model::reference::{Digest, Platform, Reference, Repository, ServiceName, Tag};
 use crate::pin::memory::Memory;
 use crate::pin::{self, Answer, Known, Verdict};
 use crate::plan::Outcome;
@@ -155,8 +156,9 @@ type Resolved = BTreeMap<(Repository, Tag), Digest>;
 async fn pin(app: &App, files: &[PathBuf], options: Options<'_>) -> Result<Exit> {
     let mut deployment = Deployment::open(app)?;
     let mut report = Pins { dry_run: options.dry_run || options.check, ..Pins::default() };
+    let mut put_off = Vec::new();
     if options.latest && deployment.recorded().is_some() {
-        record_latest(&mut deployment, options.platform, options.dry_run, &mut report).await?;
+        put_off = record_latest(&mut deployment, options, &mut report).await?;
     }
     let named = ComposeFiles::named(app.store.directory(), files);
     if files.is_empty() {
@@ -177,12 +179,14 @@ async fn pin(app: &App, files: &[PathBuf], options: Options<'_>) -> Result<Exit>
         }
     }
     let record = deployment.recorded();
-    let judge = Judge { deployment: &deployment, record, built: built(&texts) };
+    let (built, unseen) = (built(&texts), BTreeMap::new());
+    let mut judge = Judge { deployment: &deployment, record, built, unseen };
     let memories = if options.check { Memories::default() } else { Memories::read(app, &texts)? };
     let verdicts: Vec<Vec<Verdict>> = if options.unpin {
         texts.iter().map(|text| judge.unpin(app, text, &memories)).collect()
     } else {
         let resolved = judge.resolve(app, &texts).await?;
+        judge.unseen = judge.prove(app, &texts).await;
         texts.iter().map(|text| judge.pin(text, &resolved)).collect()
     };
     if files.is_empty() {
@@ -214,34 +218,37 @@ async fn pin(app: &App, files: &[PathBuf], options: Options<'_>) -> Result<Exit>
         write(app, &texts, changes, memories, options, &mut report)?;
     }
     app.show(&report, |report| tell(app, report, options))?;
-    Ok(if options.check && !report.current { Exit::Different } else { Exit::Done })
+    Ok(match changes::end(app, put_off) {
+        _ if options.check && !report.current => Exit::Different,
+        // What `--check` would find right afterwards is not done.
+        Exit::Done if lacks_digests(&report) => Exit::Partial,
+        exit => exit,
+    })
 }
 
-/// Records what the tracked tags name now; with `dry_run`, only in memory.
+/// Records what the tracked tags name now; with `dry_run`, only in memory. Returns what was put off.
 async fn record_latest(
     deployment: &mut Deployment<'_>,
-    platform: Option<&Platform>,
-    dry_run: bool,
+    options: Options<'_>,
     report: &mut Pins,
-) -> Result<()> {
-    let record = deployment.record()?;
+) -> Result<Vec<anyhow::Error>> {
+    let (record, dry_run) = (deployment.record()?, options.dry_run);
     if !dry_run {
         record.check_writable(&deployment.app().store)?;
     }
     let services: Vec<&Service> = record.services().collect();
-    let elsewhere = Elsewhere { no_pull: true, platform: platform.cloned() };
+    let elsewhere = Elsewhere { no_pull: true, platform: options.platform.cloned() };
     let options = LatestOptions { elsewhere, dry_run, ..LatestOptions::default() };
     let mut change = pull::plan_latest(deployment, &services, &options).await?;
-    if change.has_failed() {
-        change.check(false, "nothing was recorded and no file was changed")?;
-    }
+    change.check(false, "nothing was recorded and no file was changed")?;
+    let put_off = change.take_failures();
     let Changes { services, files, .. } = match dry_run {
         true => change.preview(deployment.record()?),
         false => change.commit(deployment)?,
     };
     (report.services, report.recorded) = (services, files);
     deployment.assume(change.steps.into_iter().map(|step| step.after));
-    Ok(())
+    Ok(put_off)
 }
 
 /// Which of `files` are Compose files to look at: those named, or the deployment's inside of its
@@ -442,9 +449,47 @@ pub(super) struct Judge<'d, 'a> {
     deployment: &'d Deployment<'a>,
     record: Option<&'d Record>,
     built: BTreeSet<(Repository, Tag)>,
+    /// The services whose digest in the manifest shows by nothing to be one, and what came of the
+    /// question.
+    unseen: BTreeMap<ServiceName, Proof>,
 }
 
 impl Judge<'_, '_> {
+    /// Finds out whether what the manifest has as digests for these files, and nobody has seen, are
+    /// digests. Where all have been seen, nobody is asked.
+    async fn prove(&self, app: &App, texts: &[Target<'_>]) -> BTreeMap<ServiceName, Proof> {
+        let Some(record) = self.record else { return BTreeMap::new() };
+        let mut unseen: BTreeMap<&ServiceName, (&Service, &Digest)> = BTreeMap::new();
+        for target in texts.iter().filter(|target| target.standing != Standing::Elsewhere) {
+            let sites = target.text.sites.iter().zip(&target.users);
+            for (site, users) in sites.filter(|(site, _)| !site.has_build) {
+                let Some(reference) = self.reference(site) else { continue };
+                let found = users.iter().map(|user| self.tracked(record, user, site, &reference));
+                let services = found.filter_map(Result::ok);
+                unseen.extend(services.filter_map(|service| {
+                    let bytes = &service.current()?.bytes;
+                    let digest = bytes
+                        .digest
+                        .as_ref()
+                        .filter(|digest| !bytes.are_seen() && app.store.object(digest).is_none())?;
+                    Some((&service.name, (service, digest)))
+                }));
+            }
+        }
+        if unseen.is_empty() {
+            return BTreeMap::new();
+        }
+        let docker = app.docker().await.ok();
+        let lookup = self.deployment.lookup(None);
+        lookup.expect(&Vec::from_iter(unseen.values().map(|(service, _)| *service))).await;
+        let proofs = unseen.into_values().map(|(service, digest)| {
+            let lookup = &lookup;
+            async move { (service.name.clone(), lookup.prove(service, digest, docker).await) }
+        });
+        let jobs = app.settings.jobs.get().max(8);
+        futures_util::stream::iter(proofs).buffered(jobs).collect().await
+    }
+
     /// Asks the registries for what the manifest does not answer: all images of files that belong to
     /// no deployment, and those of files beside it that have a tag of their own.
     async fn resolve(&self, app: &App, texts: &[Target<'_>]) -> Result<Resolved> {
@@ -532,6 +577,24 @@ impl Judge<'_, '_> {
         site: &Site,
         reference: &Reference,
     ) -> Answer {
+        match self.tracked(record, compose_service, site, reference) {
+            Ok(service) => self.known(service, reference),
+            Err(answer) => answer,
+        }
+    }
+
+    /// The service of `record` whose digest the line of `compose_service` should have.
+    ///
+    /// # Errors
+    ///
+    /// Why it should have none.
+    fn tracked<'r>(
+        &self,
+        record: &'r Record,
+        compose_service: &str,
+        site: &Site,
+        reference: &Reference,
+    ) -> Result<&'r Service, Answer> {
         let platform = self.deployment.platform(compose_service);
         let line = site.template.as_ref();
         let member = record.members().find(&Use {
@@ -544,21 +607,26 @@ impl Judge<'_, '_> {
             Membership::Of(member) => record.service(member.service),
             Membership::Other(stranger) if stranger.differs == Differs::Tag => {
                 let followed = record.service(stranger.service).map(Service::track_name);
-                return Answer::OtherTrack(followed.unwrap_or_default().to_owned());
+                return Err(Answer::OtherTrack(followed.unwrap_or_default().to_owned()));
             }
             Membership::Other(_) | Membership::Ambiguous(_) | Membership::Untracked => None,
         };
         let Some(service) =
             service.filter(|service| service.image.as_ref() == Some(&reference.repository))
         else {
-            return Answer::Untracked;
+            return Err(Answer::Untracked);
         };
         if line.is_some_and(|line| record.is_followed_by(service, line)) {
-            return Answer::Follows;
+            return Err(Answer::Follows);
         }
-        if service.source == Source::Local {
-            return Answer::Local;
+        match service.source {
+            Source::Local => Err(Answer::Local),
+            Source::Registry => Ok(service),
         }
+    }
+
+    /// The release of `service` that a line which names `reference` should name.
+    fn known(&self, service: &Service, reference: &Reference) -> Answer {
         let current = service.current();
         let entries = || service.history.entries().iter();
         let of_digest = || {
@@ -576,11 +644,28 @@ impl Judge<'_, '_> {
             return Answer::Untracked;
         };
         let keeps_tag = reference.tag.as_ref().is_some_and(|tag| service.is_moving(tag));
-        Answer::Known(Known {
-            tag,
-            digest: current.and_then(|current| current.bytes.digest.clone()),
-            keeps_tag,
-        })
+        let Some(digest) = current.and_then(|current| current.bytes.digest.clone()) else {
+            return Answer::Unrecorded(service.what_records());
+        };
+        let why = match self.unseen.get(&service.name) {
+            None | Some(Proof::IsDigest) => None,
+            Some(Proof::IsNone(how)) => Some(format!(
+                "what is recorded as its digest, {}, is none: {how}; {} records the right one",
+                digest.short(),
+                service.what_records()
+            )),
+            // What stands there already is no worse for it.
+            Some(Proof::Unanswered(_)) if reference.digest.as_ref() == Some(&digest) => None,
+            Some(Proof::Unanswered(error)) => Some(format!(
+                "dkv has not seen what is recorded as its digest, {}, and nobody can be asked \
+                whether it is one: {error:#}",
+                digest.short(),
+            )),
+        };
+        match why {
+            None => Answer::Known(Known { tag, digest, keeps_tag }),
+            Some(why) => Answer::Unseen(why),
+        }
     }
 
     fn pin(&self, target: &Target<'_>, resolved: &Resolved) -> Vec<Verdict> {
@@ -595,8 +680,10 @@ impl Judge<'_, '_> {
                 if self.built.contains(&name) {
                     return Answer::Local;
                 }
-                let digest = resolved.get(&name).cloned();
-                Answer::Known(Known { tag: name.1, digest, keeps_tag: true })
+                match resolved.get(&name).cloned() {
+                    Some(digest) => Answer::Known(Known { tag: name.1, digest, keeps_tag: true }),
+                    None => Answer::Untracked,
+                }
             })
         };
         let lookup = |name: &str| self.deployment.variable(name);
@@ -645,7 +732,7 @@ pub(super) fn judge_recorded(deployment: &Deployment<'_>, text: &ComposeText) ->
     let read = deployment.texts().ok().map(Arc::as_ref);
     let target = Target::of(deployment.app(), text, read);
     let record = deployment.recorded();
-    let judge = Judge { deployment, record, built: BTreeSet::new() };
+    let judge = Judge { deployment, record, built: BTreeSet::new(), unseen: BTreeMap::new() };
     judge.pin(&target, &Resolved::new())
 }
 
@@ -811,10 +898,10 @@ fn tell(app: &App, report: &Pins, options: Options<'_>) {
                 }
                 (_, Some(_)) if options.dry_run => continue,
                 (_, Some(wanted)) => format!("{place}: {} → {wanted}", image.image),
-                ("unrecorded", _) => format!(
-                    "{place}: no digest is recorded for {}; `dkv pull-latest` records one",
-                    image.image
-                ),
+                ("unrecorded" | "unseen", _) => {
+                    let why = image.why.as_deref().unwrap_or_default();
+                    format!("{place}: {} cannot be pinned: {why}", image.image)
+                }
                 ("refused", _) => {
                     format!("{place}: {} cannot be pinned where it stands", image.image)
                 }
@@ -856,13 +943,26 @@ fn tell(app: &App, report: &Pins, options: Options<'_>) {
         .iter()
         .filter(|file| file.images.iter().any(|image| image.wanted.is_some()))
         .count();
+    let rest = match lacks_digests(report) {
+        true => ", but for what has no digest",
+        false => "",
+    };
     app.ui.status(match (changed, options.check, options.dry_run) {
         (_, true, _) if report.current => "Every Compose file is up to date".to_owned(),
-        (_, true, _) => "`dkv pin` brings the files up to date".to_owned(),
-        (0, ..) => "Nothing to change".to_owned(),
+        (0, true, _) if !rest.is_empty() => {
+            "What is said of the lines comes first, then `dkv pin`".to_owned()
+        }
+        (_, true, _) => format!("`dkv pin` brings the files up to date{rest}"),
+        (0, ..) => format!("Nothing to change{rest}"),
         (count, _, true) => format!("would write {count} {}", files(count)),
         (count, ..) => format!("Wrote {count} {}", files(count)),
     });
+}
+
+/// Whether a line stays as it is because there is no digest for it.
+fn lacks_digests(report: &Pins) -> bool {
+    let mut images = report.files.iter().flat_map(|file| &file.images);
+    images.any(|image| matches!(image.state, "unrecorded" | "unseen"))
 }
 
 fn files(count: usize) -> &'static str {

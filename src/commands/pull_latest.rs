@@ -4,7 +4,7 @@ use anyhow::Result;
 use clap::Args;
 
 use super::arguments::{Elsewhere, Services};
-use super::changes::{self, Manner, NOTHING_RECORDED};
+use super::changes::{self, Manner};
 use super::pull::{plan_latest, pull_unrecorded};
 use super::{Effect, Run};
 use crate::app::{App, Exit};
@@ -66,10 +66,7 @@ impl Run for PullLatest {
         if !options.dry_run {
             deployment.record()?.check_writable(&app.store)?;
         }
-        let mut change = plan_latest(&deployment, &deployment.select(&names)?, &options).await?;
-        if change.has_failed() && !options.keep_going {
-            change.check(false, NOTHING_RECORDED)?;
-        }
+        let change = plan_latest(&deployment, &deployment.select(&names)?, &options).await?;
         changes::carry_out(&mut deployment, change, options.manner()).await
     }
 }

@@ -167,8 +167,7 @@ async fn resolve(
         };
         // What dkv or the daemon has had in its hands is known; what somebody wrote is not.
         if let Some(digest) = &found.bytes.digest
-            && found.bytes.image_id.is_none()
-            && found.bytes.platform_digest.is_none()
+            && !found.bytes.are_seen()
             && let Err(error) = lookup.confirm(service, digest).await
         {
             let (step, note) = (Step::unchanged(service), format!("unresolved: {error:#}"));

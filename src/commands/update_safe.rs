@@ -172,6 +172,8 @@ struct RunningUpdate<'a> {
     witness: Option<Witness>,
     /// The services of which nothing new is recorded, because it runs already and is not good.
     unproven: Vec<ServiceName>,
+    /// Why services are left alone that nobody could be asked about.
+    put_off: Vec<anyhow::Error>,
     /// What was stopped only for the data backup.
     paused: Vec<ReplacedService>,
     is_abort: bool,
@@ -219,6 +221,7 @@ impl<'a> RunningUpdate<'a> {
             blueprints: Vec::new(),
             witness: None,
             unproven: Vec::new(),
+            put_off: Vec::new(),
             paused: Vec::new(),
             is_abort: false,
             failure: None,

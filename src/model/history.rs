@@ -17,7 +17,8 @@ pub const LIMIT: usize = 5;
 pub struct Bytes {
     /// Digest of the manifest in the registry; of the index for a multi-platform image.
     pub digest: Option<Digest>,
-    /// Digest of the index's entry for this host's platform.
+    /// Digest of the index's entry for this host's platform; of an image that is no index, its own,
+    /// where nobody but dkv has looked at it.
     pub platform_digest: Option<Digest>,
     /// The daemon's own name for the image.
     pub image_id: Option<Digest>,
@@ -40,6 +41,14 @@ impl Bytes {
     #[must_use]
     pub fn is_known(&self) -> bool {
         self.name().is_some()
+    }
+
+    /// Whether dkv has had the image or its manifest in its hands: only then does it record what
+    /// the daemon calls it, or what an index has for a platform. What others wrote as a digest may be
+    /// an image's ID, which no registry knows.
+    #[must_use]
+    pub fn are_seen(&self) -> bool {
+        self.image_id.is_some() || self.platform_digest.is_some()
     }
 
     /// What names the bytes: the digest, else the image ID.

@@ -325,6 +325,16 @@ impl Service {
         self.source == Source::Registry && self.track.as_ref().is_some_and(track::is_release)
     }
 
+    /// The command that records which bytes the current release has, and changes as little as it
+    /// can besides.
+    #[must_use]
+    pub fn what_records(&self) -> String {
+        match self.current().filter(|current| !self.is_moving(&current.tag)) {
+            Some(current) => format!("`dkv version-pull {} {}`", self.name, current.tag),
+            None => format!("`dkv pull-latest {}`", self.name),
+        }
+    }
+
     /// What a reference in a Compose file is to the tag that the service follows.
     #[must_use]
     pub fn fit(&self, reference: &Reference) -> Fit {

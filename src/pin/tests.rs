@@ -15,8 +15,9 @@ fn ask(_: &str, reference: &Reference) -> Answer {
         Answer::Known(Known { tag: "1.64".parse().unwrap(), digest, keeps_tag })
     };
     match reference.repository.base_name() {
-        "web" => known(Some(digest("new"))),
-        "new" => known(None),
+        "web" => known(digest("new")),
+        "new" => Answer::Unrecorded("`dkv pull-latest new`".to_owned()),
+        "unseen" => Answer::Unseen("nobody answers".to_owned()),
         "built" => Answer::Local,
         _ => Answer::Untracked,
     }
@@ -89,7 +90,8 @@ fn every_kind_of_image_is_judged() {
         ("r.example/web:${TAG}".to_owned(), Verdict::Unset(vec!["TAG".to_owned()])),
         ("r.example/web:${TAG:?say which}".to_owned(), Verdict::Unset(vec!["TAG".to_owned()])),
         ("$IMAGE".to_owned(), Verdict::Unset(vec!["IMAGE".to_owned()])),
-        ("new:1".to_owned(), Verdict::Unrecorded),
+        ("new:1".to_owned(), Verdict::Unrecorded("`dkv pull-latest new`".to_owned())),
+        (format!("unseen:1@{old}"), Verdict::Unseen("nobody answers".to_owned())),
         ("built:1".to_owned(), Verdict::Local),
         ("postgres:16-alpine".to_owned(), Verdict::Untracked),
         ("Not An Image".to_owned(), Verdict::Invalid),
@@ -217,11 +219,7 @@ fn services_that_share_an_image_must_agree() {
     .sites;
     assert_eq!(all[0].compose_services, ["a", "b"]);
     let by_name = |name: &str, _: &Reference| {
-        Answer::Known(Known {
-            tag: "1".parse().unwrap(),
-            digest: Some(digest(name)),
-            keeps_tag: true,
-        })
+        Answer::Known(Known { tag: "1".parse().unwrap(), digest: digest(name), keeps_tag: true })
     };
     let names = &all[0].compose_services;
     assert!(matches!(judge(&all[0], names, &|_| None, by_name), Verdict::Refused(_)));

@@ -52,8 +52,8 @@ pub struct PinnedImage {
     /// `current`, `stale` (another digest), `loose` (no digest; with `--unpin`, one),
     /// `interpolated`, `unset` (no image name with the values that its variables have),
     /// `other-track` (its tag is another line of versions than is followed), `kept` (with `--unpin`:
-    /// a digest that `pin` did not write), `built`, `local`, `untracked`, `unrecorded`, `invalid` or
-    /// `refused`.
+    /// a digest that `pin` did not write), `built`, `local`, `untracked`, `unrecorded`, `unseen`
+    /// (dkv has not seen what is recorded as its digest), `invalid` or `refused`.
     pub state: &'static str,
     /// Why the line is left alone; `null` if it is as it should be, or is written.
     pub why: Option<String>,

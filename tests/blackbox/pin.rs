@@ -257,3 +257,137 @@ fn only_compose_files_are_edited() {
         .stderr_contains("does not exist")
         .stderr_contains("none for those of the deployment");
 }
+
+/// A service that is recorded as the old tool did, by whatever stands for a digest, and a Compose file
+/// that follows no variable.
+fn recorded_by_hand(registry: &str, digest: &str) -> Deployment {
+    let deployment = Deployment::new("unseen");
+    let web = format!("{registry}/web");
+    deployment.write_product(&[("web", web.clone())]);
+    let manifest = deployment
+        .manifest()
+        .replace("image_digest: ''", &format!("image_digest: {digest}"))
+        .replace("current_tag: latest", "current_tag: '1.0'");
+    deployment.write("version-manifest.yaml", &manifest);
+    deployment
+        .write("docker-compose.yml", &format!("services:\n  web:\n    image: {web}:latest\n"));
+    deployment
+}
+
+#[test]
+fn what_nobody_has_seen_is_asked_about_before_it_is_pinned() {
+    let registry = Registry::alone();
+    let web = registry.push(Image::new("web").tag("1.0").tag("latest"));
+    let prefix = web.repository.strip_suffix("/web").expect("a repository").to_owned();
+    let asked = |digest: &str| {
+        let log = registry.access_log();
+        log.lines().filter(|line| line.contains(&format!("manifests/{digest}"))).count()
+    };
+
+    // An image's ID is none that the registry has; what is told mends it.
+    let deployment = recorded_by_hand(&prefix, web.image_id());
+    let before = deployment.read("docker-compose.yml");
+    for check in [false, true] {
+        let run = dkv(&deployment, if check { "pin --check" } else { "pin" });
+        run.exit(if check { 10 } else { 9 })
+            .stdout_contains("docker-compose.yml:3")
+            .stdout_contains(
+                "an image's configuration; `dkv version-pull web 1.0` records the right",
+            )
+            .stderr_lacks("brings the files up to date");
+    }
+    assert_eq!(deployment.read("docker-compose.yml"), before);
+    dkv(&deployment, "version-pull web 1.0 --no-pull").exit(0);
+    dkv(&deployment, "pin").exit(0);
+    assert!(deployment.read("docker-compose.yml").contains(&format!(":latest@{}", web.digest)));
+
+    // What was looked at to be recorded is known by the manifest alone, and nobody is asked.
+    let clone = recorded_by_hand(&prefix, "''");
+    clone.write("version-manifest.yaml", &deployment.manifest());
+    let before = asked(&web.digest);
+    dkv(&clone, "pin").exit(0);
+    assert!(clone.read("docker-compose.yml").contains(&web.digest));
+    assert_eq!(asked(&web.digest), before);
+
+    // A digest that others wrote is one once its registry says so; once.
+    let clone = recorded_by_hand(&prefix, &web.digest);
+    dkv(&clone, "pin").exit(0);
+    assert!(clone.read("docker-compose.yml").contains(&web.digest));
+    assert!(asked(&web.digest) > before);
+
+    let clone = recorded_by_hand(&prefix, &format!("sha256:{}", "1".repeat(64)));
+    dkv(&clone, "pin").exit(9).stdout_contains("does not have it; `dkv version-pull web 1.0`");
+
+    // Where nobody answers, what stands there stays.
+    let alone = recorded_by_hand("127.0.0.1:9/acme", &web.digest);
+    let before = alone.read("docker-compose.yml");
+    dkv(&alone, "pin").exit(9).stdout_contains("nobody can be asked whether it is one");
+    assert_eq!(alone.read("docker-compose.yml"), before);
+    alone.write("docker-compose.yml", &before.replace(":latest", &format!("@{}", web.digest)));
+    dkv(&alone, "pin --check").exit(0);
+}
+
+#[test]
+fn the_daemon_knows_an_image_id_when_it_sees_one() {
+    let registry = Registry::start();
+    let web = registry.push(Image::new("web").tag("1.0").tag("latest"));
+    let prefix = web.repository.strip_suffix("/web").expect("a repository").to_owned();
+    let deployment = recorded_by_hand(&prefix, web.config_digest());
+    deployment.engine().docker(&["pull", "-q", &format!("{}:latest", web.repository)]);
+    let before = deployment.read("docker-compose.yml");
+    deployment.dkv(["pin"]).exit(9).stdout_contains("is none: ");
+    assert_eq!(deployment.read("docker-compose.yml"), before);
+    // Its mend, with the daemon.
+    deployment.dkv(["version-pull", "web", "1.0"]).exit(0);
+    deployment.dkv(["pin"]).exit(0);
+    assert!(deployment.read("docker-compose.yml").contains(&web.digest));
+    // The ID of a release that the history has is no riddle, to nobody.
+    let by_id = deployment.manifest().replace(
+        &format!("image_digest: {}", web.digest),
+        &format!("image_digest: {}", web.config_digest()),
+    );
+    deployment.write("version-manifest.yaml", &by_id);
+    dkv(&deployment, "generate-env").exit(0);
+    let env = deployment.versions_env();
+    assert!(env.contains(&format!("1.0@{}", web.digest)), "{env}\n{by_id}");
+}
+
+#[test]
+fn what_nobody_can_be_asked_about_is_put_off_in_plans_and_by_pin_too() {
+    let registry = Registry::start();
+    let web = registry.push(Image::new("web").tag("1.0").tag("latest"));
+    let deployment = Deployment::new("put-off");
+    let lost = ("lost", "127.0.0.1:9/acme/lost".to_owned());
+    deployment.write_product(&[("web", web.repository.clone()), lost.clone()]);
+    let before = deployment.manifest();
+    let plan = deployment.dkv(["pull-latest", "--dry-run"]).exit(9);
+    plan.stdout_contains("web: latest → 1.0").stderr_contains("127.0.0.1:9");
+    let plan = deployment.dkv(["update-safe", "--dry-run"]).exit(9);
+    plan.stdout_contains("web: latest → 1.0").stdout_lacks("lost: ").stderr_contains("127.0.0.1:9");
+    assert_eq!(deployment.manifest(), before);
+    deployment.dkv(["pin", "--latest", "--dry-run"]).exit(9).stderr_contains("127.0.0.1:9");
+    deployment.dkv(["pin", "--latest"]).exit(9).stderr_contains("127.0.0.1:9");
+    assert!(deployment.manifest().contains(&web.digest));
+    let updated = deployment.dkv(["update-safe", "--no-data-backup"]).exit(9);
+    updated.stderr_contains("127.0.0.1:9").stdout_contains("web");
+
+    // Alone it is nothing to go on with.
+    let alone = Deployment::new("put-off");
+    alone.write_product(&[lost]);
+    for command in [
+        &["pull-latest"][..],
+        &["pull-latest", "--dry-run"],
+        &["update-safe"],
+        &["update-safe", "--dry-run"],
+        &["pin", "--latest"],
+        &["pin", "--latest", "--dry-run"],
+    ] {
+        alone.dkv(command.iter().copied()).exit(5).stderr_contains("127.0.0.1:9");
+    }
+    alone.write("docker-compose.yml", "services:\n  lost:\n    image: 127.0.0.1:9/acme/lost:1\n");
+    // A check and the command that it names say the same.
+    let hint = "`dkv pull-latest lost` records one";
+    let check = alone.dkv(["pin", "--check"]).exit(10);
+    check.stdout_contains(hint).stderr_lacks("brings the files up to date");
+    alone.dkv(["pin"]).exit(9).stdout_contains(hint).stderr_contains("has no digest");
+}

@@ -159,7 +159,7 @@ pub(in crate::commands) async fn known_service(
 ) -> Result<Service> {
     let is_seen = service
         .current()
-        .is_none_or(|current| current.bytes.digest.is_some() && current.bytes.image_id.is_some());
+        .is_none_or(|current| current.bytes.digest.is_some() && current.bytes.are_seen());
     if no_daemon || service.source != Source::Registry || is_seen {
         return Ok(service.clone());
     }

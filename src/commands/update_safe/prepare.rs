@@ -132,11 +132,8 @@ impl<'a> RunningUpdate<'a> {
         if change.has_failed() {
             change.check(false, NOTHING_STOPPED)?;
         }
-        for unknown in change.take_failures() {
-            self.app.ui.warn(format!("{unknown:#}; the others are updated without it"));
-        }
         let wanted = image_ids(&change);
-        self.decide(&wanted);
+        self.decide(&wanted, &mut change);
         self.leave_unproven(&mut change);
         let mut targets: Vec<&Service> = change.steps.iter().map(|step| &step.after).collect();
         targets.retain(|service| service.current().is_some());
@@ -208,11 +205,15 @@ impl<'a> RunningUpdate<'a> {
     }
 
     /// Decides which Compose services are replaced, so that the services of the manifest run the
-    /// images that are `wanted`.
-    fn decide(&mut self, wanted: &BTreeMap<ServiceName, Digest>) {
-        let journal = &self.journal;
-        let mut changed = to_replace(&self.project, &self.tracked_names(), &journal.ran, wanted);
-        changed.retain(|name| !journal.left_stopped.contains(name));
+    /// images that are `wanted`. What `change` goes on without stays as it is.
+    fn decide(&mut self, wanted: &BTreeMap<ServiceName, Digest>, change: &mut Change) {
+        let (journal, tracked) = (&self.journal, self.tracked_names());
+        let mut changed = to_replace(&self.project, &tracked, &journal.ran, wanted);
+        changed.retain(|name| {
+            let is_put_off = tracked.get(name).is_some_and(|service| change.goes_without(service));
+            !journal.left_stopped.contains(name) && !is_put_off
+        });
+        self.put_off = change.take_failures();
         let owner = |name: &str| journal.owner(name).map(str::to_owned);
         let mut followers = followers(&self.project, &changed, &owner);
         // What does not run hangs on to nothing.
@@ -485,6 +486,7 @@ async fn plan(deployment: &Deployment<'_>, options: Options, dry_run: bool) -> R
             change.add(Step::unchanged(service));
         }
     }
+    change.check(false, NOTHING_STOPPED)?;
     Ok(change)
 }
 
@@ -510,7 +512,7 @@ pub(super) async fn show_plan(app: &App, options: Options) -> Result<Exit> {
             local.or_else(|| current.bytes.digest.clone()).map(|id| (step.after.name.clone(), id)),
         );
     }
-    update.decide(&wanted);
+    update.decide(&wanted, &mut change);
     update.leave_unproven(&mut change);
     let targets: Vec<&Service> = change.steps.iter().map(|step| &step.after).collect();
     let replaced = update.settle_variables(&targets).await?;

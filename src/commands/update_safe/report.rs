@@ -40,7 +40,8 @@ impl RunningUpdate<'_> {
             }
             app.ui.note("nothing was changed (--dry-run)");
         })?;
-        Ok(if self.unproven.is_empty() { Exit::Done } else { Exit::Partial })
+        let exit = changes::end(app, self.put_off);
+        Ok(if self.unproven.is_empty() { exit } else { Exit::Partial })
     }
 
     /// The end of an update that went well.
@@ -50,6 +51,7 @@ impl RunningUpdate<'_> {
             _ if !self.journal.given_up.is_empty() || !self.unproven.is_empty() => {
                 UpdateResult::PartlyUpdated
             }
+            true if !self.put_off.is_empty() => UpdateResult::PartlyUpdated,
             true => UpdateResult::Updated,
             false => UpdateResult::Unchanged,
         };
@@ -125,8 +127,9 @@ impl RunningUpdate<'_> {
                 starts what is recorded, and `dkv update-safe` then tries the new one";
             app.ui.error(&Error::new(Kind::Docker, message).with_hint(hint).into());
         }
+        let exit = changes::end(app, std::mem::take(&mut self.put_off));
         if self.journal.given_up.is_empty() && self.unproven.is_empty() {
-            return Ok(Exit::Done);
+            return Ok(exit);
         }
         for given_up in &self.journal.given_up {
             let message =
@@ -322,7 +325,7 @@ pub(super) fn show_restored(app: &App) -> Result<Exit> {
 
 /// A line for each service that changes or is left alone for a reason.
 fn show_services(app: &App, report: &SafeUpdate) {
-    report.services.iter().for_each(|change| app.ui.data(changes::line(change)));
+    changes::show_lines(app, &report.services);
 }
 
 fn names(services: &[ReplacedService]) -> String {
