@@ -211,6 +211,7 @@ impl<'a> Deployment<'a> {
         let mut record = Record::new(manifest, snapshot, store.deployment_hash()?, lines)?;
         record.settle_platforms(texts.map(Arc::as_ref), |name| self.platform(name));
         record.only_by_keep_tag = store.only_by_keep_tag();
+        record.settle_spoiling(texts.map(Arc::as_ref), |name| self.variable(name));
         Ok(record)
     }
 
@@ -784,7 +785,10 @@ impl<'a> Deployment<'a> {
         } else if others.is_empty() {
             "its version is written out".to_owned()
         } else {
-            format!("its image has {}, which versions.env does not set", others.join(", "))
+            let spoiling = others.iter().find_map(|name| record.spoilt_by(name));
+            let spoiling = spoiling.filter(|one| one.compose_service != compose_service);
+            let why = spoiling.map_or_else(String::new, |one| format!(": {}", one.in_words()));
+            format!("its image has {}, which versions.env does not set{why}", others.join(", "))
         };
         let v1_cannot = || {
             let generation = self.compose.get().and_then(Compose::known_generation);

@@ -44,6 +44,7 @@ impl Run for GenerateEnv {
             variables: deployment.record()?.assignments()?.into_iter().collect(),
         };
         warn_of_unrecorded(&deployment);
+        warn_of_spoiling(&deployment);
         if !dry_run {
             let files = change::refresh_env(&mut deployment)?;
             report.written = files.env_written;
@@ -75,6 +76,20 @@ pub(super) fn warn_of_unrecorded(deployment: &Deployment<'_>) {
         deployment.app().ui.warn(format!(
             "{name}: no version is recorded, Compose gets `{track}`; `dkv pull-latest {name}` \
             records one"
+        ));
+    }
+}
+
+/// A variable that the manifest names for a tag and that no line gets, because one has it as a part of
+/// another tag.
+pub(super) fn warn_of_spoiling(deployment: &Deployment<'_>) {
+    for spoiling in deployment.recorded().into_iter().flat_map(|record| &record.spoiling) {
+        deployment.app().ui.warn(format!(
+            "{} is not set: {}, and `{}` would be no image name; `dkv migrate-versions --write` gives \
+            that line a variable of its own where Compose allows it",
+            spoiling.variable,
+            spoiling.in_words(),
+            spoiling.image
         ));
     }
 }

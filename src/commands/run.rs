@@ -240,6 +240,7 @@ impl<'a> Launch<'a> {
         let launch = Self::prepare_to_stop(app, options)?;
         launch.deployment.check_compose(&launch.environment).await?;
         generate_env::warn_of_unrecorded(&launch.deployment);
+        generate_env::warn_of_spoiling(&launch.deployment);
         Ok((lock, launch, Started { dry_run: options.dry_run, ..Started::default() }))
     }
 

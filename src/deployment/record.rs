@@ -1,7 +1,7 @@
 //! What a manifest records: the services as they were read, what Compose is told of them, and by
 //! which local tags their images are kept. Pure, but for the bytes it was read from.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashMap};
 use std::path::PathBuf;
 use std::sync::OnceLock;
 
@@ -18,6 +18,31 @@ use crate::model::reference::{Digest, Platform, Reference, Repository, ServiceNa
 use crate::plan;
 use crate::store::{Snapshot, Store};
 
+/// A variable that a service names for its tag, and that an image line has as a part of another: with
+/// a digest in it, that line would be no image name.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Spoiling {
+    /// The variable.
+    pub variable: String,
+    /// The Compose service whose line it is a part of.
+    pub compose_service: String,
+    /// The file and the line.
+    pub place: String,
+    /// What the line would say.
+    pub image: String,
+}
+
+impl Spoiling {
+    /// What is wrong, as a clause.
+    #[must_use]
+    pub fn in_words(&self) -> String {
+        format!(
+            "{} is only a part of the tag of {} ({})",
+            self.variable, self.compose_service, self.place
+        )
+    }
+}
+
 /// A manifest as it was read, its images settled.
 #[derive(Debug)]
 pub struct Record {
@@ -29,6 +54,8 @@ pub struct Record {
     pub hash: String,
     /// The digests that this host's daemon cannot find images by, although it has them.
     pub only_by_keep_tag: BTreeSet<Digest>,
+    /// The variables that services name for their tags and that would spoil another line.
+    pub spoiling: Vec<Spoiling>,
     members: OnceLock<Members>,
 }
 
@@ -54,6 +81,7 @@ impl Record {
             snapshot,
             hash,
             only_by_keep_tag: BTreeSet::new(),
+            spoiling: Vec::new(),
             members: OnceLock::new(),
         })
     }
@@ -75,6 +103,45 @@ impl Record {
         members::settle_platforms(&mut self.manifest, &uses.collect::<Vec<_>>());
     }
 
+    /// Finds the variables that would spoil a line: nobody is given them. `variable` gives what the
+    /// lines find beside `versions.env`.
+    pub(super) fn settle_spoiling(
+        &mut self,
+        files: Option<&ComposeFiles>,
+        variable: impl Fn(&str) -> Option<String>,
+    ) {
+        let named: BTreeSet<&str> =
+            self.services().filter_map(|service| service.env_tag.as_deref()).collect();
+        let Some(files) = files.filter(|_| !named.is_empty()) else { return };
+        // Whoever needs them will hear what is wrong with them.
+        let Ok(assignments) = self.assignments() else { return };
+        let given: HashMap<&str, &str> =
+            assignments.iter().map(|(name, value)| (name.as_str(), value.as_str())).collect();
+        let lookup =
+            |name: &str| given.get(name).map(|one| (*one).to_owned()).or_else(|| variable(name));
+        let spoiling = files.services().filter_map(|line| {
+            let (site, template) = (line.image.as_ref()?, line.template()?);
+            let mut variables = template.variables().into_iter();
+            let fed = variables.find(|name| {
+                named.contains(name) && given.get(name).is_some_and(|value| value.contains('@'))
+            })?;
+            let image = template.evaluate(&lookup).ok()?;
+            image.parse::<Reference>().is_err().then(|| Spoiling {
+                variable: fed.to_owned(),
+                compose_service: line.service.clone(),
+                place: site.place(),
+                image,
+            })
+        });
+        self.spoiling = spoiling.collect();
+    }
+
+    /// The line that `variable` would spoil.
+    #[must_use]
+    pub fn spoilt_by(&self, variable: &str) -> Option<&Spoiling> {
+        self.spoiling.iter().find(|one| one.variable == variable)
+    }
+
     /// What Compose gets as the tag of a service.
     #[must_use]
     pub fn compose_tag(&self, service: &Service) -> String {
@@ -89,7 +156,9 @@ impl Record {
     /// Whether an image line takes its version from the variables of `service`.
     #[must_use]
     pub fn is_followed_by(&self, service: &Service, line: &Template) -> bool {
-        let own: Vec<(String, bool)> = variables_of(&self.manifest.env.prefix, service).collect();
+        let mut own: Vec<(String, bool)> =
+            variables_of(&self.manifest.env.prefix, service).collect();
+        own.retain(|(name, _)| self.spoilt_by(name).is_none());
         let of = |is_image| {
             let mine = own.iter().filter(move |(_, image)| *image == is_image);
             mine.map(|(name, _)| name.as_str()).collect::<Vec<_>>()
@@ -144,14 +213,15 @@ impl Record {
             });
         }
         let registry = ecr.as_ref().map(Ecr::prefix);
-        env_file::assignments(&env.prefix, registry.as_deref(), &lines).map_err(|collision| {
-            error::state(collision.to_string())
-                .with_hint(
-                    "rename the service, or give it another `env_tag` or `env_image`, or the \
-                    manifest another `env` `prefix`",
-                )
-                .into()
-        })
+        let all = env_file::assignments(&env.prefix, registry.as_deref(), &lines);
+        let mut all = all.map_err(|collision| {
+            error::state(collision.to_string()).with_hint(
+                "rename the service, or give it another `env_tag` or `env_image`, or the manifest \
+                another `env` `prefix`",
+            )
+        })?;
+        all.retain(|(name, _)| self.spoilt_by(name).is_none());
+        Ok(all)
     }
 
     /// The text that `versions.env` should have.
@@ -170,7 +240,8 @@ impl Record {
                 )
             })
         });
-        let notes: Vec<String> = notes.collect();
+        let spoiling = self.spoiling.iter().map(|one| format!("not set: {}", one.in_words()));
+        let notes: Vec<String> = notes.chain(spoiling).collect();
         Ok(env_file::render(&store.manifest_name(), &digest, &notes, &self.assignments()?))
     }
 

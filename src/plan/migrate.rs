@@ -190,7 +190,7 @@ pub fn propose<'l>(
         if let Some(why) = left_out(reading.line.name(), &proposal.left_out, remembered) {
             used_by_others.extend(reading.variables());
             proposal.untracked.push(UntrackedImage {
-                image: reading.line.image.to_string(),
+                image: reading.image(),
                 compose_services: vec![reading.line.name().to_owned()],
                 reason: why.to_owned(),
             });
@@ -250,7 +250,7 @@ pub fn propose<'l>(
             (Ok(reason) | Err(reason), _) => {
                 used_by_others.extend(group.iter().flat_map(Reading::variables));
                 proposal.untracked.push(UntrackedImage {
-                    image: group[0].line.image.to_string(),
+                    image: group[0].image(),
                     compose_services: names_in(&group),
                     reason,
                 });
@@ -406,6 +406,13 @@ impl<'l> Reading<'l> {
         }
     }
 
+    /// Its image for people: a keep-tag, which the record of a build puts there, is none of theirs.
+    fn image(&self) -> String {
+        let is_kept = |image: &Reference| tag_named(image).starts_with(KEEP_TAG_PREFIX);
+        let image = Some(&self.line.image).filter(|image| !is_kept(image));
+        image.or(self.default.as_ref()).unwrap_or(&self.line.image).to_string()
+    }
+
     /// The variables of its line.
     fn variables(&self) -> Vec<String> {
         let template = self.template.iter();
@@ -473,7 +480,7 @@ impl<'l> Reading<'l> {
         OtherVersion {
             service: recorded.name.to_string(),
             compose_service: self.line.name().to_owned(),
-            image: self.line.image.to_string(),
+            image: self.image(),
             runs: self.line.running().map(|present| present.image_id.to_string()),
             recorded: current.unwrap_or_else(|| recorded.track_name().to_owned()),
             will_change: self.follows(recorded, prefix),
@@ -692,8 +699,16 @@ fn name_of(
     let publisher = first.image.repository.path().rsplit('/').nth(1);
     // An image that is only built is named after its project, which says little.
     let is_only_built = first.written.from.is_none();
+    // What a variable's name cannot spell is spelled as it was before there was a variable.
+    let spelled = |named: String| {
+        let variables = own(prefix, &named.parse().ok()?);
+        let mut written = [base, first.name()].into_iter();
+        let same =
+            written.find(|name| name.parse().is_ok_and(|name| own(prefix, &name) == variables));
+        Some(same.map_or(named, str::to_owned))
+    };
     let candidates = [
-        group.iter().find_map(|reading| reading.own_name.clone()),
+        group.iter().find_map(|reading| reading.own_name.clone()).and_then(spelled),
         (is_only_built || !is_alone).then(|| first.name().to_owned()),
         Some(base.to_owned()),
         publisher.map(|publisher| format!("{publisher}-{base}")),

@@ -198,3 +198,18 @@ fn a_service_is_left_out_and_taken_back_by_either_name() {
         .stderr_contains("nothing to add");
     deployment.dkv(["migrate-versions", "-y", "--track", "router"]).exit(2);
 }
+
+#[test]
+fn what_is_built_here_keeps_its_name_when_it_is_left_out_and_tracked_again() {
+    let deployment = Deployment::new("built");
+    deployment.write_build_context("here", "first");
+    deployment.write("docker-compose.yml", "services:\n  my-job:\n    build: here\n");
+    deployment.compose_v2(["build", "-q"]).exit(0);
+    deployment.dkv(["migrate-versions", "-y", "--write"]).exit(0);
+    assert!(deployment.manifest_data()["services"].get("my-job").is_some());
+    let left = deployment.dkv(["migrate-versions", "-y", "--untrack", "my-job"]).exit(0);
+    left.stderr_contains(&format!("not tracked: {}-my-job:latest", deployment.project()));
+    deployment.dkv(["migrate-versions", "-y", "--track", "my-job"]).exit(0);
+    let manifest = deployment.manifest_data();
+    assert!(manifest["services"].get("my-job").is_some(), "{manifest:#}");
+}

@@ -307,42 +307,52 @@ fn a_variable_that_is_a_part_of_another_tag_makes_no_line_wrong() {
     let registry = Registry::start();
     let web = registry.push(Image::new("web").tag("1.0"));
     let worker = registry.push(Image::new("worker").tag("1.0-worker").version("worker"));
-    let deployment = Deployment::new("part");
-    let compose = format!(
-        "services:\n  web:\n    image: {}:${{VERSION}}\n  worker:\n    image: \
-            {}:${{VERSION}}-worker\n",
-        web.repository, worker.repository
-    );
-    deployment.write("docker-compose.yml", &compose);
-    deployment.write(".env", "VERSION=1.0\n");
-    let runs = |name: &str| deployment.engine().running_image(deployment.project(), name);
-    let assert_runs = || {
-        assert_eq!(
-            (runs("web").as_str(), runs("worker").as_str()),
-            (web.image_id(), worker.image_id())
+    for compose in [Compose::V2, Compose::V1] {
+        let deployment = Deployment::new("part");
+        let dkv = |words: &[&str]| deployment.dkv(words.iter().copied()).compose(compose);
+        let text = format!(
+            "version: '3'\nservices:\n  web:\n    image: {}:${{VERSION}}\n  worker:\n    image: \
+                {}:${{VERSION}}-worker\n",
+            web.repository, worker.repository
         );
-    };
-    // Adopted, both start as before.
-    deployment.dkv(["migrate-versions", "-y"]).exit(0);
-    deployment.dkv(["up", "--no-wait"]).exit(0);
-    assert_runs();
-    // Where a manifest says otherwise, the line is named, and what is advised mends it.
-    let manifest = deployment.manifest().replacen(
-        "\n    current_tag",
-        "\n    env_tag: VERSION\n    current_tag",
-        1,
-    );
-    deployment.write("version-manifest.yaml", &manifest);
-    let mut hint = String::new();
-    for command in [&["up"][..], &["up", "--dry-run"], &["restart"]] {
-        let refused = deployment.dkv(command.iter().copied()).exit(3);
-        refused.stderr_contains("docker-compose.yml:5, worker: VERSION, to which");
-        hint.clone_from(&refused.stderr);
+        deployment.write("docker-compose.yml", &text);
+        deployment.write(".env", "VERSION=1.0\n");
+        let runs = |name: &str| deployment.engine().running_image(deployment.project(), name);
+        let assert_runs = || {
+            let images = (runs("web"), runs("worker"));
+            assert_eq!((images.0.as_str(), images.1.as_str()), (web.image_id(), worker.image_id()));
+        };
+        // Adopted, both start as before.
+        dkv(&["migrate-versions", "-y"]).exit(0);
+        dkv(&["up", "--no-wait"]).exit(0);
+        assert_runs();
+        // Where a manifest says otherwise, nobody is given the variable, and the line is named.
+        let manifest = deployment.manifest().replacen(
+            "\n    current_tag",
+            "\n    env_tag: VERSION\n    current_tag",
+            1,
+        );
+        deployment.write("version-manifest.yaml", &manifest);
+        let told = "VERSION is only a part of the tag of worker (docker-compose.yml:6)";
+        dkv(&["generate-env"]).exit(0).stderr_contains(told);
+        let env = deployment.versions_env();
+        assert!(!env.contains("\nVERSION=") && env.contains(told), "{env}");
+        let verified = dkv(&["verify"]).exit(10);
+        let reason = format!("web: its image has VERSION, which versions.env does not set: {told}");
+        verified.stdout_contains(&reason);
+        for command in [&["up", "--dry-run"][..], &["up", "--no-wait"], &["restart", "--no-wait"]] {
+            dkv(command).exit(0).stderr_contains(told);
+        }
+        assert_runs();
+        // What is advised mends it.
+        dkv(&["migrate-versions", "-y", "--write"]).exit(0);
+        if compose == Compose::V1 {
+            assert_eq!(deployment.read("docker-compose.yml"), text);
+            verified.stdout_contains("`dkv pin`");
+            dkv(&["pin"]).exit(0);
+        }
+        dkv(&["up", "--no-wait"]).exit(0);
+        assert_runs();
+        dkv(&["verify"]).exit(0);
     }
-    assert_runs();
-    assert!(hint.contains("`dkv migrate-versions --write` makes the file follow"), "{hint}");
-    deployment.dkv(["migrate-versions", "-y", "--write"]).exit(0);
-    deployment.dkv(["up", "--no-wait"]).exit(0);
-    assert_runs();
-    deployment.dkv(["verify"]).exit(0);
 }

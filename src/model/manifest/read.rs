@@ -339,9 +339,12 @@ fn read_service(
     };
     if let Some(recorded) = &mut recorded {
         settle_unverified(recorded, &entries);
+        settle_image_id(recorded, &entries);
     }
+    let marked = entries.iter().find(|entry| entry.is_current).map(|entry| entry.release.clone());
     service.history = settle_history(&service, recorded, entries, warnings);
     bind_custom(&mut service);
+    settle_deployed(&mut service, marked.as_ref());
     if let (Some(custom), Some(current)) = (&service.custom, service.current())
         && custom.tag != current.tag
         && parts.is_legacy
@@ -443,12 +446,26 @@ impl Images {
 /// The old wizard's marks outlast its schema. But dkv writes the image's ID only with a digest that
 /// it has seen.
 fn settle_unverified(recorded: &mut Release, entries: &[Entry]) {
-    let has_seen = entries.iter().map(|entry| &entry.release.bytes).any(|bytes| {
-        let seen = bytes.image_id.is_some() || bytes.platform_digest.is_some();
-        seen && bytes.digest == recorded.unverified_digest
-    });
+    let has_seen = entries
+        .iter()
+        .map(|entry| &entry.release.bytes)
+        .any(|bytes| bytes.are_seen() && bytes.digest == recorded.unverified_digest);
     if recorded.unverified_digest.is_some() && has_seen {
         recorded.bytes.digest = recorded.unverified_digest.take();
+    }
+}
+
+/// Where an image's ID stands for its digest, the release of that image is meant, if the history has
+/// it.
+fn settle_image_id(recorded: &mut Release, entries: &[Entry]) {
+    let Some(written) = &recorded.bytes.digest else { return };
+    let mut all = entries.iter().map(|entry| &entry.release.bytes);
+    if all.clone().any(|bytes| bytes.has_digest(written)) {
+        return;
+    }
+    let meant = all.find(|bytes| bytes.image_id.as_ref() == Some(written));
+    if let Some(digest) = meant.and_then(|bytes| bytes.digest.clone()) {
+        recorded.bytes.digest = Some(digest);
     }
 }
 
@@ -629,6 +646,26 @@ fn settle_history(
     }
     releases.insert(0, recorded);
     without_repeats(service, releases, 0)
+}
+
+/// Whoever moves the cursor by hand leaves the time at which the release that was current before
+/// became so. That of the other is known from its own entry alone.
+fn settle_deployed(service: &mut Service, marked: Option<&Release>) {
+    let Some(marked) = marked else { return };
+    let is_marked = |current: &Release| current.origin == marked.origin;
+    if service.current().is_none_or(is_marked) {
+        return;
+    }
+    let is_left = service.deployed_at == marked.deployed_at;
+    let Some(current) = service.history.current_mut() else { return };
+    if current.origin.is_none() {
+        if !is_left {
+            return;
+        }
+        (current.deployed_at, current.deployed_by) = (None, None);
+    }
+    service.deployed_at = current.deployed_at.clone();
+    service.deployed_by = current.deployed_by.clone();
 }
 
 /// Whether nothing tells the two releases apart.

@@ -249,6 +249,51 @@ fn an_edit_by_hand_means_the_release_that_it_names() {
 }
 
 #[test]
+fn a_cursor_moved_by_hand_leaves_the_time_of_the_other_release() {
+    for (tag, at, expected) in [
+        // As dkv wrote it, after a rollback too.
+        ("2", "2026-03-03", Some("2026-03-03")),
+        ("1", "2026-03-03", Some("2026-01-01")),
+        ("1", "2026-02-02", Some("2026-01-01")),
+        // Of what was never there nothing is known, unless somebody says so.
+        ("3", "2026-02-02", None),
+        ("3", "2026-04-04", Some("2026-04-04")),
+    ] {
+        let manifest = read(&format!(
+            "schema_version: '1.1'\nservices:\n  web:\n    image: r.example/web\n    current_tag: \
+            '{tag}'\n    deployed_at: '{at}'\nhistory:\n  web:\n  - {{tag: '2', deployed_at: \
+            '2026-02-02', status: current}}\n  - {{tag: '1', deployed_at: '2026-01-01'}}\n",
+        ));
+        let web = service(&manifest, "web");
+        assert_eq!(web.deployed_at.as_deref(), expected, "{tag} {at}");
+    }
+}
+
+#[test]
+fn the_id_of_an_image_means_the_release_that_has_it() {
+    let digest = |digit: &str| format!("sha256:{}", digit.repeat(64));
+    for (tag, written, expected) in [("1", "a", "1"), ("2", "a", "1"), ("1", "9", "9")] {
+        let entry = |number: &str, id: &str, status| {
+            let (bytes, id) = (digest(number), digest(id));
+            format!(
+                "  - {{tag: '{number}', digest: '{bytes}', image_id: '{id}', status: {status}}}\n"
+            )
+        };
+        let manifest = read(&format!(
+            "schema_version: '1.1'\nservices:\n  web:\n    image: r.example/web\n    current_tag: \
+            '{tag}'\n    image_digest: '{}'\nhistory:\n  web:\n{}{}",
+            digest(written),
+            entry("2", "b", "current"),
+            entry("1", "a", "previous"),
+        ));
+        let current = service(&manifest, "web").current().unwrap();
+        let found = current.bytes.digest.as_ref().map(ToString::to_string);
+        let meant = if tag == "2" { "2" } else { expected };
+        assert_eq!(found, Some(digest(meant)), "{tag} {written}");
+    }
+}
+
+#[test]
 fn the_example_at_the_top_level_is_read_as_it_says() {
     let manifest = read(EXAMPLE);
     assert!(!manifest.is_legacy && manifest.warnings.is_empty(), "{:?}", manifest.warnings);
