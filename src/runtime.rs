@@ -48,20 +48,39 @@ pub fn counts(
     counts
 }
 
-/// The services of `project` that have containers, all of which were stopped on purpose. `told`
-/// are the IDs of containers that somebody is known to have told to end.
+/// The containers whose end the daemon remembers, by their IDs, and whether somebody had told them
+/// to end.
+pub type Ends = BTreeMap<String, bool>;
+
+/// The services of `project` that have containers, all of which were stopped on purpose.
 ///
 /// The daemon keeps no record of a stop: what its restart policy would have started again was
-/// stopped, and what ended by a signal as well. A job that has ended was not. That a server without
-/// a restart policy, which ends with 0 when it is told to, was stopped can be known from `told`
-/// alone, and so only as long as the daemon remembers: an update then starts it.
+/// stopped, and what ended by a signal as well. A job that has ended was not. Whether a server without
+/// a restart policy, which ends with 0 when it is told to, was stopped only `ends` can tell, and so
+/// only as long as the daemon remembers; see [`guessed`].
 #[must_use]
 pub fn stopped(
     project: &Project,
     containers: &[&ContainerDetail],
-    told: &BTreeSet<String>,
+    ends: &Ends,
 ) -> BTreeSet<String> {
-    all_of(project, containers, |one, is_job| was_stopped(one, is_job, told.contains(&one.id)))
+    all_of(project, containers, |one, is_job| was_stopped(one, is_job, ends.get(&one.id).copied()))
+}
+
+/// Those of [`stopped`] that are taken for such only because nobody remembers how they ended and they
+/// look like servers. To leave one down that was stopped is safe; to start it is not.
+#[must_use]
+pub fn guessed(
+    project: &Project,
+    containers: &[&ContainerDetail],
+    ends: &Ends,
+) -> BTreeSet<String> {
+    let known: Ends =
+        containers.iter().map(|one| (one.id.clone(), ends.get(&one.id) == Some(&true))).collect();
+    let mut guessed = stopped(project, containers, ends);
+    let certain = stopped(project, containers, &known);
+    guessed.retain(|name| !certain.contains(name));
+    guessed
 }
 
 /// The services of `project` that have containers, all of which are as `are` asks of a container and
@@ -89,7 +108,7 @@ pub fn doubtful(project: &Project, containers: &[&ContainerDetail]) -> Option<Da
         service.is_some_and(|service| {
             project.service(service).is_some() && !is_job(&expectations, service)
         }) && has_ended(one)
-            && !was_stopped(one, false, false)
+            && !was_stopped(one, false, Some(false))
     });
     doubtful.filter_map(|one| one.finished_at).min()
 }
@@ -114,12 +133,22 @@ pub fn completed(
 }
 
 fn has_completed(container: &ContainerDetail, is_job: bool) -> bool {
-    let time = container.finished_at.zip(container.started_at);
-    let is_short = time.is_some_and(|(end, start)| end - start <= LONGEST_JOB);
+    let is_short = time_run(container).is_some_and(|time| time <= LONGEST_JOB);
     let may_end = matches!(container.restart_policy, RestartPolicy::No | RestartPolicy::OnFailure);
     has_ended(container)
         && container.exit_code == 0
         && (is_job || (is_short && may_end && !container.has_health_check))
+}
+
+fn time_run(container: &ContainerDetail) -> Option<TimeDelta> {
+    Some(container.finished_at? - container.started_at?)
+}
+
+/// Whether a container that has ended well has served rather than done some work.
+fn has_served(container: &ContainerDetail) -> bool {
+    container.exit_code == 0
+        && (container.has_health_check
+            || time_run(container).is_some_and(|time| time > LONGEST_JOB))
 }
 
 fn is_job(expectations: &Expectations, name: &str) -> bool {
@@ -130,15 +159,18 @@ fn has_ended(container: &ContainerDetail) -> bool {
     container.state == ContainerState::Exited && container.error.is_none() && !container.oom_killed
 }
 
-fn was_stopped(container: &ContainerDetail, is_job: bool, was_told: bool) -> bool {
+/// `was_told` is whether somebody had told it to end, where that is known.
+fn was_stopped(container: &ContainerDetail, is_job: bool, was_told: Option<bool>) -> bool {
     // SIGTERM, and the SIGKILL that follows it.
     let by_signal = matches!(container.exit_code, 143 | 137);
     has_ended(container)
         && !is_job
-        && (was_told
+        && (was_told == Some(true)
             || match container.restart_policy {
                 RestartPolicy::Always | RestartPolicy::UnlessStopped => true,
-                RestartPolicy::OnFailure | RestartPolicy::No => by_signal,
+                RestartPolicy::OnFailure | RestartPolicy::No => {
+                    by_signal || (was_told.is_none() && has_served(container))
+                }
             })
 }
 
@@ -224,19 +256,44 @@ mod tests {
             let mut one = container(service, 1);
             (one.state, one.exit_code, one.restart_policy) = (ContainerState::Exited, code, policy);
             one.finished_at = one.created_at;
-            let told = told.then(|| one.id.clone()).into_iter().collect();
+            let told = Ends::from([(one.id.clone(), told)]);
             let found = stopped(&project(), &[&one], &told);
             assert_eq!(found.contains(service), expected, "{service} {policy:?} {code}");
             let is_doubtful = doubtful(&project(), &[&one]).is_some();
             let is_clear =
-                service == "job" || stopped(&project(), &[&one], &BTreeSet::new()).len() == 1;
+                service == "job" || stopped(&project(), &[&one], &Ends::new()).len() == 1;
             assert_eq!(is_doubtful, !is_clear, "{service} {policy:?} {code}");
             // One that runs makes it a service that runs.
             assert!(stopped(&project(), &[&one, &container(service, 2)], &told).is_empty());
             (one.oom_killed, one.error) = (code == 137, Some("cannot start".to_owned()));
             assert!(stopped(&project(), &[&one], &told).is_empty());
         }
-        assert!(stopped(&project(), &[], &BTreeSet::new()).is_empty());
+        assert!(stopped(&project(), &[], &Ends::new()).is_empty());
+    }
+
+    #[test]
+    fn what_nobody_remembers_is_taken_for_stopped_if_it_has_served() {
+        for (minutes, has_check, code, known, expected) in [
+            (60, false, 0, None, true),
+            (1, true, 0, None, true),
+            (1, false, 0, None, false),
+            (60, false, 1, None, false),
+            (60, true, 0, Some(false), false),
+        ] {
+            let mut one = container("web", 1);
+            (one.state, one.exit_code) = (ContainerState::Exited, code);
+            one.restart_policy = RestartPolicy::No;
+            one.started_at = one.created_at;
+            one.finished_at = one.created_at.map(|time| time + TimeDelta::minutes(minutes));
+            one.has_health_check = has_check;
+            let ends: Ends = known.map(|known| (one.id.clone(), known)).into_iter().collect();
+            let found = [stopped(&project(), &[&one], &ends), guessed(&project(), &[&one], &ends)];
+            let found = found.map(|names| names.contains("web"));
+            assert_eq!(found, [expected, expected], "{minutes} {has_check} {code} {known:?}");
+            // What is known to have been told is no guess.
+            let told = Ends::from([(one.id.clone(), true)]);
+            assert!(guessed(&project(), &[&one], &told).is_empty());
+        }
     }
 
     #[test]

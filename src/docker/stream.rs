@@ -1,6 +1,6 @@
 //! What the daemon tells as it happens: container logs and container events.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeMap, HashMap};
 
 use anyhow::Result;
 use bollard::container::LogOutput;
@@ -161,21 +161,22 @@ impl Docker {
 }
 
 impl Docker {
-    /// The IDs of matching containers that somebody has told to end since then: by a stop, or by a
-    /// signal that ends. The daemon remembers its last events only, so another may have been told
-    /// too.
+    /// The matching containers that have ended since then, by their IDs, and whether somebody had told
+    /// them to: by a stop, or by a signal that ends. The daemon remembers its last events only, so
+    /// others may have ended too.
     ///
     /// # Errors
     /// Kind Docker, when the daemon does not answer.
-    pub async fn told_to_end(
+    pub async fn ends(
         &self,
         filter: &ContainerFilter,
         since: DateTime<Utc>,
         until: DateTime<Utc>,
-    ) -> Result<BTreeSet<String>> {
+    ) -> Result<BTreeMap<String, bool>> {
+        let actions = ["stop", "kill", "die"].map(str::to_owned);
         let filters = HashMap::from([
             ("type".to_owned(), vec!["container".to_owned()]),
-            ("event".to_owned(), vec!["stop".to_owned(), "kill".to_owned()]),
+            ("event".to_owned(), actions.to_vec()),
             ("label".to_owned(), filter.labels.clone()),
         ]);
         let (since, until) = (since.timestamp().to_string(), until.timestamp().to_string());
@@ -183,15 +184,19 @@ impl Docker {
             EventsOptionsBuilder::new().filters(&filters).since(&since).until(&until).build();
         let request = self.client.events(Some(query)).try_collect::<Vec<_>>();
         let events = self.answer("report events", request).await?;
-        let told = events.into_iter().filter_map(|event| {
-            let is_stop = event.action.as_deref() == Some("stop");
-            let actor = event.actor?;
+        let mut ends = BTreeMap::new();
+        for event in events {
+            let action = event.action.unwrap_or_default();
+            let Some(actor) = event.actor else { continue };
             let signal = actor.attributes.as_ref().and_then(|all| all.get("signal"));
-            let ends =
+            let is_end =
                 signal.is_some_and(|signal| ["2", "3", "9", "15"].contains(&signal.as_str()));
-            actor.id.filter(|_| is_stop || ends)
-        });
-        Ok(told.collect())
+            let was_told = action == "stop" || is_end;
+            if let Some(id) = actor.id.filter(|_| was_told || action == "die") {
+                *ends.entry(id).or_default() |= was_told;
+            }
+        }
+        Ok(ends)
     }
 }
 

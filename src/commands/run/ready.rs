@@ -8,6 +8,7 @@ use anyhow::Result;
 use chrono::TimeDelta;
 
 use super::Launch;
+use crate::app::App;
 use crate::change;
 use crate::clock;
 use crate::commands::{generate_env, pull};
@@ -22,7 +23,7 @@ use crate::model::env_file::Pin;
 use crate::model::image_store::ImageStore;
 use crate::model::reference::{Platform, Reference};
 use crate::report::Started;
-use crate::runtime::{self, Fewer};
+use crate::runtime::{self, Ends, Fewer};
 
 /// What a start begins with.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -96,10 +97,11 @@ impl Launch<'_> {
             false => self.ensure(project, &mut report.steps).await?,
         };
         self.tell_of_counts(project, &counts);
-        let stopped = stopped(&docker, project, &containers).await?;
+        let stopped = stopped(self.app(), project, &containers).await?;
         if !stopped.is_empty() {
             let names: Vec<&str> = stopped.iter().map(String::as_str).collect();
-            self.app().ui.status(format!("Starting too what was stopped: {}", names.join(", ")));
+            let begins = if self.options.dry_run { "would start" } else { "Starting" };
+            self.app().ui.status(format!("{begins} too what was stopped: {}", names.join(", ")));
         }
         let names = match self.deployment.awake().is_empty() {
             true => Vec::new(),
@@ -459,23 +461,31 @@ pub(in crate::commands) async fn hanging(
     Ok(followers::hanging(containers, &others))
 }
 
-/// The services of `project` that were stopped on purpose.
+/// The services of `project` that were stopped on purpose, or may have been.
 ///
 /// # Errors
 ///
 /// The daemon does not answer (exit 6).
 pub(in crate::commands) async fn stopped(
-    docker: &Docker,
+    app: &App,
     project: &Project,
     containers: &[&ContainerDetail],
 ) -> Result<BTreeSet<String>> {
-    let mut told = BTreeSet::new();
+    let mut ends = Ends::new();
     if let Some(since) = runtime::doubtful(project, containers) {
         let filter = ContainerFilter::project(&project.name);
         let since = since - TimeDelta::seconds(GRACE_OF_A_STOP);
-        told = docker.told_to_end(&filter, since, clock::now()).await?;
+        ends = app.docker().await?.ends(&filter, since, clock::now()).await?;
     }
-    Ok(runtime::stopped(project, containers, &told))
+    let guessed = Vec::from_iter(runtime::guessed(project, containers, &ends));
+    if !guessed.is_empty() {
+        app.ui.note(format!(
+            "{}: the engine has forgotten how that ended; it has served, and is taken for stopped on \
+            purpose",
+            guessed.join(", ")
+        ));
+    }
+    Ok(runtime::stopped(project, containers, &ends))
 }
 
 /// So many seconds before its end a container may have been told to end.

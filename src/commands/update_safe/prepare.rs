@@ -112,7 +112,7 @@ impl<'a> RunningUpdate<'a> {
         let containers = found.containers.iter().filter_map(|judged| judged.container.as_ref());
         let containers: Vec<&ContainerDetail> = containers.collect();
         journal.counts = runtime::counts(&project, &containers, Fewer::Kept);
-        journal.left_stopped = stopped(&docker, &project, &containers).await?;
+        journal.left_stopped = stopped(app, &project, &containers).await?;
         journal.completed = runtime::completed(&project, &containers, &journal.left_stopped);
         journal.awake = launch.deployment.awake();
         let failing = found.failing_services().filter(|name| !journal.left_stopped.contains(*name));
