@@ -17,6 +17,7 @@ pub use environment::Environment;
 pub use help::{completions, manual};
 pub use parse::failed_parse;
 pub use values::{Moment, TagOrDigest, duration, platform, service_or_nothing};
+use values::{jobs, some_time};
 
 use crate::commands::Command;
 use crate::error;
@@ -86,7 +87,7 @@ struct Global {
     color: ColorChoice,
 
     /// Work on at most this many images at once
-    #[arg(long, global = true, value_name = "N", default_value = "8")]
+    #[arg(long, global = true, value_name = "N", value_parser = jobs, default_value = "8")]
     jobs: NonZeroUsize,
 
     /// Wait this long for another dkv to finish
@@ -102,7 +103,7 @@ struct Global {
         long,
         global = true,
         value_name = "SECONDS",
-        value_parser = duration,
+        value_parser = some_time,
         default_value = "60"
     )]
     registry_timeout: Duration,
@@ -325,6 +326,7 @@ mod tests {
             (&["version-pull", "a", "$(touch f)"], ErrorKind::ValueValidation),
             (&["version-history", "a b"], ErrorKind::ValueValidation),
             (&["--jobs", "0", "pull"], ErrorKind::ValueValidation),
+            (&["--registry-timeout", "0", "pull"], ErrorKind::ValueValidation),
             (&["--lock-timeout", "soon", "pull"], ErrorKind::ValueValidation),
             (&["--color", "pink", "pull"], ErrorKind::InvalidValue),
             (&["--manifest", "", "pull"], ErrorKind::InvalidValue),

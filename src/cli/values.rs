@@ -2,6 +2,7 @@
 //! malformed gets further.
 
 use std::fmt;
+use std::num::NonZeroUsize;
 use std::str::FromStr;
 use std::time::Duration;
 
@@ -92,6 +93,20 @@ pub fn duration(text: &str) -> Result<Duration, String> {
         "a duration is seconds (`10`) or numbers with units (`500ms`, `10s`, `1m30s`, `2h`, `7d`)"
             .to_owned()
     })
+}
+
+/// A length of time in which something can be done.
+pub fn some_time(text: &str) -> Result<Duration, String> {
+    let time = duration(text)?;
+    match time.is_zero() {
+        true => Err("nothing can be asked in no time".to_owned()),
+        false => Ok(time),
+    }
+}
+
+/// How many images are worked on at once.
+pub fn jobs(text: &str) -> Result<NonZeroUsize, String> {
+    text.parse().map_err(|_| "it is a whole number, 1 or more".to_owned())
 }
 
 /// A point in time as a user writes it: a moment, or how long ago.

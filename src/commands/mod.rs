@@ -49,6 +49,8 @@ pub enum Effect {
     None,
     /// It only looks.
     Looks,
+    /// It only shows what it would do, and ends as doing it would.
+    Plans,
     /// It changes something.
     Changes,
 }
@@ -57,7 +59,7 @@ impl Effect {
     /// That of a command that changes something unless it is only to show what it would do.
     #[must_use]
     pub fn unless(dry_run: bool) -> Self {
-        if dry_run { Self::Looks } else { Self::Changes }
+        if dry_run { Self::Plans } else { Self::Changes }
     }
 }
 

@@ -24,6 +24,9 @@ use crate::store::Lock;
 
 /// Put a data backup of `update-safe` back
 #[derive(Debug, Args)]
+#[command(
+    override_usage = "dkv restore-data [OPTIONS] <BACKUP>\n       dkv restore-data [OPTIONS] --abort"
+)]
 pub struct RestoreData {
     /// The backup: its name or its file in .version-backups/data/
     #[arg(value_hint = clap::ValueHint::FilePath, required_unless_present = "abort")]
@@ -125,6 +128,7 @@ impl RestoreData {
         if lock.is_none() {
             self.refuse_strange(&strange)?;
             backup::check_places(&work.journal.places(), &inspected)?;
+            work.would_save = names(&there(&work.journal, self.no_copy));
             work.show(true, false)?;
             return Ok(Exit::Done);
         }
@@ -180,6 +184,8 @@ struct Work<'a> {
     journal: Restore,
     /// The backup of what was there.
     copy: Option<PathBuf>,
+    /// What would become one.
+    would_save: Vec<String>,
 }
 
 impl<'a> Work<'a> {
@@ -188,7 +194,7 @@ impl<'a> Work<'a> {
         app.decrypt().await?;
         let launch = Launch::assemble(app, StartOptions::default())?;
         let project = launch.deployment.project().await?.clone();
-        Ok(Self { app, lock, launch, project, journal, copy: None })
+        Ok(Self { app, lock, launch, project, journal, copy: None, would_save: Vec::new() })
     }
 
     /// All of a restore that has been agreed to.
@@ -196,8 +202,7 @@ impl<'a> Work<'a> {
         let places = self.journal.places();
         backup::check_places(&places, inspected)?;
         let directory = self.app.store.data_directory();
-        let mut there = self.journal.sources.clone();
-        there.retain(|source| !no_copy && source.path.exists());
+        let there = there(&self.journal, no_copy);
         if !there.is_empty() {
             let (there, directory) = (there.clone(), directory.clone());
             let measured = move |_: &_| {
@@ -409,6 +414,7 @@ impl<'a> Work<'a> {
             sources: names(&self.journal.sources),
             stopped: self.journal.stopped.clone(),
             copy: self.copy_name(),
+            would_save: self.would_save.clone(),
         };
         let ui = &self.app.ui;
         self.app.show(&report, |report| {
@@ -423,6 +429,10 @@ impl<'a> Work<'a> {
                     ui.status(format!("The data is as it was at {}", report.made_at));
                 }
             }
+            if !report.would_save.is_empty() {
+                let saved = report.would_save.join(", ");
+                ui.data(format!("would save first what is in {saved} now, as a backup of its own"));
+            }
             match &report.copy {
                 Some(copy) => ui.status(format!("What was there before is the backup {copy}")),
                 None if dry_run && !report.stopped.is_empty() => {
@@ -432,6 +442,13 @@ impl<'a> Work<'a> {
             }
         })
     }
+}
+
+/// What is there now of what is replaced, and becomes a backup of its own.
+fn there(journal: &Restore, no_copy: bool) -> Vec<Source> {
+    let mut there = journal.sources.clone();
+    there.retain(|source| !no_copy && source.path.exists());
+    there
 }
 
 fn names(sources: &[Source]) -> Vec<String> {

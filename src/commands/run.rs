@@ -331,9 +331,13 @@ impl<'a> Launch<'a> {
         if stopped.is_empty() {
             return Ok(());
         }
+        let begins = match self.options.dry_run {
+            true => "would start",
+            false => "Starting",
+        };
         self.app()
             .ui
-            .status(format!("Starting the databases first: {} not running", stopped.join(", ")));
+            .status(format!("{begins} the databases first: {} not running", stopped.join(", ")));
         self.start(Set::Databases, &databases, ready, report).await
     }
 
@@ -640,6 +644,10 @@ fn warn_of_others(deployment: &Deployment<'_>, report: &Started) {
 }
 
 pub(super) fn show_steps(app: &App, report: &Started) {
+    // That there is nothing to do was said with the reason.
+    if report.steps.is_empty() {
+        return;
+    }
     app.ui.data(format!("would do: {}", report.steps.join(", ")));
 }
 

@@ -10,8 +10,8 @@ use crate::store::{Lock, Snapshot, Store};
 use crate::update::{Journal, State};
 
 impl App {
-    /// Keeps a command that changes something away from a deployment with an unfinished update or
-    /// half restored data; one that only looks says so in a line.
+    /// Keeps a command that changes something, or shows what it would change, away from a deployment
+    /// with an unfinished update or half restored data; one that only looks says so in a line.
     ///
     /// # Errors
     ///
@@ -31,7 +31,7 @@ impl App {
             return Ok(());
         };
         let Some(journal) = self.or_warn(effect, parse(&bytes).map(Some))? else { return Ok(()) };
-        if effect == Effect::Changes && journal.state.is_unfinished() {
+        if effect != Effect::Looks && journal.state.is_unfinished() {
             return Err(unfinished(&journal).into());
         }
         self.ui.warn(describe(&journal));
@@ -52,7 +52,7 @@ impl App {
                 return Err(unfinished_restore(&journal).into());
             }
             // What changes something may still not be what starts on it; that tells it then.
-            if effect == Effect::Looks {
+            if effect != Effect::Changes {
                 self.ui.warn(nothing_restored(&journal));
             }
             Ok(())
@@ -87,7 +87,7 @@ impl App {
             return Ok(None);
         }
         let Some(holder) = self.store.operation_holder() else { return Ok(found) };
-        if effect == Effect::Looks {
+        if effect != Effect::Changes {
             self.ui.note(format!("{holder} is at work on this deployment"));
             return Ok(None);
         }

@@ -113,4 +113,6 @@ pub struct RestoredData {
     pub stopped: Vec<String>,
     /// The backup of what was there before.
     pub copy: Option<String>,
+    /// With `--dry-run`: the directories and volumes that would be saved as that.
+    pub would_save: Vec<String>,
 }

@@ -118,10 +118,14 @@ fn half_restored_data_stops_everything_that_would_start_it() {
     });
     assert!(half.is_some());
     for command in ["up", "updb", "restart", "start", "build", "update", "pull-latest"] {
-        let refused = product.dkv([command]).exit(3);
-        refused.stderr_contains("half of both").stderr_contains(&backup);
+        // A dry run ends as the command itself does.
+        for words in [&[command][..], &[command, "--dry-run"]] {
+            let refused = product.dkv(words.iter().copied()).exit(3);
+            refused.stderr_contains("half of both").stderr_contains(&backup);
+        }
     }
     product.dkv(["update-safe"]).exit(3).stderr_contains("half of both");
+    product.dkv(["update-safe", "--dry-run"]).exit(3).stderr_contains("half of both");
     product.dkv(["status"]).exit(0).stderr_contains("half of both");
     product.dkv(["restore-data", "data-20200101000000.tar.zst", "-y"]).exit(3);
     product.dkv(["restore-data", &backup, "-y"]).exit(0);
@@ -139,6 +143,14 @@ fn journal(product: &Product) -> String {
 fn what_was_there_becomes_a_backup_and_a_full_disk_changes_nothing() {
     let (product, backup) = saved("copied");
     put(&product, "now");
+    let plan = product.dkv(["restore-data", &backup, "--dry-run"]).exit(0);
+    plan.stdout_contains("would save first what is in").stdout_contains("a backup of its own");
+    let plan = product.dkv(["restore-data", &backup, "--dry-run", "--no-copy"]).exit(0);
+    plan.stdout_lacks("would save");
+    product
+        .dkv(["restore-data", "--abort", &backup])
+        .exit(2)
+        .stderr_contains("dkv restore-data [OPTIONS] --abort\n");
     let done = product.dkv(["--json", "restore-data", &backup, "-y"]).exit(0);
     assert_eq!(there(&product), Some("old"));
     let copy = done.json()["copy"].as_str().unwrap().to_owned();
