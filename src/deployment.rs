@@ -32,7 +32,7 @@ use crate::model::reference::{Digest, Platform, Reference, ServiceName};
 use crate::observe::LocalImages;
 use crate::store::{Lock, Snapshot};
 pub use env::{EnvFile, EnvState};
-pub use record::Record;
+pub use record::{Record, Spoiling};
 
 /// How long Compose may read its files for a command that only looks.
 const COMPOSE_PATIENCE: Duration = Duration::from_secs(15);
@@ -106,6 +106,8 @@ pub struct Deployment<'a> {
     /// Services that ran by a profile when an unfinished update began.
     woken: BTreeSet<String>,
     view: OnceCell<DeploymentView>,
+    /// Whether it was told that images are in another store than before.
+    store_told: OnceLock<()>,
 }
 
 /// What a deployment consists of, for commands that only look.
@@ -163,6 +165,7 @@ impl<'a> Deployment<'a> {
             project: OnceCell::new(),
             woken: BTreeSet::new(),
             view: OnceCell::new(),
+            store_told: OnceLock::new(),
         }
     }
 
@@ -468,6 +471,7 @@ impl<'a> Deployment<'a> {
         let docker = self.app.docker().await?;
         if let (Some(before), Some(_)) = (self.app.store.image_store(), &self.record)
             && docker.host().await?.image_store != before
+            && self.store_told.set(()).is_ok()
         {
             self.app.ui.warn(format!(
                 "{}: what is not here any more is pulled by digest when it is wanted, what is \

@@ -97,6 +97,8 @@ pub struct FileImage {
     pub verdict: Verdict,
     /// The template that the file is made from, if it is.
     pub template: Option<String>,
+    /// Why nobody gives it the variable that it has, if that is so.
+    pub unset: Option<String>,
 }
 
 /// An image that a Compose service uses beside its own: mounted, or before or after it.
@@ -309,7 +311,7 @@ impl<'v, 'a> DriftSearch<'v, 'a> {
     /// What is written in Compose files, whether or not Compose would read them now.
     fn files(&mut self) {
         for image in &self.views.files {
-            let FileImage { place, compose_services, image, verdict, template } = image;
+            let FileImage { place, compose_services, image, verdict, template, unset } = image;
             let reference = image.parse().ok();
             let service = compose_services.first().and_then(|name| {
                 let known = self.by_name.get(name.as_str()).copied();
@@ -334,8 +336,12 @@ impl<'v, 'a> DriftSearch<'v, 'a> {
                     self.differs(FindingKind::OtherDigestPinned, service, message, mend);
                 }
                 Verdict::Loose(_) => {
-                    let message =
-                        format!("{place} says {image}, whatever versions.env and the manifest say");
+                    let message = match unset {
+                        Some(why) => format!("{place} says {image}, and is given no value: {why}"),
+                        None => format!(
+                            "{place} says {image}, whatever versions.env and the manifest say"
+                        ),
+                    };
                     let mend = match template {
                         Some(template) => follow_in(template),
                         None if says_record(service, image) => {

@@ -101,8 +101,12 @@ impl Wanted {
     /// The service and what it shall run, for people.
     #[must_use]
     pub fn in_words(&self) -> String {
-        let tag = self.tag.as_ref().map_or_else(|| self.reference(), ToString::to_string);
-        format!("{} {tag}", self.name)
+        format!("{} {}", self.name, self.label())
+    }
+
+    /// What it shall run, for people.
+    fn label(&self) -> String {
+        self.tag.as_ref().map_or_else(|| self.reference(), ToString::to_string)
     }
 
     /// What the daemon is asked for.
@@ -345,7 +349,7 @@ impl Fetcher {
 
     /// Pulls one image, once more without a login if the registry refused it.
     async fn pull(&self, wanted: &Wanted, progress: &Progress) -> Result<Arrived> {
-        let label = wanted.tag.as_ref().map_or_else(|| wanted.reference(), ToString::to_string);
+        let label = wanted.label();
         let item = progress.item(&wanted.name, &label);
         let sums = std::sync::Mutex::new(LayerSums::default());
         let on_event = |event| {

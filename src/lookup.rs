@@ -288,6 +288,45 @@ impl Lookup {
         }
     }
 
+    /// The service without what its current release has for a digest, if nobody has seen it and its
+    /// registry says that it is none.
+    async fn without_false_digest(&self, service: &Service) -> Service {
+        let mut known = service.clone();
+        if let Some(current) = known.history.current_mut()
+            && let Some(digest) = current.bytes.digest.clone()
+            && matches!(self.prove(service, &digest, None).await, Proof::IsNone(_))
+        {
+            current.unverified_digest = current.bytes.digest.take();
+        }
+        known
+    }
+
+    /// The service with the digest of its current release, where only the daemon knows it, or may
+    /// know better: what dkv has not seen may be an image ID. Without `docker` the registry is asked,
+    /// unless that has just named it: `found`.
+    ///
+    /// # Errors
+    ///
+    /// The daemon does not answer (exit 6).
+    pub async fn known(
+        &self,
+        service: &Service,
+        found: &Found,
+        docker: Option<&Docker>,
+    ) -> Result<Service> {
+        let is_seen = service
+            .current()
+            .is_none_or(|current| current.bytes.digest.is_some() && current.bytes.are_seen());
+        let has_found =
+            service.current().is_some_and(|current| current.bytes.digest == found.bytes.digest);
+        match docker {
+            _ if service.source != Source::Registry || is_seen => Ok(service.clone()),
+            None if has_found => Ok(service.clone()),
+            None => Ok(self.without_false_digest(service).await),
+            Some(docker) => with_known_digest(docker, service).await,
+        }
+    }
+
     /// Makes sure that a service's registry has `digest`, that its bytes are what that says, and
     /// that they are an image.
     ///

@@ -334,12 +334,15 @@ impl Store {
     }
 
     fn write_state(&self, name: &str, text: String) -> anyhow::Result<()> {
-        replace_all(&[Replacement {
-            path: self.prepare_state_directory()?.join(name),
-            bytes: text.into_bytes(),
-            before: None,
-            owner_like: self.directory.clone(),
-        }])
+        replace_all(
+            &[Replacement {
+                path: self.prepare_state_directory()?.join(name),
+                bytes: text.into_bytes(),
+                before: None,
+                owner_like: self.directory.clone(),
+            }],
+            AGAIN,
+        )
     }
 
     fn remove_state(&self, name: &str) -> anyhow::Result<()> {
@@ -459,6 +462,9 @@ fn refuse_writable_by_all(path: &Path, metadata: &std::fs::Metadata) -> anyhow::
         .with_hint(format!("take that right away: chmod o-w {path}"))
         .into())
 }
+
+/// What finishes the replacement of a file of dkv's own.
+pub const AGAIN: &str = "run the command again";
 
 /// A failed write as the operator should read it.
 pub(crate) fn cannot_write(path: &Path, source: &io::Error) -> Error {

@@ -172,7 +172,9 @@ impl Draft {
             // Kept from when it was written before, it would show that it came again.
             store.forget_object(&lock, &Digest::of(&after.snapshot.bytes))?;
         }
-        store::replace_announced(announcement.as_ref(), &replacements)?;
+        let repair = "the next dkv command that writes or starts anything repairs it; `dkv \
+            generate-env` does just that";
+        store::replace_announced(announcement.as_ref(), &replacements, repair)?;
         // Shows from now on that the manifest came, and what an edit has changed.
         let text = &record.snapshot.bytes;
         if let Err(error) = store.keep_object(&lock, &Digest::of(text), text) {

@@ -203,7 +203,7 @@ pub fn note_end(app: &App, exit_code: u8, failure: Option<&anyhow::Error>) {
             }
         })?;
         match has_changed {
-            true => store::replace_all(&[app.store.operations(log.text(), found)]),
+            true => store::replace_all(&[app.store.operations(log.text(), found)], store::AGAIN),
             false => Ok(()),
         }
     });

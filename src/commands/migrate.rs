@@ -532,7 +532,7 @@ impl<'a> Migrating<'a> {
                 owner_like: old.path.clone(),
             });
         }
-        store::replace_all(&replacements)
+        store::replace_all(&replacements, "`dkv migrate-versions --write` again does the rest")
     }
 
     fn write(

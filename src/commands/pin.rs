@@ -60,7 +60,7 @@ pub struct Pin {
 
 impl Run for Pin {
     fn effect(&self) -> Effect {
-        Effect::unless(self.dry_run || self.check)
+        if self.check { Effect::Looks } else { Effect::unless(self.dry_run) }
     }
 
     async fn run(self, app: &App) -> Result<Exit> {
@@ -864,7 +864,11 @@ fn write(
                 owner_like: directory.clone(),
             });
         }
-        store::replace_all(&replacements)?;
+        let again = if options.unpin { "`dkv pin --unpin`" } else { "`dkv pin`" };
+        store::replace_all(
+            &replacements,
+            &format!("{again} again does the rest, with the same files"),
+        )?;
     }
     Ok(())
 }

@@ -21,7 +21,7 @@ use crate::model::manifest::{Service, Source};
 use crate::model::reference::{ServiceName, Tag};
 use crate::plan::{Outcome, Step};
 use crate::report::{Changes, ReleaseView, ServiceChange};
-pub(super) use latest::{known_service, lookup_for, plan_latest};
+pub(super) use latest::{lookup_for, plan_latest};
 
 /// Pull the images of the manifest, by digest
 #[derive(Debug, Args)]

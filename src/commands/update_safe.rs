@@ -85,7 +85,7 @@ impl Run for UpdateSafe {
 
     fn effect(&self) -> Effect {
         // Finishes or undoes an unfinished update, or refuses by itself.
-        if self.dry_run { Effect::Looks } else { Effect::None }
+        if self.dry_run { Effect::Plans } else { Effect::None }
     }
 
     /// # Errors
@@ -117,13 +117,17 @@ impl UpdateSafe {
     /// Finishes or undoes an update that was interrupted.
     async fn take_up(&self, app: &App, lock: &Lock, journal: Journal) -> Result<Exit> {
         let state = if self.abort { journal.state.aborted() } else { journal.state.resumed() };
-        if state.is_some() || self.resume {
+        let goes_on = state.is_some() || self.resume;
+        if goes_on {
             app.decrypt().await?;
+        }
+        let deployment = Deployment::open(app)?;
+        if goes_on {
             let option = if self.abort { "--abort" } else { "--resume" };
-            prepare::check_setting(&Deployment::open(app)?, &journal, option).await?;
+            prepare::check_setting(&deployment, &journal, option).await?;
         }
         let Some(state) = state else {
-            forget_kept(app, Deployment::open(app)?.recorded(), &journal).await;
+            forget_kept(app, deployment.recorded(), &journal).await;
             app.store.remove_journal(lock)?;
             if self.abort {
                 app.ui.status("Nothing had been stopped or replaced; what ran before runs");

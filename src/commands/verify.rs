@@ -11,7 +11,7 @@ use super::run::hanging;
 use super::{Run, pin};
 use crate::app::{App, Exit};
 use crate::compose::{self, ComposeFiles, Generation, Line, Project, dotenv};
-use crate::deployment::{Deployment, EnvState, Record};
+use crate::deployment::{Deployment, EnvState, Record, Spoiling};
 use crate::docker::ContainerFilter;
 use crate::drift::{
     self, DaemonView, EnvView, FileImage, OtherUse, RemoteView, ServiceStart, Views,
@@ -19,6 +19,7 @@ use crate::drift::{
 use crate::error::{self, Error, Kind};
 use crate::followers;
 use crate::model::env_file::State;
+use crate::model::image_line;
 use crate::model::manifest::{Rank, Source};
 use crate::model::reference::Tag;
 use crate::registry::{self, ManifestName};
@@ -121,7 +122,11 @@ fn file_images(deployment: &Deployment<'_>, not_compared: &mut Vec<String>) -> R
     let mut images = Vec::new();
     for text in &texts {
         for (site, verdict) in text.sites.iter().zip(pin::judge_recorded(deployment, text)) {
+            let spoiling = deployment.recorded().into_iter().flat_map(|record| &record.spoiling);
+            let variables = image_line::variables_in(&site.image);
+            let mut unset = spoiling.filter(|one| variables.contains(&one.variable));
             images.push(FileImage {
+                unset: unset.next().map(Spoiling::in_words),
                 place: site.place(),
                 compose_services: site.compose_services.clone(),
                 image: site.image.clone(),

@@ -5,7 +5,7 @@ use clap::Args;
 
 use super::arguments::Elsewhere;
 use super::changes::{self, Manner};
-use super::pull::{known_service, lookup_for};
+use super::pull::lookup_for;
 use super::{Effect, Run};
 use crate::app::{App, Exit};
 use crate::change::Change;
@@ -65,10 +65,10 @@ pub(super) async fn version_pull(
         deployment.record()?.check_writable(&app.store)?;
     }
     let mut remark = None;
+    let lookup = lookup_for(&deployment, manner, platform).await?;
     let found = if service.source == Source::Local {
         lookup::local(app.docker().await?, &app.store, service, tag).await?
     } else {
-        let lookup = lookup_for(&deployment, manner, platform).await?;
         lookup.expect(&[service]).await;
         let named = lookup.named(service, &ManifestName::Tag(tag.clone()), tag).await?;
         let mut found = named.found;
@@ -84,7 +84,8 @@ pub(super) async fn version_pull(
         }
         found
     };
-    let known = known_service(app, service, !manner.pulls).await?;
+    let docker = if manner.pulls { Some(app.docker().await?) } else { None };
+    let known = lookup.known(service, &found, docker).await?;
     let mut step = plan::advance_known(service, &known, found, &intent, &app.stamp());
     step.notes.extend(remark);
     if intent == Intent::Version {

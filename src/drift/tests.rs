@@ -144,6 +144,7 @@ fn the_env_file_is_told_of_once() {
 fn compose_files_are_compared_with_the_record() {
     let manifest = manifest("");
     let file = |verdict| FileImage {
+        unset: None,
         place: "c.yml:3".into(),
         compose_services: vec!["web".into()],
         image: pin("1.63"),
@@ -440,6 +441,7 @@ fn a_generated_file_is_mended_in_its_template() {
     for verdict in [Verdict::Stale(pin("1.64")), Verdict::Loose(pin("1.64"))] {
         let mut views = agreeing(&manifest);
         views.files = vec![FileImage {
+            unset: None,
             place: "c.yml:3".into(),
             compose_services: vec!["web".into()],
             image: pin("1.63"),
@@ -468,6 +470,7 @@ fn a_literal_line_of_another_version_is_mended_by_what_changes_it() {
     for (tag, expected) in [("1.64", "--write"), ("latest", "--write"), ("1.63", "`dkv pin`")] {
         let mut views = agreeing(&manifest);
         views.files = vec![FileImage {
+            unset: None,
             place: "c.yml:3".into(),
             compose_services: vec!["web".into()],
             image: format!("{IMAGE}:{tag}"),

@@ -3,7 +3,7 @@
 
 use std::path::{Path, PathBuf};
 
-use super::{Replacement, file_name, read, replace_all};
+use super::{AGAIN, Replacement, file_name, read, replace_all};
 
 /// The ledger's name in each directory that has one.
 const NAME: &str = ".dkv-backups";
@@ -64,12 +64,15 @@ impl Ledger {
     ) -> anyhow::Result<()> {
         self.names.retain(|known| *known != name && keep(known));
         self.names.push(name);
-        replace_all(&[Replacement {
-            path: self.directory.join(NAME),
-            bytes: (self.names.join("\n") + "\n").into_bytes(),
-            before: None,
-            owner_like: owner_like.to_owned(),
-        }])
+        replace_all(
+            &[Replacement {
+                path: self.directory.join(NAME),
+                bytes: (self.names.join("\n") + "\n").into_bytes(),
+                before: None,
+                owner_like: owner_like.to_owned(),
+            }],
+            AGAIN,
+        )
     }
 
     /// Files of the directory, newest first: those of the ledger by its order, then the others as

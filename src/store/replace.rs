@@ -29,9 +29,9 @@ pub struct Replacement {
 /// # Errors
 ///
 /// Before the first rename: nothing has changed (exit 3). After it: the message says which files
-/// hold the new content.
-pub fn replace_all(replacements: &[Replacement]) -> anyhow::Result<()> {
-    replace_announced(None, replacements)
+/// hold the new content, and its hint what finishes the rest, `repair`.
+pub fn replace_all(replacements: &[Replacement], repair: &str) -> anyhow::Result<()> {
+    replace_announced(None, replacements, repair)
 }
 
 /// As [`replace_all`], where an `announcement` of the others is safe on the disk before the first of
@@ -43,6 +43,7 @@ pub fn replace_all(replacements: &[Replacement]) -> anyhow::Result<()> {
 pub fn replace_announced(
     announcement: Option<&Replacement>,
     replacements: &[Replacement],
+    repair: &str,
 ) -> anyhow::Result<()> {
     let announced = usize::from(announcement.is_some());
     let changed: Vec<&Replacement> = replacements
@@ -93,12 +94,7 @@ pub fn replace_announced(
                 committed.path.display(),
                 wanted.path.display()
             );
-            return Err(error::state(message)
-                .with_hint(
-                    "the next dkv command that writes or starts anything repairs it; `dkv \
-                    generate-env` does just that",
-                )
-                .into());
+            return Err(error::state(message).with_hint(repair).into());
         }
     }
     let mut directories: Vec<&Path> =

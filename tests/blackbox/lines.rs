@@ -338,8 +338,7 @@ fn a_variable_that_is_a_part_of_another_tag_makes_no_line_wrong() {
         let env = deployment.versions_env();
         assert!(!env.contains("\nVERSION=") && env.contains(told), "{env}");
         let verified = dkv(&["verify"]).exit(10);
-        let reason = format!("web: its image has VERSION, which versions.env does not set: {told}");
-        verified.stdout_contains(&reason);
+        verified.stdout_contains(&format!("${{VERSION}}, and is given no value: {told}"));
         for command in [&["up", "--dry-run"][..], &["up", "--no-wait"], &["restart", "--no-wait"]] {
             dkv(command).exit(0).stderr_contains(told);
         }

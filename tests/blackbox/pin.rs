@@ -298,6 +298,8 @@ fn what_nobody_has_seen_is_asked_about_before_it_is_pinned() {
     }
     assert_eq!(deployment.read("docker-compose.yml"), before);
     dkv(&deployment, "version-pull web 1.0 --no-pull").exit(0);
+    let history = deployment.manifest_data()["history"]["web"].clone();
+    assert_eq!(history.as_array().map(Vec::len), Some(1), "{history}");
     dkv(&deployment, "pin").exit(0);
     assert!(deployment.read("docker-compose.yml").contains(&format!(":latest@{}", web.digest)));
 
@@ -390,4 +392,31 @@ fn what_nobody_can_be_asked_about_is_put_off_in_plans_and_by_pin_too() {
     let check = alone.dkv(["pin", "--check"]).exit(10);
     check.stdout_contains(hint).stderr_lacks("brings the files up to date");
     alone.dkv(["pin"]).exit(9).stdout_contains(hint).stderr_contains("has no digest");
+}
+
+#[test]
+fn a_pin_that_ends_between_two_files_says_what_does_the_rest() {
+    let registry = Registry::start();
+    let web = registry.push(Image::new("web").tag("1").tag("latest"));
+    let deployment = Deployment::new("between");
+    let text = format!("services:\n  web:\n    image: {}:1\n", web.repository);
+    let mut between = 0;
+    for number in 1..8 {
+        for file in ["one.yml", "two.yml"] {
+            deployment.write(file, &text);
+        }
+        let inject = format!("inject=rename,renameat,renameat2:error=EIO:when={number}");
+        let outcome = dkv(&deployment, "pin one.yml two.yml")
+            .under_strace(["-f", "-e", "trace=rename,renameat,renameat2", "-e", &inject])
+            .finish();
+        if outcome.stderr.contains("is committed") {
+            between += 1;
+            outcome.stderr_contains("`dkv pin` again").stderr_lacks("generate-env");
+        }
+        dkv(&deployment, "pin one.yml two.yml").exit(0);
+        for file in ["one.yml", "two.yml"] {
+            assert!(deployment.read(file).contains(&web.digest), "{number} {file}");
+        }
+    }
+    assert!(between > 0);
 }

@@ -60,7 +60,9 @@ pub(in crate::commands) async fn plan_latest(
         .await;
     for (service, latest) in followed.iter().zip(resolved) {
         match latest {
-            Ok(Some(latest)) => follow(app, &mut change, service, latest, options).await?,
+            Ok(Some(latest)) => {
+                follow(app, &lookup, &mut change, service, latest, options).await?;
+            }
             Ok(None) => {
                 change.skip(service, "a local build; only a machine that has it can record it");
             }
@@ -96,6 +98,7 @@ pub(in crate::commands) async fn lookup_for(
 /// Adds what becomes of one service whose tag names `latest` now.
 async fn follow(
     app: &App,
+    lookup: &Lookup,
     change: &mut Change,
     service: &Service,
     latest: Latest,
@@ -109,7 +112,8 @@ async fn follow(
         change.skip(service, why);
         return Ok(());
     }
-    let known = known_service(app, service, options.elsewhere.no_pull).await?;
+    let docker = if options.elsewhere.no_pull { None } else { Some(app.docker().await?) };
+    let known = lookup.known(service, &found, docker).await?;
     let mut step = plan::advance_known(service, &known, found, &Intent::Latest, &app.stamp());
     step.notes.extend(resolution.and_then(|resolution| resolution.remark()));
     if let Some(warning) = step.downgrade() {
@@ -148,22 +152,6 @@ fn rejection<'a>(
 fn early_wish(service: &Service, found: &Found, deployment: &str) -> Option<Wanted> {
     let release = Release::new(found.asked.clone(), Bytes::of(Some(found.bytes.digest.clone()?)));
     Wanted::release(service, &release, deployment)
-}
-
-/// The service with the digest of its current release, where only the daemon knows it, or may know
-/// better: what dkv has not seen may be an image ID.
-pub(in crate::commands) async fn known_service(
-    app: &App,
-    service: &Service,
-    no_daemon: bool,
-) -> Result<Service> {
-    let is_seen = service
-        .current()
-        .is_none_or(|current| current.bytes.digest.is_some() && current.bytes.are_seen());
-    if no_daemon || service.source != Source::Registry || is_seen {
-        return Ok(service.clone());
-    }
-    lookup::with_known_digest(app.docker().await?, service).await
 }
 
 /// What a service's tracked tag names now; for a local build, the image that has the tag here.
