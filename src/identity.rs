@@ -139,7 +139,7 @@ mod tests {
             },
             created_at: None,
             fingerprint: Digest::of(content),
-            was_pulled: false,
+            pulled_from: Vec::new(),
         }
     }
 

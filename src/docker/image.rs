@@ -36,8 +36,9 @@ pub struct Image {
     /// platform and when it was built. The ID is that of the configuration on one store, and of a
     /// manifest or an index, which may change while the image stays the same, on another.
     pub fingerprint: Digest,
-    /// Whether the daemon itself says that it pulled the image; older ones never do.
-    pub was_pulled: bool,
+    /// The repositories that the daemon itself says it pulled the image from, or pushed it to, as
+    /// engines do from API 1.53 on. Other names that it was given since are not among them.
+    pub pulled_from: Vec<Repository>,
 }
 
 impl Image {
@@ -243,10 +244,14 @@ fn inspected(name: &str, image: ImageInspect) -> Result<Image> {
         },
         created_at: image.created.as_deref().and_then(moment),
         fingerprint,
-        was_pulled: image
+        pulled_from: image
             .identity
             .and_then(|identity| identity.pull)
-            .is_some_and(|pulls| !pulls.is_empty()),
+            .into_iter()
+            .flatten()
+            .filter_map(|pull| pull.repository?.parse().ok())
+            .map(|reference: Reference| reference.repository)
+            .collect(),
     })
 }
 

@@ -13,6 +13,7 @@ use super::endpoint::ChosenBy;
 use super::stream::{LogLine, LogStream};
 use super::*;
 use crate::error::{self, Kind};
+use crate::model::reference::Repository;
 
 /// What a fake daemon does with a request, given its head.
 enum Reply {
@@ -262,6 +263,26 @@ async fn requests_carry_the_version_that_both_sides_speak() {
     assert!(heads[0].starts_with("GET /_ping HTTP/1.1\r\n"), "{heads:?}");
     assert!(heads[1].starts_with("GET /v1.41/images/json HTTP/1.1\r\n"), "{heads:?}");
     assert!(heads[1].contains("host: docker\r\n"), "{heads:?}");
+}
+
+#[tokio::test]
+async fn what_the_engine_remembers_of_pulls_is_read_by_repository() {
+    let id = format!("sha256:{}", "a".repeat(64));
+    for (identity, expected) in [
+        (serde_json::json!({"Pull": [{"Repository": "docker.io/library/web"}]}), vec!["web"]),
+        (
+            serde_json::json!({"Pull": [{"Repository": "r.example:5000/web"}, {}], "Build": [{}]}),
+            vec!["r.example:5000/web"],
+        ),
+        (serde_json::json!({"Build": [{"Ref": "x", "CreatedAt": "2026-01-01T00:00:00Z"}]}), vec![]),
+        (serde_json::json!(null), vec![]),
+    ] {
+        let image = serde_json::json!({"Id": id, "Identity": identity}).to_string();
+        let fake = Fake::new(move |_| Reply::Status(200, "", image.clone()));
+        let image = fake.docker().await.image("web").await.unwrap().unwrap();
+        let expected: Vec<Repository> = expected.iter().map(|name| name.parse().unwrap()).collect();
+        assert_eq!(image.pulled_from, expected);
+    }
 }
 
 #[tokio::test]

@@ -390,7 +390,7 @@ async fn origin(app: &App, new: &NewService<'_>) -> Origins {
         }
     }
     let image = docker.image(present.image_id.as_str()).await.ok().flatten();
-    if image.is_some_and(|image| image.was_pulled) {
+    if image.is_some_and(|image| image.pulled_from.contains(repository)) {
         return Origins::Registry { digest: present.image_id.clone(), is_index: None };
     }
     failure.map_or(Origins::None, Origins::Unknown)

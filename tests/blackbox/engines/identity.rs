@@ -1,6 +1,7 @@
 //! Content is the identity: of builds, of what was loaded from a file, of what came from elsewhere.
 
-use crate::support::{Deployment, Engine, Health, Image, Registry};
+use crate::support::http::Response;
+use crate::support::{Deployment, Engine, Fault, Health, Image, On, Proxy, Registry};
 
 /// The releases of a service, newest first.
 fn history(deployment: &Deployment, service: &str) -> Vec<serde_json::Value> {
@@ -255,6 +256,41 @@ fn a_host_whose_store_changes_keeps_its_releases() {
     new.remove_project(deployment.project());
     forget(&new, &bot);
     forget(&new, &web);
+}
+
+#[test]
+fn what_the_engine_remembers_of_a_pull_counts_where_its_registry_is_silent() {
+    if !Engine::has_containerd_store() {
+        eprintln!("skipped: DKV_TEST_ENGINE=containerd tests/run.sh runs it");
+        return;
+    }
+    let mut registry = Registry::alone();
+    let deployment = Deployment::new("remembered");
+    let repository = registry.repository("web");
+    let web = registry.push(Image::new("web").tag("1.0"));
+    let compose = format!("services:\n  web:\n    image: {repository}:1.0\n");
+    deployment.write("docker-compose.yml", &compose);
+    deployment.compose_v2(["up", "-d"]).exit(0);
+    registry.stop();
+    let image = Engine::machine().image(&format!("{repository}:1.0")).unwrap();
+    let id = image["Id"].as_str().unwrap();
+    // Engine 29 adds it; what it says of this host's engine is as Engine 29 says it.
+    let proxy = Proxy::to_engine();
+    for (from, is_known) in [(repository.as_str(), true), ("r.example/base", false)] {
+        let mut answer = image.clone();
+        answer["Identity"] = serde_json::json!({"Pull": [{"Repository": from}]});
+        proxy.reset();
+        proxy.fault(On::target(id), Fault::Respond(Response::json(200, &answer)));
+        let run = deployment.dkv(["migrate-versions", "-y"]);
+        let told = run.env("DOCKER_HOST", format!("tcp://{}", proxy.address())).exit(0);
+        assert!(proxy.count("GET", id) > 0);
+        let digest = deployment.manifest_data()["services"]["web"]["image_digest"].clone();
+        assert_eq!(digest == web.digest.as_str(), is_known, "{from}: {digest}");
+        if !is_known {
+            told.stderr_contains("the registry could not be asked");
+        }
+        std::fs::remove_file(deployment.path("version-manifest.yaml")).unwrap();
+    }
 }
 
 #[test]
