@@ -15,6 +15,7 @@ use crate::docker::{self, Docker, Image, ImageList, PullRequest, PullTarget};
 use crate::error::{self, Error};
 use crate::identity::Identity;
 use crate::model::history::{Bytes, Release};
+use crate::model::image_store::ImageStore;
 use crate::model::manifest::{Service, Source};
 use crate::model::reference::{Digest, Platform, Repository, Tag};
 use crate::plan;
@@ -286,7 +287,10 @@ impl Fetcher {
             Ok(arrived) => Some(arrived.image.clone()),
             Err(_) => self.docker.image(&reference).await.ok().flatten(),
         };
-        let Some(image) = here.filter(|image| !fits(image, Some(platform))) else { return arrived };
+        let Some(image) = here else { return arrived };
+        if serves(&self.docker, &reference, &image, Some(platform)).await? {
+            return arrived;
+        }
         let mut message =
             format!("{reference} is here for {} only, and {platform} is needed", image.platform);
         let mut kind = error::Kind::Docker;
@@ -321,10 +325,11 @@ impl Fetcher {
             Err(error) if error::kind(&error) == error::Kind::Registry => return Ok(None),
             answer => answer?,
         };
-        if let Some(image) =
-            named.filter(|image| wanted.is_local || fits(image, wanted.platform.as_ref()))
-        {
-            return Ok(Some(Local { image, is_named: true }));
+        if let Some(image) = named {
+            let (reference, platform) = (wanted.reference(), wanted.platform.as_ref());
+            if wanted.is_local || serves(&self.docker, &reference, &image, platform).await? {
+                return Ok(Some(Local { image, is_named: true }));
+            }
         }
         if !wanted.bytes.is_known() {
             return Ok(None);
@@ -428,6 +433,27 @@ impl Fetcher {
 pub fn fits(image: &Image, platform: Option<&Platform>) -> bool {
     let found = &image.platform;
     found.architecture.is_empty() || platform.is_none_or(|wanted| registry::runs(wanted, found))
+}
+
+/// Whether the daemon has an image for this platform by `name`. Where it has several by one name,
+/// `image`, which it describes, is the host's.
+///
+/// # Errors
+/// The daemon does not answer.
+pub async fn serves(
+    docker: &Docker,
+    name: &str,
+    image: &Image,
+    platform: Option<&Platform>,
+) -> Result<bool> {
+    let Some(platform) = platform.filter(|platform| !fits(image, Some(platform))) else {
+        return Ok(true);
+    };
+    if docker.host().await?.image_store == ImageStore::Classic {
+        return Ok(false);
+    }
+    let here = docker.platforms_of(name).await?;
+    Ok(here.iter().any(|found| registry::runs(platform, found)))
 }
 
 /// The images of `wanted`, each once; those of two platforms are two.

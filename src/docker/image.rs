@@ -6,7 +6,9 @@ use std::time::Duration;
 use anyhow::Result;
 use bollard::errors::Error;
 use bollard::models::{ImageConfig, ImageInspect, ImageInspectRootFs, ImageSummary};
-use bollard::query_parameters::{ListImagesOptions, RemoveImageOptions, TagImageOptionsBuilder};
+use bollard::query_parameters::{
+    ListImagesOptions, ListImagesOptionsBuilder, RemoveImageOptions, TagImageOptionsBuilder,
+};
 use chrono::{DateTime, Utc};
 use futures_util::{StreamExt as _, TryStreamExt as _};
 use serde::Deserialize;
@@ -193,6 +195,28 @@ impl Docker {
             tokio::time::sleep(LIST_PAUSE).await;
         };
         Ok(list.into_iter().filter_map(listed).collect())
+    }
+
+    /// The platforms for which the daemon has images under `name`, a reference, where it can have
+    /// several under one: in containerd's store, as engines say from API 1.47 on.
+    ///
+    /// # Errors
+    /// Kind Docker, when the daemon does not answer.
+    pub async fn platforms_of(&self, name: &str) -> Result<Vec<Platform>> {
+        let filters = HashMap::from([("reference", vec![name])]);
+        let options = ListImagesOptionsBuilder::new().manifests(true).filters(&filters).build();
+        let request = self.client.list_images(Some(options));
+        let found = self.answer(&format!("list the platforms of {name}"), request).await?;
+        let manifests = found.into_iter().flat_map(|image| image.manifests.unwrap_or_default());
+        let available = manifests.filter(|manifest| manifest.available);
+        let platforms = available.filter_map(|manifest| Some(manifest.image_data?.platform));
+        Ok(platforms
+            .map(|platform| Platform {
+                os: platform.os.unwrap_or_default(),
+                architecture: platform.architecture.unwrap_or_default(),
+                variant: platform.variant.filter(|variant| !variant.is_empty()),
+            })
+            .collect())
     }
 
     /// Gives `source` (a reference or an image ID) the tag `repository:tag`, taking it from

@@ -298,17 +298,13 @@ fn what_no_manifest_knows_is_had_for_its_platform() {
     let mut registry = Registry::alone();
     let tool = registry.push(Image::new("tool").tag("1").platforms(&["amd64", "arm64"]));
     let image = format!("{}:1", tool.repository);
-    let id = |architecture: &str| {
-        let found = tool.platforms.iter().find(|(name, ..)| name == architecture);
-        found.unwrap().2.clone()
-    };
     for by in ["file", "variable"] {
         let deployment = literal(&[("tool", image.clone())]);
         let engine = deployment.engine();
-        let here = || engine.running_image(deployment.project(), "tool");
+        let here = || engine.running_architecture(deployment.project(), "tool");
         engine.docker(&["pull", &image]);
         deployment.dkv(["up"]).exit(0);
-        assert_eq!(here(), id("amd64"));
+        assert_eq!(here(), "amd64");
         match by {
             "file" => {
                 let text = deployment.read("docker-compose.yml") + "    platform: linux/arm64\n";
@@ -318,19 +314,19 @@ fn what_no_manifest_knows_is_had_for_its_platform() {
         }
         // The name is here, for another platform.
         deployment.dkv(["up"]).exit(0);
-        assert_eq!(here(), id("arm64"), "{by}");
+        assert_eq!(here(), "arm64", "{by}");
         registry.stop();
         deployment.dkv(["restart"]).exit(0);
-        assert_eq!(here(), id("arm64"), "{by}");
+        assert_eq!(here(), "arm64", "{by}");
         registry.restart();
         // Without a manifest `pull` and a new start mean it as well.
         deployment.dkv(["down"]).exit(0);
         engine.docker(&["rmi", &image]);
         deployment.dkv(["pull"]).exit(0);
-        assert_eq!(engine.image_id(&image), Some(id("arm64")), "{by}");
+        assert_eq!(engine.image(&image).unwrap()["Architecture"], "arm64", "{by}");
         engine.docker(&["rmi", &image]);
         deployment.dkv(["up"]).exit(0);
-        assert_eq!(here(), id("arm64"), "{by}");
+        assert_eq!(here(), "arm64", "{by}");
     }
 }
 
@@ -347,6 +343,11 @@ fn one_name_for_two_platforms_is_refused_where_the_engine_has_one() {
     if Engine::has_containerd_store() {
         // It has both under one name.
         deployment.dkv(["up"]).exit(0);
+        for (name, architecture) in [("here", "amd64"), ("arm", "arm64")] {
+            let runs = deployment.engine().running_architecture(deployment.project(), name);
+            assert_eq!(runs, architecture, "{name}");
+        }
+        deployment.dkv(["up", "--dry-run"]).exit(0).stderr_lacks("Pulling");
         return;
     }
     for arguments in [vec!["up"], vec!["up", "--dry-run"]] {

@@ -18,7 +18,7 @@ use crate::docker::{ContainerDetail, ContainerFilter, Docker, Image, PullTarget}
 use crate::error;
 use crate::followers::{self, Hanging};
 use crate::health;
-use crate::images::{self, Arrived, Wanted, each_once, fits};
+use crate::images::{self, Arrived, Wanted, each_once, serves};
 use crate::model::env_file::Pin;
 use crate::model::image_store::ImageStore;
 use crate::model::reference::{Platform, Reference};
@@ -329,11 +329,13 @@ impl Launch<'_> {
         {
             return Err(refuse_clash(one, other).into());
         }
-        let missing = names.into_iter().zip(local).filter(|(name, image)| {
-            image.as_ref().is_none_or(|image| !fits(image, name.platform.as_ref()))
-        });
         let mut found = Missing::default();
-        for (name, _) in missing {
+        for (name, image) in names.into_iter().zip(local) {
+            if let Some(image) = image
+                && serves(docker, &name.image, &image, name.platform.as_ref()).await?
+            {
+                continue;
+            }
             match Wanted::named(&name.service, &name.image, name.platform) {
                 _ if name.is_built => {
                     found.built.insert(name.service);

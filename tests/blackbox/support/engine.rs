@@ -11,6 +11,7 @@ use serde_json::{Value, json};
 
 use super::TEST_LABEL;
 use super::http::{self, Response};
+use super::image::ARCHITECTURE_LABEL;
 
 /// Longest wait for an answer of the daemon, which may be killing a container meanwhile.
 const ANSWER: Duration = Duration::from_secs(120);
@@ -158,6 +159,16 @@ impl Engine {
         assert_eq!(containers.len(), 1, "containers of {project}/{service}: {containers:?}");
         let container = self.container(&containers[0]).expect("the container just listed");
         container["Image"].as_str().expect("an image").to_owned()
+    }
+
+    /// For which architecture the image of several platforms is that the one container of a Compose
+    /// service was made from; its ID says nothing of it on containerd's store.
+    pub fn running_architecture(&self, project: &str, service: &str) -> String {
+        let containers = self.containers(project, service);
+        assert_eq!(containers.len(), 1, "containers of {project}/{service}: {containers:?}");
+        let container = self.container(&containers[0]).expect("the container just listed");
+        let label = &container["Config"]["Labels"][ARCHITECTURE_LABEL];
+        label.as_str().expect("an image of several platforms").to_owned()
     }
 
     /// Removes containers, networks and volumes of one Compose project.

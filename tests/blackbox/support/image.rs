@@ -9,6 +9,9 @@ use sha2::{Digest as _, Sha256};
 
 use super::{Engine, TEST_LABEL, program};
 
+/// The label of an image of several platforms that says for which one it is.
+pub(super) const ARCHITECTURE_LABEL: &str = "dkv.test.architecture";
+
 /// Runs until SIGTERM and then stops at once, with exit code 0.
 pub(super) const SERVE: &str =
     "trap 'exit 0' TERM INT; echo serving $(cat /version); while :; do sleep 3600 & wait $!; done";
@@ -228,6 +231,9 @@ impl Image {
 
     fn config(&self, namespace: &str, architecture: &str, layers: &[Layer]) -> Value {
         let mut labels = serde_json::Map::from_iter([(TEST_LABEL.to_owned(), json!(namespace))]);
+        if self.platforms.is_some() {
+            labels.insert(ARCHITECTURE_LABEL.to_owned(), json!(architecture));
+        }
         labels.extend(self.labels.iter().map(|(name, value)| (name.clone(), json!(value))));
         let mut run = json!({"Cmd": self.command, "Env": ["PATH=/bin"], "Labels": labels});
         if let Some(health) = self.health {
