@@ -28,13 +28,13 @@ fn current_digest(deployment: &Deployment, service: &str) -> String {
         .to_owned()
 }
 
-/// Manifest, `versions.env` and what is in the state directory.
+/// Manifest, `versions.env` and what is in the state directory beside what it is made with.
 fn files(deployment: &Deployment) -> (String, Option<String>, Vec<String>) {
     let env = deployment.exists("versions.env").then(|| deployment.versions_env());
     let state = deployment
         .list(".version-backups")
         .into_iter()
-        .filter(|name| !name.starts_with(".state"))
+        .filter(|name| !name.starts_with(".state") && name != ".gitignore")
         .collect();
     (deployment.manifest(), env, state)
 }
