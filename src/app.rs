@@ -205,7 +205,7 @@ impl App {
 
     async fn decrypted(&self) -> Result<Secrets> {
         let directory = self.store.directory();
-        if !secrets::is_encrypted(directory) {
+        if !secrets::is_encrypted(directory)? {
             return Ok(Secrets::default());
         }
         secrets::decrypt(directory, &|name| self.environment.text(name)).await

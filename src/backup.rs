@@ -21,7 +21,7 @@ use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
 
 use crate::error::{self, Error};
-use crate::store::Ledger;
+use crate::store::{self, Ledger};
 
 pub use archive::create;
 pub use dump::{Dump, is_dump};
@@ -160,13 +160,16 @@ fn prepare(directory: &Path) -> Result<()> {
         .recursive(true)
         .mode(0o700)
         .create(directory)
-        .map_err(|source| crate::store::cannot_write(directory, &source).into())
+        .map_err(|source| store::cannot_write(directory, &source).into())
 }
 
 /// The backups in `directory`, newest first.
-#[must_use]
-pub fn list(directory: &Path) -> Vec<PathBuf> {
-    crate::store::newest_first(directory, |name| {
+///
+/// # Errors
+///
+/// It cannot be listed (exit 3).
+pub fn list(directory: &Path) -> Result<Vec<PathBuf>> {
+    store::newest_first(directory, |name| {
         let stamp = name.strip_prefix("data-")?;
         stamp.strip_suffix(SUFFIX).or_else(|| stamp.strip_suffix(dump::SUFFIX))
     })
@@ -178,22 +181,21 @@ pub fn list(directory: &Path) -> Vec<PathBuf> {
 ///
 /// The ledger cannot be read (exit 3).
 pub fn is_own(directory: &Path, archive: &Path) -> Result<bool> {
-    let resolve = |path: &Path| path.canonicalize().unwrap_or_else(|_| path.to_owned());
-    Ok(Ledger::read(&resolve(directory))?.has(&resolve(archive)))
+    Ok(Ledger::read(&store::resolve(directory)?)?.has(&store::resolve(archive)?))
 }
 
 /// Writes down that `made` was made, and removes the oldest.
 fn remember(directory: &Path, made: &Path, spared: Option<&Path>) -> Result<()> {
-    let is_there = |name: &str| directory.join(name).exists();
-    Ledger::read(directory)?.add(crate::store::file_name(made), is_there, directory)?;
+    // What cannot be looked at may be there.
+    let is_there = |name: &str| store::is_taken(&directory.join(name)).unwrap_or(true);
+    Ledger::read(directory)?.add(store::file_name(made), is_there, directory)?;
     let spared: Vec<&Path> = std::iter::once(made).chain(spared).collect();
-    remove_old(directory, &spared);
-    Ok(())
+    remove_old(directory, &spared)
 }
 
 /// Removes all but the newest three, never one of `spared`.
-fn remove_old(directory: &Path, spared: &[&Path]) {
-    let old = list(directory);
+fn remove_old(directory: &Path, spared: &[&Path]) -> Result<()> {
+    let old = list(directory)?;
     let old = old.iter().filter(|path| !spared.contains(&path.as_path()));
     for old in old.skip(KEPT.saturating_sub(spared.len())) {
         for path in [checksum_file(old), old.clone()] {
@@ -207,11 +209,12 @@ fn remove_old(directory: &Path, spared: &[&Path]) {
             }
         }
     }
+    Ok(())
 }
 
 /// The SHA-256 of a file, in hexadecimal.
 fn checksum(path: &Path, cancelled: &Cancelled) -> Result<String> {
-    let mut file = File::open(path).with_context(|| format!("cannot open `{}`", path.display()))?;
+    let mut file = open(path)?;
     let mut hash = Sha256::new();
     let mut buffer = vec![0; 1024 * 1024];
     loop {
@@ -221,6 +224,13 @@ fn checksum(path: &Path, cancelled: &Cancelled) -> Result<String> {
             count => hash.update(&buffer[..count]),
         }
     }
+}
+
+/// Opens a file that has to be there.
+fn open(path: &Path) -> Result<File> {
+    let (file, _) = store::open(path)?
+        .ok_or_else(|| error::state(format!("`{}` is not there any more", path.display())))?;
+    Ok(file)
 }
 
 /// Where the checksum of `archive` stands.

@@ -22,6 +22,7 @@ use values::{jobs, some_time};
 use crate::commands::Command;
 use crate::error;
 use crate::model::operation;
+use crate::store::{self, Kind};
 use crate::ui::{ColorChoice, Terminals, UiSettings};
 
 /// The whole command line.
@@ -174,7 +175,7 @@ impl Cli {
         let now = environment.now().map(|text| parse_now(&text)).transpose()?;
         check_time_zone(environment)?;
         if let Some(directory) = &global.directory
-            && !directory.is_dir()
+            && store::look(directory)? != Some(Kind::Directory)
         {
             return Err(error::usage(format!("there is no directory `{}`", directory.display()))
                 .with_hint("-C takes the directory of the deployment")
@@ -222,8 +223,7 @@ fn check_time_zone(environment: &Environment) -> Result<(), error::Error> {
     let text = zone.to_string_lossy();
     let name = text.strip_prefix(':').unwrap_or(&text);
     let found = ZONES.iter().map(|place| PathBuf::from(place).join(name));
-    let is_strange =
-        |path: PathBuf| path.metadata().is_ok_and(|found| !found.is_file() && !found.is_dir());
+    let is_strange = |path: PathBuf| matches!(store::look(&path), Ok(Some(Kind::Other)));
     match found.into_iter().any(is_strange) {
         true => Err(error::usage(format!("TZ names no time zone: `{text}` is not a file"))
             .with_hint("name one, such as Europe/Berlin, or unset it")),

@@ -30,7 +30,7 @@ use crate::model::interpolation::Template;
 use crate::model::manifest::{Manifest, Service};
 use crate::model::reference::{Digest, Platform, Reference, ServiceName};
 use crate::observe::LocalImages;
-use crate::store::{Lock, Snapshot};
+use crate::store::{self, Lock, Snapshot};
 pub use env::{EnvFile, EnvState};
 pub use record::{Record, Spoiling};
 
@@ -199,29 +199,42 @@ impl<'a> Deployment<'a> {
         let same = before.filter(|before| {
             before.record.as_ref().is_some_and(|record| record.manifest.compose == manifest.compose)
         });
+        let mut failed = None;
         if let Some((before, files)) = same.and_then(|before| Some((before, before.files.get()?))) {
             let _ = self.files.set(files.clone());
             if let Some(texts) = before.texts.get() {
                 let _ = self.texts.set(Arc::clone(texts));
             }
-        } else if let Ok(files) = self.discover(Some(&manifest)) {
-            // What is wrong with the files whoever needs Compose itself will say better.
-            let _ = self.files.set(files);
+        } else {
+            match self.discover(Some(&manifest)) {
+                Ok(files) => drop(self.files.set(files)),
+                // What is wrong with the files whoever needs Compose itself will say better.
+                Err(error) => failed = Some(error),
+            }
         }
-        let texts = self.texts().ok();
+        let texts = if failed.is_none() { self.texts().ok() } else { None };
         let lines = texts.map_or(&[][..], |texts| texts.lines());
         let store = &self.app.store;
         let mut record = Record::new(manifest, snapshot, store.deployment_hash()?, lines)?;
         record.settle_platforms(texts.map(Arc::as_ref), |name| self.platform(name));
         record.only_by_keep_tag = store.only_by_keep_tag();
         record.settle_spoiling(texts.map(Arc::as_ref), |name| self.variable(name));
+        record.unseen = match &failed {
+            Some(error) if error::is_missing(error) => None,
+            Some(error) => error::find(error).cloned(),
+            None => texts.and_then(|texts| texts.unreadable()),
+        };
         Ok(record)
     }
 
     /// The hint for a manifest that cannot be read.
     fn advice(&self) -> String {
         let store = &self.app.store;
-        match store.backups().into_iter().find(|path| has_services(path)) {
+        let backups = store.backups().unwrap_or_else(|error| {
+            tracing::warn!("{error:#}");
+            Vec::new()
+        });
+        match backups.into_iter().find(|path| has_services(path)) {
             Some(path) => format!(
                 "mend that line; or go back to the newest readable backup, which is from before \
                 the last change: cp {} {}, then `dkv generate-env`",
@@ -629,10 +642,7 @@ impl<'a> Deployment<'a> {
     pub fn changed_at(&self) -> Option<DateTime<Utc>> {
         let texts = self.texts().ok()?;
         let files = texts.texts().filter(|text| texts.is_deployed(text));
-        let changed = files.filter_map(|text| {
-            std::fs::metadata(&text.snapshot.path).and_then(|file| file.modified()).ok()
-        });
-        changed.max().map(DateTime::from)
+        files.filter_map(|text| text.snapshot.changed_at()).max()
     }
 
     /// What Compose would start with other `variables`. Where dkv can show that it reads the image
@@ -928,7 +938,8 @@ fn platform_of(written: &str, lookup: &dyn Fn(&str) -> Option<String>) -> Option
 
 /// Whether a backup can be read as a manifest that says something.
 fn has_services(backup: &Path) -> bool {
-    let manifest = std::fs::read(backup).ok().and_then(|bytes| Manifest::read(&bytes).ok());
+    let found = store::read(backup).ok().flatten();
+    let manifest = found.and_then(|found| Manifest::read(&found.bytes).ok());
     manifest.is_some_and(|manifest| !manifest.services.is_empty())
 }
 

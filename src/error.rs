@@ -59,13 +59,23 @@ pub struct Error {
     kind: Kind,
     message: String,
     hint: Option<String>,
-    is_unanswered: bool,
+    detail: Detail,
+}
+
+/// What callers tell apart within a kind.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Detail {
+    None,
+    /// Nobody answered, as opposed to an answer that says no.
+    Unanswered,
+    /// A file is not there, as opposed to one that cannot be looked at.
+    Missing,
 }
 
 impl Error {
     /// An error of `kind`; `message` names what failed and on which file, service or host.
     pub fn new(kind: Kind, message: impl Into<String>) -> Self {
-        Self { kind, message: message.into(), hint: None, is_unanswered: false }
+        Self { kind, message: message.into(), hint: None, detail: Detail::None }
     }
 
     /// Adds what the operator can do next.
@@ -78,7 +88,13 @@ impl Error {
     /// Says that nobody answered, as opposed to an answer that says no.
     #[must_use]
     pub fn unanswered(self) -> Self {
-        Self { is_unanswered: true, ..self }
+        Self { detail: Detail::Unanswered, ..self }
+    }
+
+    /// Says that a file is not there, as opposed to one that cannot be looked at.
+    #[must_use]
+    pub fn missing(self) -> Self {
+        Self { detail: Detail::Missing, ..self }
     }
 
     /// What kind of failure this is.
@@ -105,7 +121,12 @@ impl std::error::Error for Error {}
 /// Whether nobody answered, as opposed to an answer that says no.
 pub fn is_unanswered(error: &anyhow::Error) -> bool {
     let mut own = error.chain().filter_map(|cause| cause.downcast_ref::<Error>());
-    own.any(|own| own.is_unanswered)
+    own.any(|own| own.detail == Detail::Unanswered)
+}
+
+/// Whether a file is not there, as opposed to one that cannot be looked at.
+pub fn is_missing(error: &anyhow::Error) -> bool {
+    find(error).is_some_and(|own| own.detail == Detail::Missing)
 }
 
 /// A usage error (exit 2).

@@ -15,7 +15,7 @@ use tokio::process::Command;
 
 use crate::compose::dotenv;
 use crate::error;
-use crate::store::MAX_FILE_BYTES;
+use crate::store::{MAX_FILE_BYTES, look};
 
 /// The encrypted file.
 const ENCRYPTED: &str = ".env.gpg";
@@ -47,9 +47,12 @@ impl fmt::Debug for Secrets {
 }
 
 /// Whether the deployment's environment is there only encrypted.
-#[must_use]
-pub fn is_encrypted(directory: &Path) -> bool {
-    directory.join(ENCRYPTED).exists() && !directory.join(PLAIN).exists()
+///
+/// # Errors
+///
+/// It cannot be looked at (exit 3).
+pub fn is_encrypted(directory: &Path) -> Result<bool> {
+    Ok(look(&directory.join(ENCRYPTED))?.is_some() && look(&directory.join(PLAIN))?.is_none())
 }
 
 /// Decrypts the deployment's environment with gpg, which asks for the passphrase itself where no
@@ -121,11 +124,11 @@ mod tests {
     #[test]
     fn only_a_deployment_without_plain_text_is_encrypted() {
         let directory = tempfile::tempdir().unwrap();
-        assert!(!is_encrypted(directory.path()));
+        assert!(!is_encrypted(directory.path()).unwrap());
         std::fs::write(directory.path().join(ENCRYPTED), "").unwrap();
-        assert!(is_encrypted(directory.path()));
+        assert!(is_encrypted(directory.path()).unwrap());
         std::fs::write(directory.path().join(PLAIN), "").unwrap();
-        assert!(!is_encrypted(directory.path()));
+        assert!(!is_encrypted(directory.path()).unwrap());
     }
 
     #[test]

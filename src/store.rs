@@ -8,6 +8,7 @@
 
 mod ledger;
 mod lock;
+mod look;
 mod objects;
 mod read;
 mod replace;
@@ -25,7 +26,8 @@ use crate::error::{self, Error};
 use crate::model::reference::Digest;
 pub use ledger::Ledger;
 pub use lock::{Lock, LockWait};
-pub use read::{MAX_FILE_BYTES, Snapshot, check, read};
+pub use look::{Kind, is_program, is_taken, list, look, resolve};
+pub use read::{MAX_FILE_BYTES, Snapshot, check, open, read};
 pub use replace::{Replacement, replace_all, replace_announced};
 
 /// The directory for backups, locks and journals, inside a deployment.
@@ -156,10 +158,10 @@ impl Store {
     /// full (exit 3).
     pub fn check_writable(&self, env: Option<&Path>) -> anyhow::Result<()> {
         self.prepare_state_directory()?;
-        let files = [Some(self.manifest.as_path()), env].into_iter().flatten().map(Self::resolve);
-        let parents = files.filter_map(|file| file.parent().map(Path::to_owned));
-        let mut directories: Vec<PathBuf> =
-            std::iter::once(Self::resolve(&self.directory)).chain(parents).collect();
+        let mut directories = vec![resolve(&self.directory)?];
+        for file in [Some(self.manifest.as_path()), env].into_iter().flatten() {
+            directories.extend(resolve(file)?.parent().map(Path::to_owned));
+        }
         directories.sort();
         directories.dedup();
         for directory in directories {
@@ -174,7 +176,7 @@ impl Store {
         let path = self.state_directory();
         let deployment = std::fs::metadata(&self.directory)
             .map_err(|source| cannot_write(&self.directory, &source))?;
-        refuse_writable_by_all(&Self::resolve(&self.directory), &deployment)?;
+        refuse_writable_by_all(&resolve(&self.directory)?, &deployment)?;
         let is_new = match std::fs::DirBuilder::new().mode(0o700).create(&path) {
             Ok(()) => true,
             Err(source) if source.kind() == io::ErrorKind::AlreadyExists => false,
@@ -237,11 +239,11 @@ impl Store {
         let mut number = 0;
         let mut name = format!("{file_name}.{stamp}");
         loop {
-            match std::fs::symlink_metadata(directory.join(&name)) {
-                Ok(_) => number += 1,
-                Err(source) if source.kind() == io::ErrorKind::NotFound => break,
-                Err(source) => return Err(cannot_write(&directory.join(&name), &source).into()),
+            let path = directory.join(&name);
+            if !is_taken(&path).map_err(|source| cannot_write(&path, &source))? {
+                break;
             }
+            number += 1;
             name = format!("{file_name}.{stamp}-{number}");
         }
         let path = directory.join(&name);
@@ -269,8 +271,11 @@ impl Store {
     }
 
     /// The backups of the manifest, newest first, whoever made them.
-    #[must_use]
-    pub fn backups(&self) -> Vec<PathBuf> {
+    ///
+    /// # Errors
+    ///
+    /// Their directory cannot be listed (exit 3).
+    pub fn backups(&self) -> anyhow::Result<Vec<PathBuf>> {
         let prefix = format!("{}.", self.manifest_name());
         newest_first(&self.state_directory(), |name| {
             let stamp = name.strip_prefix(&prefix)?;
@@ -395,7 +400,9 @@ impl Store {
     #[must_use]
     pub fn manifest_text(&self, digest: &Digest, backup: Option<&str>) -> Option<Vec<u8>> {
         let named = backup.map(|name| self.state_directory().join(name));
-        let files = named.into_iter().chain(self.backups());
+        // Who does not find it is told which backup should have it.
+        let backups = self.backups().unwrap_or_default();
+        let files = named.into_iter().chain(backups);
         let mut texts = files.filter_map(|path| Some(read(&path).ok()??.bytes));
         self.object(digest).or_else(|| texts.find(|text| Digest::of(text) == *digest))
     }
@@ -434,6 +441,7 @@ impl Store {
     pub fn data_directory(&self) -> PathBuf {
         self.state_directory().join("data")
     }
+}
 
     /// The target of a replacement: `path` with links resolved, so that a linked file stays a link.
     #[must_use]
@@ -489,13 +497,19 @@ pub fn file_name(path: &Path) -> String {
 /// The files of `directory` that are named after a time, newest first: by its ledger, because the
 /// clock may have been wrong, then by the time in their names. `stamp` takes that out of a name,
 /// with the number that tells files of one second apart.
-pub(crate) fn newest_first(directory: &Path, stamp: impl Fn(&str) -> Option<&str>) -> Vec<PathBuf> {
-    let Ok(entries) = std::fs::read_dir(directory) else { return Vec::new() };
-    let found = entries.flatten().filter_map(|entry| {
-        let name = entry.file_name().into_string().ok()?;
-        let stamp = stamp(&name)?;
+///
+/// # Errors
+///
+/// The directory cannot be listed (exit 3).
+pub(crate) fn newest_first(
+    directory: &Path,
+    stamp: impl Fn(&str) -> Option<&str>,
+) -> anyhow::Result<Vec<PathBuf>> {
+    let names = list(directory)?;
+    let found = names.iter().filter_map(|name| {
+        let stamp = stamp(name)?;
         let (time, number) = stamp.split_once('-').unwrap_or((stamp, "0"));
-        Some((time.to_owned(), number.parse::<u64>().ok()?, entry.path()))
+        Some((time.to_owned(), number.parse::<u64>().ok()?, directory.join(name)))
     });
     let mut found: Vec<_> = found.collect();
     found.sort_by(|a, b| (&b.0, b.1).cmp(&(&a.0, a.1)));
@@ -504,7 +518,7 @@ pub(crate) fn newest_first(directory: &Path, stamp: impl Fn(&str) -> Option<&str
         Ok(ledger) => ledger.sort(&mut found),
         Err(error) => tracing::warn!("{error:#}"),
     }
-    found
+    Ok(found)
 }
 
 /// The name of a backup without its time.

@@ -13,7 +13,7 @@ use super::{
     Cancelled, Contents, LIST, SUFFIX, Source, check, checksum_file, prepare, remember,
     sync_directory,
 };
-use crate::store::cannot_write;
+use crate::store::{self, cannot_write};
 
 /// zstd's fastest regular level: services are stopped while the archive is made.
 const COMPRESSION: i32 = 1;
@@ -84,10 +84,10 @@ pub(super) fn open(
     stamp: &str,
     suffix: &str,
 ) -> Result<(PathBuf, PathBuf, File)> {
-    for entry in std::fs::read_dir(directory).into_iter().flatten().flatten() {
+    for name in store::list(directory)? {
         // Left by a run that was killed: the operation lock keeps others away.
-        if entry.file_name().to_string_lossy().ends_with(PARTIAL) {
-            let _ = std::fs::remove_file(entry.path());
+        if name.ends_with(PARTIAL) {
+            let _ = std::fs::remove_file(directory.join(name));
         }
     }
     let mut number = 0;
@@ -98,7 +98,7 @@ pub(super) fn open(
             format!("data-{stamp}-{number}{suffix}")
         };
         let path = directory.join(name);
-        if !path.exists() {
+        if !store::is_taken(&path).map_err(|source| cannot_write(&path, &source))? {
             break path;
         }
         number += 1;

@@ -170,9 +170,7 @@ fn list<R: Read>(archive: &Path, first: Option<io::Result<tar::Entry<'_, R>>>) -
 }
 
 fn open(archive: &Path) -> Result<tar::Archive<zstd::Decoder<'static, io::BufReader<File>>>> {
-    let file =
-        File::open(archive).with_context(|| format!("cannot open `{}`", archive.display()))?;
-    let mut tar = tar::Archive::new(zstd::Decoder::new(file)?);
+    let mut tar = tar::Archive::new(zstd::Decoder::new(super::open(archive)?)?);
     tar.set_preserve_permissions(true);
     tar.set_preserve_mtime(true);
     tar.set_preserve_ownerships(rustix::process::geteuid().is_root());

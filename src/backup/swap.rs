@@ -20,7 +20,7 @@ use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 
 use crate::error;
-use crate::store::cannot_write;
+use crate::store::{self, Kind, cannot_write, is_taken};
 
 /// Where an archive is unpacked before anything is replaced.
 const COMING: &str = ".dkv-restore-";
@@ -47,7 +47,7 @@ impl Place {
     #[must_use]
     pub fn new(number: usize, target: &Path, is_file: bool) -> Self {
         // The target may be a link to the data.
-        let target = target.canonicalize().unwrap_or_else(|_| target.to_owned());
+        let target = store::resolve(target).unwrap_or_else(|_| target.to_owned());
         Self { target, number, is_file }
     }
 
@@ -109,8 +109,12 @@ impl Place {
             .into());
         }
         // A directory that was removed comes back; its disk is that of what is above it.
-        let above = self.directory().ancestors().find(|above| above.is_dir());
-        super::check_room(above.unwrap_or(Path::new("/")), bytes)
+        let mut above = self.directory();
+        while store::look(above)? != Some(Kind::Directory) {
+            let Some(next) = above.parent() else { break };
+            above = next;
+        }
+        super::check_room(above, bytes)
     }
 
     /// All that was done here is there after a power cut too.
@@ -121,7 +125,7 @@ impl Place {
     /// What an earlier restore replaced, if it is still there.
     fn left_behind(&self) -> io::Result<Option<PathBuf>> {
         for kept in [self.replaced(), self.beside(UNDO)] {
-            if exists(&kept)? {
+            if is_taken(&kept)? {
                 return Ok(Some(kept));
             }
         }
@@ -145,22 +149,22 @@ impl Place {
     /// Something cannot be moved. Doing it again goes on where it stopped.
     pub fn swap(&self) -> io::Result<()> {
         let coming = self.coming();
-        if !exists(&coming)? {
+        if !is_taken(&coming)? {
             return self.finish();
         }
         let new = coming.join(self.number.to_string());
         if self.is_file {
-            if exists(&new)? {
+            if is_taken(&new)? {
                 let replaced = self.replaced();
-                if exists(&self.target)? && !exists(&replaced)? {
+                if is_taken(&self.target)? && !is_taken(&replaced)? {
                     std::fs::rename(&self.target, replaced)?;
                 }
                 std::fs::rename(&new, &self.target)?;
             }
         } else {
-            if !exists(&coming.join(MOVED))? {
+            if !is_taken(&coming.join(MOVED))? {
                 let given_up = coming.join(GIVEN_UP);
-                let aside = if exists(&given_up)? { given_up } else { self.replaced() };
+                let aside = if is_taken(&given_up)? { given_up } else { self.replaced() };
                 std::fs::create_dir_all(&aside)?;
                 copy_attributes(&self.target, &aside)?;
                 move_entries(&self.target, &aside)?;
@@ -183,26 +187,26 @@ impl Place {
     pub fn swap_back(&self) -> io::Result<()> {
         let (coming, replaced, undo) = (self.coming(), self.replaced(), self.beside(UNDO));
         if self.is_file {
-            if exists(&replaced)? {
+            if is_taken(&replaced)? {
                 std::fs::rename(&replaced, &self.target)?;
                 sync(self.directory())?;
             }
             return self.finish();
         }
-        if !exists(&undo.join(self.number.to_string()))? {
-            if exists(&coming.join(GIVEN_UP))? {
+        if !is_taken(&undo.join(self.number.to_string()))? {
+            if is_taken(&coming.join(GIVEN_UP))? {
                 return self.swap();
             }
-            if exists(&coming)? && !exists(&coming.join(MOVED))? {
+            if is_taken(&coming)? && !is_taken(&coming.join(MOVED))? {
                 // The old entries had only begun to make way.
-                if exists(&replaced)? {
+                if is_taken(&replaced)? {
                     move_entries(&replaced, &self.target)?;
                     sync(&self.target)?;
                     std::fs::remove_dir(&replaced)?;
                 }
                 return self.finish();
             }
-            if !exists(&replaced)? {
+            if !is_taken(&replaced)? {
                 return self.finish();
             }
             std::fs::create_dir_all(undo.join(GIVEN_UP))?;
@@ -218,7 +222,7 @@ impl Place {
     fn finish(&self) -> io::Result<()> {
         let finished = self.beside(FINISHED);
         remove_tree(&finished)?;
-        if exists(&self.coming())? {
+        if is_taken(&self.coming())? {
             std::fs::rename(self.coming(), &finished)?;
         }
         remove_tree(&finished)
@@ -237,15 +241,6 @@ impl Place {
             Err(source) if source.kind() == io::ErrorKind::NotFound => Ok(()),
             Err(source) => Err(source),
         }
-    }
-}
-
-/// Whether there is anything at `path`.
-fn exists(path: &Path) -> io::Result<bool> {
-    match std::fs::symlink_metadata(path) {
-        Ok(_) => Ok(true),
-        Err(source) if source.kind() == io::ErrorKind::NotFound => Ok(false),
-        Err(source) => Err(source),
     }
 }
 

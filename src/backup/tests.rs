@@ -111,7 +111,10 @@ fn the_newest_three_are_kept_and_none_is_replaced() {
     let made: Vec<PathBuf> =
         ["1", "1", "2", "3", "4"].map(|stamp| data.save(&format!("2026011212290{stamp}"))).into();
     assert_eq!(made[1].file_name().unwrap(), "data-20260112122901-1.tar.zst");
-    assert_eq!(list(&data.path("backups")), [&made[4], &made[3], &made[2]].map(Clone::clone));
+    assert_eq!(
+        list(&data.path("backups")).unwrap(),
+        [&made[4], &made[3], &made[2]].map(Clone::clone)
+    );
     // Three with their checksums, and the ledger.
     assert_eq!(std::fs::read_dir(data.path("backups")).unwrap().count(), 7);
 }
@@ -138,7 +141,10 @@ fn after_the_clock_went_back_the_newest_is_still_the_last_made() {
     let data = Data::new();
     let stamps = ["20270101000000", "20270101000001", "20260101000000", "20260101000001"];
     let made = stamps.map(|stamp| data.save(stamp));
-    assert_eq!(list(&data.path("backups")), [&made[3], &made[2], &made[1]].map(Clone::clone));
+    assert_eq!(
+        list(&data.path("backups")).unwrap(),
+        [&made[3], &made[2], &made[1]].map(Clone::clone)
+    );
 }
 
 #[test]

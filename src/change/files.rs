@@ -112,10 +112,10 @@ impl Draft {
         let bytes = text.filter(|bytes| before.is_none_or(|before| before.bytes != *bytes));
         let after = match &bytes {
             Some(bytes) => {
-                let path = before.map_or_else(
-                    || Store::resolve(store.manifest_path()),
-                    |before| before.path.clone(),
-                );
+                let path = match before {
+                    Some(before) => before.path.clone(),
+                    None => store::resolve(store.manifest_path())?,
+                };
                 let written = Snapshot::planned(path, bytes.clone());
                 Some(deployment.interpret_written(written).map_err(|error| {
                     error.context("the manifest would not read as intended; nothing was written")
@@ -129,6 +129,7 @@ impl Draft {
             Now::Other(record) => Some(record.as_ref()),
         };
         let Some(record) = after.as_ref().or(old) else { return Err(vanished(store).into()) };
+        record.check_seen()?;
         let log = operation::recorded(app, old.map(|old| (&old.snapshot, &old.manifest)))?;
         let env = EnvFile::read(record, store)?;
         let mut files = Files {
@@ -158,7 +159,7 @@ impl Draft {
         }
         if files.env_written {
             replacements.push(Replacement {
-                path: Store::resolve(&env.path),
+                path: store::resolve(&env.path)?,
                 bytes: env.expected.clone().into_bytes(),
                 before: env.found.clone(),
                 owner_like: record.snapshot.path.clone(),

@@ -3,7 +3,10 @@
 use std::collections::BTreeMap;
 use std::ffi::{OsStr, OsString};
 use std::fmt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
+
+use super::parse::one_line;
+use crate::store::{self, Kind};
 
 /// The variables of the process. An empty variable counts as unset, as it does for Docker and
 /// Compose.
@@ -122,7 +125,7 @@ impl Environment {
             || FILES.iter().any(|(variable, name)| {
                 self.path(variable)
                     .or_else(|| Some(self.home()?.join(".aws").join(name)))
-                    .is_some_and(|path| path.is_file())
+                    .is_some_and(|path| matches!(store::look(&path), Ok(Some(Kind::File))))
             })
     }
 
@@ -149,7 +152,8 @@ impl Environment {
 /// The name that `/etc/passwd` has for this process's user (passwd(5): name:password:UID:…).
 fn account_name() -> Option<String> {
     let id = rustix::process::getuid().as_raw().to_string();
-    let accounts = std::fs::read_to_string("/etc/passwd").ok()?;
+    let accounts = store::read(Path::new("/etc/passwd")).ok()??.bytes;
+    let accounts = String::from_utf8_lossy(&accounts);
     let mut fields = accounts.lines().map(|line| line.split(':'));
     fields.find_map(|mut fields| {
         let name = fields.next()?;

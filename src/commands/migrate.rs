@@ -38,7 +38,7 @@ use crate::model::yaml::{self, Value};
 use crate::plan::migrate::{self as plan, Build, Choice, Line, Proposal};
 use crate::plan::{Step, keep_tag};
 use crate::report::migrate::{ComposeChange, Difference, MigratedService, Migration, OtherTool};
-use crate::store::{self, Replacement, Snapshot, Store};
+use crate::store::{self, Replacement, Snapshot};
 
 /// What variable names begin with where no manifest says otherwise.
 const PREFIX: &str = "DK_";
@@ -187,7 +187,10 @@ impl<'a> Migrating<'a> {
         };
         let host = app.environment.docker_host().unwrap_or_else(|| DEFAULT_HOST.to_owned());
         let has_socket = app.environment.docker_context().is_some()
-            || host.strip_prefix("unix://").is_none_or(|path| Path::new(path).exists());
+            || match host.strip_prefix("unix://") {
+                Some(path) => store::look(Path::new(path))?.is_some(),
+                None => true,
+            };
         if has_socket {
             return Err(error);
         }
@@ -568,7 +571,7 @@ impl<'a> Migrating<'a> {
         text: &str,
         changes: &[ComposeChange],
     ) -> Result<Vec<Difference>> {
-        let path = Store::resolve(self.app.store.manifest_path());
+        let path = store::resolve(self.app.store.manifest_path())?;
         let planned = Snapshot::planned(path, text.as_bytes().to_vec());
         let record = self.deployment.interpret_written(planned)?;
         let variables: BTreeMap<String, String> = record.assignments()?.into_iter().collect();

@@ -102,20 +102,20 @@ struct Target<'f> {
     standing: Standing,
     /// The Compose services of each of its sites.
     users: Vec<Vec<String>>,
+    /// The file as its directory remembers it.
+    key: String,
 }
 
 impl<'f> Target<'f> {
-    /// What `text` is to the deployment whose files are `deployed`.
-    fn of(app: &App, text: &'f ComposeText, deployed: Option<&ComposeFiles>) -> Self {
+    /// What `text` is to the deployment in `home`, links resolved, whose files are `deployed`.
+    fn of(home: &Path, text: &'f ComposeText, deployed: Option<&ComposeFiles>) -> Self {
         let twin = deployed.and_then(|read| {
             let mut texts = read.texts().filter(|one| read.is_deployed(one));
             Some((read, texts.find(|one| one.snapshot.path == text.snapshot.path)?))
         });
         let standing = match twin {
             Some(_) => Standing::Deployed,
-            None if text.snapshot.path.starts_with(Store::resolve(app.store.directory())) => {
-                Standing::Beside
-            }
+            None if text.snapshot.path.starts_with(home) => Standing::Beside,
             None => Standing::Elsewhere,
         };
         let users = |site: &Arc<Site>| {
@@ -125,7 +125,11 @@ impl<'f> Target<'f> {
             });
             twin.unwrap_or_else(|| site.compose_services.clone())
         };
-        Self { text, standing, users: text.sites.iter().map(users).collect() }
+        let path = &text.snapshot.path;
+        let beside = if standing == Standing::Elsewhere { path.parent() } else { Some(home) };
+        let inside = beside.and_then(|beside| path.strip_prefix(beside).ok()).unwrap_or(path);
+        let key = inside.display().to_string();
+        Self { text, standing, users: text.sites.iter().map(users).collect(), key }
     }
 
     /// The directory that has the file's backups: of a file from elsewhere its own.
@@ -134,13 +138,6 @@ impl<'f> Target<'f> {
             (Standing::Elsewhere, Some(beside)) => beside.to_owned(),
             _ => app.store.directory().to_owned(),
         }
-    }
-
-    /// The file as its directory remembers it.
-    fn key(&self, home: &Path) -> String {
-        let path = &self.text.snapshot.path;
-        let inside = path.strip_prefix(Store::resolve(home)).unwrap_or(path);
-        inside.display().to_string()
     }
 }
 
@@ -164,14 +161,19 @@ async fn pin(app: &App, files: &[PathBuf], options: Options<'_>) -> Result<Exit>
     if files.is_empty() {
         deployment.read_beside()?;
     }
-    let deployed = deployment.texts().ok().map(Arc::as_ref);
+    let deployed = match deployment.texts() {
+        Ok(texts) => Some(texts.as_ref()),
+        Err(error) if error::is_missing(&error) => None,
+        Err(error) => return Err(error),
+    };
     let read = match deployed {
         Some(deployed) if files.is_empty() => deployed,
         _ => &named,
     };
     let texts = wanted(app, read, files)?;
+    let home = store::resolve(app.store.directory())?;
     let texts: Vec<Target<'_>> =
-        texts.into_iter().map(|text| Target::of(app, text, deployed)).collect();
+        texts.into_iter().map(|text| Target::of(&home, text, deployed)).collect();
     for Target { text, .. } in &texts {
         if let Some(by) = &text.named_by {
             let by = by.display();
@@ -264,8 +266,8 @@ pub(super) fn wanted<'f>(
     named: &[PathBuf],
 ) -> Result<Vec<&'f ComposeText>> {
     let directory = app.store.directory();
-    let home = Store::resolve(directory);
-    let manifest = Store::resolve(app.store.manifest_path());
+    let home = store::resolve(directory)?;
+    let manifest = store::resolve(app.store.manifest_path())?;
     let is_outside = |path: &Path, by: Option<&PathBuf>| by.is_some() && !path.starts_with(&home);
     let leave = |file: &Path, by: Option<&PathBuf>| {
         let by = by.map_or_else(String::new, |by| format!(", which {} names,", by.display()));
@@ -287,7 +289,7 @@ pub(super) fn wanted<'f>(
             }
             ProblemKind::Unreadable => return Err(problem.error().into()),
             ProblemKind::Invalid => {
-                let path = Store::resolve(&problem.path);
+                let path = store::resolve(&problem.path)?;
                 if path == manifest && named.is_empty() {
                     continue;
                 }
@@ -698,8 +700,8 @@ impl Judge<'_, '_> {
     fn unpin(&self, app: &App, target: &Target<'_>, memories: &Memories) -> Vec<Verdict> {
         let home = target.home(app);
         let memory = memories.0.get(&home).map(|(memory, _)| memory);
-        let key = target.key(&home);
-        let is_known = memory.is_some_and(|memory| memory.knows(&key));
+        let key = &target.key;
+        let is_known = memory.is_some_and(|memory| memory.knows(key));
         let tag_of = |site: &Site, reference: &Reference| {
             let record = self.record?;
             let name = site.compose_services.first()?;
@@ -711,7 +713,7 @@ impl Judge<'_, '_> {
         let sites = target.text.sites.iter();
         sites
             .map(|site| {
-                let before = memory.and_then(|memory| memory.before(&key, site));
+                let before = memory.and_then(|memory| memory.before(key, site));
                 pin::judge_unpin(site, before, is_known, |reference| tag_of(site, reference))
             })
             .collect()
@@ -728,12 +730,20 @@ fn named(reference: &Reference) -> Result<(Repository, Tag)> {
 }
 
 /// The verdicts of the manifest on the images of a file of the deployment.
-pub(super) fn judge_recorded(deployment: &Deployment<'_>, text: &ComposeText) -> Vec<Verdict> {
+///
+/// # Errors
+///
+/// The deployment's directory cannot be looked at (exit 3).
+pub(super) fn judge_recorded(
+    deployment: &Deployment<'_>,
+    text: &ComposeText,
+) -> Result<Vec<Verdict>> {
     let read = deployment.texts().ok().map(Arc::as_ref);
-    let target = Target::of(deployment.app(), text, read);
+    let home = store::resolve(deployment.app().store.directory())?;
+    let target = Target::of(&home, text, read);
     let record = deployment.recorded();
     let judge = Judge { deployment, record, built: BTreeSet::new(), unseen: BTreeMap::new() };
-    judge.pin(&target, &Resolved::new())
+    Ok(judge.pin(&target, &Resolved::new()))
 }
 
 /// Whether a service of this repository has, or had, this tag.
@@ -814,13 +824,13 @@ fn write(
         let group = texts.iter().enumerate().filter(|(_, text)| text.home(app) == directory);
         let mut changed = Vec::new();
         for (index, target) in group {
-            let key = target.key(&directory);
+            let key = &target.key;
             if options.unpin {
-                after.forget(&key);
+                after.forget(key);
             } else {
                 let images = target.text.sites.iter().zip(&report.files[index].images);
                 after.remember(
-                    &key,
+                    key,
                     images.map(|(site, image)| {
                         let old = &target.text.document.source()[site.span.clone()];
                         (site.as_ref(), old, image.wanted.as_deref().unwrap_or(old))

@@ -20,7 +20,7 @@ use crate::docker::{ContainerFilter, ContainerState};
 use crate::error::{self, Error, Kind};
 use crate::health;
 use crate::report::RestoredData;
-use crate::store::Lock;
+use crate::store::{self, Lock};
 
 /// Put a data backup of `update-safe` back
 #[derive(Debug, Args)]
@@ -128,7 +128,7 @@ impl RestoreData {
         if lock.is_none() {
             self.refuse_strange(&strange)?;
             backup::check_places(&work.journal.places(), &inspected)?;
-            work.would_save = names(&there(&work.journal, self.no_copy));
+            work.would_save = names(&there(&work.journal, self.no_copy)?);
             work.show(true, false)?;
             return Ok(Exit::Done);
         }
@@ -202,7 +202,7 @@ impl<'a> Work<'a> {
         let places = self.journal.places();
         backup::check_places(&places, inspected)?;
         let directory = self.app.store.data_directory();
-        let there = there(&self.journal, no_copy);
+        let there = there(&self.journal, no_copy)?;
         if !there.is_empty() {
             let (there, directory) = (there.clone(), directory.clone());
             let measured = move |_: &_| {
@@ -445,10 +445,12 @@ impl<'a> Work<'a> {
 }
 
 /// What is there now of what is replaced, and becomes a backup of its own.
-fn there(journal: &Restore, no_copy: bool) -> Vec<Source> {
-    let mut there = journal.sources.clone();
-    there.retain(|source| !no_copy && source.path.exists());
-    there
+fn there(journal: &Restore, no_copy: bool) -> Result<Vec<Source>> {
+    let mut there = Vec::new();
+    for source in journal.sources.iter().filter(|_| !no_copy) {
+        there.extend(store::look(&source.path)?.map(|_| source.clone()));
+    }
+    Ok(there)
 }
 
 fn names(sources: &[Source]) -> Vec<String> {
@@ -484,7 +486,10 @@ fn find(app: &App, backup: &Path) -> Result<PathBuf> {
     let directory = app.store.data_directory();
     let candidates =
         [directory.join(backup), app.store.directory().join(backup), backup.to_owned()];
-    if let Some(found) = candidates.into_iter().find(|path| path.is_file()) {
+    for found in candidates {
+        if store::look(&found)? != Some(store::Kind::File) {
+            continue;
+        }
         if backup::is_dump(&found) {
             let message = format!(
                 "{} is what the command of `data_backup` printed; dkv does not know what reads it",
@@ -496,7 +501,7 @@ fn find(app: &App, backup: &Path) -> Result<PathBuf> {
         }
         return Ok(found);
     }
-    let known: Vec<String> = backup::list(&directory)
+    let known: Vec<String> = backup::list(&directory)?
         .iter()
         .filter_map(|path| Some(path.file_name()?.to_string_lossy().into_owned()))
         .collect();
@@ -526,11 +531,10 @@ async fn targets(app: &App, sources: &[Source]) -> Result<Vec<Source>> {
         };
         let source = Source { path, volume: source.volume.clone() };
         // A directory that was removed comes back.
-        if source.path.parent().is_none_or(|parent| !parent.is_dir()) {
-            let message =
-                format!("the place of {source} is not there, or this user may not look at it");
-            return Err(error::state(message)
-                .with_hint("run dkv as the user who made the backup")
+        let parent = source.path.parent().map(store::look).transpose()?.flatten();
+        if parent != Some(store::Kind::Directory) {
+            return Err(error::state(format!("the place of {source} is not there"))
+                .with_hint("run dkv on the host where the backup was made")
                 .into());
         }
         targets.push(source);

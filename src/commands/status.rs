@@ -15,6 +15,7 @@ use crate::deployment::Deployment;
 use crate::health::{self, Expectations, Limits};
 use crate::model::manifest::Service;
 use crate::report::{self, ContainerLine, ReleaseView, Standing, StatusLine};
+use crate::store;
 use crate::ui::{Cell, Style, Table, format};
 
 /// What is said in the place of recorded versions.
@@ -46,7 +47,7 @@ impl Run for Status {
     async fn run(self, app: &App) -> Result<Exit> {
         let deployment = Deployment::open(app)?;
         let lost = app.store.lost_output();
-        if lost.exists() {
+        if store::look(&lost)?.is_some() {
             app.ui.note(format!(
                 "an update-safe or restore-data lost its terminal and went on; what it said is in {}",
                 lost.display()

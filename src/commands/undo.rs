@@ -17,7 +17,7 @@ use crate::error::{self, Error};
 use crate::model::operation::{Kind, Log, Operation};
 use crate::plan::{self, Outcome};
 use crate::report::{ServiceChange, Undone};
-use crate::store::Snapshot;
+use crate::store::{self, Snapshot};
 
 /// Take back the last operation, or everything from one on
 ///
@@ -145,7 +145,9 @@ fn is_lost(app: &App, operation: &Operation, when: &str) -> Error {
     let state = app.store.state_directory();
     let named = operation.backup.as_ref().filter(|_| when == "before");
     let why = match named.map(|name| state.join(name)) {
-        Some(path) if path.exists() => format!("the backup `{}` is damaged", path.display()),
+        Some(path) if !matches!(store::look(&path), Ok(None)) => {
+            format!("the backup `{}` is damaged", path.display())
+        }
         Some(path) => format!("the backup `{}` is gone", path.display()),
         None => "no backup has it".to_owned(),
     };

@@ -25,6 +25,7 @@ use crate::model::reference::Tag;
 use crate::registry::{self, ManifestName};
 use crate::report::drift::{Finding, FindingKind, Restorable, ServiceViews, Verification};
 use crate::report::{ReleaseView, short_digest};
+use crate::store;
 use crate::ui::{Cell, Style, Table};
 
 /// How long Compose may read its files.
@@ -121,7 +122,7 @@ fn file_images(deployment: &Deployment<'_>, not_compared: &mut Vec<String>) -> R
     };
     let mut images = Vec::new();
     for text in &texts {
-        for (site, verdict) in text.sites.iter().zip(pin::judge_recorded(deployment, text)) {
+        for (site, verdict) in text.sites.iter().zip(pin::judge_recorded(deployment, text)?) {
             let spoiling = deployment.recorded().into_iter().flat_map(|record| &record.spoiling);
             let variables = image_line::variables_in(&site.image);
             let mut unset = spoiling.filter(|one| variables.contains(&one.variable));
@@ -239,7 +240,7 @@ async fn daemon_view(
         docker.containers(&ContainerFilter::default()).await
     })?;
     let directory = app.store.directory();
-    let directory = directory.canonicalize().unwrap_or_else(|_| directory.to_owned());
+    let directory = store::resolve(directory)?;
     let directory = directory.display().to_string();
     let hanging = match project.as_ref().filter(|_| has_followers) {
         Some(project) => {

@@ -236,7 +236,7 @@ impl Files {
     #[must_use]
     pub fn project_name_v1(&self) -> String {
         let directory = self.directory.join(self.project_directory());
-        let directory = directory.canonicalize().unwrap_or(directory);
+        let directory = store::resolve(&directory).unwrap_or(directory);
         let name = self.project_name_variable.clone().or_else(|| self.project_name.clone());
         let name =
             name.or_else(|| directory.file_name().map(|name| name.to_string_lossy().into_owned()));
@@ -268,22 +268,13 @@ pub(super) fn parent(file: &Path) -> &Path {
 fn require(directory: &Path, files: &[PathBuf], key: &str) -> Result<()> {
     for file in files {
         let path = directory.join(file);
-        if !exists(&path)? {
+        if store::look(&path)?.is_none() {
             let error = error::state(format!("the Compose file {} does not exist", path.display()));
-            return Err(error.with_hint(format!("the manifest names it under `{key}`")).into());
+            let hint = format!("the manifest names it under `{key}`");
+            return Err(error.with_hint(hint).missing().into());
         }
     }
     Ok(())
-}
-
-/// Whether there is such a file; one that cannot be looked at is an error, not a file that is not
-/// there.
-fn exists(path: &Path) -> Result<bool> {
-    path.try_exists().map_err(|source| {
-        error::state(format!("cannot look at `{}`: {source}", path.display()))
-            .with_hint("check the file and the disk it is on")
-            .into()
-    })
 }
 
 fn by_convention(directory: &Path) -> Result<Application> {
@@ -305,7 +296,7 @@ fn with_override(directory: &Path, names: &[&str], overrides: &[&str]) -> Result
 
 fn first_existing(directory: &Path, names: &[&str]) -> Result<Option<PathBuf>> {
     for name in names {
-        if exists(&directory.join(name))? {
+        if store::look(&directory.join(name))?.is_some() {
             return Ok(Some(PathBuf::from(name)));
         }
     }
@@ -319,9 +310,6 @@ fn read_dot_env(
     lookup: &dyn Fn(&str) -> Option<String>,
 ) -> Result<BTreeMap<String, String>> {
     let path = directory.join(".env");
-    if !exists(&path)? {
-        return Ok(BTreeMap::new());
-    }
     let bytes = store::read(&path)?.map(|found| found.bytes).unwrap_or_default();
     Ok(dotenv::parse(&String::from_utf8_lossy(&bytes), lookup).unwrap_or_default())
 }

@@ -629,6 +629,9 @@ impl Compose {
         for file in self.files.all(tool.generation) {
             crate::store::check(&self.files.directory().join(file))?;
         }
+        let texts = self.texts();
+        texts.unreadable().map_or(Ok(()), Err)?;
+        texts.env_files().iter().try_for_each(|file| crate::store::check(file))?;
         let arguments = argv::arguments(tool.generation, tool.can_choose_pull(), selection, action);
         let is_read_only = matches!(action, Action::Config | Action::Hashes);
         Ok(Call {

@@ -2,6 +2,8 @@
 
 use std::path::Path;
 
+use crate::store;
+
 /// Parts of a file's name that say that others are made from it.
 const MARKS: [&str; 6] = ["template", "tmpl", "tpl", "j2", "example", "in"];
 
@@ -27,10 +29,11 @@ pub fn template_of(directory: &Path, file: &Path, text: &str) -> Option<String> 
     }
     let parent = file.parent().unwrap_or(Path::new(""));
     for place in [parent.to_owned(), parent.join("templates"), parent.join("template")] {
-        let entries = std::fs::read_dir(directory.join(&place)).into_iter().flatten().flatten();
-        let mut names: Vec<String> =
-            entries.filter_map(|entry| entry.file_name().into_string().ok()).collect();
-        names.sort();
+        // Whoever changes the file by hand is told of its template; nothing else hangs on it.
+        let names = store::list(&directory.join(&place)).unwrap_or_else(|error| {
+            tracing::warn!("{error:#}");
+            Vec::new()
+        });
         if let Some(name) = names.iter().find(|name| is_template(name) && stem(name) == stem(own)) {
             return Some(place.join(name).display().to_string());
         }

@@ -337,6 +337,18 @@ fn other_images(file: &Path, document: &Document) -> Vec<OtherImage> {
     found
 }
 
+/// The files with variables for containers, as the services of `document` name them.
+pub(super) fn env_files(document: &Document) -> Vec<String> {
+    let mut files = Vec::new();
+    for service in services(document) {
+        let named = service.node.get("env_file");
+        files.extend(texts(named));
+        let entries = named.map(Node::items).into_iter().flatten();
+        files.extend(entries.flat_map(|entry| texts(entry.get("path"))));
+    }
+    files
+}
+
 /// One text or the texts of a list.
 fn texts(node: Option<Node<'_>>) -> Vec<String> {
     let nodes = node.into_iter().flat_map(|node| std::iter::once(node).chain(node.items()));

@@ -19,7 +19,7 @@ use anyhow::Result;
 use indexmap::IndexMap;
 
 use super::keys::{self, Section};
-use super::text::{ComposeText, FileKind, OtherImage, Service, Site};
+use super::text::{self, ComposeText, FileKind, OtherImage, Service, Site};
 use crate::error::{self, Error};
 use crate::model::image_line::Entry;
 use crate::model::interpolation::Template;
@@ -270,6 +270,28 @@ impl ComposeFiles {
     #[must_use]
     pub fn problems(&self) -> &[Problem] {
         &self.problems
+    }
+
+    /// The files with variables for containers that the deployment's files name, as far as that can
+    /// be told without Compose.
+    #[must_use]
+    pub fn env_files(&self) -> Vec<PathBuf> {
+        let mut files = Vec::new();
+        for text in self.deployed() {
+            let base = self.directory.join(&text.base);
+            let named = text::env_files(&text.document).into_iter();
+            files.extend(named.filter(|name| !name.contains('$')).map(|name| base.join(name)));
+        }
+        files
+    }
+
+    /// Why a file of the deployment that is there could not be read, if one could not.
+    #[must_use]
+    pub fn unreadable(&self) -> Option<Error> {
+        let mut problems = self.problems.iter();
+        let is_unreadable =
+            |problem: &&Problem| problem.kind == ProblemKind::Unreadable && problem.is_needed();
+        problems.find(is_unreadable).map(Problem::error)
     }
 
     /// What each file says of its services, in the order in which Compose merges them; included

@@ -8,6 +8,7 @@ use anyhow::Result;
 use crate::compose::config::ServiceConfig;
 use crate::compose::{Files, Generation, Project};
 use crate::docker::{Container, ContainerFilter, Docker};
+use crate::store;
 
 /// The label that every container of Compose carries.
 const PROJECT_LABEL: &str = "com.docker.compose.project";
@@ -41,9 +42,9 @@ pub(super) fn project_name(
     let paths: Vec<PathBuf> = files
         .all(Generation::V2)
         .iter()
-        .filter_map(|file| directory.join(file).canonicalize().ok())
+        .filter_map(|file| store::resolve(&directory.join(file)).ok())
         .collect();
-    let directory = directory.canonicalize().unwrap_or_else(|_| directory.to_owned());
+    let directory = store::resolve(directory).unwrap_or_else(|_| directory.to_owned());
     let default = files.project_name_v1();
     let ours = containers.iter().filter(|one| is_of(one, &directory, &paths));
     let names: Vec<&str> = ours.filter_map(|one| one.labels.project()).collect();
@@ -58,6 +59,7 @@ pub(super) fn project_name(
 fn is_of(container: &Container, directory: &Path, paths: &[PathBuf]) -> bool {
     let Some(home) = container.labels.working_dir().map(Path::new) else { return false };
     let files = container.labels.config_files().into_iter();
-    files.filter_map(|file| home.join(file).canonicalize().ok()).any(|file| paths.contains(&file))
-        || home.canonicalize().is_ok_and(|home| home == directory)
+    // A place that this user may not look at is not this deployment's.
+    files.filter_map(|file| store::resolve(&home.join(file)).ok()).any(|file| paths.contains(&file))
+        || store::resolve(home).is_ok_and(|home| home == directory)
 }

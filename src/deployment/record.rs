@@ -56,6 +56,8 @@ pub struct Record {
     pub only_by_keep_tag: BTreeSet<Digest>,
     /// The variables that services name for their tags and that would spoil another line.
     pub spoiling: Vec<Spoiling>,
+    /// Why some of the Compose files, by which it was read, could not be seen.
+    pub(super) unseen: Option<Error>,
     members: OnceLock<Members>,
 }
 
@@ -82,6 +84,7 @@ impl Record {
             hash,
             only_by_keep_tag: BTreeSet::new(),
             spoiling: Vec::new(),
+            unseen: None,
             members: OnceLock::new(),
         })
     }
@@ -251,12 +254,22 @@ impl Record {
         store.directory().join(&self.manifest.env.file)
     }
 
+    /// Refuses to write what was read without seeing all of the files that it depends on.
+    ///
+    /// # Errors
+    ///
+    /// A Compose file or `.env` is there and could not be read (exit 3).
+    pub fn check_seen(&self) -> Result<()> {
+        self.unseen.clone().map_or(Ok(()), |unseen| Err(unseen.into()))
+    }
+
     /// Makes sure, before anything expensive happens, that a change can be recorded.
     ///
     /// # Errors
     ///
-    /// As for [`Store::check_writable`].
+    /// As for [`Self::check_seen`] and [`Store::check_writable`].
     pub fn check_writable(&self, store: &Store) -> Result<()> {
+        self.check_seen()?;
         store.check_writable(Some(&self.env_path(store)))
     }
 

@@ -14,6 +14,7 @@ use serde::Deserialize;
 use super::failure::display_safe;
 use crate::error;
 use crate::model::reference::Digest;
+use crate::store::{self, Kind, look};
 
 /// Where the daemon listens when nobody says otherwise.
 const DEFAULT_SOCKET: &str = "/var/run/docker.sock";
@@ -162,6 +163,7 @@ impl Endpoint {
                     settings.cert_path.as_deref().filter(|path| !path.as_os_str().is_empty());
                 TlsFiles::in_directory(directory.unwrap_or(&settings.config_dir))
             });
+            let tls = tls.transpose()?;
             return Ok(Self { target: parse_address(address, tls, &source)?, source, api_version });
         }
         let source = match present(settings.context.as_ref()) {
@@ -191,10 +193,15 @@ impl Endpoint {
 
 impl TlsFiles {
     /// The files under the names that `docker` gives them. A client certificate is optional.
-    fn in_directory(directory: &Path) -> Self {
+    fn in_directory(directory: &Path) -> Result<Self> {
         let (certificate, key) = (directory.join("cert.pem"), directory.join("key.pem"));
-        let client = (certificate.exists() || key.exists()).then_some((certificate, key));
-        Self { ca: directory.join("ca.pem"), client }
+        let is_there = look(&certificate)?.is_some() || look(&key)?.is_some();
+        let client = is_there.then_some((certificate, key));
+        let ca = directory.join("ca.pem");
+        for file in client.iter().flat_map(|(one, other)| [one, other]).chain([&ca]) {
+            store::check(file)?;
+        }
+        Ok(Self { ca, client })
     }
 }
 
@@ -223,10 +230,10 @@ fn current_context(config_dir: &Path) -> Option<String> {
         current_context: String,
     }
     let path = config_dir.join("config.json");
-    let parsed = match std::fs::read(&path) {
-        Ok(text) => serde_json::from_slice::<Config>(&text).map_err(anyhow::Error::from),
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return None,
-        Err(error) => Err(error.into()),
+    let parsed = match store::read(&path) {
+        Ok(Some(found)) => serde_json::from_slice::<Config>(&found.bytes).map_err(Into::into),
+        Ok(None) => return None,
+        Err(error) => Err(error),
     };
     match parsed {
         Ok(config) => Some(config.current_context).filter(|name| !name.is_empty()),
@@ -261,16 +268,15 @@ fn context_target(config_dir: &Path, name: &str, source: &ChosenBy) -> Result<Ad
 
     let id = Digest::of(name.as_bytes());
     let path = config_dir.join("contexts/meta").join(id.hex()).join("meta.json");
-    let read = std::fs::read(&path).and_then(|text| Ok(serde_json::from_slice(&text)?));
-    let metadata: Metadata = read.map_err(|error| {
-        let why = match error.kind() {
-            std::io::ErrorKind::NotFound => "does not exist".to_owned(),
-            _ => format!("cannot be read: {}: {error}", path.display()),
-        };
+    let failed = |why: String| {
         error::docker(format!("{source} {why}")).with_hint(
             "list the contexts with `docker context ls`, choose one with `docker context use`",
         )
-    })?;
+    };
+    let found = store::read(&path).map_err(|error| failed(format!("cannot be read: {error}")))?;
+    let found = found.ok_or_else(|| failed("does not exist".to_owned()))?;
+    let metadata: Metadata = serde_json::from_slice(&found.bytes)
+        .map_err(|error| failed(format!("cannot be read: {}: {error}", path.display())))?;
     let DockerEndpoint { host, skip_tls_verify } = metadata.endpoints.docker;
     if skip_tls_verify {
         let message = "skips the verification of certificates, which dkv does not";
@@ -282,7 +288,10 @@ fn context_target(config_dir: &Path, name: &str, source: &ChosenBy) -> Result<Ad
             .into());
     }
     let directory = config_dir.join("contexts/tls").join(id.hex()).join("docker");
-    let tls = directory.is_dir().then(|| TlsFiles::in_directory(&directory));
+    let tls = match look(&directory)? {
+        Some(Kind::Directory) => Some(TlsFiles::in_directory(&directory)?),
+        _ => None,
+    };
     parse_address(&host, tls, source)
 }
 

@@ -21,6 +21,7 @@ use super::merge::{Lines, RawLine, merge};
 use super::view::label;
 use crate::docker::{Container, ContainerFilter, Docker, LogOptions};
 use crate::model::manifest::LogSettings;
+use crate::store;
 
 /// What the names of this archive's files begin with: others keep logs by day too, and theirs stay.
 const PREFIX: &str = "dkv-";
@@ -217,7 +218,8 @@ impl Archive {
 
     /// A missing or damaged file only means that lines may be saved twice.
     pub(super) fn read_progress(&self) -> BTreeMap<String, DateTime<Utc>> {
-        let text = fs::read(self.directory.join(PROGRESS)).unwrap_or_default();
+        let found = store::read(&self.directory.join(PROGRESS)).ok().flatten();
+        let text = found.map(|found| found.bytes).unwrap_or_default();
         let saved: BTreeMap<String, String> = serde_json::from_slice(&text).unwrap_or_default();
         let times = saved.into_iter().filter_map(|(id, time)| {
             Some((id, DateTime::parse_from_rfc3339(&time).ok()?.to_utc()))
@@ -308,7 +310,7 @@ pub(super) fn origin(container: &Container) -> Arc<str> {
 
 /// The runs of one file of an archive.
 #[cfg(test)]
-pub(super) fn runs_of(path: &Path) -> io::Result<Vec<Run>> {
+pub(super) fn runs_of(path: &Path) -> Result<Vec<Run>> {
     DayFile::new(path.to_owned()).map_or(Ok(Vec::new()), |file| file.runs())
 }
 
@@ -337,14 +339,14 @@ impl DayFile {
         (day.to_string() == stem).then_some(Self { day, path, is_compressed })
     }
 
-    fn runs(&self) -> io::Result<Vec<Run>> {
-        let mut file = File::open(&self.path)?;
+    fn runs(&self) -> Result<Vec<Run>> {
+        let mut file = open(&self.path)?;
         if self.is_compressed {
             let mut plain = tempfile::tempfile()?;
             zstd::stream::copy_decode(file, &mut plain)?;
             file = plain;
         }
-        Run::all(file)
+        Ok(Run::all(file)?)
     }
 }
 
@@ -451,8 +453,14 @@ impl DayWriter {
             Some(open) => self.0.insert(open),
             None => {
                 let path = directory.join(format!("{PREFIX}{day}.log"));
-                let file =
-                    OpenOptions::new().create(true).append(true).mode(FILE_MODE).open(path)?;
+                // A pipe that nobody reads from would be waited for.
+                let flags = rustix::fs::OFlags::NONBLOCK.bits().cast_signed();
+                let mut options = OpenOptions::new();
+                options.create(true).append(true).mode(FILE_MODE).custom_flags(flags);
+                let file = options.open(&path)?;
+                if !file.metadata()?.is_file() {
+                    return Err(io::Error::other(format!("{} is not a file", path.display())));
+                }
                 self.0.insert((day, BufWriter::new(file)))
             }
         };
@@ -472,19 +480,24 @@ impl DayWriter {
 }
 
 /// `dkv-DAY.log` to `dkv-DAY.log.zst`; after what is already there, as zstd streams may follow each other.
-pub(super) fn compress_file(path: &Path) -> io::Result<()> {
+pub(super) fn compress_file(path: &Path) -> Result<()> {
     let mut compressed = path.as_os_str().to_owned();
     compressed.push(".zst");
     let compressed = PathBuf::from(compressed);
+    let (before, added) = (store::open(&compressed)?, open(path)?);
     replace(&compressed, |file| {
-        match File::open(&compressed) {
-            Ok(mut before) => io::copy(&mut before, file).map(drop)?,
-            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
-            Err(error) => return Err(error),
+        if let Some((mut before, _)) = before {
+            io::copy(&mut before, file)?;
         }
-        zstd::stream::copy_encode(File::open(path)?, file, zstd::DEFAULT_COMPRESSION_LEVEL)
+        zstd::stream::copy_encode(added, file, zstd::DEFAULT_COMPRESSION_LEVEL)
     })?;
-    fs::remove_file(path)
+    Ok(fs::remove_file(path)?)
+}
+
+/// Opens a file that has to be there.
+fn open(path: &Path) -> Result<File> {
+    let (file, _) = store::open(path)?.with_context(|| format!("{} is gone", path.display()))?;
+    Ok(file)
 }
 
 /// Puts a complete file in the place of another.

@@ -2,7 +2,6 @@
 
 use std::ffi::OsStr;
 use std::fmt;
-use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::time::Duration;
@@ -18,12 +17,10 @@ use super::error::printable;
 use super::transport::Settings;
 use crate::model::reference::DOCKER_HUB;
 use crate::process::Group;
+use crate::store;
 
 /// How `config.json` and the helpers call Docker Hub.
 const DOCKER_HUB_SERVER: &str = "https://index.docker.io/v1/";
-
-/// The most bytes of `config.json`.
-const CONFIG_LIMIT: u64 = 1024 * 1024;
 
 /// The longest that a credential helper may take.
 const HELPER_DEADLINE: Duration = Duration::from_secs(10);
@@ -121,7 +118,7 @@ pub(super) struct Found {
 /// on without a login.
 pub(super) async fn find(settings: &Settings, host: &str) -> Found {
     let search_path = settings.search_path.as_deref();
-    let found = match read_config(settings).await {
+    let found = match read_config(settings) {
         Ok(Some(config)) => config.login(host, search_path).await,
         Ok(None) => Ok(None),
         Err(problem) => Err(problem),
@@ -160,26 +157,15 @@ struct Entry {
     identitytoken: String,
 }
 
-async fn read_config(settings: &Settings) -> Result<Option<DockerConfig>, String> {
+fn read_config(settings: &Settings) -> Result<Option<DockerConfig>, String> {
     let usual = settings.home.as_ref().map(|home| home.join(".docker"));
     let Some(directory) = settings.docker_config.clone().or(usual) else { return Ok(None) };
     let path = directory.join("config.json");
-    let read = match tokio::fs::File::open(&path).await {
-        Ok(file) => config_in(file).await,
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
-        Err(error) => Err(error.to_string()),
+    let Some(found) = store::read(&path).map_err(|error| error.to_string())? else {
+        return Ok(None);
     };
-    read.map(Some).map_err(|why| format!("cannot read {}: {why}", path.display()))
-}
-
-async fn config_in(file: tokio::fs::File) -> Result<DockerConfig, String> {
-    let mut bytes = Vec::new();
-    let read = file.take(CONFIG_LIMIT + 1).read_to_end(&mut bytes).await;
-    read.map_err(|error| error.to_string())?;
-    if u64::try_from(bytes.len()).unwrap_or(u64::MAX) > CONFIG_LIMIT {
-        return Err("it is larger than 1 MiB".to_owned());
-    }
-    DockerConfig::parse(&bytes)
+    let config = DockerConfig::parse(&found.bytes);
+    config.map(Some).map_err(|why| format!("cannot read {}: {why}", path.display()))
 }
 
 impl DockerConfig {
@@ -341,10 +327,7 @@ fn executable(program: &str, search_path: Option<&OsStr>) -> Option<PathBuf> {
     std::env::split_paths(search_path?)
         .filter(|directory| directory.is_absolute())
         .map(|directory| directory.join(program))
-        .find(|path| {
-            std::fs::metadata(path)
-                .is_ok_and(|found| found.is_file() && found.permissions().mode() & 0o111 != 0)
-        })
+        .find(|path| store::is_program(path))
 }
 
 /// Runs a helper in a process group of its own, which is killed as a whole if this future is
@@ -382,6 +365,8 @@ async fn run_helper(
 
 #[cfg(test)]
 mod tests {
+    use std::os::unix::fs::PermissionsExt as _;
+
     use super::*;
 
     const AWKWARD: &str = "p>>>???~~~:\u{e9} \"$(x)`'\\";

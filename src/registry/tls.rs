@@ -14,6 +14,7 @@ use rustls::{
 };
 
 use super::error::printable;
+use crate::store;
 
 /// The certificates that servers are verified with.
 #[derive(Clone)]
@@ -36,6 +37,8 @@ impl Trust {
     /// registries.
     pub(super) fn load(ca_file: Option<&Path>) -> Result<Self, String> {
         let mut trust = Self::nobody();
+        // It is among what the system names, and a pipe would be waited for.
+        ca_file.map_or(Ok(()), store::check).map_err(|error| error.to_string())?;
         let mut found = rustls_native_certs::load_native_certs().certs;
         if ca_file.is_some() {
             for directory in openssl_probe::candidate_cert_dirs() {
@@ -57,6 +60,7 @@ impl Trust {
     /// Adds the certificates of a file that somebody named on purpose, so that each one must be
     /// usable.
     pub(super) fn with_file(mut self, file: &Path) -> Result<Self, String> {
+        store::check(file).map_err(|error| error.to_string())?;
         let loaded = rustls_native_certs::load_certs_from_paths(Some(file), None);
         if let Some(error) = loaded.errors.first() {
             return Err(format!("cannot read the CA certificates in {}: {error}", file.display()));
@@ -163,15 +167,16 @@ impl ServerCertVerifier for Verifier {
 }
 
 /// The CA certificates in a registry's directory: `*.crt`, as Docker reads it.
-pub(super) fn certificate_files(directory: &Path) -> Vec<PathBuf> {
-    let Ok(entries) = std::fs::read_dir(directory) else { return Vec::new() };
-    let mut files: Vec<PathBuf> = entries
-        .flatten()
-        .map(|entry| entry.path())
-        .filter(|path| path.extension().is_some_and(|kind| kind == "crt"))
-        .collect();
-    files.sort();
-    files
+///
+/// # Errors
+/// The directory cannot be listed.
+pub(super) fn certificate_files(directory: &Path) -> Result<Vec<PathBuf>, String> {
+    let names = store::list(directory).map_err(|error| error.to_string())?;
+    Ok(names
+        .iter()
+        .filter(|name| name.ends_with(".crt"))
+        .map(|name| directory.join(name))
+        .collect())
 }
 
 /// A TLS failure in plain words.

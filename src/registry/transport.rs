@@ -418,7 +418,9 @@ impl Transport {
     /// Whether Docker is configured with CA certificates for this registry, which also says that it
     /// speaks TLS.
     pub(super) fn has_certificates(&self, registry: &str) -> bool {
-        !tls::certificate_files(&self.settings.registry_certificates.join(registry)).is_empty()
+        let files = tls::certificate_files(&self.settings.registry_certificates.join(registry));
+        // Where that cannot be seen, TLS it is: what goes on then fails, and says why.
+        files.map_or(true, |files| !files.is_empty())
     }
 
     /// What the registry is verified with. The common part is read once.
@@ -428,7 +430,7 @@ impl Transport {
             Some(trust) => trust.clone(),
             None => common.insert(Trust::load(self.settings.ca_file.as_deref())?).clone(),
         };
-        let files = tls::certificate_files(&self.settings.registry_certificates.join(registry));
+        let files = tls::certificate_files(&self.settings.registry_certificates.join(registry))?;
         files.iter().try_fold(common, |trust, file| trust.with_file(file))
     }
 }

@@ -1,14 +1,15 @@
 //! The one reader of deployment files: no more than fits, and nothing that is no file.
 
-use std::fs::OpenOptions;
+use std::fs::{File, OpenOptions};
 use std::io::{self, Read as _};
 use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 
+use chrono::{DateTime, Utc};
 use rustix::fs::OFlags;
 use rustix::io::Errno;
 
-use super::Store;
+use super::look::{cannot_look, hint_for, is_taken, resolve};
 use crate::error::{self, Error};
 
 /// The largest deployment file that is read, in bytes.
@@ -55,10 +56,24 @@ impl Snapshot {
     }
 
     /// Whether nobody has written or replaced the file since it was read.
+    ///
+    /// # Errors
+    ///
+    /// It cannot be looked at.
+    pub fn is_untouched(&self) -> io::Result<bool> {
+        let now = match std::fs::metadata(&self.path) {
+            Ok(now) => Some(Identity::from(&now)),
+            Err(source) if source.kind() == io::ErrorKind::NotFound => None,
+            Err(source) => return Err(source),
+        };
+        Ok(now == self.identity)
+    }
+
+    /// When the file had been changed last; `None` for one that is yet to be written.
     #[must_use]
-    pub fn is_untouched(&self) -> bool {
-        let now = std::fs::metadata(&self.path).ok();
-        now.as_ref().map(Identity::from) == self.identity
+    pub fn changed_at(&self) -> Option<DateTime<Utc>> {
+        let (seconds, nanoseconds) = self.identity?.modified;
+        DateTime::from_timestamp(seconds, u32::try_from(nanoseconds).ok()?)
     }
 }
 
@@ -74,13 +89,35 @@ impl PartialEq for Snapshot {
 ///
 /// The file cannot be read, is not a regular file, or is larger than 16 MiB (exit 3).
 pub fn read(path: &Path) -> anyhow::Result<Option<Snapshot>> {
+    let Some((mut file, metadata)) = open(path)? else { return Ok(None) };
+    if metadata.len() > MAX_FILE_BYTES {
+        return Err(too_long(path, metadata.len()).into());
+    }
+    let mut bytes = Vec::new();
+    // It may have grown since, and some file systems know no lengths.
+    let limited = file.by_ref().take(MAX_FILE_BYTES + 1).read_to_end(&mut bytes);
+    limited.map_err(|source| cannot_read(path, &source))?;
+    if bytes.len() as u64 > MAX_FILE_BYTES {
+        return Err(too_long(path, bytes.len() as u64).into());
+    }
+    let identity = Some(Identity::from(&metadata));
+    Ok(Some(Snapshot { path: resolve(path)?, bytes, identity }))
+}
+
+/// Opens the regular file at `path`, links followed, for whoever reads it piece by piece; `None` if
+/// there is no such file.
+///
+/// # Errors
+///
+/// The file cannot be opened, or is not a regular file (exit 3).
+pub fn open(path: &Path) -> anyhow::Result<Option<(File, std::fs::Metadata)>> {
     // A FIFO that nobody writes to would be waited for, without a word and for ever.
-    let flags = i32::try_from(OFlags::NONBLOCK.bits()).unwrap_or_default();
-    let mut file = match OpenOptions::new().read(true).custom_flags(flags).open(path) {
+    let flags = OFlags::NONBLOCK.bits().cast_signed();
+    let file = match OpenOptions::new().read(true).custom_flags(flags).open(path) {
         Ok(file) => file,
         Err(source) if source.kind() == io::ErrorKind::NotFound => {
             // A link that points nowhere is not the same as no file: writing would follow it.
-            if std::fs::symlink_metadata(path).is_ok() {
+            if is_taken(path).map_err(|source| cannot_look(path, &source))? {
                 return Err(error::state(format!(
                     "`{}` is a link to a file that does not exist",
                     path.display()
@@ -99,18 +136,7 @@ pub fn read(path: &Path) -> anyhow::Result<Option<Snapshot>> {
     if !metadata.is_file() {
         return Err(no_file(path, metadata.is_dir()).into());
     }
-    if metadata.len() > MAX_FILE_BYTES {
-        return Err(too_long(path, metadata.len()).into());
-    }
-    let mut bytes = Vec::new();
-    // It may have grown since, and some file systems know no lengths.
-    let limited = file.by_ref().take(MAX_FILE_BYTES + 1).read_to_end(&mut bytes);
-    limited.map_err(|source| cannot_read(path, &source))?;
-    if bytes.len() as u64 > MAX_FILE_BYTES {
-        return Err(too_long(path, bytes.len() as u64).into());
-    }
-    let identity = Some(Identity::from(&metadata));
-    Ok(Some(Snapshot { path: Store::resolve(path), bytes, identity }))
+    Ok(Some((file, metadata)))
 }
 
 /// Makes sure that a program that is to read `path` finds a file there that is not too large, if it
@@ -124,18 +150,14 @@ pub fn check(path: &Path) -> anyhow::Result<()> {
         Ok(found) if !found.is_file() => Err(no_file(path, found.is_dir()).into()),
         Ok(found) if found.len() > MAX_FILE_BYTES => Err(too_long(path, found.len()).into()),
         Err(source) if source.kind() != io::ErrorKind::NotFound => {
-            Err(cannot_read(path, &source).into())
+            Err(cannot_look(path, &source).into())
         }
         _ => Ok(()),
     }
 }
 
 fn cannot_read(path: &Path, source: &io::Error) -> Error {
-    let hint = match source.kind() {
-        io::ErrorKind::PermissionDenied => "run dkv as a user who may read it",
-        _ => "check the file and the disk it is on",
-    };
-    error::state(format!("cannot read `{}`: {source}", path.display())).with_hint(hint)
+    error::state(format!("cannot read `{}`: {source}", path.display())).with_hint(hint_for(source))
 }
 
 fn no_file(path: &Path, is_directory: bool) -> Error {
@@ -165,7 +187,7 @@ mod tests {
         let found = read(&at("link")).unwrap().unwrap();
         assert_eq!(
             (found.bytes.as_slice(), found.path),
-            (&b"text"[..], Store::resolve(&at("file")))
+            (&b"text"[..], resolve(&at("file")).unwrap())
         );
         assert_eq!(read(&at("none")).unwrap(), None);
 

@@ -6,7 +6,7 @@ use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _, PermissionsExt as
 use std::path::{Path, PathBuf};
 
 use super::Snapshot;
-use crate::error;
+use crate::error::{self, Error};
 
 /// A file and what it shall hold.
 #[derive(Debug, Clone)]
@@ -62,19 +62,11 @@ pub fn replace_announced(
             return Err(super::cannot_write(&wanted.path, &source).into());
         }
     }
-    let touched = changed
-        .iter()
-        .find(|wanted| wanted.before.as_ref().is_some_and(|before| !before.is_untouched()));
-    if let Some(touched) = touched {
+    if let Err(error) = changed.iter().try_for_each(|wanted| refuse_touched(wanted)) {
         for path in &written {
             let _ = std::fs::remove_file(path);
         }
-        return Err(error::state(format!(
-            "`{}` was changed while this command ran; nothing was written",
-            touched.path.display()
-        ))
-        .with_hint("run the command again")
-        .into());
+        return Err(error.into());
     }
     for (done, wanted) in changed.iter().enumerate() {
         let mut outcome = rename(&super::neighbour(&wanted.path), &wanted.path);
@@ -110,6 +102,19 @@ pub fn replace_announced(
         })?;
     }
     Ok(())
+}
+
+/// Refuses to write over what somebody else has written since it was read.
+fn refuse_touched(wanted: &Replacement) -> Result<(), Error> {
+    let Some(before) = &wanted.before else { return Ok(()) };
+    match before.is_untouched().map_err(|source| super::cannot_write(&wanted.path, &source))? {
+        true => Ok(()),
+        false => Err(error::state(format!(
+            "`{}` was changed while this command ran; nothing was written",
+            wanted.path.display()
+        ))
+        .with_hint("run the command again")),
+    }
 }
 
 fn rename(from: &Path, to: &Path) -> io::Result<()> {
@@ -203,7 +208,10 @@ pub(super) fn give_to_owner_of(file: &File, like: &Path) -> io::Result<()> {
     if !rustix::process::geteuid().is_root() {
         return Ok(());
     }
-    let Ok(owner) = std::fs::metadata(like) else { return Ok(()) };
+    let owner = match std::fs::metadata(like) {
+        Err(source) if source.kind() == io::ErrorKind::NotFound => return Ok(()),
+        owner => owner?,
+    };
     std::os::unix::fs::fchown(file, Some(owner.uid()), Some(owner.gid()))
 }
 

@@ -239,6 +239,64 @@ fn what_is_no_file_or_too_large_is_refused_at_once() {
     }
 }
 
+/// So are those of Docker and those that the Compose files name: no command waits for them.
+#[test]
+fn what_others_files_name_is_refused_at_once_too() {
+    let registry = Registry::start();
+    let deployment = deployment(&registry);
+    let image = registry.repository("web");
+    let text = "services:\n  web:\n    image: IMAGE:1.0\n    env_file: [{path: web.env}]\n    \
+        extends: {file: base.yml, service: base}\n";
+    deployment.write("docker-compose.yml", &text.replace("IMAGE", &image));
+    deployment.write("base.yml", "services: {base: {env_file: base.env}}\n");
+    ["web.env", "base.env"].iter().for_each(|name| deployment.write(name, "A=b\n"));
+    let docker = deployment.docker_config_file();
+    // Where Docker has the context `far`.
+    let far = "512eea46ceb3921dff4363c7069d89d4964d1d9fccaa0f411851a7aa60a5c868";
+    let far = docker.with_file_name(format!("contexts/meta/{far}/meta.json"));
+    let backup = deployment
+        .list(".version-backups")
+        .into_iter()
+        .find(|name| name.starts_with("version-manifest.yaml."))
+        .unwrap();
+    let whole = deployment.manifest();
+    let of = |name: &str| deployment.path(name);
+    for (path, command, code) in [
+        (of("web.env"), &["up"][..], 3),
+        (of("base.env"), &["up"], 3),
+        (of("base.yml"), &["up"], 3),
+        (docker.clone(), &["pull"], 0),
+        (of(&format!(".version-backups/{backup}")), &["version"], 3),
+        (of("logs/.saved.json"), &["down"], 0),
+        (far.clone(), &["pull"], 6),
+    ] {
+        let is_backup = path.to_string_lossy().contains(&backup);
+        if is_backup {
+            deployment.write("version-manifest.yaml", "services: [\n");
+        }
+        let kept = fs::read(&path).ok();
+        fs::create_dir_all(path.parent().unwrap()).unwrap();
+        for make in ["mkfifo", "ln -s /dev/zero", "truncate -s 300M"] {
+            let _ = fs::remove_file(&path);
+            shell(&format!("{make} {}", path.display()));
+            let run = deployment.dkv(command.iter().copied()).timeout(Duration::from_secs(60));
+            let run = if path == far { run.env("DOCKER_CONTEXT", "far") } else { run };
+            let outcome = run.finish();
+            assert_eq!(outcome.code(), Some(code), "{make} {}: {outcome}", path.display());
+            assert!(outcome.elapsed < Duration::from_secs(20), "{make}: {outcome}");
+            let is_told = !is_backup && !path.ends_with(".saved.json");
+            if is_told && (path != docker || deployment.engine().host().is_none()) {
+                outcome.stderr_contains(path.file_name().unwrap().to_str().unwrap());
+            }
+        }
+        fs::remove_file(&path).unwrap();
+        if let Some(kept) = kept {
+            fs::write(&path, kept).unwrap();
+        }
+        deployment.write("version-manifest.yaml", &whole);
+    }
+}
+
 #[test]
 fn a_time_zone_that_is_no_file_does_not_hang() {
     let deployment = Deployment::new("files");

@@ -15,6 +15,7 @@ use crate::model::image_line::{self, Entry};
 use crate::model::reference::Reference;
 use crate::plan::migrate::{Line, Present};
 use crate::report::migrate::ComposeChange;
+use crate::store::{self, Kind};
 
 /// The label that every container of Compose carries.
 const PROJECT: &str = "com.docker.compose.project";
@@ -54,7 +55,8 @@ pub(super) async fn gather(
     let project = deployment.project().await?;
     containers.retain(|container| {
         let place = container.labels.working_dir().map(Path::new);
-        let moved = place.is_none_or(|place| !place.exists());
+        // A place that this user may not look at is somebody else's.
+        let moved = place.is_none_or(|place| matches!(store::look(place), Ok(None)));
         place.is_some_and(|place| is_same(place, directory))
             || (moved && container.labels.project() == Some(&project.name))
     });
@@ -134,18 +136,17 @@ fn other_project(
 ) -> Result<Option<String>> {
     let files = deployment.files()?;
     let directory = deployment.app().store.directory();
-    let known: Vec<PathBuf> = files
-        .all(Generation::V2)
-        .iter()
-        .filter_map(|file| directory.join(file).canonicalize().ok())
-        .collect();
+    let all = files.all(Generation::V2);
+    let known = all.iter().map(|file| store::resolve(&directory.join(file)));
+    let known = known.collect::<Result<Vec<_>>>()?;
     let is_of_files = |container: &&Container| {
         let home = Path::new(container.labels.working_dir().unwrap_or_default());
         let mut named = container.labels.config_files().into_iter().peekable();
         let has_none = named.peek().is_none();
         has_none
-            || named
-                .any(|file| home.join(file).canonicalize().is_ok_and(|one| known.contains(&one)))
+            || named.any(|file| {
+                store::resolve(&home.join(file)).is_ok_and(|file| known.contains(&file))
+            })
     };
     let ours = containers.iter().filter(is_of_files);
     let names: BTreeSet<&str> = ours.filter_map(|one| one.labels.project()).collect();
@@ -209,7 +210,7 @@ fn choose_files(
         // This process's environment will be forgotten.
         v2
     } else {
-        match used_files(directory, &databases, containers) {
+        match used_files(directory, &databases, containers)? {
             Some(used) if used == v1 || used == v2 => return Ok(None),
             Some(used) => used,
             None if !v2.is_empty() => return Ok(None),
@@ -230,11 +231,11 @@ fn used_files(
     directory: &Path,
     databases: &[PathBuf],
     containers: &[Container],
-) -> Option<Vec<PathBuf>> {
-    let real = directory.canonicalize().ok()?;
+) -> Result<Option<Vec<PathBuf>>> {
+    let real = store::resolve(directory)?;
     let relative = |file: &str| {
         let path = real.join(file);
-        let path = path.canonicalize().unwrap_or(path);
+        let path = store::resolve(&path).unwrap_or(path);
         path.strip_prefix(&real).map_or_else(|_| path.clone(), Path::to_owned)
     };
     let mut lists = Vec::new();
@@ -246,8 +247,13 @@ fn used_files(
         }
     }
     lists.dedup();
-    let only = lists.pop()?;
-    (lists.is_empty() && only.iter().all(|file| real.join(file).is_file())).then_some(only)
+    let Some(only) = lists.pop().filter(|_| lists.is_empty()) else { return Ok(None) };
+    for file in &only {
+        if store::look(&real.join(file))? != Some(Kind::File) {
+            return Ok(None);
+        }
+    }
+    Ok(Some(only))
 }
 
 /// The one file that looks like a Compose file without having a name that Compose looks for.
@@ -268,7 +274,8 @@ fn only_candidate(directory: &Path, databases: &[PathBuf]) -> Result<Option<Path
 
 fn is_same(one: &Path, other: &Path) -> bool {
     one == other
-        || one.canonicalize().is_ok_and(|one| other.canonicalize().is_ok_and(|other| one == other))
+        || store::resolve(one)
+            .is_ok_and(|one| store::resolve(other).is_ok_and(|other| one == other))
 }
 
 /// What a service runs or ran, or else the local image of its name.

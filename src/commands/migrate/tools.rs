@@ -4,9 +4,10 @@
 use std::path::{Path, PathBuf};
 
 use crate::report::migrate::OtherTool;
+use crate::store::{self, Kind};
 
 /// Larger files are no scripts.
-const MAX_BYTES: u64 = 256 * 1024;
+const MAX_BYTES: usize = 256 * 1024;
 
 /// Directories inside a deployment where such tools are kept.
 const NOOKS: [&str; 7] = [".", "scripts", "bin", "systemd", "cron", "deploy", "tools"];
@@ -36,7 +37,7 @@ enum Purpose {
 /// it.
 #[must_use]
 pub(super) fn find(directory: &Path) -> Vec<OtherTool> {
-    let real = directory.canonicalize().unwrap_or_else(|_| directory.to_owned());
+    let real = store::resolve(directory).unwrap_or_else(|_| directory.to_owned());
     let ours = NOOKS.iter().flat_map(|nook| entries(&directory.join(nook)));
     let machine = MACHINE.iter().flat_map(|place| entries(Path::new(place)));
     let mut found = Vec::new();
@@ -62,19 +63,17 @@ pub(super) fn find(directory: &Path) -> Vec<OtherTool> {
 
 /// The files of a directory in order, or the file itself; what cannot be read is nobody's tool.
 fn entries(place: &Path) -> Vec<PathBuf> {
-    if place.is_file() {
+    let is_file = |path: &Path| matches!(store::look(path), Ok(Some(Kind::File)));
+    if is_file(place) {
         return vec![place.to_owned()];
     }
-    let entries = std::fs::read_dir(place).into_iter().flatten().flatten();
-    let mut files: Vec<PathBuf> =
-        entries.map(|entry| entry.path()).filter(|path| path.is_file()).collect();
-    files.sort();
-    files
+    let names = store::list(place).unwrap_or_default();
+    names.iter().map(|name| place.join(name)).filter(|path| is_file(path)).collect()
 }
 
 fn read(path: &Path) -> Option<String> {
-    let is_small = std::fs::metadata(path).ok()?.len() <= MAX_BYTES;
-    String::from_utf8(std::fs::read(path).ok().filter(|_| is_small)?).ok()
+    let found = store::read(path).ok()??;
+    String::from_utf8(found.bytes).ok().filter(|text| text.len() <= MAX_BYTES)
 }
 
 fn purpose_of(path: &Path) -> Option<Purpose> {

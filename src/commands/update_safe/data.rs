@@ -17,6 +17,7 @@ use crate::deployment::Record;
 use crate::error;
 use crate::model::manifest::DataBackup;
 use crate::process::Group;
+use crate::store::{self, Kind};
 
 impl RunningUpdate<'_> {
     /// Saves the data as the manifest asks; containers that use it are stopped for the copy.
@@ -263,7 +264,8 @@ async fn sources_of(app: &App, databases: &Project) -> Result<Vec<Source>> {
             return Err(elsewhere("the Docker daemon is on another machine".to_owned()).into());
         }
         // Sockets and devices hold no data; what does not exist yet, neither.
-        let holds_data = source.volume.is_some() || source.path.is_dir() || source.path.is_file();
+        let holds_data = source.volume.is_some()
+            || matches!(store::look(&source.path)?, Some(Kind::File | Kind::Directory));
         if holds_data {
             add(&mut sources, source);
         }

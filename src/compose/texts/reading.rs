@@ -1,11 +1,10 @@
 //! Reading the files of a deployment: first every file that one names, then what they say together.
 
 use std::collections::{BTreeSet, HashMap, HashSet, VecDeque};
-use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use anyhow::{Context as _, Result};
+use anyhow::Result;
 use indexmap::IndexMap;
 
 use super::{ComposeFiles, Line, Place, Problem, ProblemKind, Reading, Removed};
@@ -17,7 +16,7 @@ use crate::compose::text::{
 use crate::error::{self, Error};
 use crate::model::image_line::Entry;
 use crate::model::yaml::{Document, Kind, Node, YamlError};
-use crate::store::{self, Store};
+use crate::store;
 
 /// A file to read.
 struct Wish {
@@ -109,7 +108,7 @@ impl ComposeFiles {
             self.asked.push(wish.file.clone());
         }
         let path = self.directory.join(&wish.file);
-        let path = match from_here && matches!(path.try_exists(), Ok(false)) {
+        let path = match from_here && matches!(store::look(&path), Ok(None)) {
             true => wish.file.clone(),
             false => path,
         };
@@ -139,7 +138,7 @@ impl ComposeFiles {
         if let Some(reading) = self.known.get(file) {
             return Some(*reading);
         }
-        let real = Store::resolve(path);
+        let real = store::resolve(path).ok()?;
         self.texts.iter().position(|text| text.snapshot.path == real).map(Reading::Text)
     }
 
@@ -532,21 +531,16 @@ fn beside(base: &Path, path: &str) -> PathBuf {
 /// # Errors
 /// The directory cannot be listed.
 pub fn compose_like(directory: &Path) -> Result<Vec<PathBuf>> {
-    let unreadable = || format!("cannot list {}", directory.display());
-    let mut names = Vec::new();
-    for entry in std::fs::read_dir(directory).with_context(unreadable)? {
-        let name = PathBuf::from(entry.with_context(unreadable)?.file_name());
-        let text = name.to_string_lossy();
-        let is_yaml = [".yml", ".yaml"].iter().any(|ending| text.ends_with(ending));
-        let is_file = match std::fs::metadata(directory.join(&name)) {
-            Ok(metadata) => metadata.is_file(),
-            // One that cannot be looked at is read, to say why.
-            Err(error) => error.kind() != ErrorKind::NotFound,
-        };
-        if is_yaml && is_file && text.contains("compose") && !text.starts_with('.') {
-            names.push(name);
+    let mut alike = Vec::new();
+    for name in store::list(directory)? {
+        let is_yaml = [".yml", ".yaml"].iter().any(|ending| name.ends_with(ending));
+        if !is_yaml || !name.contains("compose") || name.starts_with('.') {
+            continue;
+        }
+        // One that cannot be looked at is read, to say why.
+        if matches!(store::look(&directory.join(&name)), Ok(Some(store::Kind::File)) | Err(_)) {
+            alike.push(PathBuf::from(name));
         }
     }
-    names.sort();
-    Ok(names)
+    Ok(alike)
 }
