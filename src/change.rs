@@ -254,6 +254,7 @@ impl Change {
         }
         let Some(draft) = self.draft(deployment)? else {
             self.evidence.keep_alone(app)?;
+            keep::sweep(deployment).await?;
             return Ok(self.told(deployment.record()?, Files::default()));
         };
         let docker = deployment.app().docker().await?;
@@ -330,6 +331,7 @@ async fn evidence_of(app: &App, steps: &[Step], arrived: &[Result<Arrived>]) -> 
 /// Somebody asked to stop (exit 130); the daemon does not answer (exit 6).
 pub async fn settle(deployment: &mut Deployment<'_>, evidence: &Evidence) -> Result<bool> {
     evidence.settle_store(deployment).await?;
+    keep::sweep(deployment).await?;
     let has_changed = evidence.rename(deployment);
     let kept = evidence.keep_alone(deployment.app()).and_then(|()| match has_changed {
         true => {

@@ -103,11 +103,7 @@ impl Store {
     ///
     /// The directory cannot be resolved.
     pub fn deployment_hash(&self) -> anyhow::Result<String> {
-        let real = self
-            .directory
-            .canonicalize()
-            .map_err(|source| cannot_write(&self.directory, &source))?;
-        Ok(Digest::of(real.as_os_str().as_bytes()).hex()[..8].to_owned())
+        Ok(hash_of_place(&resolve(&self.directory)?))
     }
 
     /// Reads the manifest; `None` if there is none.
@@ -443,11 +439,10 @@ impl Store {
     }
 }
 
-    /// The target of a replacement: `path` with links resolved, so that a linked file stays a link.
-    #[must_use]
-    pub fn resolve(path: &Path) -> PathBuf {
-        path.canonicalize().unwrap_or_else(|_| path.to_owned())
-    }
+/// What tells the images of a deployment in `place`, links resolved, from those of others.
+#[must_use]
+pub fn hash_of_place(place: &Path) -> String {
+    Digest::of(place.as_os_str().as_bytes()).hex()[..8].to_owned()
 }
 
 /// Lets git leave out what is in `directory`, which was made just now. Whoever wants it in git all

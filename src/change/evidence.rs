@@ -17,7 +17,7 @@ use crate::model::manifest::{Service, Source};
 use crate::model::reference::{Digest, Platform, Repository};
 use crate::observe::LocalImages;
 use crate::registry::ManifestName;
-use crate::store::Lock;
+use crate::store::{self, Lock};
 
 /// How many manifests are asked for at once.
 const REQUESTS_AT_ONCE: usize = 16;
@@ -31,6 +31,8 @@ pub struct Evidence {
     named: BTreeMap<Digest, bool>,
     /// In which store the daemon has them, where that is not noted.
     image_store: Option<ImageStore>,
+    /// Whether the deployment is not, or not known to be, where its images were kept last.
+    is_elsewhere: bool,
 }
 
 /// A release whose image is local now.
@@ -54,6 +56,10 @@ impl Evidence {
             let now = docker.host().await.ok().map(|host| host.image_store);
             evidence.image_store = now.filter(|now| app.store.image_store() != Some(*now));
         }
+        evidence.is_elsewhere = app.store.places().is_ok_and(|places| {
+            let now = store::resolve(app.store.directory());
+            now.is_ok_and(|now| places.last() != Some(&now))
+        });
         for Seen { service, release, arrived, .. } in seen {
             let Arrived { image, is_named, .. } = arrived;
             let recorded = release.bytes.image_id.iter().filter(|id| **id != image.id);
@@ -138,27 +144,40 @@ impl Evidence {
         names
     }
 
-    /// Tells of a host whose images are in another store than before, and keeps there what is
-    /// remembered and here.
+    /// Tells of a host whose images are in another store than before, and of a deployment that is
+    /// in another place, and keeps there what is remembered and here.
     ///
     /// # Errors
     ///
-    /// The daemon does not answer (exit 6).
+    /// The daemon does not answer (exit 6); it cannot be seen where the deployment was (exit 3).
     pub async fn settle_store(&self, deployment: &Deployment<'_>) -> Result<()> {
         let app = deployment.app();
-        let (Some(record), Some(now)) = (deployment.recorded(), self.image_store) else {
+        let Some(record) = deployment.recorded() else { return Ok(()) };
+        let mut changes = Vec::new();
+        if let (Some(now), Some(before)) = (self.image_store, app.store.image_store()) {
+            changes.extend((before != now).then(|| before.was_left().to_owned()));
+        }
+        if let Some(before) = app.store.places()?.last().filter(|_| self.is_elsewhere) {
+            changes.push(match store::look(before)? {
+                None => format!(
+                    "the deployment was moved here from {}, whose keep-tags `dkv prune` removes",
+                    before.display()
+                ),
+                Some(_) => format!("this is a copy of the deployment in {}", before.display()),
+            });
+        }
+        if changes.is_empty() && !self.is_elsewhere {
             return Ok(());
-        };
-        let before = app.store.image_store().filter(|before| *before != now);
-        let Some(before) = before else { return Ok(()) };
+        }
         let docker = app.docker().await?;
         let images = LocalImages::look(docker, Some(record), &app.store).await?;
         let (here, all) = keep::again(docker, record, &images).await?;
-        app.ui.warn(format!(
-            "{}: {here} of {all} remembered releases are here, known by content, and have their \
-            keep-tags again; others are pulled by digest when they are wanted",
-            before.was_left()
-        ));
+        for change in changes {
+            app.ui.warn(format!(
+                "{change}: {here} of {all} remembered releases are here, known by content, and \
+                have their keep-tags again; others are pulled by digest when they are wanted"
+            ));
+        }
         Ok(())
     }
 
@@ -166,6 +185,11 @@ impl Evidence {
     pub fn keep(&self, app: &App, lock: &Lock) {
         if let Some(store) = self.image_store
             && let Err(error) = app.store.note_image_store(lock, store)
+        {
+            tracing::warn!("{error:#}");
+        }
+        if self.is_elsewhere
+            && let Err(error) = app.store.note_place(lock)
         {
             tracing::warn!("{error:#}");
         }
@@ -186,7 +210,7 @@ impl Evidence {
     /// Another dkv holds it (exit 4).
     pub fn keep_alone(&self, app: &App) -> Result<()> {
         let is_new = !self.objects.is_empty() || !self.fingerprints.is_empty();
-        if is_new || self.image_store.is_some() {
+        if is_new || self.image_store.is_some() || self.is_elsewhere {
             self.keep(app, &app.lock_state()?);
         }
         Ok(())

@@ -5,7 +5,7 @@ use std::collections::{BTreeSet, HashSet};
 
 use anyhow::{Context as _, Result};
 
-use crate::deployment::Record;
+use crate::deployment::{Deployment, Record};
 use crate::docker::{Docker, Untagged};
 use crate::error;
 use crate::model::history::Release;
@@ -109,6 +109,26 @@ impl<'r> Remembered<'r> {
         digits.is_some_and(|digits| !self.histories.contains(digits))
             && !self.tags.contains(&(repository, tag.clone()))
     }
+}
+
+/// Removes the keep-tags that a container still used when their releases fell out of a history, and
+/// that no container uses now; where another dkv has changed the manifest since it was read, the
+/// next command does.
+///
+/// # Errors
+///
+/// Another dkv holds the lock (exit 4); the manifest cannot be read (exit 3).
+pub(super) async fn sweep(deployment: &Deployment<'_>) -> Result<()> {
+    let app = deployment.app();
+    let Some(record) = deployment.recorded() else { return Ok(()) };
+    if app.store.tags_in_use().is_empty() {
+        return Ok(());
+    }
+    let lock = app.lock_state()?;
+    if app.store.read_manifest()?.is_some_and(|now| now == record.snapshot) {
+        forget(app.docker().await?, &[], record, &app.store, &lock).await;
+    }
+    Ok(())
 }
 
 /// Removes the keep-tags of the releases that fell out of a history, unless another history of the

@@ -12,9 +12,13 @@ use crate::change::{self, Remembered};
 use crate::deployment::{Deployment, Record};
 use crate::docker::{ContainerFilter, Docker, ImageList, Untagged};
 use crate::model::reference::{Digest, Repository, Tag};
+use crate::plan::KEEP_TAG_PREFIX;
 use crate::report::Pruned;
+use crate::store::{self, Store};
 
 /// Remove the local tags that kept releases which no history remembers any more
+///
+/// Those of a deployment that was moved here, or copied and then removed, go as well.
 #[derive(Debug, Args)]
 pub struct Prune {
     #[command(flatten)]
@@ -34,7 +38,8 @@ impl Run for Prune {
         let mut deployment = Deployment::open_recorded(app)?;
         let docker = app.docker().await?;
         let (list, used) = tokio::try_join!(docker.image_list(), used_images(docker))?;
-        let forgotten = forgotten(deployment.record()?, &list);
+        let gone = Gone::of(&app.store)?;
+        let forgotten = forgotten(deployment.record()?, &gone, &list);
         let (free, in_use) = divide(&list, forgotten, &used);
         let mut report =
             Pruned { dry_run, removed: Vec::new(), in_use: in_use.into_iter().map(name).collect() };
@@ -57,7 +62,7 @@ impl Run for Prune {
             let _lock = change::hold(&mut deployment)?;
             let remembered = Remembered::of(deployment.record()?);
             for one in free {
-                if !remembered.has_forgotten(&one.0, &one.1) {
+                if !remembered.has_forgotten(&one.0, &one.1) && !gone.has(&one.1) {
                     continue;
                 }
                 match docker.untag(&one.0, &one.1).await? {
@@ -90,12 +95,43 @@ async fn used_images(docker: &Docker) -> Result<BTreeSet<Digest>> {
     Ok(containers.into_iter().filter_map(|container| container.image_id).collect())
 }
 
-/// The keep-tags of this deployment that no history remembers, in order.
-fn forgotten<'l>(record: &Record, list: &'l ImageList) -> Vec<&'l Name> {
+/// The places where this deployment, or what it is a copy of, was and where nothing is any more.
+struct Gone {
+    prefixes: Vec<String>,
+}
+
+impl Gone {
+    /// Those that `store` knows.
+    ///
+    /// # Errors
+    ///
+    /// One of them cannot be looked at (exit 3): something may be there.
+    fn of(store: &Store) -> Result<Self> {
+        let here = store::resolve(store.directory())?;
+        let mut prefixes = Vec::new();
+        for place in store.places()? {
+            // A link that was left there leads here.
+            let is_gone = store::look(&place)?.is_none() || store::resolve(&place)? == here;
+            if is_gone && place != here {
+                prefixes.push(format!("{KEEP_TAG_PREFIX}{}-", store::hash_of_place(&place)));
+            }
+        }
+        Ok(Self { prefixes })
+    }
+
+    /// Whether `tag` is a keep-tag of a deployment there.
+    fn has(&self, tag: &Tag) -> bool {
+        self.prefixes.iter().any(|prefix| tag.as_str().starts_with(prefix))
+    }
+}
+
+/// The keep-tags of this deployment that no history remembers, and those of `gone` ones, in order.
+fn forgotten<'l>(record: &Record, gone: &Gone, list: &'l ImageList) -> Vec<&'l Name> {
     let remembered = Remembered::of(record);
     let tags = list.images().iter().flat_map(|image| &image.tags);
-    let mut forgotten: Vec<&Name> =
-        tags.filter(|(repository, tag)| remembered.has_forgotten(repository, tag)).collect();
+    let is_forgotten =
+        |(repository, tag): &&Name| remembered.has_forgotten(repository, tag) || gone.has(tag);
+    let mut forgotten: Vec<&Name> = tags.filter(is_forgotten).collect();
     forgotten.sort();
     forgotten
 }

@@ -5,12 +5,14 @@
 //! what is lost costs a question to a registry. So nothing is synced.
 
 use std::collections::{BTreeSet, HashSet};
+use std::ffi::OsStr;
 use std::fs::{self, DirBuilder, OpenOptions};
 use std::io::{self, Write as _};
+use std::os::unix::ffi::OsStrExt as _;
 use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 
-use super::{Lock, Store, cannot_write, neighbour, read, replace};
+use super::{Lock, Store, cannot_write, neighbour, read, replace, resolve};
 use crate::model::image_store::ImageStore;
 use crate::model::reference::Digest;
 
@@ -28,6 +30,12 @@ const UNNAMED: &str = "by-keep-tag";
 
 /// Which kind of store the daemon's images were in.
 const IMAGE_STORE: &str = "image-store";
+
+/// Where the deployment was when its images were kept, a path a line, the latest last.
+const PLACES: &str = "places";
+
+/// How many of them are known.
+const PLACES_KEPT: usize = 20;
 
 /// The keep-tags that no history remembers and that a container still used.
 const IN_USE: &str = "in-use";
@@ -88,6 +96,34 @@ impl Store {
     pub fn note_tags_in_use(&self, _lock: &Lock, tags: &BTreeSet<String>) -> anyhow::Result<()> {
         let lines: String = tags.iter().map(|tag| format!("{tag}\n")).collect();
         self.keep_file("", IN_USE, lines.as_bytes())
+    }
+
+    /// Where the deployment was when its images were kept, the latest last; none before they are kept
+    /// for the first time.
+    ///
+    /// # Errors
+    ///
+    /// It is written down and cannot be read (exit 3).
+    pub fn places(&self) -> anyhow::Result<Vec<PathBuf>> {
+        let found = read(&self.objects().join(PLACES))?;
+        let bytes = found.map(|found| found.bytes).unwrap_or_default();
+        let lines = bytes.split(|byte| *byte == b'\n').filter(|line| !line.is_empty());
+        Ok(lines.map(|line| PathBuf::from(OsStr::from_bytes(line))).collect())
+    }
+
+    /// Notes that the deployment's images are kept where it is now.
+    ///
+    /// # Errors
+    ///
+    /// It cannot be written (exit 3).
+    pub fn note_place(&self, _lock: &Lock) -> anyhow::Result<()> {
+        let now = resolve(self.directory())?;
+        let mut places = self.places()?;
+        places.retain(|place| *place != now);
+        places.drain(..places.len().saturating_sub(PLACES_KEPT - 1));
+        places.push(now);
+        let lines: Vec<&[u8]> = places.iter().map(|place| place.as_os_str().as_bytes()).collect();
+        self.keep_file("", PLACES, &[&lines.join(&b'\n'), &b"\n"[..]].concat())
     }
 
     /// Keeps the bytes of a manifest.

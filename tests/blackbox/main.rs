@@ -23,6 +23,7 @@ mod errors;
 mod examples;
 mod files;
 mod harness;
+mod keeping;
 mod launching;
 mod limits;
 mod lines;
