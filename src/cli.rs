@@ -146,7 +146,11 @@ impl Cli {
     /// print itself and its exit code.
     pub fn read() -> Result<Self, clap::Error> {
         let args = parse::readable(std::env::args_os());
-        let matches = Self::command().try_get_matches_from(args)?;
+        let command = Self::command();
+        let matches = command.clone().try_get_matches_from(&args).map_err(|error| {
+            let speakable = command.try_get_matches_from(parse::speakable(args));
+            speakable.err().unwrap_or(error)
+        })?;
         let mut cli = Self::from_arg_matches(&matches)?;
         cli.name = matches.subcommand_name().unwrap_or_default().to_owned();
         let given = std::env::args_os().skip(1).map(|word| word.to_string_lossy().into_owned());

@@ -23,6 +23,7 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use serde::Serialize;
 
 pub use progress::{ItemProgress, Progress};
+use sanitize::hide_passwords;
 pub use sanitize::{sanitize, sanitize_line};
 pub use table::{Cell, Style, Table};
 
@@ -207,7 +208,7 @@ impl Ui {
         let message = message.as_ref();
         self.say("warning", Style::Yellow, message, ": ");
         let mut warnings = self.shared.warnings.lock().unwrap_or_else(PoisonError::into_inner);
-        warnings.push(sanitize(message).into_owned());
+        warnings.push(hide_passwords(&sanitize(message)).into_owned());
     }
 
     /// What was warned of so far.
@@ -230,7 +231,7 @@ impl Ui {
 
     /// Prints a result; the line break at its end is added if it is missing.
     pub fn data(&self, text: impl AsRef<str>) {
-        let mut text = sanitize(text.as_ref()).into_owned();
+        let mut text = hide_passwords(&sanitize(text.as_ref())).into_owned();
         if !text.ends_with('\n') {
             text.push('\n');
         }
@@ -259,7 +260,7 @@ impl Ui {
     pub fn table(&self, table: &Table) {
         let color = self.colored(Stream::Stdout);
         let text: String = table.lines(color).into_iter().map(|line| line + "\n").collect();
-        self.write(Stream::Stdout, &text);
+        self.write(Stream::Stdout, &hide_passwords(&text));
     }
 
     /// Prints a result as JSON.
@@ -268,8 +269,8 @@ impl Ui {
     ///
     /// When the value has no JSON form.
     pub fn json(&self, value: &impl Serialize) -> anyhow::Result<()> {
-        let text = serde_json::to_string_pretty(value)?;
-        self.write(Stream::Stdout, &(escape_unsafe(&text) + "\n"));
+        let text = escape_unsafe(&serde_json::to_string_pretty(value)?);
+        self.write(Stream::Stdout, &(hide_passwords(&text) + "\n"));
         self.shared.is_documented.store(true, Ordering::Relaxed);
         Ok(())
     }
@@ -326,7 +327,7 @@ impl Ui {
                 .into());
         }
         self.suspended(|| {
-            self.write_now(Stream::Stderr, &sanitize(question));
+            self.write_now(Stream::Stderr, &hide_passwords(&sanitize(question)));
             let answer = self.read_answer();
             if !matches!(&answer, Ok(answer) if answer.ends_with('\n')) {
                 // What ends a question without a line leaves the cursor behind it.
@@ -458,10 +459,10 @@ fn write_all(mut stream: impl io::Write, text: &str) -> io::Result<()> {
     stream.flush()
 }
 
-/// The sanitised message; lines behind its first are indented, so that none can pass for a message
+/// The message for a terminal, without passwords; lines behind its first are indented, so that none can pass for a message
 /// of its own.
 fn indented(message: &str) -> String {
-    sanitize(message.trim_end()).replace('\n', "\n  ")
+    hide_passwords(&sanitize(message.trim_end())).replace('\n', "\n  ")
 }
 
 /// The messages of a chain, without those that the one before has spelled out already.

@@ -104,7 +104,9 @@ impl Environment {
     pub fn user(&self) -> Option<String> {
         ["SUDO_USER", "USER", "LOGNAME"]
             .iter()
-            .find_map(|name| self.text(name))
+            .filter_map(|name| self.text(name))
+            .map(|name| one_line(&name, USER_CHARACTERS))
+            .find(|name| !name.is_empty())
             .or_else(account_name)
     }
 
@@ -148,6 +150,9 @@ impl Environment {
         self.text("DKV_NOW")
     }
 }
+
+/// The most characters of a user's name that are recorded.
+const USER_CHARACTERS: usize = 80;
 
 /// The name that `/etc/passwd` has for this process's user (passwd(5): name:password:UID:…).
 fn account_name() -> Option<String> {

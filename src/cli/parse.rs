@@ -7,6 +7,7 @@ use clap::{Arg, ArgAction, CommandFactory as _};
 
 use super::Cli;
 use crate::error::{self, Error};
+use crate::ui;
 
 /// How paragraphs begin in which clap only says where to read more.
 const ADVICE: [&str; 2] = ["Usage:", "For more information"];
@@ -71,6 +72,26 @@ pub fn readable(args: impl IntoIterator<Item = OsString>) -> Vec<OsString> {
         }
     }
     args
+}
+
+/// The most characters of a word of the command line that are said back.
+const WORD_CHARACTERS: usize = 200;
+
+/// The words of a command line that clap refused, as they can be said back: clap quotes them.
+#[must_use]
+pub fn speakable(args: Vec<OsString>) -> Vec<OsString> {
+    args.iter().map(|word| one_line(&word.to_string_lossy(), WORD_CHARACTERS).into()).collect()
+}
+
+/// `text` as one line without control characters, cut to so many characters.
+#[must_use]
+pub(super) fn one_line(text: &str, characters: usize) -> String {
+    let line = ui::sanitize_line(text);
+    let mut cut: String = line.trim().chars().take(characters).collect();
+    if cut.len() < line.trim().len() {
+        cut.push('…');
+    }
+    cut
 }
 
 /// The full name of the command that the line names: its first word that is neither an option nor

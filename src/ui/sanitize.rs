@@ -1,6 +1,7 @@
 //! Text from outside, made safe for a terminal.
 
 use std::borrow::Cow;
+use std::ops::Range;
 
 /// The text without terminal escape sequences and control characters; line breaks and tabs stay.
 ///
@@ -38,6 +39,49 @@ pub fn sanitize(text: &str) -> Cow<'_, str> {
 #[must_use]
 pub fn sanitize_line(text: &str) -> String {
     sanitize(text).split(['\n', '\t']).collect::<Vec<_>>().join(" ")
+}
+
+/// The text with the passwords in its addresses and image names hidden: `https://***@host/web`,
+/// `user:***@host/web:1.0`. Digests, `web:1.0@sha256:…`, are none.
+#[must_use]
+pub(super) fn hide_passwords(text: &str) -> Cow<'_, str> {
+    if !text.contains('@') {
+        return Cow::Borrowed(text);
+    }
+    let is_boundary = |c: char| c.is_whitespace() || matches!(c, '`' | '\'' | '"' | '\\' | ',');
+    let mut hidden = String::with_capacity(text.len());
+    for word in text.split_inclusive(is_boundary) {
+        match secret_in(word) {
+            Some(secret) => {
+                hidden.extend([&word[..secret.start], "***", &word[secret.end..]]);
+            }
+            None => hidden.push_str(word),
+        }
+    }
+    Cow::Owned(hidden)
+}
+
+/// Where the password stands in a word that begins like `https://user:password@host` or
+/// `user:password@host`; where no user is named, a token stands in its place.
+fn secret_in(word: &str) -> Option<Range<usize>> {
+    let scheme = word.find("://");
+    let start = scheme.map_or(0, |at| at + 3);
+    let end = word.rmatch_indices('@').map(|(at, _)| at).find(|at| {
+        let after = &word[at + 1..];
+        // A digest, or a variable that holds one.
+        let is_digest = after.starts_with("sha256:") || after.starts_with("sha512:");
+        !is_digest && (scheme.is_some() || !after.starts_with('$'))
+    })?;
+    let login = word.get(start..end)?;
+    match login.find(':') {
+        Some(colon) => Some(start + colon + 1..end),
+        None if scheme
+            .is_some_and(|at| word[..at].ends_with("http") || word[..at].ends_with("https")) =>
+        {
+            Some(start..end)
+        }
+        None => None,
+    }
 }
 
 /// Whether a terminal might act on the character.
@@ -101,6 +145,34 @@ mod tests {
     #[test]
     fn lines_stay_lines() {
         assert_eq!(sanitize_line("1.42\nwarning: forged\ttext\r\n"), "1.42 warning: forged text ");
+    }
+
+    #[test]
+    fn passwords_are_hidden_and_digests_are_not() {
+        for (text, hidden) in [
+            ("https://user:s3cr3t@reg.example/web:1.0", "https://user:***@reg.example/web:1.0"),
+            (
+                "f.yml:3: https://ghp_x@reg.example/web is",
+                "f.yml:3: https://***@reg.example/web is",
+            ),
+            ("`user:s3cr3t@reg.example:5000/web:1.0`", "`user:***@reg.example:5000/web:1.0`"),
+            ("u:s3:c@r3t@reg.example/web@sha256:1a", "u:***@reg.example/web@sha256:1a"),
+            (r#"{"image": "u:p@r/web"}"#, r#"{"image": "u:***@r/web"}"#),
+            ("\"a\\nu:p@r/web\"", "\"a\\nu:***@r/web\""),
+            ("http://u:p@proxy:3128: refused", "http://u:***@proxy:3128: refused"),
+        ] {
+            assert_eq!(hide_passwords(text), hidden);
+        }
+        for text in [
+            "web:1.0@sha256:1a",
+            "r.example:5000/web:1.0@sha256:1a",
+            "web:${TAG:-1.0}@${DIGEST}",
+            "ssh://user@host:22",
+            "alice@example.org",
+            "12:30 @ noon",
+        ] {
+            assert_eq!(hide_passwords(text), text);
+        }
     }
 
     proptest! {
