@@ -1,7 +1,7 @@
 //! What every command works with: the deployment's files, the daemon, the registries, the terminal.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use anyhow::Result;
 use chrono::{DateTime, Local, SecondsFormat, Utc};
@@ -76,9 +76,23 @@ pub struct App {
     registry: std::sync::OnceLock<registry::Client>,
     secrets: OnceCell<Secrets>,
     has_recorded: AtomicBool,
-    has_touched_containers: AtomicBool,
     /// The number of the last operation that this run has recorded; 0 before that.
     operation: AtomicU64,
+    progress: Mutex<Progress>,
+}
+
+/// How far a command has come with containers.
+#[derive(Debug, Clone, Default)]
+enum Progress {
+    /// It has touched none.
+    #[default]
+    None,
+    /// It has touched some.
+    Touched,
+    /// It is at a step, and these are left.
+    Step(&'static str, Vec<&'static str>),
+    /// It is through, which is so much.
+    Through(&'static str),
 }
 
 impl App {
@@ -105,8 +119,8 @@ impl App {
             registry: std::sync::OnceLock::new(),
             secrets: OnceCell::new(),
             has_recorded: AtomicBool::new(false),
-            has_touched_containers: AtomicBool::new(false),
             operation: AtomicU64::new(0),
+            progress: Mutex::default(),
         }
     }
 
@@ -124,19 +138,43 @@ impl App {
             true => "what was done is recorded",
             false => "nothing was recorded",
         };
-        if self.has_touched_containers.load(Ordering::SeqCst) {
-            return error::Error::new(
-                error::Kind::Interrupted,
-                format!("interrupted; {recorded}; containers stay as they are now"),
-            )
-            .with_hint("`dkv status` shows what runs");
+        let interrupted = |message: String| error::Error::new(error::Kind::Interrupted, message);
+        let progress = self.progress.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        const STAY: &str = "containers stay as they are now";
+        match progress {
+            Progress::None => return interrupted(format!("interrupted; {recorded}")),
+            Progress::Touched => interrupted(format!("interrupted; {recorded}; {STAY}")),
+            Progress::Step(name, left) => {
+                let left = match left.as_slice() {
+                    [] => String::new(),
+                    left => format!(", {} is left to do", left.join(" and ")),
+                };
+                interrupted(format!("interrupted in {name}{left}; {recorded}; {STAY}"))
+            }
+            Progress::Through(what) => interrupted(format!("interrupted; {recorded}; {what}")),
         }
-        error::Error::new(error::Kind::Interrupted, format!("interrupted; {recorded}"))
+        .with_hint("`dkv status` shows what runs")
     }
 
     /// Notes that containers are about to be started or stopped, for [`Self::interrupted`].
     pub fn touch_containers(&self) {
-        self.has_touched_containers.store(true, Ordering::SeqCst);
+        self.progress_to(Progress::Touched);
+    }
+
+    /// Notes that a step begins which has to come to its end, and all that are `left` after it: from
+    /// now on only a second request to stop counts. Half of them would leave half a deployment.
+    pub fn begin_step(&self, name: &'static str, left: Vec<&'static str>) {
+        self.progress_to(Progress::Step(name, left));
+        self.interruption().tolerate_first();
+    }
+
+    /// Notes that all steps are done, and what that makes.
+    pub fn end_steps(&self, what: &'static str) {
+        self.progress_to(Progress::Through(what));
+    }
+
+    fn progress_to(&self, progress: Progress) {
+        *self.progress.lock().unwrap_or_else(PoisonError::into_inner) = progress;
     }
 
     /// When and by whom changes are recorded.

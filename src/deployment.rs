@@ -526,7 +526,7 @@ impl<'a> Deployment<'a> {
 
     fn new_compose(&self) -> Result<Compose> {
         let compose = Compose::new(self.files()?.clone(), self.app.compose_output());
-        Ok(compose.knowing(Arc::clone(self.texts()?)))
+        Ok(compose.knowing(Arc::clone(self.texts()?)).obeying(self.app.interruption()))
     }
 
     /// The one environment of every Compose call: what was decrypted, if anything was, and the

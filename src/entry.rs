@@ -9,7 +9,7 @@ use std::task::Poll;
 use crate::app::{App, Exit};
 use crate::change;
 use crate::cli::{self, Cli, Environment};
-use crate::commands::Command;
+use crate::commands::{Command, Effect};
 use crate::compose;
 use crate::error::{self, Kind};
 use crate::report::{Document, Failure};
@@ -103,7 +103,7 @@ fn dispatch(app: &App, command: Command) -> Result<Exit> {
         let interrupts = signal(SignalKind::interrupt())?;
         let terminations = signal(SignalKind::terminate())?;
         runtime.spawn(listen(app.ui.clone(), interrupts, terminations));
-        if command.has_safe_points() {
+        if command.has_safe_points() || command.effect() == Effect::Changes {
             let hangups = signal(SignalKind::hangup())?;
             runtime.spawn(outlive_terminal(app.ui.clone(), app.store.clone(), hangups));
         }
@@ -144,7 +144,8 @@ async fn outlive_terminal(ui: Ui, store: Store, mut hangups: Signal) {
 }
 
 /// Runs a command until it ends or a signal asks it to. Then it is given up where it stands, unless
-/// it has safe points of its own, and not before Compose has ended, which gets such signals itself.
+/// it has safe points of its own, and not before Compose has ended, which is asked to as well. What
+/// a command tolerates asks it to nothing.
 async fn interruptible(app: &App, command: Command) -> Result<Exit> {
     let has_safe_points = command.has_safe_points();
     let shows_until_then = command.shows_until_interrupted();

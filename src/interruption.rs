@@ -58,6 +58,17 @@ impl Interruption {
         asked.times > 0 && !asked.is_raised()
     }
 
+    /// Waits until it is asked to stop at all, whatever is tolerated.
+    pub async fn asked(&self) {
+        let _ = self.0.subscribe().wait_for(|asked| asked.times > 0).await;
+    }
+
+    /// Whether it was asked to stop at all, whatever is tolerated.
+    #[must_use]
+    pub fn is_asked(&self) -> bool {
+        self.0.borrow().times > 0
+    }
+
     /// Waits until it is asked to stop for the second time.
     pub async fn repeated(&self) {
         let _ = self.0.subscribe().wait_for(|asked| asked.times > 1).await;

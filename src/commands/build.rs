@@ -30,7 +30,7 @@ impl Run for Build {
     async fn run(self, app: &App) -> Result<Exit> {
         let dry_run = self.dry_run;
         let options = StartOptions { dry_run, ..StartOptions::default() };
-        let (_lock, mut launch, mut report) = Launch::begin(app, options).await?;
+        let (_lock, mut launch, mut report) = Launch::begin(app, options, &[]).await?;
         let built = build_images(&launch, &mut report).await?;
         if dry_run || built.is_empty() {
             app.show(&report, |report| {

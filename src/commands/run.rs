@@ -50,7 +50,14 @@ pub(super) struct Launch<'a> {
     pub(super) deployment: Deployment<'a>,
     pub(super) environment: compose::Environment,
     pub(super) options: StartOptions,
+    /// The steps of the command that stop or start something, in their order.
+    pub(super) plan: &'static [&'static str],
 }
+
+/// The steps that stop and start.
+const DOWN: &str = "down";
+const UPDB: &str = "updb";
+const UP: &str = "up";
 
 /// Start the application, with the recorded versions
 #[derive(Debug, Args)]
@@ -69,7 +76,7 @@ impl Run for Up {
     /// Compose or the daemon fails, or a container that should run does not (exit 6); an image can
     /// be had nowhere (exit 5); another dkv is at it (exit 4).
     async fn run(self, app: &App) -> Result<Exit> {
-        let (_lock, mut launch, mut report) = Launch::begin(app, self.options).await?;
+        let (_lock, mut launch, mut report) = Launch::begin(app, self.options, &[UP]).await?;
         let project = &launch.deployment.project().await?.clone();
         let ready = launch.make_ready(project, After::AsItStands, &mut report).await?;
         launch.start_stopped_databases(project, &ready, &mut report).await?;
@@ -101,7 +108,7 @@ impl Run for Updb {
     async fn run(self, app: &App) -> Result<Exit> {
         let Self { timeout, dry_run } = self;
         let options = StartOptions { timeout, dry_run, ..StartOptions::default() };
-        let (_lock, mut launch, mut report) = Launch::begin(app, options).await?;
+        let (_lock, mut launch, mut report) = Launch::begin(app, options, &[UPDB]).await?;
         if !launch.deployment.has_databases() {
             app.show(&report, |_| {
                 app.ui.status("This deployment has no database files; nothing to start")
@@ -151,7 +158,8 @@ impl Run for Restart {
     ///
     /// As for [`Up`]; if an image cannot be had, nothing was stopped.
     async fn run(self, app: &App) -> Result<Exit> {
-        let (_lock, mut launch, mut report) = Launch::begin(app, self.options).await?;
+        let plan = &[DOWN, UPDB, UP];
+        let (_lock, mut launch, mut report) = Launch::begin(app, self.options, plan).await?;
         let project = &launch.deployment.project().await?.clone();
         let ready = launch.make_ready(project, After::Down, &mut report).await?;
         launch.stop(Some(project), &mut report).await?;
@@ -176,7 +184,7 @@ impl Run for Start {
     ///
     /// As for [`Up`].
     async fn run(self, app: &App) -> Result<Exit> {
-        let (_lock, mut launch, mut report) = Launch::begin(app, self.options).await?;
+        let (_lock, mut launch, mut report) = Launch::begin(app, self.options, &[UPDB, UP]).await?;
         let project = &launch.deployment.project().await?.clone();
         let ready = launch.make_ready(project, After::AsItStands, &mut report).await?;
         launch.start_all(project, &ready, &mut report).await?;
@@ -210,7 +218,7 @@ impl Run for Stop {
 async fn down(app: &App, dry_run: bool) -> Result<Exit> {
     let options = StartOptions { dry_run, ..StartOptions::default() };
     let _lock = lock(app, options)?;
-    let launch = Launch::prepare_to_stop(app, options)?;
+    let launch = Launch::prepare_to_stop(app, options, &[DOWN])?;
     let mut report = Started { dry_run, ..Started::default() };
     // Without a project there is nothing to keep; what is wrong with the files `down` itself will
     // say.
@@ -221,7 +229,16 @@ async fn down(app: &App, dry_run: bool) -> Result<Exit> {
             show_steps(app, &report)
         }
     })?;
-    Ok(Exit::Done)
+    ended(app)
+}
+
+/// How a command ends that has come to its end: interrupted, if somebody asked it to stop meanwhile.
+///
+/// # Errors
+///
+/// As said (exit 130).
+pub(super) fn ended(app: &App) -> Result<Exit> {
+    if app.interruption().is_asked() { Err(app.interrupted().into()) } else { Ok(Exit::Done) }
 }
 
 fn lock(app: &App, options: StartOptions) -> Result<Option<Lock>> {
@@ -234,10 +251,11 @@ impl<'a> Launch<'a> {
     pub(super) async fn begin(
         app: &'a App,
         options: StartOptions,
+        plan: &'static [&'static str],
     ) -> Result<(Option<Lock>, Self, Started)> {
         let lock = lock(app, options)?;
         app.decrypt().await?;
-        let launch = Self::prepare_to_stop(app, options)?;
+        let launch = Self::prepare_to_stop(app, options, plan)?;
         launch.deployment.check_compose(&launch.environment).await?;
         generate_env::warn_of_unrecorded(&launch.deployment);
         generate_env::warn_of_spoiling(&launch.deployment);
@@ -246,8 +264,12 @@ impl<'a> Launch<'a> {
 
     /// Reads what is there, and brings `versions.env` to what the manifest says. Stopping asks
     /// nobody for a passphrase.
-    fn prepare_to_stop(app: &'a App, options: StartOptions) -> Result<Self> {
-        let mut launch = Self::assemble(app, options)?;
+    fn prepare_to_stop(
+        app: &'a App,
+        options: StartOptions,
+        plan: &'static [&'static str],
+    ) -> Result<Self> {
+        let mut launch = Self { plan, ..Self::assemble(app, options)? };
         if launch.deployment.recorded().is_some() && !options.dry_run {
             refresh_env(&mut launch.deployment)?;
         }
@@ -258,7 +280,7 @@ impl<'a> Launch<'a> {
     pub(super) fn assemble(app: &'a App, options: StartOptions) -> Result<Self> {
         let deployment = Deployment::open(app)?;
         let environment = deployment.environment()?;
-        Ok(Self { deployment, environment, options })
+        Ok(Self { deployment, environment, options, plan: &[] })
     }
 
     pub(super) fn app(&self) -> &'a App {
@@ -278,8 +300,18 @@ impl<'a> Launch<'a> {
         Ok(databases)
     }
 
+    /// Begins a step, and returns whether it is the last one.
+    fn enter(&self, step: &'static str) -> bool {
+        let at = self.plan.iter().position(|one| *one == step);
+        let mut left = self.plan[at.map_or(0, |at| at + 1)..].to_vec();
+        left.retain(|one| *one != UPDB || self.deployment.has_databases());
+        let is_last = left.is_empty();
+        self.app().begin_step(step, left);
+        is_last
+    }
+
     pub(super) async fn stop(&self, project: Option<&Project>, report: &mut Started) -> Result<()> {
-        report.steps.push("down".to_owned());
+        report.steps.push(DOWN.to_owned());
         if self.options.dry_run {
             return Ok(());
         }
@@ -288,13 +320,24 @@ impl<'a> Launch<'a> {
             let saved = Keeping::Saved;
             kept = Some(logs::keep(&self.deployment, &project.name, saved, |_| true).await);
         }
-        self.app().touch_containers();
+        let is_last = self.enter(DOWN);
         let compose = self.deployment.compose()?;
         let stopped = compose.run(self.deployment.all(), &Action::Down, &self.environment).await;
         if let Some(kept) = kept {
             kept.finish(self.app()).await;
         }
-        stopped
+        if is_last && stopped.is_ok() {
+            self.app().end_steps("everything is stopped");
+        }
+        self.or_interrupted(stopped)
+    }
+
+    /// A step that was ended because somebody asked for it fails with what is left to do.
+    fn or_interrupted(&self, outcome: Result<()>) -> Result<()> {
+        outcome.map_err(|error| match error::kind(&error) {
+            Kind::Interrupted => self.app().interrupted().into(),
+            _ => error,
+        })
     }
 
     async fn start_all(
@@ -350,7 +393,8 @@ impl<'a> Launch<'a> {
         ready: &Ready,
         report: &mut Started,
     ) -> Result<()> {
-        report.steps.push(if set == Set::Databases { "updb" } else { "up" }.to_owned());
+        let step = if set == Set::Databases { UPDB } else { UP };
+        report.steps.push(step.to_owned());
         if self.options.dry_run {
             return Ok(());
         }
@@ -367,7 +411,7 @@ impl<'a> Launch<'a> {
             Set::All => true,
         };
         let up = ready.up(is_meant);
-        self.app().touch_containers();
+        let is_last = self.enter(step);
         let compose = self.deployment.compose()?;
         let run = async |up| compose.run(set, &Action::Up(up), &self.environment).await;
         let started = match run(up.clone()).await {
@@ -378,9 +422,19 @@ impl<'a> Launch<'a> {
         if let Err(error) = &started
             && error::kind(error) == Kind::Interrupted
         {
-            return started;
+            return self.or_interrupted(started);
         }
-        let health = self.health(project, ready, started.is_err()).await?;
+        if is_last && started.is_ok() {
+            self.app().end_steps("everything is started; containers stay as they are now");
+        }
+        let health = self.health(project, ready, started.is_err());
+        let health = tokio::select! {
+            health = health => health?,
+            // What was begun is done: nobody has to wait any longer.
+            () = self.app().interruption().asked(), if is_last => {
+                return Err(self.app().interrupted().into());
+            }
+        };
         // Without the list, the record and the containers' own words still say most.
         let images = self.deployment.local_images().await.unwrap_or_default();
         let tracked = self.deployment.tracked(project);
@@ -618,7 +672,7 @@ fn finish(deployment: &Deployment<'_>, report: &Started) -> Result<Exit> {
         if report.dry_run { show_steps(app, report) } else { show_containers(app, report) }
     })?;
     warn_of_others(deployment, report);
-    Ok(Exit::Done)
+    ended(app)
 }
 
 /// Compose files that give a service an image of their own make Compose run that, whatever is

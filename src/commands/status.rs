@@ -49,7 +49,7 @@ impl Run for Status {
         let lost = app.store.lost_output();
         if store::look(&lost)?.is_some() {
             app.ui.note(format!(
-                "an update-safe or restore-data lost its terminal and went on; what it said is in {}",
+                "a command lost its terminal and went on; what it said is in {}",
                 lost.display()
             ));
         }

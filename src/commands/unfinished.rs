@@ -104,6 +104,7 @@ impl App {
     /// Another dkv is at it (exit 4), or a restore is unfinished (exit 3).
     pub(super) fn begin_operation(&self) -> Result<Lock> {
         let lock = self.lock_operation()?;
+        self.store.remove_lost_output(&lock)?;
         if let Some(journal) = self.restore()? {
             if journal.phase.is_between() {
                 return Err(unfinished_restore(&journal).into());

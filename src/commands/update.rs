@@ -4,7 +4,7 @@ use anyhow::Result;
 use clap::Args;
 
 use super::build::build_images;
-use super::run::{Launch, StartOptions, show_steps};
+use super::run::{Launch, StartOptions, ended, show_steps};
 use super::{Effect, Run, pull};
 use crate::app::{App, Exit};
 
@@ -28,7 +28,7 @@ impl Run for Update {
     async fn run(self, app: &App) -> Result<Exit> {
         let dry_run = self.dry_run;
         let options = StartOptions { dry_run, ..StartOptions::default() };
-        let (_lock, mut launch, mut report) = Launch::begin(app, options).await?;
+        let (_lock, mut launch, mut report) = Launch::begin(app, options, &["down"]).await?;
         report.steps.push("pull".to_owned());
         if !dry_run {
             pull::fetch_recorded(&launch.deployment).await?;
@@ -47,6 +47,6 @@ impl Run for Update {
                 app.ui.note("everything is stopped and up to date: now `dkv updb`, `dkv up`");
             }
         })?;
-        Ok(Exit::Done)
+        ended(app)
     }
 }

@@ -101,7 +101,6 @@ impl Run for UpdateSafe {
         }
         let lock = app.begin_operation()?;
         app.store.check_writable(None)?;
-        app.store.remove_lost_output(&lock)?;
         match app.journal()? {
             Some(journal) if resume || abort => self.take_up(app, &lock, journal).await,
             None if resume || abort => Err(error::state("there is no unfinished update-safe")
@@ -480,9 +479,7 @@ impl<'a> RunningUpdate<'a> {
         let limit = healthy.saturating_add(stopped).saturating_add(COMPOSE_RESERVE);
         self.app.touch_containers();
         let deployment = &self.launch.deployment;
-        let interruption = self.app.interruption();
-        let compose = deployment.compose()?;
-        compose.run_within(limit, interruption, deployment.all(), action, environment).await
+        deployment.compose()?.run_within(limit, deployment.all(), action, environment).await
     }
 
     /// How long the health checks of what ran and of what shall run let a container take.

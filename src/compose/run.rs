@@ -10,13 +10,10 @@
 //! volumes.
 //!
 //! # Signals
-//! Compose runs in dkv's process group, so Ctrl-C on a terminal reaches it too. While it runs, a
-//! first SIGINT makes dkv wait for what Compose makes of it, a second one or a SIGTERM is passed on
-//! as SIGTERM; either way the call ends as [`Kind::Interrupted`]. As tokio never restores a
-//! signal's default action, the program must listen for both signals outside these calls as well,
-//! and let a call that [`is_running`] come to its end. [`Compose::run_within`] is the exception: its
-//! Compose has a process group of its own, which Ctrl-C does not reach, and comes to its end; only a
-//! second request ends it.
+//! Compose has a process group of its own, which neither Ctrl-C nor the end of a terminal reaches:
+//! whether it may be stopped is for the command to say. Once the command has been asked to stop for
+//! good it is ended, and the call ends as [`Kind::Interrupted`]; a call that [`is_running`] is waited
+//! for. With [`Compose::run_within`] only a second request counts, whatever the command tolerates.
 
 use std::collections::BTreeMap;
 use std::convert::Infallible;
@@ -35,10 +32,9 @@ use std::time::Duration;
 
 use anyhow::{Context as _, Result};
 use rustix::io::{FdFlags, fcntl_getfd, fcntl_setfd};
-use rustix::process::{Pid, Signal as EndSignal, kill_process, kill_process_group};
+use rustix::process::{Pid, Signal as EndSignal, kill_process_group};
 use tokio::io::{AsyncRead, AsyncReadExt as _};
 use tokio::process::{Child, Command};
-use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::OnceCell;
 
 use super::argv::{self, Action, Generation, Selection, Set, Up};
@@ -263,6 +259,8 @@ pub struct Compose {
     awake: OnceLock<Awake>,
     /// A lock that calls which change something keep for as long as they run.
     held: Option<File>,
+    /// Who asks to stop.
+    interruption: Interruption,
     /// The containers that have to give way before what replaces them is made, if they have to.
     standing: OnceLock<Mutex<Standing>>,
 }
@@ -279,8 +277,16 @@ impl Compose {
             texts: OnceLock::new(),
             awake: OnceLock::new(),
             held: None,
+            interruption: Interruption::default(),
             standing: OnceLock::new(),
         }
+    }
+
+    /// The same that ends its calls when `interruption` asks for it.
+    #[must_use]
+    pub fn obeying(mut self, interruption: &Interruption) -> Self {
+        self.interruption = interruption.clone();
+        self
     }
 
     /// The same with `texts`, what the files of Compose v2 say, so that they need not be read again.
@@ -343,7 +349,6 @@ impl Compose {
     pub async fn run_within(
         &self,
         limit: Duration,
-        interruption: &Interruption,
         set: Set,
         action: &Action,
         environment: &Environment,
@@ -351,7 +356,7 @@ impl Compose {
         let selection = self.prepared(set, action, environment).await?;
         let mut call = self.call(&selection, action, environment).await?;
         call.limit = Some(limit);
-        call.shielded = Some(interruption);
+        call.is_patient = true;
         self.run_call(call).await
     }
 
@@ -641,7 +646,8 @@ impl Compose {
             environment,
             is_read_only,
             limit: None,
-            shielded: None,
+            interruption: &self.interruption,
+            is_patient: false,
             held: self.held.as_ref(),
         })
     }
@@ -657,8 +663,10 @@ struct Call<'a> {
     is_read_only: bool,
     /// How long it may take before it is ended.
     limit: Option<Duration>,
-    /// Who tells of the second request to stop, if the first one is not to reach it.
-    shielded: Option<&'a Interruption>,
+    /// Who asks to stop.
+    interruption: &'a Interruption,
+    /// Whether only a second request counts, whatever else is tolerated.
+    is_patient: bool,
     /// A lock to keep while it runs.
     held: Option<&'a File>,
 }
@@ -679,9 +687,6 @@ impl Call<'_> {
         let mut command = Command::new(self.program[0]);
         command.args(&self.program[1..]).args(&self.arguments).current_dir(self.directory);
         command.kill_on_drop(self.is_read_only);
-        if self.shielded.is_some() {
-            command.process_group(0);
-        }
         self.environment.apply(&mut command);
         if self.directory != Path::new(".") {
             // v2 names a project after the directory as the shell knows it, symbolic links and all.
@@ -696,7 +701,7 @@ impl Call<'_> {
         let failed = |source| {
             error::docker(format!("cannot run `{self}` in {}: {source}", self.directory.display()))
         };
-        Ok(command.spawn().map_err(failed)?)
+        Ok(command.process_group(0).spawn().map_err(failed)?)
     }
 
     /// The lock as standard input, the one handle that every program passes on to the one it runs.
@@ -705,13 +710,50 @@ impl Call<'_> {
         Ok(Some(held.try_clone().context("cannot share the lock")?.into()))
     }
 
+    /// Waits for the end of `child`, no longer than the limit, and tells who asked for it.
+    async fn wait(&self, child: &mut Child) -> Result<(ExitStatus, End)> {
+        let mut end = End::Itself;
+        let mut patience = self.limit.unwrap_or(Duration::MAX);
+        loop {
+            let too_long = tokio::time::sleep(patience);
+            let asked = async {
+                match (end, self.is_patient) {
+                    (End::Interrupted, _) => std::future::pending().await,
+                    (_, true) => self.interruption.repeated().await,
+                    (_, false) => self.interruption.raised().await,
+                }
+            };
+            tokio::select! {
+                biased;
+                () = asked => {
+                    end_group(child, EndSignal::TERM);
+                    end = End::Interrupted;
+                    patience = LAST_PATIENCE;
+                }
+                status = child.wait() => {
+                    let status = status.context("cannot wait for Compose")?;
+                    let is_interrupted = end == End::Itself && ended_by_interrupt(status);
+                    return Ok((status, if is_interrupted { End::Interrupted } else { end }));
+                }
+                () = too_long => {
+                    if end == End::Itself {
+                        end_group(child, EndSignal::TERM);
+                        end = End::TooLong;
+                    } else {
+                        end_group(child, EndSignal::KILL);
+                    }
+                    patience = LAST_PATIENCE;
+                }
+            }
+        }
+    }
+
     async fn inherit(&self) -> Result<Captured> {
         #[cfg(test)]
         if let Some(captured) = self.simulated().await {
             return Ok(captured);
         }
         let mut command = self.command()?;
-        let signals = Signals::listen()?;
         if let Some(input) = self.input()? {
             command.stdin(input);
         }
@@ -733,7 +775,7 @@ impl Call<'_> {
         let mut child = self.spawn(&mut command)?;
         // The pipe ends when nobody has it any more.
         drop(command);
-        let (status, end) = signals.wait(&mut child, self.limit, self.shielded).await?;
+        let (status, end) = self.wait(&mut child).await?;
         let mut said = Vec::new();
         if let Some(relay) = relay {
             // What Compose has started may live on and keep the pipe open.
@@ -750,13 +792,12 @@ impl Call<'_> {
             return Ok(captured);
         }
         let mut command = self.command()?;
-        let signals = Signals::listen()?;
         let input = self.input()?.unwrap_or_else(Stdio::null);
         let mut child =
             self.spawn(command.stdin(input).stdout(Stdio::piped()).stderr(Stdio::piped()))?;
         let (stdout, stderr) = (child.stdout.take(), child.stderr.take());
         let mut output = pin!(async { tokio::try_join!(drain(stdout), drain(stderr)) });
-        let mut wait = pin!(signals.wait(&mut child, self.limit, self.shielded));
+        let mut wait = pin!(self.wait(&mut child));
         let mut collected = None;
         let (status, end) = loop {
             tokio::select! {
@@ -786,7 +827,8 @@ impl Call<'_> {
             directory: std::path::absolute(self.directory).unwrap().to_str().unwrap().to_owned(),
         };
         let mut task = crate::simulation::start_compose(call)?;
-        let interrupted = crate::simulation::interrupted(self.shielded.cloned());
+        let patience = self.is_patient.then(|| self.interruption.clone());
+        let interrupted = crate::simulation::interrupted(patience);
         let too_long = tokio::time::sleep(self.limit.unwrap_or(Duration::MAX));
         let (end, ended) = tokio::select! {
             biased;
@@ -868,92 +910,17 @@ enum End {
     TooLong,
 }
 
-/// The signals that ask a call to end, listened to from before the child exists.
-struct Signals {
-    interrupts: Signal,
-    terminations: Signal,
-}
-
-impl Signals {
-    fn listen() -> Result<Self> {
-        Ok(Self {
-            interrupts: signal(SignalKind::interrupt()).context("cannot listen for SIGINT")?,
-            terminations: signal(SignalKind::terminate()).context("cannot listen for SIGTERM")?,
-        })
-    }
-
-    /// Waits for the end of `child`, no longer than `limit`, and tells who asked for it.
-    async fn wait(
-        mut self,
-        child: &mut Child,
-        limit: Option<Duration>,
-        shielded: Option<&Interruption>,
-    ) -> Result<(ExitStatus, End)> {
-        let mut end = End::Itself;
-        let mut patience = limit.unwrap_or(Duration::MAX);
-        let leads = shielded.is_some();
-        loop {
-            let too_long = tokio::time::sleep(patience);
-            let is_told = end == End::Interrupted;
-            let repeated = async {
-                match shielded.filter(|_| !is_told) {
-                    Some(interruption) => interruption.repeated().await,
-                    None => std::future::pending().await,
-                }
-            };
-            // Ctrl-C reaches Compose as well, which may have ended before this is looked at: what
-            // was asked for counts.
-            tokio::select! {
-                biased;
-                _ = self.interrupts.recv(), if !leads => {
-                    if end == End::Interrupted {
-                        end_process(child, leads, EndSignal::TERM);
-                    }
-                    end = End::Interrupted;
-                }
-                _ = self.terminations.recv(), if !leads => {
-                    end_process(child, leads, EndSignal::TERM);
-                    end = End::Interrupted;
-                }
-                () = repeated => {
-                    end_process(child, leads, EndSignal::TERM);
-                    end = End::Interrupted;
-                    patience = LAST_PATIENCE;
-                }
-                status = child.wait() => {
-                    let status = status.context("cannot wait for Compose")?;
-                    let is_interrupted = end == End::Itself && ended_by_interrupt(status);
-                    return Ok((status, if is_interrupted { End::Interrupted } else { end }));
-                }
-                () = too_long => {
-                    if end == End::Itself {
-                        end_process(child, leads, EndSignal::TERM);
-                        end = End::TooLong;
-                    } else {
-                        end_process(child, leads, EndSignal::KILL);
-                    }
-                    patience = LAST_PATIENCE;
-                }
-            }
-        }
-    }
-}
-
 /// Whether a process says that SIGINT has ended it.
 fn ended_by_interrupt(status: ExitStatus) -> bool {
     let interrupt = EndSignal::INT.as_raw();
     status.signal() == Some(interrupt) || status.code() == Some(128 + interrupt)
 }
 
-/// Asks `child` to end, with all that it has started if it leads a group; it may have done so by
-/// itself in the meantime.
-fn end_process(child: &Child, leads_group: bool, signal: EndSignal) {
+/// Asks `child` to end, with all that it has started; it may have done so by itself in the meantime.
+fn end_group(child: &Child, signal: EndSignal) {
     let process = child.id().and_then(|id| i32::try_from(id).ok()).and_then(Pid::from_raw);
     if let Some(process) = process {
-        let _ = match leads_group {
-            true => kill_process_group(process, signal),
-            false => kill_process(process, signal),
-        };
+        let _ = kill_process_group(process, signal);
     }
 }
 

@@ -45,6 +45,7 @@ mod rollback;
 mod running;
 mod screens;
 mod seeing;
+mod stopping;
 mod support;
 mod tracks;
 mod update_safe;
