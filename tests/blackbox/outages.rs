@@ -6,6 +6,7 @@
 //! `DKV_TEST_OUTAGES=1` (every second one with `2`, and so on), which takes hours:
 //! `DKV_TEST_OUTAGES=1 tests/run.sh outages:: -- --nocapture`.
 
+use std::thread;
 use std::time::Duration;
 
 use rustix::process::Signal;
@@ -202,11 +203,42 @@ fn one_refused_call_of_composes_does_not_undo_an_update() {
     }
 }
 
-/// Restarts a daemon in each of these states of an update; `restart` is the services' policy.
+/// Whether everything is tried that takes hours.
+fn is_by_hand() -> bool {
+    std::env::var_os("DKV_TEST_OUTAGES").is_some()
+}
+
+/// A call that is never answered costs the minute after which it is given up, so that this is only
+/// tried by hand.
+#[test]
+fn an_engine_that_never_answers_a_call_leaves_a_whole_state() {
+    if is_by_hand() {
+        fail_everywhere("hanging", Release::Good, Outage::Hanging);
+    }
+}
+
+#[test]
+fn an_engine_that_never_answers_a_call_of_a_bad_update_leaves_a_whole_state() {
+    if is_by_hand() {
+        fail_everywhere("hanging-bad", Release::Bad, Outage::Hanging);
+    }
+}
+
+/// Restarts a daemon in each of these states of an update; `policy` is the services' restart
+/// policy.
 fn restarted(policy: &str, states: &[&str]) {
+    disturbed(&format!("restarted-{policy}"), policy, states, Daemon::restart);
+}
+
+/// Does something to a daemon in each of these states of an update; `policy` is the services'
+/// restart policy.
+fn disturbed(topic: &str, policy: &str, states: &[&str], mut disturb: impl FnMut(&mut Daemon)) {
     let mut daemon = Daemon::private();
-    let deployment = Deployment::on(daemon.engine(), &format!("restarted-{policy}"));
+    let deployment = Deployment::on(daemon.engine(), topic);
     let product = Product::on(deployment, Registry::start(), Compose::V2).start(|product| {
+        if states.contains(&"saving") {
+            with_database(product);
+        }
         let file = product.deployment.read("docker-compose.yml");
         let restart = format!("    stop_grace_period: 1s\n    restart: '{policy}'\n");
         let file = file.replace("  side:", &format!("{restart}  side:")).trim_end().to_owned();
@@ -219,12 +251,23 @@ fn restarted(policy: &str, states: &[&str]) {
             "restoring" => image.health(Health::Failing),
             _ => image.health(Health::FromProbe(3)),
         });
-        let update = product.dkv(["update-safe", "--timeout", "30s"]);
+        let mut update = product.dkv(["update-safe", "--timeout", "30s"]);
+        if *state == "recording" {
+            // It is over in a moment otherwise.
+            let slow = "inject=rename:delay_enter=1000000";
+            let new = product.deployment.path(".version-manifest.yaml.dkv-new");
+            let new = new.display().to_string();
+            update =
+                update.under_strace(["-f", "-qq", "-P", &new, "-e", "trace=rename", "-e", slow]);
+        }
         let running = product.stop_in(state, update, Signal::CONT);
-        daemon.restart();
+        disturb(&mut daemon);
         let outcome = running.finish();
         let code = outcome.code();
-        assert!(matches!(code, Some(0 | 7)), "{policy} {state}: {outcome}");
+        // Before anything is stopped an engine that is away is an engine that is away.
+        let is_early = matches!(*state, "preparing" | "saving");
+        let is_true = matches!(code, Some(0 | 7)) || is_early && code == Some(6);
+        assert!(is_true, "{policy} {state}: {outcome}");
         let expected = if code == Some(0) { &new } else { &old };
         product.assert_runs(expected);
         assert_eq!(product.current_tag("web"), *expected, "{policy} {state}: {outcome}");
@@ -244,4 +287,21 @@ fn a_daemon_that_is_restarted_leaves_what_has_a_restart_policy_whole() {
 #[test]
 fn a_daemon_that_is_restarted_leaves_what_has_no_restart_policy_whole() {
     restarted("no", &["judging", "replacing", "restoring"]);
+}
+
+#[test]
+fn a_daemon_that_is_restarted_early_or_late_leaves_a_whole_state() {
+    let states: &[&str] =
+        if is_by_hand() { &["preparing", "saving", "recording"] } else { &["saving"] };
+    restarted("always", states);
+}
+
+#[test]
+fn a_daemon_that_is_frozen_for_seconds_holds_an_update_up_and_no_more() {
+    let frozen = |daemon: &mut Daemon| {
+        daemon.signal(Signal::STOP);
+        thread::sleep(AWAY);
+        daemon.signal(Signal::CONT);
+    };
+    disturbed("frozen", "no", &["preparing", "saving", "recording"], frozen);
 }
