@@ -82,11 +82,17 @@ mutant written-in-place src/store/replace.rs \
     --test blackbox crash::
 mutant no-lock src/store/lock.rs 's/match file\.try_lock\(\) \{/match Ok::<(), TryLockError>(()) {/' \
     --test blackbox locks::twenty_writers
-mutant edits-overwritten src/store/replace.rs 's/!before\.is_untouched\(\)/false/' --test blackbox crash::an_edit
-mutant fifo-waited-for src/store/read.rs 's/let flags = i32::try_from\(OFlags::NONBLOCK\.bits\(\)\)/let flags = i32::try_from(OFlags::empty().bits())/' \
+mutant edits-overwritten src/store/replace.rs 's/match before\.is_untouched\(\)\.map_err\(.*?\)\? \{/match true {/s' --test blackbox crash::an_edit
+mutant fifo-waited-for src/store/read.rs 's/OFlags::NONBLOCK\.bits\(\)/OFlags::empty().bits()/' \
     --lib store::read
 mutant any-size-read src/store/read.rs 's/metadata\.len\(\) > MAX_FILE_BYTES/false/; s/bytes\.len\(\) as u64 > MAX_FILE_BYTES/false/' \
     --lib store::read
+mutant failed-look-is-nothing src/store/look.rs 's/Err\(source\) if source\.kind\(\) == io::ErrorKind::NotFound => Ok\(None\)/Err(_) => Ok(None)/' \
+    --lib store::look
+mutant moved-and-not-kept src/change/evidence.rs 's/places\.last\(\) != Some\(&now\)/false/' --test blackbox keeping::a_deployment
+mutant in-use-for-ever src/change/keep.rs 's/if app\.store\.tags_in_use\(\)\.is_empty\(\)/if true/' --test blackbox keeping::releases
+mutant restart-left-half src/app.rs 's/self\.interruption\(\)\.tolerate_first\(\);//' --test blackbox stopping::
+mutant passwords-shown src/ui/sanitize.rs "s/if !text\.contains\('@'\)/if true/" --lib sanitize
 
 # What is believed.
 mutant digest-not-compared src/registry/client.rs 's/(let digest = Digest::of\(&answer\.body\);\n)\s*query\.check_digest\(&answer, name, &digest\)\?;/$1/' \

@@ -566,15 +566,17 @@ fn compose_ends_before_dkv_when_interrupted() {
             ("api", SERVE, ", depends_on: {web: {condition: service_healthy}}"),
         ],
     );
-    let starting = bench.deployment.dkv(["up"]).spawn();
+    let mut starting = bench.deployment.dkv(["up"]).spawn();
     // It has started the one and waits before it starts the other.
     wait_for("a running container", Duration::from_secs(60), || {
         let name = bench.deployment.engine().containers(bench.deployment.project(), "web").pop()?;
         (bench.deployment.engine().container(&name)?["State"]["Running"] == true).then_some(())
     });
-    // To the whole group, as Ctrl-C on a terminal: Compose stops by itself.
+    // To the whole group, as Ctrl-C on a terminal: Compose does not hear of the first.
     starting.signal_group(Signal::INT);
-    starting.exit(130).stderr_contains("interrupted");
+    starting.wait_for_output("once more stops at once");
+    starting.signal_group(Signal::INT);
+    starting.exit(130).stderr_contains("interrupted in up");
 }
 
 /// All processes below one.
