@@ -104,7 +104,7 @@ impl Archive {
         if containers.is_empty() {
             return Ok(());
         }
-        let is_new = !self.directory.exists();
+        let is_new = store::look(&self.directory)?.is_none();
         fs::create_dir_all(&self.directory)
             .with_context(|| format!("cannot make {}", self.directory.display()))?;
         if is_new {
