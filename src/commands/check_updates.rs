@@ -140,11 +140,7 @@ async fn built_now(
 /// What the image that a local build's tag names now means for its record.
 fn compare_local(service: &Service, found: Found, stamp: &plan::Stamp) -> ServiceUpdate {
     let step = plan::advance(service, found.clone(), &plan::Intent::Latest, stamp);
-    let left = service
-        .history
-        .entries()
-        .iter()
-        .find(|entry| entry.rolled_back && entry.bytes.image_id == found.bytes.image_id);
+    let left = service.left_by_rollback(&found.bytes);
     let named = found.version.as_ref().unwrap_or(&found.asked);
     let change = match step.outcome {
         Outcome::Updated => match (left, service.current()) {
@@ -178,7 +174,10 @@ fn left_by_rollback(service: &Service, left: &Release) -> String {
     let since = since.map_or_else(String::new, |(current, when)| {
         format!("; {} is in force since {when}", told_apart(current, has_same_tag))
     });
-    format!("{name} was left by a rollback{since}; `pull-latest` takes {name} again")
+    format!(
+        "{name} was left by a rollback{since}; `pull-latest` takes {name} again, `update-safe` does \
+        not"
+    )
 }
 
 /// The tag of a release; with its digest too where another has the same tag.

@@ -37,6 +37,9 @@ pub struct LatestOptions {
     /// Show what would be recorded, and do nothing
     #[arg(long)]
     pub dry_run: bool,
+    /// Whether what somebody rolled back by hand is left alone.
+    #[arg(skip)]
+    pub heeds_rollbacks: bool,
 }
 
 impl LatestOptions {

@@ -62,7 +62,7 @@ pub struct UpdateSafe {
     /// Restore what ran before an update that was interrupted
     #[arg(long, conflicts_with_all = ["dry_run", "retry", "no_data_backup"])]
     abort: bool,
-    /// Take versions too that an earlier update found bad
+    /// Take versions too that an earlier update found bad, or that were rolled back by hand
     #[arg(long)]
     retry: bool,
     /// Leave out the data backup, this once

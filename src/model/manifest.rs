@@ -13,7 +13,7 @@ use std::time::Duration;
 
 use indexmap::IndexMap;
 
-use super::history::{History, Release};
+use super::history::{Bytes, History, Release};
 use super::reference::{Digest, Platform, Reference, Repository, ServiceName, Tag};
 use super::track;
 use super::yaml::Document;
@@ -398,6 +398,13 @@ impl Service {
     #[must_use]
     pub fn rejection(&self, digest: &Digest) -> Option<&Rejected> {
         self.rejected.iter().find(|rejected| rejected.digest == *digest)
+    }
+
+    /// The release with these bytes, if a rollback by hand has left it.
+    #[must_use]
+    pub fn left_by_rollback(&self, bytes: &Bytes) -> Option<&Release> {
+        let mut left = self.history.entries().iter().filter(|entry| entry.rolled_back);
+        left.find(|entry| bytes.is_known() && entry.bytes.name() == bytes.name())
     }
 
     /// What the release at `index` is to the others.

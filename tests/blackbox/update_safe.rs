@@ -917,3 +917,30 @@ fn builds_are_recorded_and_rolled_back_v2() {
 fn builds_are_recorded_and_rolled_back_v1() {
     builds(Compose::V1);
 }
+
+#[test]
+fn what_was_rolled_back_by_hand_comes_again_only_when_it_is_asked_for() {
+    let product = Product::new("judged");
+    product.publish("web", "2", |image| image.health(Health::Passing));
+    product.update().exit(0);
+    product.dkv(["rollback", "web", "-y"]).exit(0);
+    product.dkv(["up"]).exit(0);
+    product.assert_runs("1");
+    let before = product.deployment.manifest();
+    for line in [&["update-safe", "--dry-run"][..], &["update-safe"]] {
+        let left = product.dkv(line.iter().copied()).exit(0);
+        left.stdout_contains("rolled back by hand").stdout_contains("--retry");
+    }
+    product.dkv(["check-updates"]).exit(0).stdout_contains("`update-safe` does not");
+    product.assert_runs("1");
+    assert_eq!(product.deployment.manifest(), before);
+    product.dkv(["pull-latest", "--dry-run"]).exit(0).stdout_contains("1 ");
+    product.dkv(["update-safe", "--retry"]).exit(0);
+    product.assert_runs("2");
+    // A newer one is none that somebody went back from.
+    product.dkv(["rollback", "web", "-y"]).exit(0);
+    product.dkv(["up"]).exit(0);
+    product.publish("web", "3", |image| image.health(Health::Passing));
+    product.update().exit(0);
+    product.assert_runs("3");
+}

@@ -181,7 +181,7 @@ fn what_two_rollbacks_left_is_not_given_the_time_of_the_second() {
     assert_eq!(
         one["details"],
         "1.42 was left by a rollback; 1.40 is in force since 2026-03-04T05:06:07Z; `pull-latest` \
-            takes 1.42 again"
+            takes 1.42 again, `update-safe` does not"
     );
 }
 

@@ -12,7 +12,7 @@ use crate::error;
 use crate::images::{Early, Wanted};
 use crate::lookup::{self, Latest, Lookup};
 use crate::model::history::{Bytes, Release};
-use crate::model::manifest::{Rejected, Service, Source};
+use crate::model::manifest::{Service, Source};
 use crate::model::reference::Platform;
 use crate::plan::{self, Found, Intent};
 
@@ -47,7 +47,7 @@ pub(in crate::commands) async fn plan_latest(
     let resolutions = followed.iter().map(|service| {
         latest_of(app, &lookup, service, !manner.pulls, |found| {
             let wish = early_wish(service, found, hash)
-                .filter(|_| rejection(service, found, options).is_none());
+                .filter(|_| judged(service, found, options).is_none());
             if let (Some(early), Some(wish)) = (&early, wish) {
                 early.begin(wish);
             }
@@ -105,10 +105,7 @@ async fn follow(
     options: &LatestOptions,
 ) -> Result<()> {
     let Latest { found, resolution } = latest;
-    if let Some(rejected) = rejection(service, &found, options) {
-        let tag = rejected.tag.as_ref().unwrap_or(&found.asked);
-        let why = rejected.reason.as_ref().map_or_else(String::new, |why| format!(": {why}"));
-        let why = format!("{tag} was rejected by an update{why}; `--retry` takes it all the same");
+    if let Some(why) = judged(service, &found, options) {
         change.skip(service, why);
         return Ok(());
     }
@@ -134,18 +131,25 @@ fn is_unknown(service: &Service) -> bool {
     service.current().is_none_or(|current| current.bytes == Bytes::default())
 }
 
-/// Why a safe update found bad what was found now, unless that is to be taken all the same.
-fn rejection<'a>(
-    service: &'a Service,
-    found: &Found,
-    options: &LatestOptions,
-) -> Option<&'a Rejected> {
-    found
-        .bytes
-        .digest
-        .as_ref()
-        .and_then(|digest| service.rejection(digest))
-        .filter(|_| !options.retry)
+/// Why what was found now is left alone, unless it is to be taken all the same: a safe update found
+/// it bad, or somebody went back from it, where that counts.
+fn judged(service: &Service, found: &Found, options: &LatestOptions) -> Option<String> {
+    if options.retry {
+        return None;
+    }
+    let rejected = found.bytes.digest.as_ref().and_then(|digest| service.rejection(digest));
+    if let Some(rejected) = rejected {
+        let tag = rejected.tag.as_ref().unwrap_or(&found.asked);
+        let why = rejected.reason.as_ref().map_or_else(String::new, |why| format!(": {why}"));
+        return Some(format!(
+            "{tag} was rejected by an update{why}; `--retry` takes it all the same"
+        ));
+    }
+    let left = service.left_by_rollback(&found.bytes).filter(|_| options.heeds_rollbacks)?;
+    Some(format!(
+        "{} was rolled back by hand; `--retry` takes it all the same, and so does `dkv pull-latest`",
+        left.tag
+    ))
 }
 
 /// The bytes that a tag names, whatever they will be called.

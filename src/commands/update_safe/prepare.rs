@@ -471,7 +471,12 @@ const NOTHING_STOPPED: &str = "nothing was stopped or changed";
 /// their way already, unless this is a dry run.
 async fn plan(deployment: &Deployment<'_>, options: Options, dry_run: bool) -> Result<Change> {
     let services: Vec<&Service> = deployment.record()?.services().collect();
-    let latest = LatestOptions { retry: options.retry, dry_run, ..LatestOptions::default() };
+    let latest = LatestOptions {
+        retry: options.retry,
+        dry_run,
+        heeds_rollbacks: true,
+        ..LatestOptions::default()
+    };
     let mut change = pull::plan_latest(deployment, &services, &latest).await?;
     if change.has_failed() {
         change.check(false, NOTHING_STOPPED)?;
