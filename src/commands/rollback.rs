@@ -6,7 +6,7 @@ use clap::Args;
 use super::arguments::{Confirmed, Services};
 use super::{Effect, Run, changes};
 use crate::app::{App, Exit};
-use crate::change::Change;
+use crate::change::{self, Change};
 use crate::cli::TagOrDigest;
 use crate::deployment::Deployment;
 use crate::docker::{Container, ContainerFilter, Docker, PullTarget};
@@ -15,19 +15,25 @@ use crate::images::Wanted;
 use crate::members::repository_of;
 use crate::model::history::Bytes;
 use crate::model::manifest::{Service, Source};
+use crate::model::operation::What;
 use crate::model::reference::{Reference, ServiceName};
 use crate::plan::{self, Found, Intent, Outcome, Step, Target};
 use crate::registry::ManifestName;
-use crate::report::Changes;
+use crate::report::{Changes, ServiceChange};
+use crate::ui::Terminals;
 
 /// Go back to the previous version of all services, or of those named
 ///
-/// Moves the record only; `dkv restart` applies it. Twice goes back two versions. Without
-/// names, every service goes back one, whether the last update changed it or not.
+/// Moves the record only; `dkv restart` applies it. Twice goes back two versions. Without names it
+/// asks, on a terminal, whether every service is meant or what the last operation changed; with -y
+/// or --all every service goes back one, whether the last update changed it or not.
 #[derive(Debug, Args)]
 pub struct Rollback {
     #[command(flatten)]
     services: Services,
+    /// Every service, not only what the last operation changed
+    #[arg(long, conflicts_with = "services")]
+    all: bool,
     #[command(flatten)]
     confirmed: Confirmed,
 }
@@ -38,7 +44,64 @@ impl Run for Rollback {
     }
 
     async fn run(self, app: &App) -> Result<Exit> {
-        rollback(app, &self.services.names(), self.confirmed).await
+        let Self { services, all, confirmed } = self;
+        let names = match services.names() {
+            names if names.is_empty() && !all && !confirmed.yes && !confirmed.dry_run => {
+                meant(app)?
+            }
+            names => names,
+        };
+        rollback(app, &names, confirmed).await
+    }
+}
+
+/// Which services somebody means who has named none: those that the last operation changed, or all,
+/// for which it is empty. Where that is the same, nobody is asked.
+fn meant(app: &App) -> Result<Vec<ServiceName>> {
+    let deployment = Deployment::open_recorded(app)?;
+    let record = deployment.record()?;
+    let log = change::recorded(app, Some((&record.snapshot, &record.manifest)))?.log;
+    let moves = |service: &Service| plan::rollback(service, &app.stamp());
+    let all: Vec<Step> = record.services().filter_map(moves).collect();
+    let stacks = log.stacks();
+    let last = stacks.done.last().and_then(|id| log.operation(*id));
+    let Some(last) = last else { return Ok(Vec::new()) };
+    let is_moved = |step: &&Step| {
+        let mut moved = last.services.iter().filter(|one| one.what == What::Version);
+        moved.any(|one| one.name == step.before.name)
+    };
+    let changed: Vec<&Step> = all.iter().filter(is_moved).collect();
+    if changed.is_empty() || changed.len() == all.len() {
+        return Ok(Vec::new());
+    }
+    let names: Vec<&str> = changed.iter().map(|step| step.before.name.as_str()).collect();
+    let names = names.join(" ");
+    let Terminals { stdin, stderr, .. } = app.ui.terminals();
+    if !(stdin && stderr) {
+        let message = "`dkv rollback` asks which services are meant, and there is no terminal to ask \
+            on";
+        return Err(error::usage(message)
+            .with_hint(format!(
+                "`dkv rollback {names} --yes` takes back what the last operation changed, `dkv \
+                rollback --all --yes` every service by one version"
+            ))
+            .into());
+    }
+    let line = |step: &Step| {
+        let change = ServiceChange::of(step);
+        format!("  {}: {}", change.name, changes::from_to(&change))
+    };
+    app.ui.status(format!("The last operation, {}, changed:", last.id));
+    changed.iter().for_each(|step| app.ui.status(line(step)));
+    app.ui.status("Every service would go back as well:");
+    let others = all.iter().filter(|step| !is_moved(step));
+    others.for_each(|step| app.ui.status(line(step)));
+    let question = "Go back with the `last` operation's, or with `all`?";
+    let answer = app.ui.ask(question, "neither", false, &app.command)?;
+    match answer.to_lowercase().as_str() {
+        "last" | "l" => Ok(changed.iter().map(|step| step.before.name.clone()).collect()),
+        "all" | "a" => Ok(Vec::new()),
+        _ => Err(error::usage("neither was chosen; nothing was changed").into()),
     }
 }
 

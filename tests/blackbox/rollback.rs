@@ -358,3 +358,42 @@ fn two_deployments_of_one_product_do_not_take_each_others_images() {
     first.dkv(["up"]).exit(0);
     assert_eq!(first.engine().version(first.project(), "web"), "one");
 }
+
+#[test]
+fn without_names_the_last_operations_services_are_offered_and_all() {
+    let registry = Registry::start();
+    let deployment = Deployment::new("which");
+    let services = ["web", "api"].map(|name| (name, registry.repository(name)));
+    deployment.write_product(&services);
+    for (version, names) in [("1", &["web", "api"][..]), ("2", &["web", "api"]), ("3", &["web"])] {
+        for name in names {
+            registry.push(Image::new(name).tag(version).tag("latest"));
+        }
+        deployment.dkv(["pull-latest"]).exit(0);
+    }
+    let tags = || {
+        let data = deployment.manifest_data();
+        ["web", "api"]
+            .map(|name| data["services"][name]["current_tag"].as_str().unwrap().to_owned())
+    };
+    let before = deployment.manifest();
+    let refused = deployment.dkv(["rollback"]).exit(2);
+    refused.stderr_contains("`dkv rollback web --yes`").stderr_contains("rollback --all --yes");
+    for answer in ["\n", "what\n"] {
+        deployment.dkv(["rollback"]).tty().stdin(answer).exit(2);
+    }
+    assert_eq!(deployment.manifest(), before);
+    deployment.dkv(["rollback"]).tty().stdin("last\ny\n").exit(0);
+    assert_eq!(tags(), ["2", "2"]);
+    deployment.dkv(["undo", "-y"]).exit(0);
+    deployment.dkv(["rollback"]).tty().stdin("all\ny\n").exit(0);
+    assert_eq!(tags(), ["2", "1"]);
+    deployment.dkv(["undo", "-y"]).exit(0);
+    // The guide's meaning.
+    deployment.dkv(["rollback", "-y"]).exit(0);
+    assert_eq!(tags(), ["2", "1"]);
+    deployment.dkv(["undo", "-y"]).exit(0);
+    deployment.dkv(["rollback", "--all", "-y"]).exit(0);
+    assert_eq!(tags(), ["2", "1"]);
+    deployment.dkv(["rollback", "--all", "web", "-y"]).exit(2);
+}
