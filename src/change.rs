@@ -119,6 +119,12 @@ impl Change {
         self.early = early;
     }
 
+    /// Whether anything is to be recorded.
+    #[must_use]
+    pub fn is_change(&self) -> bool {
+        self.restored.is_some() || self.steps.iter().any(Step::is_change)
+    }
+
     /// What is told of the services that are left alone.
     #[must_use]
     pub fn others(&self) -> &[ServiceChange] {
@@ -291,6 +297,27 @@ impl Change {
         let draft = Draft::begin(deployment)?;
         self.check_unchanged(deployment.record()?, draft.record(deployment)?)?;
         draft.with(deployment, &changed, &self.listing).map(Some)
+    }
+
+    /// Refuses what was planned from another record than `now`.
+    ///
+    /// # Errors
+    ///
+    /// A service that the change is about was changed since (exit 3).
+    pub fn check_still(&self, now: &Record) -> Result<()> {
+        let is_same = |step: &&Step| match now.service(&step.before.name) {
+            Some(service) => *service == step.before,
+            None => step.before.current().is_none(),
+        };
+        match self.steps.iter().find(|step| !is_same(step)) {
+            None => Ok(()),
+            Some(step) => Err(error::state(format!(
+                "service `{}` was changed in the manifest while this command ran; nothing was done",
+                step.before.name
+            ))
+            .with_hint("run the command again")
+            .into()),
+        }
     }
 
     /// Refuses to write over what somebody else has written since the plan was made.

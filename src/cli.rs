@@ -285,6 +285,9 @@ mod tests {
             rollback; rollback -y; rollback a b --yes; rollback --dry-run; downgrade; downgrade a -y
             rollback-service a; rollback-service a -y --dry-run; rollback-to a 1.41 -y; \
             rollback-to a 1.41 --dry-run
+            rollback --all; rollback a --apply -y --timeout 60s; rollback-service a --apply
+            rollback-to a 1 --apply --no-data-backup; undo --apply; redo --apply --dry-run
+            update-safe a b; update-safe a --to 1.42 --timeout 60s
             undo; undo 3 -y; undo --dry-run; redo; redo -y --dry-run; operations; operations --all
             resolve-tags; resolve-tags a --dry-run; generate-env; generate-env --dry-run
             version; version a; whatversion; version-history; version-history a; history; history \
@@ -339,6 +342,10 @@ mod tests {
             (&["pull-latest", "--no-pull", "--platform", "x/y"], ErrorKind::ValueValidation),
             (&["pull-latest", "--platform", "linux/arm64"], ErrorKind::MissingRequiredArgument),
             (&["update-safe", "--resume", "--abort"], ErrorKind::ArgumentConflict),
+            (&["update-safe", "--to", "1"], ErrorKind::MissingRequiredArgument),
+            (&["update-safe", "a", "--resume"], ErrorKind::ArgumentConflict),
+            (&["rollback", "--timeout", "60s"], ErrorKind::MissingRequiredArgument),
+            (&["rollback", "--all", "a"], ErrorKind::ArgumentConflict),
             (&["up", "--no-wait", "--timeout", "5"], ErrorKind::ArgumentConflict),
             (&["pull-latst"], ErrorKind::InvalidSubcommand),
             (&["pull", "--dryrun"], ErrorKind::UnknownArgument),

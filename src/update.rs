@@ -14,7 +14,7 @@ mod setting;
 mod whole;
 
 pub use blame::{Finding, Trial, blame, remedy};
-pub use journal::{GivenUp, Journal, Kept, Options, Ran, Target};
+pub use journal::{GivenUp, Goal, Journal, Kept, Options, Ran, Target};
 pub use machine::{Next, Outcome, State};
 pub use scope::{main_container, reject, to_replace};
 pub use setting::Setting;

@@ -1,9 +1,12 @@
 //! Arguments that several commands have in common.
 
+use std::time::Duration;
+
 use clap::Args;
 
-use crate::cli::{platform, service_or_nothing};
+use crate::cli::{duration, platform, service_or_nothing};
 use crate::model::reference::{Platform, ServiceName};
+use crate::update::Options;
 
 /// Services that may be named; none means all of them.
 #[derive(Debug, Args)]
@@ -36,6 +39,30 @@ pub struct Confirmed {
     /// Show what would be done, and do nothing
     #[arg(long)]
     pub dry_run: bool,
+}
+
+/// The switches of what may also be put into effect, as safely as `update-safe` does it.
+#[derive(Debug, Clone, Copy, Default, Args)]
+pub struct Applied {
+    /// Also make it run, as `update-safe` does: data saved, what changes replaced, health waited
+    /// for; what ran comes back, and nothing is recorded, if it does not become healthy
+    #[arg(long)]
+    pub apply: bool,
+    /// With --apply, leave out the data backup
+    #[arg(long, requires = "apply")]
+    no_data_backup: bool,
+    /// With --apply, wait this long for the containers to become healthy
+    #[arg(long, value_name = "DURATION", value_parser = duration, requires = "apply")]
+    timeout: Option<Duration>,
+}
+
+impl Applied {
+    /// How an update goes about it.
+    #[must_use]
+    pub fn options(self) -> Options {
+        let Self { no_data_backup, timeout, .. } = self;
+        Options { no_data_backup, timeout, ..Options::default() }
+    }
 }
 
 /// The switches of what records without making anything local.

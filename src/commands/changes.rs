@@ -111,7 +111,8 @@ fn line(change: &ServiceChange) -> String {
 }
 
 fn is_change(change: &ServiceChange) -> bool {
-    matches!(change.outcome, Outcome::Updated | Outcome::Relabelled)
+    use Outcome::{Moved, Relabelled, RolledBack, Updated};
+    matches!(change.outcome, Updated | Relabelled | RolledBack | Moved)
 }
 
 /// From which release to which.

@@ -71,7 +71,9 @@ pub(crate) trait Run {
 
     /// Whether it ends at safe points of its own when a signal asks it to. Others are given up
     /// where they stand.
-    const HAS_SAFE_POINTS: bool = false;
+    fn has_safe_points(&self) -> bool {
+        false
+    }
 
     /// What it does to a deployment, for when an update is unfinished; what only looks need not
     /// say so.
@@ -118,7 +120,7 @@ macro_rules! commands {
             #[must_use]
             pub fn has_safe_points(&self) -> bool {
                 match self {
-                    $(Self::$name(_) => <$file::$name as Run>::HAS_SAFE_POINTS,)*
+                    $(Self::$name(command) => Run::has_safe_points(command),)*
                 }
             }
 

@@ -45,7 +45,9 @@ pub struct RestoreData {
 }
 
 impl Run for RestoreData {
-    const HAS_SAFE_POINTS: bool = true;
+    fn has_safe_points(&self) -> bool {
+        true
+    }
 
     fn effect(&self) -> Effect {
         // It finishes or undoes an unfinished restore, and looks for an unfinished update itself.

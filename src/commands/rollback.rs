@@ -3,7 +3,8 @@
 use anyhow::Result;
 use clap::Args;
 
-use super::arguments::{Confirmed, Services};
+use super::arguments::{Applied, Confirmed, Services};
+use super::update_safe::{self, Order};
 use super::{Effect, Run, changes};
 use crate::app::{App, Exit};
 use crate::change::{self, Change};
@@ -21,6 +22,7 @@ use crate::plan::{self, Found, Intent, Outcome, Step, Target};
 use crate::registry::ManifestName;
 use crate::report::{Changes, ServiceChange};
 use crate::ui::Terminals;
+use crate::update::Goal;
 
 /// Go back to the previous version of all services, or of those named
 ///
@@ -35,6 +37,8 @@ pub struct Rollback {
     #[arg(long, conflicts_with = "services")]
     all: bool,
     #[command(flatten)]
+    applied: Applied,
+    #[command(flatten)]
     confirmed: Confirmed,
 }
 
@@ -43,15 +47,19 @@ impl Run for Rollback {
         Effect::unless(self.confirmed.dry_run)
     }
 
+    fn has_safe_points(&self) -> bool {
+        self.applied.apply
+    }
+
     async fn run(self, app: &App) -> Result<Exit> {
-        let Self { services, all, confirmed } = self;
+        let Self { services, all, applied, confirmed } = self;
         let names = match services.names() {
             names if names.is_empty() && !all && !confirmed.yes && !confirmed.dry_run => {
                 meant(app)?
             }
             names => names,
         };
-        rollback(app, &names, confirmed).await
+        rollback(app, &names, applied, confirmed).await
     }
 }
 
@@ -111,6 +119,8 @@ pub struct RollbackService {
     /// The service
     service: ServiceName,
     #[command(flatten)]
+    applied: Applied,
+    #[command(flatten)]
     confirmed: Confirmed,
 }
 
@@ -119,8 +129,12 @@ impl Run for RollbackService {
         Effect::unless(self.confirmed.dry_run)
     }
 
+    fn has_safe_points(&self) -> bool {
+        self.applied.apply
+    }
+
     async fn run(self, app: &App) -> Result<Exit> {
-        rollback(app, &[self.service], self.confirmed).await
+        rollback(app, &[self.service], self.applied, self.confirmed).await
     }
 }
 
@@ -134,12 +148,18 @@ pub struct RollbackTo {
     #[arg(value_name = "TAG|DIGEST")]
     target: TagOrDigest,
     #[command(flatten)]
+    applied: Applied,
+    #[command(flatten)]
     confirmed: Confirmed,
 }
 
 impl Run for RollbackTo {
     fn effect(&self) -> Effect {
         Effect::unless(self.confirmed.dry_run)
+    }
+
+    fn has_safe_points(&self) -> bool {
+        self.applied.apply
     }
 
     /// # Errors
@@ -152,9 +172,13 @@ impl Run for RollbackTo {
         let step = step_to(&deployment, service, target).await?;
         let is_there = !step.is_change();
         let name = service.name.clone();
+        let goal = match step.outcome {
+            Outcome::Moved | Outcome::Unchanged => Goal::Release,
+            _ => Goal::Version(None),
+        };
         let mut change = Change::of(vec![step]);
-        if !is_there {
-            return go(&mut deployment, change, self.confirmed).await;
+        if !is_there || self.applied.apply {
+            return go(&mut deployment, change, goal, self.applied, self.confirmed).await;
         }
         // The record may be right and versions.env not: whoever was killed between the two says the
         // same again.
@@ -175,7 +199,12 @@ impl Run for RollbackTo {
 ///
 /// None has one (exit 3), an image can be had nowhere (exit 5 or 6), nobody said yes (exit 2); in
 /// all of these nothing has changed.
-async fn rollback(app: &App, names: &[ServiceName], confirmed: Confirmed) -> Result<Exit> {
+async fn rollback(
+    app: &App,
+    names: &[ServiceName],
+    applied: Applied,
+    confirmed: Confirmed,
+) -> Result<Exit> {
     let mut deployment = Deployment::open_recorded(app)?;
     let selected = deployment.select(names)?;
     let mut change = Change::default();
@@ -198,7 +227,7 @@ async fn rollback(app: &App, names: &[ServiceName], confirmed: Confirmed) -> Res
             )
             .into());
     }
-    go(&mut deployment, change, confirmed).await
+    go(&mut deployment, change, Goal::Previous, applied, confirmed).await
 }
 
 /// What takes `service` to the release that `target` names: one of its history, one that still
@@ -269,15 +298,22 @@ async fn running(docker: &Docker, service: &Service, target: &str) -> Result<Opt
     Ok(None)
 }
 
-/// Shows the plan, asks, makes the images local, records.
+/// Shows the plan, asks, makes the images local, records; or makes it run first, and records it if
+/// it is healthy.
 async fn go(
     deployment: &mut Deployment<'_>,
     mut change: Change,
+    goal: Goal,
+    applied: Applied,
     Confirmed { yes, dry_run }: Confirmed,
 ) -> Result<Exit> {
     let app = deployment.app();
     let record = deployment.record()?;
     let plan = change.preview(record);
+    if dry_run && applied.apply {
+        let order = Order { options: applied.options(), goal, change: Some(change) };
+        return update_safe::carry_out(app, order, dry_run).await;
+    }
     if dry_run {
         app.show(&plan, |plan| {
             show_moves(plan, |line| app.ui.data(line));
@@ -303,6 +339,10 @@ async fn go(
                 wanted.name
             ));
         }
+    }
+    if applied.apply {
+        let order = Order { options: applied.options(), goal, change: Some(change) };
+        return update_safe::carry_out(app, order, dry_run).await;
     }
     change.fetch(app, record).await?;
     if change.has_failed() {

@@ -5,9 +5,10 @@ use std::path::Path;
 use anyhow::Result;
 use clap::Args;
 
-use super::arguments::Confirmed;
+use super::arguments::{Applied, Confirmed};
 use super::changes;
 use super::rollback::runs_already;
+use super::update_safe::{self, Order};
 use super::{Effect, Run};
 use crate::app::{App, Exit};
 use crate::backup;
@@ -15,9 +16,11 @@ use crate::change::{self, About, Change};
 use crate::deployment::{Deployment, Record};
 use crate::error::{self, Error};
 use crate::model::operation::{Kind, Log, Operation};
+use crate::model::reference::Digest;
 use crate::plan::{self, Outcome};
 use crate::report::{ServiceChange, Undone};
 use crate::store::{self, Snapshot};
+use crate::update::Goal;
 
 /// Take back the last operation, or everything from one on
 ///
@@ -30,12 +33,18 @@ pub struct Undo {
     #[arg(value_name = "ID")]
     operation: Option<u64>,
     #[command(flatten)]
+    applied: Applied,
+    #[command(flatten)]
     confirmed: Confirmed,
 }
 
 impl Run for Undo {
     fn effect(&self) -> Effect {
         Effect::unless(self.confirmed.dry_run)
+    }
+
+    fn has_safe_points(&self) -> bool {
+        self.applied.apply
     }
 
     /// # Errors
@@ -54,7 +63,8 @@ impl Run for Undo {
             .store
             .manifest_text(&text, first.backup.as_deref())
             .ok_or_else(|| is_lost(app, first, "before"))?;
-        go(&mut deployment, &log, Kind::Undo, takes, bytes, self.confirmed).await
+        let way = Way { kind: Kind::Undo, takes, applied: self.applied };
+        go(&mut deployment, &log, way, bytes, self.confirmed).await
     }
 }
 
@@ -62,12 +72,18 @@ impl Run for Undo {
 #[derive(Debug, Args)]
 pub struct Redo {
     #[command(flatten)]
+    applied: Applied,
+    #[command(flatten)]
     confirmed: Confirmed,
 }
 
 impl Run for Redo {
     fn effect(&self) -> Effect {
         Effect::unless(self.confirmed.dry_run)
+    }
+
+    fn has_safe_points(&self) -> bool {
+        self.applied.apply
     }
 
     /// # Errors
@@ -86,7 +102,8 @@ impl Run for Redo {
             .store
             .manifest_text(&undone.after, None)
             .ok_or_else(|| is_lost(app, undone, "after"))?;
-        go(&mut deployment, &log, Kind::Redo, vec![undone.id], bytes, self.confirmed).await
+        let way = Way { kind: Kind::Redo, takes: vec![undone.id], applied: self.applied };
+        go(&mut deployment, &log, way, bytes, self.confirmed).await
     }
 }
 
@@ -157,17 +174,42 @@ fn is_lost(app: &App, operation: &Operation, when: &str) -> Error {
     .with_hint("`dkv rollback-to` takes a service to any release that is remembered")
 }
 
-/// Shows what comes back, asks, makes its images local, records it.
+/// Which way it goes.
+struct Way {
+    kind: Kind,
+    takes: Vec<u64>,
+    applied: Applied,
+}
+
+/// The change that brings back the manifest's text with this digest, after an update that was
+/// killed before it could record that.
+///
+/// # Errors
+///
+/// No backup has the text any more (exit 3).
+pub(super) fn back_to(deployment: &Deployment<'_>, text: &Digest, about: About) -> Result<Change> {
+    let (app, record) = (deployment.app(), deployment.record()?);
+    let bytes = app.store.manifest_text(text, None).ok_or_else(|| {
+        error::state("the manifest that was to come back is in no backup any more")
+            .with_hint("`dkv update-safe --abort` restores what ran before")
+    })?;
+    let target = Snapshot::planned(record.snapshot.path.clone(), bytes);
+    let target = deployment.interpret_written(target)?;
+    let steps = plan::go_to(&record.manifest, &target.manifest);
+    Ok(Change::back_to(target, steps, about))
+}
+
+/// Shows what comes back, asks, makes its images local, records it; or makes it run first.
 async fn go(
     deployment: &mut Deployment<'_>,
     log: &Log,
-    kind: Kind,
-    takes: Vec<u64>,
+    Way { kind, takes, applied }: Way,
     text: Vec<u8>,
     Confirmed { yes, dry_run }: Confirmed,
 ) -> Result<Exit> {
     let app = deployment.app();
     let record = deployment.record()?;
+    let goal = Goal::Record { text: Digest::of(&text), kind, takes: takes.clone() };
     let target = Snapshot::planned(record.snapshot.path.clone(), text);
     let target = deployment.interpret_written(target)?;
     refuse_lost(&target, record)?;
@@ -188,6 +230,11 @@ async fn go(
     let steps = plan::go_to(&record.manifest, &target.manifest);
     let mut change = Change::back_to(target, steps, about);
     report.changes = change.preview(record);
+    if dry_run && applied.apply {
+        heading.iter().for_each(|line| app.ui.status(line));
+        let order = Order { options: applied.options(), goal, change: Some(change) };
+        return update_safe::carry_out(app, order, dry_run).await;
+    }
     if dry_run {
         app.show(&report, |report| {
             heading.iter().for_each(|line| app.ui.status(line));
@@ -208,6 +255,11 @@ async fn go(
     };
     if !app.ui.confirm(&question, yes, &app.command)? {
         return Err(error::usage("not confirmed; nothing was changed").into());
+    }
+    if applied.apply {
+        tell_of_data(app, &report);
+        let order = Order { options: applied.options(), goal, change: Some(change) };
+        return update_safe::carry_out(app, order, dry_run).await;
     }
     report.changes = if change.steps.iter().any(plan::Step::has_other_images) {
         change.fetch(app, record).await?;

@@ -21,12 +21,15 @@ use anyhow::Result;
 use clap::Args;
 use tokio::time::Instant;
 
+use super::arguments::Services;
+use super::changes::Manner;
 use super::logs::{self, Keeping};
 use super::run::{Launch, StartOptions};
 use super::unfinished::unfinished;
-use super::{Effect, Run};
+use super::version_pull::plan_version;
+use super::{Effect, Run, undo};
 use crate::app::{App, Exit};
-use crate::change::{Change, Remembered};
+use crate::change::{About, Change, Remembered};
 use crate::cli;
 use crate::clock;
 use crate::compose::{self, Action, Project, Pull, Recreate, Up};
@@ -34,11 +37,12 @@ use crate::deployment::{Deployment, Record};
 use crate::docker::{Blueprint, Docker};
 use crate::error::{self, Error, Kind};
 use crate::health::{self, Cause, Verdict};
-use crate::model::reference::ServiceName;
+use crate::model::history::Release;
+use crate::model::reference::{Digest, ServiceName, Tag};
 use crate::plan::{self, Found, Intent, Step};
 use crate::report::{ReplacedService, ServiceChange};
 use crate::store::Lock;
-use crate::update::{Journal, Next, Options, Outcome, State, Trial, blame};
+use crate::update::{Goal, Journal, Next, Options, Outcome, State, Trial, blame};
 use downtime::Downtime;
 use witness::Witness;
 
@@ -56,11 +60,19 @@ const PAUSE: Duration = Duration::from_secs(1);
 /// Update to the latest versions, and restore what ran if they do not become healthy
 #[derive(Debug, Args)]
 pub struct UpdateSafe {
+    #[command(flatten)]
+    services: Services,
+    /// Update the service to this version, not to what its tag names
+    #[arg(long, value_name = "TAG", requires = "services", conflicts_with = "retry")]
+    to: Option<Tag>,
     /// Finish an update that was interrupted
-    #[arg(long, conflicts_with_all = ["abort", "dry_run", "retry", "no_data_backup"])]
+    #[arg(
+        long,
+        conflicts_with_all = ["abort", "dry_run", "retry", "no_data_backup", "services"]
+    )]
     resume: bool,
     /// Restore what ran before an update that was interrupted
-    #[arg(long, conflicts_with_all = ["dry_run", "retry", "no_data_backup"])]
+    #[arg(long, conflicts_with_all = ["dry_run", "retry", "no_data_backup", "services"])]
     abort: bool,
     /// Take versions too that an earlier update found bad, or that were rolled back by hand
     #[arg(long)]
@@ -81,7 +93,9 @@ pub struct UpdateSafe {
 }
 
 impl Run for UpdateSafe {
-    const HAS_SAFE_POINTS: bool = true;
+    fn has_safe_points(&self) -> bool {
+        true
+    }
 
     fn effect(&self) -> Effect {
         // Finishes or undoes an unfinished update, or refuses by itself.
@@ -94,22 +108,69 @@ impl Run for UpdateSafe {
     /// (4), a registry (5), Docker (6). The update failed: what ran is back and healthy (7), or not
     /// (8). Interrupted (130): what ran is back; after a second request the journal tells the next run.
     async fn run(self, app: &App) -> Result<Exit> {
-        let Self { resume, abort, retry, no_data_backup, keep_going, timeout, dry_run } = self;
+        let Self { resume, abort, retry, no_data_backup, keep_going, timeout, dry_run, .. } = self;
         let options = Options { retry, no_data_backup, keep_going, timeout };
-        if dry_run {
-            return prepare::show_plan(app, options).await;
+        if resume || abort {
+            let lock = begin(app)?;
+            return match app.journal()? {
+                Some(journal) => self.take_up(app, &lock, journal).await,
+                None => Err(error::state("there is no unfinished update-safe")
+                    .with_hint("nothing is to be done")
+                    .into()),
+            };
         }
-        let lock = app.begin_operation()?;
-        app.store.check_writable(None)?;
-        match app.journal()? {
-            Some(journal) if resume || abort => self.take_up(app, &lock, journal).await,
-            None if resume || abort => Err(error::state("there is no unfinished update-safe")
-                .with_hint("nothing is to be done")
-                .into()),
-            Some(journal) if journal.state.is_unfinished() => Err(unfinished(&journal).into()),
-            _ => RunningUpdate::note(app, &lock, options).await?.run().await,
-        }
+        let names = self.services.names();
+        let Some(tag) = &self.to else {
+            let goal = Goal::Latest(names);
+            return carry_out(app, Order { options, goal, change: None }, dry_run).await;
+        };
+        let [name] = names.as_slice() else {
+            return Err(error::usage("--to names the version of one service")
+                .with_hint(format!("`dkv update-safe {} --to {tag}`", names[0]))
+                .into());
+        };
+        let deployment = Deployment::open_recorded(app)?;
+        let service = deployment.find(name)?;
+        let manner = Manner { dry_run, pulls: true, keep_going: false };
+        let step = plan_version(&deployment, service, tag, None, &Intent::Version, manner).await?;
+        let change = Some(Change::of(vec![step]));
+        let goal = Goal::Version(Some(tag.clone()));
+        carry_out(app, Order { options, goal, change }, dry_run).await
     }
+}
+
+/// What is to run, and how to get there.
+pub(super) struct Order {
+    /// How it goes about it.
+    pub options: Options,
+    /// What is to run.
+    pub goal: Goal,
+    /// What becomes of the record, where that is known already.
+    pub change: Option<Change>,
+}
+
+/// Makes the deployment run what `order` says: after it that runs and is healthy and recorded, or
+/// what ran before does.
+///
+/// # Errors
+///
+/// As for [`UpdateSafe`].
+pub(super) async fn carry_out(app: &App, order: Order, dry_run: bool) -> Result<Exit> {
+    if dry_run {
+        return prepare::show_plan(app, order).await;
+    }
+    let lock = begin(app)?;
+    match app.journal()? {
+        Some(journal) if journal.state.is_unfinished() => Err(unfinished(&journal).into()),
+        _ => RunningUpdate::note(app, &lock, order).await?.run().await,
+    }
+}
+
+/// Takes the operation lock for what replaces containers.
+fn begin(app: &App) -> Result<Lock> {
+    let lock = app.begin_operation()?;
+    app.store.check_writable(None)?;
+    Ok(lock)
 }
 
 impl UpdateSafe {
@@ -132,8 +193,14 @@ impl UpdateSafe {
                 app.ui.status("Nothing had been stopped or replaced; what ran before runs");
                 return report::show_restored(app);
             }
+            let Goal::Latest(_) = &journal.goal else {
+                return Err(error::state("nothing had been stopped or replaced, or is now")
+                    .with_hint("run the command again that was interrupted")
+                    .into());
+            };
             app.ui.status("Nothing had been stopped or replaced; beginning anew");
-            return RunningUpdate::note(app, lock, journal.options).await?.run().await;
+            let order = Order { options: journal.options, goal: journal.goal, change: None };
+            return RunningUpdate::note(app, lock, order).await?.run().await;
         };
         if self.abort && state == State::Recording {
             app.ui.warn(
@@ -600,7 +667,7 @@ impl<'a> RunningUpdate<'a> {
             None => self.planned_change()?,
         };
         change.about.data_backup.clone_from(&self.journal.saving.data_backup);
-        if change.steps.iter().any(Step::is_change) {
+        if change.is_change() {
             let mut attempts = 1..=ATTEMPTS;
             // Until something is written, it can be tried again.
             let committed = loop {
@@ -625,14 +692,42 @@ impl<'a> RunningUpdate<'a> {
     /// What an update that was taken up again records. What is recorded already becomes no change.
     fn planned_change(&self) -> Result<Change> {
         let record = self.record()?;
+        let stamp = self.app.stamp();
+        if let Goal::Record { text, kind, takes } = &self.journal.goal {
+            if Digest::of(&record.snapshot.bytes) == *text {
+                return Ok(Change::default());
+            }
+            let about = About { kind: *kind, takes: takes.clone(), ..About::default() };
+            return undo::back_to(&self.launch.deployment, text, about);
+        }
         let steps = self.journal.plan.targets.iter().filter_map(|target| {
             let service = record.service(&target.service)?;
-            let found = Found {
-                asked: target.tag.clone(),
-                version: Some(target.tag.clone()),
-                bytes: target.bytes.clone(),
+            let is_it = |release: &Release| release.bytes.name() == target.bytes.name();
+            if self.journal.goal.is_return() && service.current().is_some_and(is_it) {
+                return Some(Step::unchanged(service));
+            }
+            let mut step = match &self.journal.goal {
+                Goal::Previous => plan::rollback(service, &stamp)?,
+                Goal::Release => {
+                    let place = service.history.entries().iter().position(is_it)?;
+                    plan::move_to(service, place, &stamp)
+                }
+                Goal::Latest(_) | Goal::Version(_) | Goal::Record { .. } => {
+                    let found = Found {
+                        asked: target.tag.clone(),
+                        version: Some(target.tag.clone()),
+                        bytes: target.bytes.clone(),
+                    };
+                    let intent = match &self.journal.goal {
+                        Goal::Version(_) => Intent::Version,
+                        _ => Intent::Latest,
+                    };
+                    plan::advance(service, found, &intent, &stamp)
+                }
             };
-            let mut step = plan::advance(service, found, &Intent::Latest, &self.app.stamp());
+            if let Goal::Version(Some(asked)) = &self.journal.goal {
+                plan::follow(&mut step, asked);
+            }
             step.after
                 .rejected
                 .retain(|rejected| Some(&rejected.digest) != target.bytes.digest.as_ref());

@@ -14,7 +14,7 @@ use crate::lookup;
 use crate::model::manifest::{Service, Source};
 use crate::model::reference::{Platform, ServiceName, Tag};
 use crate::model::track;
-use crate::plan::{self, Intent};
+use crate::plan::{self, Intent, Step};
 use crate::registry::ManifestName;
 use crate::registry::resolve::Resolution;
 
@@ -64,8 +64,22 @@ pub(super) async fn version_pull(
     if !manner.dry_run {
         deployment.record()?.check_writable(&app.store)?;
     }
+    let step = plan_version(&deployment, service, tag, platform, &intent, manner).await?;
+    changes::carry_out(&mut deployment, Change::of(vec![step]), manner).await
+}
+
+/// What becomes of `service` with the version called `tag`.
+pub(super) async fn plan_version(
+    deployment: &Deployment<'_>,
+    service: &Service,
+    tag: &Tag,
+    platform: Option<&Platform>,
+    intent: &Intent,
+    manner: Manner,
+) -> Result<Step> {
+    let app = deployment.app();
     let mut remark = None;
-    let lookup = lookup_for(&deployment, manner, platform).await?;
+    let lookup = lookup_for(deployment, manner, platform).await?;
     let found = if service.source == Source::Local {
         lookup::local(app.docker().await?, &app.store, service, tag).await?
     } else {
@@ -74,7 +88,7 @@ pub(super) async fn version_pull(
         let mut found = named.found;
         let is_moving = service.is_moving(tag);
         // A line that was asked for by name says as little about the bytes as the tracked tag.
-        if is_moving || (intent == Intent::Version && !track::is_release(tag)) {
+        if is_moving || (*intent == Intent::Version && !track::is_release(tag)) {
             let asked = Service { track: Some(tag.clone()), ..service.clone() };
             let asked = if is_moving { service } else { &asked };
             let resolution = lookup.version_of(asked, &found, Some(named.is_index)).await;
@@ -86,10 +100,10 @@ pub(super) async fn version_pull(
     };
     let docker = if manner.pulls { Some(app.docker().await?) } else { None };
     let known = lookup.known(service, &found, docker).await?;
-    let mut step = plan::advance_known(service, &known, found, &intent, &app.stamp());
+    let mut step = plan::advance_known(service, &known, found, intent, &app.stamp());
     step.notes.extend(remark);
-    if intent == Intent::Version {
+    if *intent == Intent::Version {
         plan::follow(&mut step, tag);
     }
-    changes::carry_out(&mut deployment, Change::of(vec![step]), manner).await
+    Ok(step)
 }

@@ -11,6 +11,7 @@ use super::machine::State;
 use super::setting::Setting;
 use crate::docker::ContainerDetail;
 use crate::model::history::{Bytes, Release};
+use crate::model::operation;
 use crate::model::reference::{Digest, Repository, ServiceName, Tag};
 
 /// The shape of the file that this dkv writes.
@@ -33,6 +34,9 @@ pub struct Journal {
     pub setting: Option<Setting>,
     /// How it was asked for.
     pub options: Options,
+    /// What is to run after it.
+    #[serde(default)]
+    pub goal: Goal,
     /// Whether any container may have been replaced.
     pub is_replacing: bool,
     /// Every container of the deployment as it was when the update began.
@@ -117,6 +121,49 @@ pub struct Options {
     pub keep_going: bool,
     /// How long containers may take to become healthy, where not the manifest's time holds.
     pub timeout: Option<Duration>,
+}
+
+/// What is to run after an update.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Goal {
+    /// What their tags name, of these services, or of all if none is named.
+    Latest(Vec<ServiceName>),
+    /// The version of this name; none if it was asked for by digest.
+    Version(Option<Tag>),
+    /// The releases before.
+    Previous,
+    /// A release of the history.
+    Release,
+    /// What the manifest's text with this digest records.
+    Record {
+        /// The text.
+        text: Digest,
+        /// Whether that undoes operations or does them again.
+        kind: operation::Kind,
+        /// Which ones.
+        takes: Vec<u64>,
+    },
+}
+
+impl Default for Goal {
+    fn default() -> Self {
+        Self::Latest(Vec::new())
+    }
+}
+
+impl Goal {
+    /// Whether the record comes back as a whole, whatever runs.
+    #[must_use]
+    pub fn is_whole(&self) -> bool {
+        matches!(self, Self::Record { .. })
+    }
+
+    /// Whether it goes to where the deployment was before.
+    #[must_use]
+    pub fn is_return(&self) -> bool {
+        matches!(self, Self::Previous | Self::Release | Self::Record { .. })
+    }
 }
 
 /// A container before the update.
@@ -232,6 +279,7 @@ impl Journal {
             project: project.to_owned(),
             setting: None,
             options,
+            goal: Goal::default(),
             is_replacing: false,
             ran: Vec::new(),
             counts: BTreeMap::new(),

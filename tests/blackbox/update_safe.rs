@@ -944,3 +944,57 @@ fn what_was_rolled_back_by_hand_comes_again_only_when_it_is_asked_for() {
     product.update().exit(0);
     product.assert_runs("3");
 }
+
+#[test]
+fn a_way_back_is_as_safe_as_an_update() {
+    let product = Product::new("way-back");
+    let side = product.container("side");
+    product.publish("web", "2", |image| image.health(Health::Passing));
+    product.publish("side", "2", |image| image.health(Health::Passing));
+    product.dkv(["update-safe", "web"]).exit(0);
+    product.assert_runs("2");
+    assert_eq!(product.container("side"), side, "only what was named");
+    assert_eq!(product.current_tag("side"), "1");
+
+    // Back, and it runs.
+    let plan = product.dkv(["rollback", "web", "--apply", "--dry-run"]).exit(0);
+    plan.stdout_contains("would restart: web");
+    product.dkv(["rollback", "web", "--apply", "-y"]).exit(0).stdout_contains("web: 2 ");
+    product.assert_runs("1");
+    assert_eq!(
+        (product.current_tag("web").as_str(), product.container("side")),
+        ("1", side.clone())
+    );
+    product.dkv(["undo", "--apply", "-y"]).exit(0);
+    product.assert_runs("2");
+    assert_eq!(product.current_tag("web"), "2");
+    product.dkv(["rollback-to", "web", "1", "--apply", "-y"]).exit(0);
+    product.assert_runs("1");
+    product.dkv(["update-safe", "web", "--to", "2"]).exit(0);
+    product.assert_runs("2");
+    product.dkv(["undo", "--apply", "-y"]).exit(0);
+
+    // A version that does not become healthy: what ran is back, and the record with it.
+    product.registry.push(Image::new("web").tag("0").health(Health::Failing));
+    product.dkv(["version-pull", "web", "0"]).exit(0);
+    product.dkv(["version-pull", "web", "1"]).exit(0);
+    product.dkv(["up"]).exit(0);
+    product.assert_runs("1");
+    for line in [
+        &["rollback", "web", "--apply", "-y", "--timeout", "8s"][..],
+        &["undo", "--apply", "-y", "--timeout", "8s"],
+    ] {
+        let failed = product.dkv(line.iter().copied()).exit(7);
+        failed.stderr_contains("what ran before is back and healthy");
+        product.assert_runs("1");
+        assert_eq!(product.current_tag("web"), "1", "{line:?}");
+        assert_eq!(product.container("side"), side);
+        let operations = product.dkv(["operations", "--json"]).exit(0).json();
+        let last = &operations["operations"][0];
+        assert_eq!(
+            (last["exit_code"].as_u64(), last["command"][0].as_str()),
+            (Some(7), Some(line[0]))
+        );
+    }
+    product.dkv(["update-safe", "web", "side", "--to", "0"]).exit(2).stderr_contains("one service");
+}

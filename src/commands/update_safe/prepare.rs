@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use anyhow::Result;
 
-use super::{RunningUpdate, forget_kept};
+use super::{Order, RunningUpdate, forget_kept};
 use crate::app::{App, Exit};
 use crate::change::Change;
 use crate::clock;
@@ -29,12 +29,12 @@ use crate::plan::{self, KEEP_TAG_PREFIX, Step};
 use crate::report::ServiceChange;
 use crate::runtime::{self, Fewer};
 use crate::store::Lock;
-use crate::update::{Journal, Kept, Options, Ran, Setting, Target, main_container, to_replace};
+use crate::update::{Goal, Journal, Kept, Ran, Setting, Target, main_container, to_replace};
 
 impl<'a> RunningUpdate<'a> {
     /// Notes what runs, on the disk too, and keeps its images from being pruned.
-    pub(super) async fn note(app: &'a App, lock: &'a Lock, options: Options) -> Result<Self> {
-        let mut update = Self::observe(app, Some(lock), options).await?;
+    pub(super) async fn note(app: &'a App, lock: &'a Lock, order: Order) -> Result<Self> {
+        let mut update = Self::observe(app, Some(lock), order).await?;
         let record = update.record()?;
         record.check_writable(&app.store)?;
         let mut kept = Vec::new();
@@ -65,7 +65,8 @@ impl<'a> RunningUpdate<'a> {
     }
 
     /// Looks at what runs; changes nothing.
-    async fn observe(app: &'a App, lock: Option<&'a Lock>, options: Options) -> Result<Self> {
+    async fn observe(app: &'a App, lock: Option<&'a Lock>, order: Order) -> Result<Self> {
+        let Order { options, goal, change } = order;
         app.decrypt().await?;
         let mut launch = Launch::assemble(
             app,
@@ -74,6 +75,9 @@ impl<'a> RunningUpdate<'a> {
         launch.deployment.record()?;
         if let Some(lock) = lock {
             launch.deployment.hold(lock)?;
+        }
+        if let Some(change) = &change {
+            change.check_still(launch.deployment.record()?)?;
         }
         let docker = app.docker().await?.clone();
         let project = launch.deployment.project().await?.clone();
@@ -107,6 +111,7 @@ impl<'a> RunningUpdate<'a> {
         });
         let stamp = app.stamp();
         let mut journal = Journal::new(&project.name, stamp.at, stamp.by, options);
+        journal.goal = goal;
         journal.setting = Some(setting(&launch.deployment, &project.name).await?);
         journal.ran = ran.collect();
         let containers = found.containers.iter().filter_map(|judged| judged.container.as_ref());
@@ -120,23 +125,46 @@ impl<'a> RunningUpdate<'a> {
         for failing in &journal.failing {
             app.ui.warn(format!("{failing} is not as it should be already before the update"));
         }
-        Ok(Self::new(app, lock, launch, docker, project, journal))
+        let update = Self::new(app, lock, launch, docker, project, journal);
+        Ok(Self { change, ..update })
+    }
+
+    /// What becomes of the record: what was planned already, else what the tracked tags name.
+    async fn plan(&mut self, dry_run: bool) -> Result<Change> {
+        let mut change = match self.change.take() {
+            Some(change) => change,
+            None => plan(&self.launch.deployment, &self.journal, dry_run).await?,
+        };
+        if !self.journal.goal.is_whole() {
+            self.leave_stopped(&mut change);
+        }
+        Ok(change)
+    }
+
+    /// The services that are to run what `change` records. Of what comes back beside a release that
+    /// stays, nothing is started.
+    fn targets<'c>(&self, change: &'c Change) -> Vec<&'c Service> {
+        let is_whole = self.journal.goal.is_whole();
+        let steps = change.steps.iter().filter(|step| !is_whole || step.has_other_bytes());
+        let mut targets: Vec<&Service> = steps.map(|step| &step.after).collect();
+        targets.retain(|service| {
+            service.current().is_some() && !(is_whole && self.journal.is_stopped(&service.name))
+        });
+        targets
     }
 
     /// Finds what the tracked tags name, pulls it, and decides what is replaced.
     pub(super) async fn prepare(&mut self) -> Result<()> {
-        let mut change = plan(&self.launch.deployment, self.journal.options, false).await?;
-        self.leave_stopped(&mut change);
+        let mut change = self.plan(false).await?;
         self.others = change.others().to_vec();
         change.fetch(self.app, self.record()?).await?;
         if change.has_failed() {
             change.check(false, NOTHING_STOPPED)?;
         }
-        let wanted = image_ids(&change);
+        let wanted = image_ids(&self.targets(&change));
         self.decide(&wanted, &mut change);
         self.leave_unproven(&mut change);
-        let mut targets: Vec<&Service> = change.steps.iter().map(|step| &step.after).collect();
-        targets.retain(|service| service.current().is_some());
+        let targets = self.targets(&change);
         self.journal.plan.targets = targets
             .iter()
             .filter_map(|service| Some(Target::new(&service.name, service.current()?)))
@@ -184,6 +212,9 @@ impl<'a> RunningUpdate<'a> {
     /// Leaves services alone of which the new release runs already and is not as it should be: what
     /// nobody has seen to be good is not recorded.
     fn leave_unproven(&mut self, change: &mut Change) {
+        if self.journal.goal.is_whole() {
+            return;
+        }
         let (journal, tracked) = (&self.journal, self.tracked_names());
         let steps = std::mem::take(&mut change.steps).into_iter();
         let (unproven, steps): (Vec<Step>, Vec<Step>) =
@@ -455,9 +486,8 @@ async fn names(docker: &Docker, name: String, id: Option<&Digest>) -> Result<boo
 }
 
 /// The image that each service shall run, where it is known.
-fn image_ids(change: &Change) -> BTreeMap<ServiceName, Digest> {
-    let services = change.steps.iter().map(|step| &step.after);
-    let ids = services.filter_map(|service| {
+fn image_ids(services: &[&Service]) -> BTreeMap<ServiceName, Digest> {
+    let ids = services.iter().filter_map(|service| {
         Some((service.name.clone(), service.current()?.bytes.image_id.clone()?))
     });
     ids.collect()
@@ -469,8 +499,12 @@ const NOTHING_STOPPED: &str = "nothing was stopped or changed";
 /// What becomes of every service: what its tracked tag names; what is recorded where it is held, or
 /// where that was rejected; nothing where what is recorded was rejected too. New images are on
 /// their way already, unless this is a dry run.
-async fn plan(deployment: &Deployment<'_>, options: Options, dry_run: bool) -> Result<Change> {
-    let services: Vec<&Service> = deployment.record()?.services().collect();
+async fn plan(deployment: &Deployment<'_>, journal: &Journal, dry_run: bool) -> Result<Change> {
+    let options = journal.options;
+    let services = match &journal.goal {
+        Goal::Latest(names) => deployment.select(names)?,
+        _ => Vec::new(),
+    };
     let latest = LatestOptions {
         retry: options.retry,
         dry_run,
@@ -497,14 +531,13 @@ async fn plan(deployment: &Deployment<'_>, options: Options, dry_run: bool) -> R
 
 /// `--dry-run`: what would be updated and replaced. Pulls nothing, so a new image is taken for
 /// another than the one that runs unless it is local already.
-pub(super) async fn show_plan(app: &App, options: Options) -> Result<Exit> {
-    let mut update = RunningUpdate::observe(app, None, options).await?;
-    let mut change = plan(&update.launch.deployment, options, true).await?;
-    update.leave_stopped(&mut change);
+pub(super) async fn show_plan(app: &App, order: Order) -> Result<Exit> {
+    let mut update = RunningUpdate::observe(app, None, order).await?;
+    let mut change = update.plan(true).await?;
     update.others = change.others().to_vec();
     let mut wanted = BTreeMap::new();
-    for step in &change.steps {
-        let (Some(repository), Some(current)) = (&step.after.image, step.after.current()) else {
+    for service in update.targets(&change) {
+        let (Some(repository), Some(current)) = (&service.image, service.current()) else {
             continue;
         };
         let local = match &current.bytes.digest {
@@ -514,12 +547,12 @@ pub(super) async fn show_plan(app: &App, options: Options) -> Result<Exit> {
             None => current.bytes.image_id.clone(),
         };
         wanted.extend(
-            local.or_else(|| current.bytes.digest.clone()).map(|id| (step.after.name.clone(), id)),
+            local.or_else(|| current.bytes.digest.clone()).map(|id| (service.name.clone(), id)),
         );
     }
     update.decide(&wanted, &mut change);
     update.leave_unproven(&mut change);
-    let targets: Vec<&Service> = change.steps.iter().map(|step| &step.after).collect();
+    let targets = update.targets(&change);
     let replaced = update.settle_variables(&targets).await?;
     let hash = update.record()?.hash.clone();
     let releases =

@@ -18,7 +18,7 @@ use crate::report::{
     self, Failure, GivenUpService, ReplacedService, SafeUpdate, ServiceChange, Started,
     UpdateResult,
 };
-use crate::update::{Finding, remedy};
+use crate::update::{Finding, Goal, remedy};
 
 impl RunningUpdate<'_> {
     /// `--dry-run`.
@@ -195,12 +195,13 @@ impl RunningUpdate<'_> {
         if self.was_interrupted() {
             let error =
                 Error::new(Kind::Interrupted, format!("interrupted, {}", self.what_is_back()))
-                    .with_hint("`dkv update-safe` begins anew");
+                    .with_hint(format!("{} begins anew", self.again()));
             return self.show_failed(UpdateResult::Restored, error.into());
         }
         let failure = &self.journal.failure;
+        let what = if self.journal.goal.is_return() { "going back" } else { "the update" };
         let mut message =
-            format!("the update failed, {}: {}", self.what_is_back(), failure.reason.join("\n"));
+            format!("{what} failed, {}: {}", self.what_is_back(), failure.reason.join("\n"));
         let named = |findings: &[Finding]| {
             let names: Vec<&str> = findings.iter().map(|one| one.service.as_str()).collect();
             names.join(", ")
@@ -213,9 +214,15 @@ impl RunningUpdate<'_> {
         }
         let mut hint = if rejected.is_empty() {
             match remedy(&message) {
-                Some(remedy) => format!("{remedy}; `dkv update-safe` then tries again"),
-                None => "`dkv update-safe` tries again".to_owned(),
+                Some(remedy) => format!("{remedy}; {} then tries again", self.again()),
+                None => format!("{} tries again", self.again()),
             }
+        } else if !matches!(self.journal.goal, Goal::Latest(_)) {
+            format!(
+                "nothing but that is recorded: `dkv update-safe` leaves what was tried of {} alone, \
+                `--retry` takes it all the same",
+                named(rejected)
+            )
         } else {
             format!(
                 "the new release of {} is rejected until a newer one appears; `dkv update-safe \
@@ -262,6 +269,20 @@ impl RunningUpdate<'_> {
             }
         });
         findings.collect()
+    }
+
+    /// The command that tries the same again.
+    fn again(&self) -> String {
+        let arguments = &self.app.settings.arguments;
+        match &self.journal.goal {
+            Goal::Latest(names) if names.is_empty() => "`dkv update-safe`".to_owned(),
+            Goal::Latest(names) => {
+                let names: Vec<&str> = names.iter().map(ServiceName::as_str).collect();
+                format!("`dkv update-safe {}`", names.join(" "))
+            }
+            _ if self.is_abort || arguments.is_empty() => "the same command".to_owned(),
+            _ => format!("`dkv {}`", arguments.join(" ")),
+        }
     }
 
     /// What runs after a restore, to follow "the update failed".
