@@ -83,11 +83,12 @@ fn remembered(record: &Record) -> impl Iterator<Item = (&Service, &Release, &Rep
     })
 }
 
-/// What the histories of `record` remember, as the daemon names it. The history of a service that
-/// is not listed any more counts too, by the digits in its text.
+/// What the histories of `record` remember. The history of a service that is not listed any more
+/// counts too, by the digits in its text.
 pub struct Remembered<'r> {
-    tags: HashSet<(&'r Repository, Tag)>,
-    histories: &'r str,
+    /// Whatever repository a service has now, what it had had before is kept under these too.
+    tags: HashSet<Tag>,
+    unlisted: Vec<&'r str>,
     prefix: String,
 }
 
@@ -95,19 +96,20 @@ impl<'r> Remembered<'r> {
     /// What `record` remembers.
     #[must_use]
     pub fn of(record: &'r Record) -> Self {
+        let releases = record.services().flat_map(|service| service.history.entries());
         Self {
-            tags: remembered(record).map(|(_, _, repository, tag)| (repository, tag)).collect(),
-            histories: record.manifest.history_text(),
+            tags: releases.filter_map(|release| plan::keep_tag(release, &record.hash)).collect(),
+            unlisted: record.manifest.unlisted_histories().collect(),
             prefix: format!("{}{}-", plan::KEEP_TAG_PREFIX, record.hash),
         }
     }
 
     /// Whether `tag` is a keep-tag of this deployment that no history remembers.
     #[must_use]
-    pub fn has_forgotten(&self, repository: &Repository, tag: &Tag) -> bool {
+    pub fn has_forgotten(&self, tag: &Tag) -> bool {
         let digits = tag.as_str().strip_prefix(&self.prefix);
-        digits.is_some_and(|digits| !self.histories.contains(digits))
-            && !self.tags.contains(&(repository, tag.clone()))
+        digits.is_some_and(|digits| !self.unlisted.iter().any(|text| text.contains(digits)))
+            && !self.tags.contains(tag)
     }
 }
 
@@ -154,7 +156,7 @@ pub(super) async fn forget(
         let tags = evicted.filter_map(|release: &Release| plan::keep_tag(release, &record.hash));
         gone.extend(tags.map(|tag| (repository.clone(), tag)));
     }
-    gone.retain(|(repository, tag)| remembered.has_forgotten(repository, tag));
+    gone.retain(|(_, tag)| remembered.has_forgotten(tag));
     let mut in_use = BTreeSet::new();
     for (repository, tag) in gone {
         let name = repository.with_tag(&tag);

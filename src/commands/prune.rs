@@ -62,7 +62,7 @@ impl Run for Prune {
             let _lock = change::hold(&mut deployment)?;
             let remembered = Remembered::of(deployment.record()?);
             for one in free {
-                if !remembered.has_forgotten(&one.0, &one.1) && !gone.has(&one.1) {
+                if !remembered.has_forgotten(&one.1) && !gone.has(&one.1) {
                     continue;
                 }
                 match docker.untag(&one.0, &one.1).await? {
@@ -129,8 +129,7 @@ impl Gone {
 fn forgotten<'l>(record: &Record, gone: &Gone, list: &'l ImageList) -> Vec<&'l Name> {
     let remembered = Remembered::of(record);
     let tags = list.images().iter().flat_map(|image| &image.tags);
-    let is_forgotten =
-        |(repository, tag): &&Name| remembered.has_forgotten(repository, tag) || gone.has(tag);
+    let is_forgotten = |(_, tag): &&Name| remembered.has_forgotten(tag) || gone.has(tag);
     let mut forgotten: Vec<&Name> = tags.filter(is_forgotten).collect();
     forgotten.sort();
     forgotten

@@ -802,18 +802,22 @@ fn interrupted() -> anyhow::Error {
     Error::new(Kind::Interrupted, "interrupted").into()
 }
 
-/// Removes the tags that kept what ran, unless they are in a service's history or a container needs
-/// them: then they stay.
+/// Removes the tags that kept what ran and what was found bad, unless they are in a service's
+/// history or a container needs them: then they stay.
 async fn forget_kept(app: &App, record: Option<&Record>, journal: &Journal) {
     let (Ok(docker), Some(record)) = (app.docker().await, record) else { return };
-    let remembered = Remembered::of(record);
-    let gone = journal.kept.iter().filter(|kept| {
-        remembered.has_forgotten(&kept.repository, &kept.keep_tag)
-            && kept.tag != kept.keep_tag.as_str()
+    let ran = journal.kept.iter().filter(|kept| kept.tag != kept.keep_tag.as_str());
+    let ran = ran.map(|kept| (kept.repository.clone(), kept.keep_tag.clone()));
+    let rejected = journal.failure.blame.rejected.iter().filter_map(|finding| {
+        let release = journal.plan.target(&finding.service)?.release();
+        let repository = record.service(&finding.service)?.image.clone()?;
+        Some((repository, plan::keep_tag(&release, &record.hash)?))
     });
-    let removals = gone.map(|kept| async move {
-        if let Err(error) = docker.untag(&kept.repository, &kept.keep_tag).await {
-            tracing::info!("{} stays: {error:#}", kept.repository.with_tag(&kept.keep_tag));
+    let remembered = Remembered::of(record);
+    let gone = ran.chain(rejected).filter(|(_, tag)| remembered.has_forgotten(tag));
+    let removals = gone.map(|(repository, tag)| async move {
+        if let Err(error) = docker.untag(&repository, &tag).await {
+            tracing::info!("{} stays: {error:#}", repository.with_tag(&tag));
         }
     });
     futures_util::future::join_all(removals).await;

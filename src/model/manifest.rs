@@ -460,11 +460,14 @@ impl Manifest {
         Ok(())
     }
 
-    /// The text of all histories, those of services that are not listed any more included.
-    #[must_use]
-    pub fn history_text(&self) -> &str {
-        let history = self.document.root().get("history");
-        history.map_or("", |node| &self.source()[node.target().span()])
+    /// The texts of the histories of services that are not listed any more.
+    pub fn unlisted_histories(&self) -> impl Iterator<Item = &str> {
+        let all = self.document.root().get("history").and_then(|all| all.mapping().ok());
+        all.into_iter().flatten().filter_map(|(key, history)| {
+            let name: ServiceName = key.text().ok()?.parse().ok()?;
+            let is_listed = self.services.contains_key(&name);
+            (!is_listed).then(|| &self.source()[history.target().span()])
+        })
     }
 
     /// Whether only a history is left of a service: somebody took out its entry.

@@ -265,6 +265,12 @@ impl Target {
     pub fn new(service: &ServiceName, release: &Release) -> Self {
         Self { service: service.clone(), tag: release.tag.clone(), bytes: release.bytes.clone() }
     }
+
+    /// The release that is to be recorded.
+    #[must_use]
+    pub fn release(&self) -> Release {
+        Release::new(self.tag.clone(), self.bytes.clone())
+    }
 }
 
 impl Journal {

@@ -109,6 +109,19 @@ impl Product {
         running
     }
 
+    /// That what is kept from being pruned is these releases, and nothing else.
+    fn assert_keeps(&self, releases: &[(&str, &str)]) {
+        let digits = |digest: &str| digest[7..19].to_owned();
+        let wanted = releases.iter().map(|(name, digest)| ((*name).to_owned(), digits(digest)));
+        let found = self.deployment.engine().keep_tags(self.registry.namespace());
+        assert_eq!(found, wanted.collect());
+    }
+
+    fn digest(&self, service: &str) -> String {
+        let data = self.deployment.manifest_data();
+        data["services"][service]["image_digest"].as_str().unwrap_or_default().to_owned()
+    }
+
     pub(crate) fn assert_runs(&self, version: &str) {
         assert_eq!(self.version("web"), version);
         assert_eq!(self.health("web"), "healthy");
@@ -119,7 +132,8 @@ impl Product {
 fn good_update(compose: Compose) {
     let product = Product::with("good", compose, |_| {});
     let (web, side) = (product.container("web"), product.container("side"));
-    product.publish("web", "2", |image| image.health(Health::Passing));
+    let (old, other) = (product.digest("web"), product.digest("side"));
+    let new = product.publish("web", "2", |image| image.health(Health::Passing));
 
     let plan = product.dkv(["update-safe", "--dry-run"]).exit(0);
     plan.stdout_contains("would restart: web");
@@ -132,6 +146,7 @@ fn good_update(compose: Compose) {
     assert_eq!(product.container("side"), side);
     assert_eq!(product.current_tag("web"), "2");
     assert!(product.deployment.versions_env().contains("DK_WEB_TAG=2@sha256:"));
+    product.assert_keeps(&[("web", &old), ("web", &new), ("side", &other)]);
 
     let web = product.container("web");
     product.update().exit(0).stderr_contains("Nothing new");
@@ -174,6 +189,7 @@ fn bad_update(compose: Compose) {
         text.lines().filter(|line| !line.starts_with('#')).map(str::to_owned).collect::<Vec<_>>()
     };
     assert_eq!(assignments(&product.deployment.versions_env()), assignments(&env));
+    product.assert_keeps(&[("web", &product.digest("web")), ("side", &product.digest("side"))]);
 
     let web = product.container("web");
     product.dkv(["up"]).exit(0);

@@ -231,19 +231,9 @@ impl Bench {
         Ok(Some(env))
     }
 
-    /// The keep-tags of this deployment that the daemon has: repository and twelve digits.
+    /// The keep-tags that the daemon has, by repository.
     pub fn keep_tags(&self) -> BTreeSet<(String, String)> {
-        let label = format!("label=dkv.test={}", self.registry.namespace());
-        let engine = self.deployment.engine();
-        let format = "{{.Repository}}:{{.Tag}}";
-        let names = engine.docker(&["images", "--filter", &label, "--format", format]);
-        let kept = names.lines().filter_map(|name| {
-            let (repository, tag) = name.rsplit_once(':')?;
-            let digits = tag.strip_prefix("dkv-")?.rsplit_once('-')?.1;
-            let repository = repository.rsplit_once('/')?.1;
-            Some((repository.to_owned(), digits.to_owned()))
-        });
-        kept.collect()
+        self.deployment.engine().keep_tags(self.registry.namespace())
     }
 
     /// Which digest the containers of each service run; one word where they disagree.

@@ -33,7 +33,11 @@ pub struct History<'t> {
     edited: BTreeMap<&'static str, Edited>,
     /// What must have its keep-tag as long as a history has it.
     kept: BTreeSet<(&'static str, String)>,
-    /// Whether a command was broken off, so that what it made may be here until the next sweep.
+    /// Keep-tags that no history knows and that may be here: of what was running when it was
+    /// evicted, until the next change, and of what was fetched and never recorded, until `prune`.
+    evicted: BTreeSet<(String, String)>,
+    unrecorded: BTreeSet<(String, String)>,
+    /// Whether a command has failed or was killed since they were looked at.
     is_unswept: bool,
     /// Digests that containers run; none where that is not known.
     running: Option<BTreeMap<&'static str, String>>,
@@ -68,6 +72,8 @@ impl<'t> History<'t> {
             env: None,
             edited: BTreeMap::new(),
             kept: BTreeSet::new(),
+            evicted: BTreeSet::new(),
+            unrecorded: BTreeSet::new(),
             is_unswept: false,
             running: has_daemon.then(BTreeMap::new),
             versions: 0,
@@ -305,6 +311,7 @@ impl<'t> History<'t> {
             }
             86..89 if self.world.has_daemon => Command::Down,
             89..93 if self.world.has_daemon => Command::Look(&["verify"]),
+            93..96 => Command::Prune,
             _ => Command::Look(self.random.pick(&[
                 &["version"][..],
                 &["version-history"],
@@ -346,7 +353,11 @@ impl<'t> History<'t> {
             self.world.local.extend(end.kept.iter().cloned());
             self.kept.extend(end.kept);
             if is_changed {
-                self.is_unswept = false;
+                self.evicted.clear();
+            }
+            if *command == Command::Prune {
+                self.evicted.clear();
+                self.unrecorded.clear();
             }
         } else if code != 0 {
             self.is_unswept = true;
@@ -439,11 +450,21 @@ impl<'t> History<'t> {
         if let Some(missing) = self.kept.iter().map(name).find(|one| !found.contains(one)) {
             return Err(format!("the keep-tag of {missing:?} is missing: {found:#?}"));
         }
-        // What runs cannot go.
         let may_be: BTreeSet<_> = remembered.iter().map(name).collect();
-        let runs: Vec<String> = self.running.iter().flatten().map(|(_, one)| short(one)).collect();
-        let left = found.iter().find(|one| !may_be.contains(one) && !runs.contains(&one.1));
-        match left.filter(|_| !self.is_unswept && self.running.is_some()) {
+        let left: BTreeSet<_> = found.difference(&may_be).cloned().collect();
+        if self.is_unswept {
+            self.unrecorded.extend(left.iter().cloned());
+            self.is_unswept = false;
+        }
+        // What runs cannot go; where that is not known, anything may run.
+        let runs = |one: &&(String, String)| match &self.running {
+            Some(running) => running.values().any(|digest| short(digest) == one.1),
+            None => true,
+        };
+        self.evicted.extend(left.iter().filter(runs).cloned());
+        let known =
+            |one: &&(String, String)| self.evicted.contains(*one) || self.unrecorded.contains(*one);
+        match left.iter().find(|one| !known(one)) {
             Some(left) => Err(format!("the keep-tag of {left:?} is left over: {may_be:#?}")),
             None => Ok(()),
         }
@@ -563,6 +584,10 @@ impl<'t> History<'t> {
             for name in takers.collect::<Vec<_>>() {
                 record.get_mut(name).unwrap().rejected.extend(bad.clone());
             }
+            // The others' new releases serve the next try.
+            let others = end.kept.iter().filter(|(_, digest)| Some(digest) != bad.as_ref());
+            self.unrecorded
+                .extend(others.map(|(name, digest)| ((*name).to_owned(), short(digest))));
             end = End { record, codes: vec![7], kept: Vec::new() };
         }
         let words = ["update-safe", "--no-data-backup", "--lock-timeout", "60"];

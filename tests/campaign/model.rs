@@ -232,6 +232,7 @@ pub enum Command {
     /// `up`, `restart`, `start`: what is recorded runs then.
     Start(&'static str),
     Down,
+    Prune,
 }
 
 impl Command {
@@ -273,6 +274,7 @@ impl Command {
             Self::Start("up") => say(&["up", "--no-wait"]),
             Self::Start(word) => say(&[word, "--no-wait"]),
             Self::Down => say(&["down"]),
+            Self::Prune => say(&["prune", "-y"]),
         }
         if pulls && !has_daemon {
             words.push("--no-pull".to_owned());
@@ -290,6 +292,7 @@ impl Command {
                 | Self::CheckUpdates
                 | Self::Start(_)
                 | Self::Down
+                | Self::Prune
         )
     }
 
@@ -320,12 +323,24 @@ pub fn ends(command: &Command, record: &Record, world: &World) -> Vec<End> {
     if !world.registry.is_lying || honest.codes == [5] {
         return vec![honest];
     }
-    // A lie that is noticed changes nothing; one that concerns nothing new is not looked at.
-    let mut noticed = End::of(record, &[5, 9]);
-    if let Command::PullLatest { keep_going: true, .. } = command {
-        noticed = End { record: honest.record.clone(), ..noticed };
+    if *command == Command::CheckUpdates {
+        return vec![End::of(record, &[0, 5, 9, 10])];
     }
-    vec![honest, noticed]
+    // A lie that is noticed changes nothing; one that concerns nothing new is not looked at.
+    let mut all = vec![honest.clone(), End::of(record, &[5, 9])];
+    if let Command::PullLatest { keep_going: true, .. } = command {
+        let changed: Vec<&'static str> =
+            record.keys().copied().filter(|name| honest.record[name] != record[name]).collect();
+        for some in 0..1_usize << changed.len() {
+            let mut partly = End { codes: vec![9], ..honest.clone() };
+            let failed = changed.iter().enumerate().filter(|(at, _)| some >> at & 1 == 1);
+            for (_, name) in failed {
+                partly.record.insert(name, record[name].clone());
+            }
+            all.push(partly);
+        }
+    }
+    all
 }
 
 fn end(command: &Command, record: &Record, world: &World) -> End {
@@ -341,6 +356,7 @@ fn end(command: &Command, record: &Record, world: &World) -> End {
             | Command::Pull { .. }
             | Command::Start(_)
             | Command::Down
+            | Command::Prune
     );
     match command {
         Command::PullLatest { services, retry, keep_going } => {
@@ -485,7 +501,7 @@ fn end(command: &Command, record: &Record, world: &World) -> End {
             }
         }
         Command::Look(_) => End::of(record, &[0, 10]),
-        Command::GenerateEnv | Command::Down => done(new, Vec::new()),
+        Command::GenerateEnv | Command::Down | Command::Prune => done(new, Vec::new()),
     }
 }
 
@@ -519,8 +535,9 @@ fn latest(service: &Service, world: &World) -> Option<(String, String)> {
     let digest = asked(service.repository, &service.track, world)?;
     let repository = &world.registry.repositories[service.repository];
     let known = service.has(&digest).map(|index| service.history[index].tag.clone());
-    if let Some(now) = service.now().filter(|now| now.digest == digest && is_version(&now.tag)) {
-        return Some((now.tag.clone(), digest));
+    // What is known by a version goes on being called so.
+    if let Some(version) = known.clone().filter(|tag| is_version(tag)) {
+        return Some((version, digest));
     }
     let version = repository.version_of(&digest).filter(|_| !is_version(&service.track));
     Some((version.or(known).unwrap_or_else(|| service.track.clone()), digest))

@@ -1,6 +1,7 @@
 //! A Docker daemon: what a test asserts about containers and images. What every test asks goes to
 //! its socket, because each `docker` costs as much as what it asks for.
 
+use std::collections::BTreeSet;
 use std::os::unix::net::UnixStream;
 use std::path::PathBuf;
 use std::process::{Command, Output};
@@ -169,6 +170,20 @@ impl Engine {
         let container = self.container(&containers[0]).expect("the container just listed");
         let label = &container["Config"]["Labels"][ARCHITECTURE_LABEL];
         label.as_str().expect("an image of several platforms").to_owned()
+    }
+
+    /// The keep-tags of images that came from one registry: the repository's last part, and the
+    /// digits that name the release.
+    pub fn keep_tags(&self, namespace: &str) -> BTreeSet<(String, String)> {
+        let label = format!("{TEST_LABEL}={namespace}");
+        let images = self.list("/images/json", &[label]).expect("the daemon's answer");
+        let names = images.iter().flat_map(|image| image["RepoTags"].as_array());
+        let kept = names.flatten().filter_map(|name| {
+            let (repository, tag) = name.as_str()?.rsplit_once(':')?;
+            let digits = tag.strip_prefix("dkv-")?.rsplit_once('-')?.1;
+            Some((repository.rsplit_once('/')?.1.to_owned(), digits.to_owned()))
+        });
+        kept.collect()
     }
 
     /// Removes containers, networks and volumes of one Compose project.
