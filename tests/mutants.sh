@@ -73,8 +73,15 @@ mutants_copy
 {
 # What is on the disk.
 mutant file-not-synced src/store/replace.rs \
-    's/(give_to_owner_of\(&path, &wanted\.owner_like\)\?,\n    \}\n    )file\.sync_all\(\)/$1Ok(())/' \
+    's/(give_to_owner_of\(&file, &wanted\.owner_like\)\?,\n    \}\n    )file\.sync_all\(\)/$1Ok(())/' \
     --test blackbox power::
+mutant sync-failure-ignored src/store/replace.rs \
+    's/    \}\n    file\.sync_all\(\)\n\}/    }\n    let _ = file.sync_all();\n    Ok(())\n}/' --test blackbox crash::a_failing_disk
+mutant mode-not-kept src/store/replace.rs 's/Some\(old\) => keep_owner_and_mode\(&file, &old\)\?,/Some(_) => {}/' \
+    --test blackbox manifest::mode_and_owner
+mutant any-depth-parsed src/model/yaml/depth.rs 's/if depth > MAX_DEPTH \{/if depth > usize::MAX - MAX_DEPTH {/' --lib model::yaml
+mutant renamed-by-hand-forgotten src/model/manifest/write.rs 's/"tag" \| "digest" \| "deployed_by"/"digest" | "deployed_by"/' \
+    --lib model::manifest::tests::a_release_renamed
 mutant directory-not-synced src/store/replace.rs \
     's/sync_directory\(directory\)\.map_err/Ok::<(), io::Error>(()).map_err/' --test blackbox power::
 mutant written-in-place src/store/replace.rs \
@@ -99,6 +106,10 @@ mutant digest-not-compared src/registry/client.rs 's/(let digest = Digest::of\(&
     --lib registry::tests::a_registry_that_lies
 mutant login-to-anybody src/registry/transport.rs 's/\.filter\(\|_\| url\.origin\(\) == request\.url\.origin\(\)\)//' \
     --lib registry::tests::redirects
+mutant stale-login-final src/registry/host.rs 's/self\.is_anonymous\.store\(true, Ordering::Relaxed\);//' \
+    --test blackbox credentials::a_stale_login
+mutant password-shown src/compose/run.rs 's/(fn redact\(&self, text: String\) -> String \{)/$1 if true { return text; }/' \
+    --lib compose::run
 mutant variables-of-the-loader src/model/env_file.rs 's/\|\| is_taken\(&name\)//' --lib env_file
 mutant links-followed-by-restore src/backup/restore.rs 's/links\.insert\(path\.to_path_buf\(\)\);//' --lib backup::
 mutant any-entry-restored src/backup/restore.rs 's/let is_plain = components\.all\(.*?\);/let is_plain = components.count() < usize::MAX;/s' --lib backup::
@@ -110,8 +121,15 @@ mutant kill-blamed src/update/blame.rs 's/if self\.signalled\.contains\(&contain
 mutant host-blamed src/update/blame.rs 's/\.or_else\(\|\| hindered\(container, &one\.log\)\)//' --lib update::blame
 mutant compose-pulls src/compose/argv.rs 's/Pull::Never => &\["--pull", "never"\]/Pull::Never => &[]/' --lib argv
 mutant keep-tag-of-neighbour-removed src/change/keep.rs \
-    's/&& !self\.tags\.contains\(&\(repository, tag\.clone\(\)\)\)//; s/digits\.is_some_and\(\|digits\| !self\.histories\.contains\(digits\)\)/digits.is_some()/' \
-    --test blackbox rollback::
+    's/\n\s+&& !self\.tags\.contains\(tag\)//; s/digits\.is_some_and\(\|digits\| !self\.unlisted.*?\)\)\)/digits.is_some()/s' \
+    --test blackbox oneness::evicting_from_one_history
+mutant nothing-kept src/plan.rs 's/let digest = release\.bytes\.name\(\)\?;/let digest = release.bytes.name().filter(|_| false)?;/' \
+    --test blackbox rollback::keep_tags
+mutant keep-tags-of-an-update-left src/commands/update_safe.rs \
+    's/filter\(\|\(_, tag\)\| remembered\.has_forgotten\(tag\)\)/filter(|_| false)/' \
+    --test blackbox update_safe::a_good_release_replaces_only_what_changed_v2
+mutant engine-waited-for-ever src/docker/stream.rs 's/let patience = self\.deadlines\.idle;/let patience = self.deadlines.idle * 10_000;/g' \
+    --lib docker::tests
 mutant follower-left-behind src/followers.rs 's/if hangs \{/if false \&\& hangs {/' --test blackbox launching::what_hangs
 mutant restart-of-dependents-ignored src/followers.rs 's/how\.restart && renewed/false \&\& how.restart \&\& renewed/' \
     --test blackbox launching::what_hangs
@@ -134,6 +152,9 @@ mutant signal-does-not-turn-back src/commands/update_safe.rs \
     --lib simulation::
 mutant engine-not-waited-for src/commands/update_safe/restore.rs \
     's/const ENGINE_PATIENCE: Duration = Duration::from_secs\(300\);/const ENGINE_PATIENCE: Duration = Duration::ZERO;/' \
+    --lib simulation::
+mutant one-refusal-ends-it src/health/wait.rs \
+    's/const ENGINE_PATIENCE: Duration = Duration::from_secs\(\d+\);/const ENGINE_PATIENCE: Duration = Duration::ZERO;/' \
     --lib simulation::
 mutant taken-up-anywhere src/commands/update_safe.rs \
     's/prepare::check_setting\(&Deployment::open\(app\)\?, &journal, option\)\.await\?;/let _ = option;/' \

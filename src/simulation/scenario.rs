@@ -140,14 +140,39 @@ impl Faults {
         *self == Self::default()
     }
 
-    /// Whether all that goes wrong is one call of an engine that fails, or one answer that is lost.
+    /// Whether all that goes wrong is one moment of an engine's or a registry's, which nobody need
+    /// notice.
     pub(super) fn is_a_moment(&self) -> bool {
-        let others = Self { engine: BTreeMap::new(), ..self.clone() };
-        let is_short =
-            |fault: &EngineFault| matches!(fault, EngineFault::Errors(1) | EngineFault::Lost);
-        others.is_none() && self.engine.len() == 1 && self.engine.values().all(is_short)
+        let mut others = self.clone();
+        let engine = std::mem::take(&mut others.engine);
+        let registry = std::mem::take(&mut others.registry);
+        let is_short = |fault: &EngineFault| match fault {
+            EngineFault::Errors(count) => *count == 1,
+            EngineFault::Lost => true,
+            EngineFault::Hangs(time) | EngineFault::Away(time) => *time <= MOMENT,
+            EngineFault::Restarts(_) => false,
+        };
+        let is_transient = |fault: &RegistryFault| match fault {
+            RegistryFault::Status(status) => matches!(status, 429 | 500 | 503),
+            RegistryFault::Unreachable => true,
+            RegistryFault::Slow(time) => *time <= MOMENT,
+        };
+        others.is_none()
+            && engine.len() + registry.len() == 1
+            && engine.values().all(is_short)
+            && registry.values().all(is_transient)
+    }
+
+    /// Whether the engine goes away.
+    pub(super) fn breaks_off(&self) -> bool {
+        self.engine.values().any(|fault| {
+            matches!(fault, EngineFault::Away(_) | EngineFault::Restarts(_) | EngineFault::Hangs(_))
+        })
     }
 }
+
+/// The longest time that an engine may be away, or silent, without an update failing for it.
+const MOMENT: Duration = Duration::from_secs(3);
 
 /// A command, and the shell that it is started from.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -203,6 +228,7 @@ impl Scenario {
         }
         let trouble = match random.below(10) {
             0..2 => Faults::default(),
+            2..5 => moment(random),
             _ => faults(random, may_restart),
         };
         let first = Command { words, in_own_shell: true, faults: trouble };
@@ -452,6 +478,28 @@ fn services(random: &mut Random) -> Vec<Service> {
 
 const CHECK: Check =
     Check { interval: Duration::from_secs(2), retries: 3, start_period: Duration::from_secs(5) };
+
+/// One thing goes wrong, and is over at once.
+fn moment(random: &mut Random) -> Faults {
+    let mut faults = Faults::default();
+    if random.percent(10) {
+        let fault = match random.below(3) {
+            0 => RegistryFault::Unreachable,
+            _ => RegistryFault::Status(random.pick(&[429, 500, 503])),
+        };
+        faults.registry.insert(random.below(8), fault);
+        return faults;
+    }
+    let fault = match random.below(5) {
+        0..3 => EngineFault::Errors(1),
+        3 => EngineFault::Lost,
+        _ => EngineFault::Away(Duration::from_millis(random.pick(&[300, 3000]))),
+    };
+    // Half of them early: an update in which little changes has few calls.
+    let end = random.pick(&[60, 200]);
+    faults.engine.insert(random.below(end), fault);
+    faults
+}
 
 fn faults(random: &mut Random, may_restart: bool) -> Faults {
     let mut faults = Faults::default();

@@ -1,5 +1,7 @@
 //! Manners on the network, and what a registry may do to dkv: rows 25 to 42 of the fault matrix.
 
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::thread;
 use std::time::Duration;
 
 use crate::resolution::manifest;
@@ -233,6 +235,115 @@ fn an_image_for_other_platforms_only_is_refused_before_anything_is_pulled() {
     deployment.dkv(["pull-latest"]).exit(5).stderr_contains("linux/arm64");
     assert_eq!(proxy.count("GET", "/blobs/"), 0);
     assert!(!deployment.exists("versions.env"));
+}
+
+/// Everything that a registry can do wrong, with a name.
+fn modes() -> Vec<(&'static str, Fault)> {
+    let text = |status, body: &str| Fault::Respond(Response::new(status, "text/plain", body));
+    let busy = Response::json(503, &serde_json::json!({})).with_header("Retry-After", "1");
+    let packed = "\u{1f}\u{8b}no gzip";
+    vec![
+        ("500", Fault::status(500)),
+        ("503, later", Fault::Respond(busy)),
+        ("429, later", Fault::retry_after(1)),
+        ("401", Fault::status(401)),
+        ("403", Fault::status(403)),
+        ("404", Fault::status(404)),
+        ("405", Fault::status(405)),
+        ("reset", Fault::Reset),
+        ("silence", Fault::Stall),
+        ("half a body", Fault::Truncate(20)),
+        ("drip", Fault::Drip(Duration::from_millis(20))),
+        ("a loop", Fault::RedirectLoop),
+        ("no end", Fault::EndlessBody(200)),
+        ("a wrong digest", Fault::WrongDigestHeader),
+        ("no digest", Fault::NoDigestHeader),
+        ("a wrong body", Fault::WrongBody),
+        ("a wrong type", Fault::Header("Content-Type".into(), "text/html".into())),
+        ("a page of words", text(200, "<html>Please log in</html>")),
+        ("nothing", text(200, "")),
+        ("what says it is packed", Fault::Header("Content-Encoding".into(), "gzip".into())),
+        ("garbage", text(200, packed)),
+    ]
+}
+
+/// What is tried of all modes at all requests: `DKV_NETWORK_EVERY=1` tries all of them.
+fn every() -> usize {
+    std::env::var("DKV_NETWORK_EVERY").ok().and_then(|every| every.parse().ok()).unwrap_or(16)
+}
+
+/// Each mode once, at each request of each command that asks: old or new, a documented exit code,
+/// and nothing recorded that was not proven.
+#[test]
+fn whatever_goes_wrong_at_one_request_nothing_is_recorded_that_was_not_proven() {
+    let registry = Registry::start();
+    let [old, new] = ["1.42", "1.43"].map(|version| {
+        ["web", "api"].map(|name| {
+            registry.push(Image::new(name).tag(version).tag("main").tag("latest")).digest
+        })
+    });
+    let lines = |digests: &[String; 2], proxy: &Proxy, tag: &str| {
+        let service = |(name, digest): (&str, &String)| {
+            let image = proxy.repository(name);
+            format!(
+                "  {name}:\n    image: {image}\n    current_tag: '{tag}'\n    image_digest: {digest}\n"
+            )
+        };
+        let services: String = ["web", "api"].into_iter().zip(digests).map(service).collect();
+        format!("schema_version: '1.1'\nservices:\n{services}")
+    };
+    let commands: [(&[&str], &[String; 2], &str); 3] = [
+        (&["pull-latest", "--no-pull"], &old, "1.42"),
+        (&["resolve-tags"], &new, "latest"),
+        (&["check-updates", "--exit-code"], &old, "1.42"),
+    ];
+    let tried = AtomicUsize::new(0);
+    let modes: Vec<(usize, (&str, Fault))> = modes().into_iter().enumerate().collect();
+    let in_turn = |modes: &[(usize, (&str, Fault))]| {
+        let proxy = Proxy::to(&registry);
+        let deployment = Deployment::new("modes");
+        for (words, digests, tag) in &commands {
+            let run = |fault: Option<(usize, &Fault)>| {
+                proxy.reset();
+                if let Some((number, fault)) = fault {
+                    proxy.fault(On::all().nth(number), fault.clone());
+                }
+                deployment.write("version-manifest.yaml", &lines(digests, &proxy, tag));
+                let options = ["--registry-timeout", "5s", "--jobs", "1"];
+                deployment.dkv(words.iter().copied().chain(options)).finish()
+            };
+            assert!(matches!(run(None).code(), Some(0 | 10)));
+            let count = proxy.requests().len();
+            for (at, (name, fault)) in modes {
+                for number in (1..=count).filter(|number| (number + at).is_multiple_of(every())) {
+                    let outcome = run(Some((number, fault)));
+                    let what = format!("{words:?}, request {number} of {count}: {name}\n{outcome}");
+                    tried.fetch_add(1, Ordering::Relaxed);
+                    assert!(matches!(outcome.code(), Some(0 | 5 | 9 | 10)), "{what}");
+                    assert!(outcome.elapsed < Duration::from_secs(60), "{what}");
+                    let data = deployment.manifest_data();
+                    for (at, service) in ["web", "api"].into_iter().enumerate() {
+                        let found = &data["services"][service];
+                        let version = match found["image_digest"].as_str() {
+                            Some(digest) if digest == old[at] => "1.42",
+                            Some(digest) if digest == new[at] => "1.43",
+                            _ => panic!("recorded, and not proven: {found}: {what}"),
+                        };
+                        let tag = &found["current_tag"];
+                        assert!(*tag == version || *tag == "latest", "{tag}: {what}");
+                    }
+                }
+            }
+        }
+    };
+    thread::scope(|scope| {
+        for some in modes.chunks(6) {
+            scope.spawn(|| in_turn(some));
+        }
+    });
+    let tried = tried.into_inner();
+    eprintln!("{tried} requests went wrong");
+    assert!(tried >= 15, "only {tried} were tried");
 }
 
 /// All services share the one wait for a registry that says nothing.

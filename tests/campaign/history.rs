@@ -328,7 +328,8 @@ impl<'t> History<'t> {
         if let Command::Look(["pull-latest", ..]) = command
             && self.world.registry.is_away | self.world.registry.is_lying
         {
-            return self.settle(&[self.record.clone()], false, &outcome.to_string());
+            let record = self.record.clone();
+            return self.settle(&[record], false, &outcome.to_string());
         }
         let mut possible = ends(command, &self.record, &self.world);
         let code = outcome.code().unwrap_or(-1);
