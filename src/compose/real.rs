@@ -178,9 +178,12 @@ async fn real_name_of_the_application_holds_for_its_databases() {
     }
 }
 
+/// A service of some files: its name, its image, and whether it is built.
+type Said = (String, String, bool);
+
 /// The services of some files as Compose 2 starts them, and as they are read without it: each with
 /// its image, and whether it is built.
-fn both_read(files: &[(&str, &str)]) -> [Result<Vec<(String, String, bool)>, String>; 2] {
+fn both_read(files: &[(&str, &str)]) -> [Result<Vec<Said>, String>; 2] {
     let (_, environment, _programs) = real().remove(1);
     let directory = deployment(files);
     let compose = compose(directory.path(), &|_| None);

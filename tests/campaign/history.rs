@@ -329,7 +329,7 @@ impl<'t> History<'t> {
             && self.world.registry.is_away | self.world.registry.is_lying
         {
             let record = self.record.clone();
-            return self.settle(&[record], false, &outcome.to_string());
+            return self.settle(std::slice::from_ref(&record), false, &outcome.to_string());
         }
         let mut possible = ends(command, &self.record, &self.world);
         let code = outcome.code().unwrap_or(-1);
