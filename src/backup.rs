@@ -4,6 +4,7 @@
 //! the first source are under `0/`, those of the second under `1/`. Beside it stands its SHA-256 in
 //! the form that `sha256sum -c` reads; an archive without one is not complete.
 
+mod about;
 mod archive;
 mod dump;
 mod journal;
@@ -23,6 +24,7 @@ use sha2::{Digest as _, Sha256};
 use crate::error::{self, Error};
 use crate::store::{self, Ledger};
 
+pub use about::{About, MadeFor, about};
 pub use archive::create;
 pub use dump::{Dump, is_dump};
 pub use journal::{Phase, Restore};
@@ -50,13 +52,36 @@ pub struct Source {
     pub path: PathBuf,
     /// The volume whose directory that is; `None` for a path of the host.
     pub volume: Option<String>,
+    /// Whose volume that is, if it has no name that outlives it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub unnamed: Option<Unnamed>,
+}
+
+/// A volume that a container has without a name.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Unnamed {
+    /// The container's Compose service.
+    pub service: String,
+    /// Its number in that.
+    pub number: u32,
+    /// The path inside it.
+    pub target: String,
+}
+
+impl Source {
+    /// A directory or file of the host.
+    #[must_use]
+    pub fn at(path: PathBuf) -> Self {
+        Self { path, volume: None, unnamed: None }
+    }
 }
 
 impl std::fmt::Display for Source {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        match &self.volume {
-            Some(volume) => write!(f, "volume {volume}"),
-            None => write!(f, "{}", self.path.display()),
+        match (&self.unnamed, &self.volume) {
+            (Some(unnamed), _) => write!(f, "the unnamed volume at {}", unnamed.target),
+            (None, Some(volume)) => write!(f, "volume {volume}"),
+            (None, None) => write!(f, "{}", self.path.display()),
         }
     }
 }
@@ -72,6 +97,19 @@ pub struct Contents {
     pub sources: Vec<Source>,
 }
 
+/// A backup that is to be made.
+#[derive(Debug, Clone)]
+pub struct Order {
+    /// Where backups are kept.
+    pub directory: PathBuf,
+    /// The local time as `YYYYMMDDHHMMSS`.
+    pub stamp: String,
+    /// What will be known of it.
+    pub about: About,
+    /// A backup that must not be removed for it.
+    pub spared: Option<PathBuf>,
+}
+
 /// A request to stop, for work that blocks its thread.
 pub type Cancelled = AtomicBool;
 
@@ -80,15 +118,16 @@ fn check(cancelled: &Cancelled) -> io::Result<()> {
 }
 
 /// How many bytes `sources` take on their disks, after making sure that this user can read them
-/// all.
+/// all. It ends when `cancelled` is set.
 ///
 /// # Errors
 ///
-/// Something cannot be read (exit 3).
-pub fn measure(sources: &[Source]) -> Result<u64> {
+/// Something cannot be read (exit 3), or `cancelled` was set.
+pub fn measure(sources: &[Source], cancelled: &Cancelled) -> Result<u64> {
     let mut total = 0;
     for source in sources {
         archive::walk(&source.path, &mut |path, metadata| {
+            check(cancelled)?;
             if metadata.is_file() {
                 rustix::fs::access(path, rustix::fs::Access::READ_OK)?;
                 total += metadata.len().min(metadata.blocks() * 512);
@@ -119,9 +158,12 @@ fn unreadable(source: &Source, failed: &archive::Failed) -> Error {
 ///
 /// The disk is too small (exit 3), or cannot be asked.
 pub fn check_space(directory: &Path, bytes: u64, otherwise: &str) -> Result<()> {
-    prepare(directory)?;
     let needed = bytes.saturating_add(RESERVE_BYTES);
-    let Some(free) = too_small(directory, needed)? else { return Ok(()) };
+    // Where there is none yet, it will be made on the disk of what is above it.
+    let is_there =
+        |above: &&Path| store::look(above).is_ok_and(|kind| kind == Some(store::Kind::Directory));
+    let above = directory.ancestors().find(is_there).unwrap_or(Path::new("."));
+    let Some(free) = too_small(above, needed)? else { return Ok(()) };
     let message = format!(
         "the disk of {} has {} MiB free, the data backup may take {} MiB; nothing was stopped",
         directory.display(),
@@ -175,6 +217,30 @@ pub fn list(directory: &Path) -> Result<Vec<PathBuf>> {
     })
 }
 
+/// How many bytes the file of a backup has; `None` if it cannot be looked at.
+#[must_use]
+pub fn size(path: &Path) -> Option<u64> {
+    std::fs::metadata(path).ok().map(|found| found.len())
+}
+
+/// The backups in `directory` that `name` names, or is the beginning of, with `data-` or without.
+///
+/// # Errors
+///
+/// The directory cannot be read (exit 3).
+pub fn named(directory: &Path, name: &str) -> Result<Vec<PathBuf>> {
+    let mut found = list(directory)?;
+    found.retain(|path| {
+        let known = store::file_name(path);
+        let stamp = known.strip_prefix("data-").unwrap_or(&known);
+        !name.is_empty() && (known.starts_with(name) || stamp.starts_with(name))
+    });
+    Ok(match found.iter().find(|path| store::file_name(path) == name) {
+        Some(exact) => vec![exact.clone()],
+        None => found,
+    })
+}
+
 /// Whether `archive` is a backup that dkv made in its own `directory`.
 ///
 /// # Errors
@@ -185,12 +251,17 @@ pub fn is_own(directory: &Path, archive: &Path) -> Result<bool> {
 }
 
 /// Writes down that `made` was made, and removes the oldest.
-fn remember(directory: &Path, made: &Path, spared: Option<&Path>) -> Result<()> {
+fn remember(order: &Order, made: &Path) -> Result<()> {
+    let Order { directory, about, spared, .. } = order;
     // What cannot be looked at may be there.
     let is_there = |name: &str| store::is_taken(&directory.join(name)).unwrap_or(true);
     Ledger::read(directory)?.add(store::file_name(made), is_there, directory)?;
-    let spared: Vec<&Path> = std::iter::once(made).chain(spared).collect();
-    remove_old(directory, &spared)
+    let spared: Vec<&Path> = std::iter::once(made).chain(spared.as_deref()).collect();
+    remove_old(directory, &spared)?;
+    if let Err(error) = about::note(directory, made, about) {
+        tracing::warn!("what the data backup was made for cannot be noted: {error:#}");
+    }
+    Ok(())
 }
 
 /// Removes all but the newest three, never one of `spared`.

@@ -36,6 +36,7 @@ pub use pull::{
     Credentials, LayerState, PullEvent, PullFailure, PullRequest, PullTarget, pull_failure,
 };
 pub use stream::{Action, Event, LogOptions};
+pub use volume::Kept;
 
 use crate::model::image_store::ImageStore;
 use crate::model::reference::Platform;

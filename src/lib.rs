@@ -19,6 +19,7 @@
 //! members      which service of the manifest a Compose service runs: one rule (pure)
 //! identity     which image is which release, by content: one rule (pure)
 //! followers    who hangs on to whose container, and goes along when that is replaced (pure)
+//! data         which data is whose, and what of it is saved (pure)
 //! runtime      what the operator did at run time and keeps: counts, what was stopped (pure)
 //! images lookup health logs backup      making local; asking registries; judging; keeping
 //! clock        what time it is
@@ -77,6 +78,7 @@ mod cli;
 mod clock;
 mod commands;
 mod compose;
+mod data;
 mod deployment;
 mod docker;
 mod drift;

@@ -5,6 +5,7 @@
 //! digests `sha256:…`, missing values `null`.
 #![deny(clippy::disallowed_methods)]
 
+mod backups;
 pub mod drift;
 pub mod migrate;
 mod operation;
@@ -18,9 +19,11 @@ use crate::model::history::{Bytes, Release};
 use crate::model::manifest::{Manifest, Rank, Service, Source};
 use crate::plan::{Outcome, Step};
 
+pub use backups::{BackupChange, Backups, DataBackupLine, ManifestBackupLine};
 pub use operation::{OperationView, Operations, Undone};
 pub use update::{
-    Finding, GivenUpService, ReplacedService, RestoredData, SafeUpdate, UpdateResult,
+    DataReport, DataSource, Finding, GivenUpService, ReplacedService, RestoredData, SafeUpdate,
+    UpdateResult,
 };
 
 /// A report with what every JSON document carries.

@@ -490,6 +490,12 @@ fn escape_unsafe(json: &str) -> String {
     safe
 }
 
+/// A number of bytes as people read it: `12.34 MiB`.
+#[must_use]
+pub fn bytes(count: u64) -> String {
+    indicatif::HumanBytes(count).to_string()
+}
+
 #[cfg(test)]
 mod tests {
     use anyhow::Context as _;

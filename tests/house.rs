@@ -27,6 +27,7 @@ const PURE: &[&str] = &["model.rs", "model/", "plan.rs", "plan/", "report.rs", "
 
 /// Rules that judge what was observed: pure too, but of types that live where they are observed.
 const RULES: &[&str] = &[
+    "data.rs",
     "drift.rs",
     "drift/",
     "followers.rs",

@@ -10,7 +10,7 @@ use anyhow::{Context as _, Result};
 use sha2::{Digest as _, Sha256};
 
 use super::{
-    Cancelled, Contents, LIST, SUFFIX, Source, check, checksum_file, prepare, remember,
+    Cancelled, Contents, LIST, Order, SUFFIX, Source, check, checksum_file, prepare, remember,
     sync_directory,
 };
 use crate::store::{self, cannot_write};
@@ -50,31 +50,23 @@ pub(super) fn walk(
     Ok(())
 }
 
-/// Saves `sources` as a new archive in `directory`, with its checksum, and removes the oldest.
-/// `stamp` is the local time as `YYYYMMDDHHMMSS`; an existing archive is never replaced, and
-/// `spared` not removed.
+/// Saves `sources` as a new archive, with its checksum, and removes the oldest; an existing archive
+/// is never replaced.
 ///
 /// # Errors
 ///
 /// Something cannot be read or written, or `cancelled` was set; no archive is left then.
-pub fn create(
-    directory: &Path,
-    sources: &[Source],
-    stamp: &str,
-    made_at: &str,
-    spared: Option<&Path>,
-    cancelled: &Cancelled,
-) -> Result<PathBuf> {
-    prepare(directory)?;
-    let (path, partial, file) = open(directory, stamp, SUFFIX)?;
-    let made = write(file, sources, made_at, cancelled)
+pub fn create(order: &Order, sources: &[Source], cancelled: &Cancelled) -> Result<PathBuf> {
+    prepare(&order.directory)?;
+    let (path, partial, file) = open(&order.directory, &order.stamp, SUFFIX)?;
+    let made = write(file, sources, &order.about.made_at, cancelled)
         .and_then(|checksum| publish(&path, &partial, &checksum));
     if made.is_err() {
         let _ = std::fs::remove_file(&partial);
         let _ = std::fs::remove_file(checksum_file(&path));
     }
     made?;
-    remember(directory, &path, spared)?;
+    remember(order, &path)?;
     Ok(path)
 }
 

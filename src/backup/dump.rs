@@ -7,7 +7,7 @@ use std::process::Stdio;
 use anyhow::{Context as _, Result};
 
 use super::archive::{open, publish};
-use super::{Cancelled, checksum, prepare, remember};
+use super::{Cancelled, Order, checksum, prepare, remember};
 
 /// What the names of dumps end with.
 pub(super) const SUFFIX: &str = ".dump";
@@ -15,21 +15,22 @@ pub(super) const SUFFIX: &str = ".dump";
 /// A dump that is being made; nothing is left of one that is not kept.
 #[derive(Debug)]
 pub struct Dump {
+    order: Order,
     path: PathBuf,
     partial: PathBuf,
     file: File,
 }
 
 impl Dump {
-    /// Begins a dump in `directory`. `stamp` is the local time as `YYYYMMDDHHMMSS`.
+    /// Begins a dump.
     ///
     /// # Errors
     ///
     /// It cannot be written there (exit 3).
-    pub fn begin(directory: &Path, stamp: &str) -> Result<Self> {
-        prepare(directory)?;
-        let (path, partial, file) = open(directory, stamp, SUFFIX)?;
-        Ok(Self { path, partial, file })
+    pub fn begin(order: Order) -> Result<Self> {
+        prepare(&order.directory)?;
+        let (path, partial, file) = open(&order.directory, &order.stamp, SUFFIX)?;
+        Ok(Self { order, path, partial, file })
     }
 
     /// The standard output of the command that makes it.
@@ -52,9 +53,7 @@ impl Dump {
         }
         self.file.sync_all()?;
         publish(&self.path, &self.partial, &checksum(&self.partial, cancelled)?)?;
-        if let Some(directory) = self.path.parent() {
-            remember(directory, &self.path, None)?;
-        }
+        remember(&self.order, &self.path)?;
         Ok(Some(self.path.clone()))
     }
 }

@@ -27,7 +27,7 @@ impl Data {
     }
 
     fn sources(&self) -> Vec<Source> {
-        ["data", "one.conf"].map(|name| Source { path: self.path(name), volume: None }).to_vec()
+        ["data", "one.conf"].map(|name| Source::at(self.path(name))).to_vec()
     }
 
     /// What a restore of `backup` does before it replaces anything.
@@ -47,15 +47,19 @@ impl Data {
     }
 
     fn save(&self, stamp: &str) -> PathBuf {
-        create(
-            &self.path("backups"),
-            &self.sources(),
-            stamp,
-            "2026-01-12T12:29:08Z",
-            None,
-            &Cancelled::new(false),
-        )
-        .unwrap()
+        create(&self.order(stamp), &self.sources(), &Cancelled::new(false)).unwrap()
+    }
+
+    fn order(&self, stamp: &str) -> Order {
+        let about = About {
+            made_at: "2026-01-12T12:29:08Z".to_owned(),
+            made_by: "alice".to_owned(),
+            sources: self.sources().iter().map(ToString::to_string).collect(),
+            bytes: None,
+            made_for: MadeFor::Restore { backup: "data-1".to_owned() },
+        };
+        let (directory, stamp) = (self.path("backups"), stamp.to_owned());
+        Order { directory, stamp, about, spared: None }
     }
 }
 
@@ -115,22 +119,23 @@ fn the_newest_three_are_kept_and_none_is_replaced() {
         list(&data.path("backups")).unwrap(),
         [&made[4], &made[3], &made[2]].map(Clone::clone)
     );
-    // Three with their checksums, and the ledger.
-    assert_eq!(std::fs::read_dir(data.path("backups")).unwrap().count(), 7);
+    // Three with their checksums, the ledger, and what is known of them.
+    assert_eq!(std::fs::read_dir(data.path("backups")).unwrap().count(), 8);
 }
 
 #[test]
 fn an_interrupted_backup_leaves_nothing() {
     let data = Data::new();
     let directory = data.path("backups");
-    assert!(create(&directory, &data.sources(), "1", "", None, &Cancelled::new(true)).is_err());
+    assert!(create(&data.order("1"), &data.sources(), &Cancelled::new(true)).is_err());
     assert_eq!(std::fs::read_dir(&directory).unwrap().count(), 0);
 }
 
 #[test]
 fn a_disk_that_is_too_small_is_noticed() {
     let data = Data::new();
-    assert_eq!(measure(&data.sources()).unwrap(), 4 + 3 + 3 + 6);
+    let go = Cancelled::new(false);
+    assert_eq!(measure(&data.sources(), &go).unwrap(), 4 + 3 + 3 + 6);
     check_space(&data.path("backups"), 1, "").unwrap();
     let error = check_space(&data.path("backups"), u64::MAX / 2, "").unwrap_err();
     assert_eq!(error::kind(&error), error::Kind::State);
@@ -253,4 +258,29 @@ fn entries_that_would_be_made_elsewhere_are_refused_before_anything_is_unpacked(
     refused("leaves its source", true);
     forged(&path, |_| ());
     inspect(&path, false, &Cancelled::new(false)).unwrap();
+}
+
+#[test]
+fn backups_are_known_by_a_beginning_and_by_what_they_were_made_for() {
+    let data = Data::new();
+    let directory = data.path("backups");
+    let made = ["20260112122908", "20260112122959", "20260205000000"].map(|stamp| data.save(stamp));
+    let named = |name: &str| named(&directory, name).unwrap().len();
+    for (name, count) in [
+        ("data-20260112122908.tar.zst", 1),
+        ("data-202602", 1),
+        ("202602", 1),
+        ("20260112", 2),
+        ("data-", 3),
+        ("", 0),
+        ("2025", 0),
+    ] {
+        assert_eq!(named(name), count, "{name}");
+    }
+    let known = about(&directory);
+    assert_eq!(known.len(), 3);
+    assert_eq!(known["data-20260112122908.tar.zst"].made_by, "alice");
+    // A fourth takes the place of the first.
+    data.save("20260301000000");
+    assert!(!made[0].exists() && !about(&directory).contains_key("data-20260112122908.tar.zst"));
 }

@@ -4,6 +4,7 @@
 //! Besides that it stands in the list below, and nowhere else.
 
 mod arguments;
+mod backups;
 mod build;
 mod changes;
 mod check_updates;
@@ -184,6 +185,7 @@ commands! {
     #[command(visible_alias = "upgrade")]
     update_safe::UpdateSafe,
     restore_data::RestoreData,
+    backups::Backups,
 
     status::Status,
     info::Info,

@@ -10,10 +10,10 @@ use clap::Args;
 
 use super::arguments::Confirmed;
 use super::run::{Launch, StartOptions};
-use super::update_safe::data::{blocking, configured, users_of};
+use super::update_safe::data::{blocking, configured, unnamed_volumes, users_of, volume};
 use super::{Effect, Run};
 use crate::app::{App, Exit};
-use crate::backup::{self, Inspected, Phase, Place, Restore, Source};
+use crate::backup::{self, About, Inspected, MadeFor, Order, Phase, Place, Restore, Source};
 use crate::compose::config::Source as MountSource;
 use crate::compose::{Action, Project};
 use crate::docker::{ContainerFilter, ContainerState};
@@ -28,7 +28,7 @@ use crate::store::{self, Lock};
     override_usage = "dkv restore-data [OPTIONS] <BACKUP>\n       dkv restore-data [OPTIONS] --abort"
 )]
 pub struct RestoreData {
-    /// The backup: its name or its file in .version-backups/data/
+    /// The backup: its name (`dkv backups`) or a beginning of that, or its file
     #[arg(value_hint = clap::ValueHint::FilePath, required_unless_present = "abort")]
     backup: Option<PathBuf>,
     /// Put back what was there before a restore that was interrupted
@@ -118,9 +118,10 @@ impl RestoreData {
         };
         let inspected = blocking(look, app).await?;
         let made_at = inspected.contents.made_at.clone();
-        let targets = targets(app, &inspected.contents.sources).await?;
-        let journal = Restore::begin(archive, made_at, targets, inspected.files.clone());
+        let sources = inspected.contents.sources.clone();
+        let journal = Restore::begin(archive, made_at, sources, inspected.files.clone());
         let mut work = Work::of(app, lock, journal).await?;
+        work.journal.sources = targets(app, &work.project.name, &work.journal.sources).await?;
         let strange = strange(app, &work.launch, &work.project, &work.journal.sources)?;
         work.note_users().await?;
         if let (Some(earlier), Some(_)) = (&earlier, lock) {
@@ -156,8 +157,12 @@ impl RestoreData {
                 places.join(", ")
             ),
         };
+        let stopped = match journal.stopped.as_slice() {
+            [] => String::new(),
+            names => format!(" Stopped meanwhile: {}.", names.join(", ")),
+        };
         let (places, made_at) = (names(&journal.sources).join(", "), &journal.made_at);
-        format!("Replace {places} by the data of {made_at}? {kept}.{strange}")
+        format!("Replace {places} by the data of {made_at}? {kept}.{stopped}{strange}")
     }
 
     /// Nobody is asked: what an archive says about its place is not enough.
@@ -205,16 +210,18 @@ impl<'a> Work<'a> {
         backup::check_places(&places, inspected)?;
         let directory = self.app.store.data_directory();
         let there = there(&self.journal, no_copy)?;
+        let mut bytes = 0;
         if !there.is_empty() {
-            let (there, directory) = (there.clone(), directory.clone());
-            let measured = move |_: &_| {
-                let bytes = backup::measure(&there)?;
-                backup::check_space(&directory, bytes, "leave it out with --no-copy")
+            let there = there.clone();
+            let measured = move |cancelled: &_| {
+                let bytes = backup::measure(&there, cancelled)?;
+                backup::check_space(&directory, bytes, "leave it out with --no-copy")?;
+                Ok(bytes)
             };
-            blocking(measured, self.app).await?;
+            bytes = blocking(measured, self.app).await?;
         }
         self.enter(Phase::Unpacking)?;
-        if let Err(error) = self.prepare(places, there, directory).await {
+        if let Err(error) = self.prepare(places, there, bytes).await {
             self.leave()?;
             self.start_again().await?;
             return Err(error);
@@ -223,21 +230,25 @@ impl<'a> Work<'a> {
     }
 
     /// All that can be given up: nothing has been replaced when it ends.
-    async fn prepare(
-        &mut self,
-        places: Vec<Place>,
-        there: Vec<Source>,
-        directory: PathBuf,
-    ) -> Result<()> {
+    async fn prepare(&mut self, places: Vec<Place>, there: Vec<Source>, bytes: u64) -> Result<()> {
         self.stop().await?;
         let archive = self.journal.backup.clone();
         if !there.is_empty() {
             self.app.ui.step("Saving", names(&there).join(", "));
-            let (stamp, made_at) = (self.app.backup_stamp(), self.app.stamp().at);
-            let spared = archive.clone();
-            let save = move |cancelled: &_| {
-                backup::create(&directory, &there, &stamp, &made_at, Some(&spared), cancelled)
+            let stamp = self.app.stamp();
+            let order = Order {
+                directory: self.app.store.data_directory(),
+                stamp: self.app.backup_stamp(),
+                about: About {
+                    made_at: stamp.at,
+                    made_by: stamp.by,
+                    sources: names(&there),
+                    bytes: Some(bytes),
+                    made_for: MadeFor::Restore { backup: crate::store::file_name(&archive) },
+                },
+                spared: Some(archive.clone()),
             };
+            let save = move |cancelled: &_| backup::create(&order, &there, cancelled);
             self.copy = Some(blocking(save, self.app).await?);
         }
         self.app.ui.step("Restoring", names(&self.journal.sources).join(", "));
@@ -361,6 +372,9 @@ impl<'a> Work<'a> {
     }
 
     async fn stop(&self) -> Result<()> {
+        if !self.journal.stopped.is_empty() {
+            self.app.ui.step("Stopping", self.journal.stopped.join(", "));
+        }
         let services = self.journal.stopped.clone();
         self.compose(Action::Stop { services }).await
     }
@@ -469,11 +483,14 @@ fn strange(
 ) -> Result<Vec<String>> {
     let configured = launch.deployment.recorded().map(|record| configured(app, record));
     let configured = configured.transpose()?.unwrap_or_default();
-    let mounts = project.services.iter().flat_map(|service| &service.mounts);
+    let services = project.services.iter().chain(&project.dormant);
+    let mounts = services.flat_map(|service| &service.mounts);
     let mounts: Vec<&MountSource> =
         mounts.filter(|mount| !mount.read_only).map(|mount| &mount.source).collect();
     let is_known = |source: &&Source| {
-        configured.contains(source)
+        // An unnamed volume was found in a container of this deployment.
+        source.unnamed.is_some()
+            || configured.contains(source)
             || mounts.iter().any(|mount| match (mount, &source.volume) {
                 (MountSource::Volume(name), Some(volume)) => name == volume,
                 (MountSource::Bind(path), None) => source.path.starts_with(path),
@@ -483,63 +500,85 @@ fn strange(
     Ok(sources.iter().filter(|source| !is_known(source)).map(ToString::to_string).collect())
 }
 
-/// The backup by its path, or by its name among the backups.
+/// The backup by its path, or by the beginning of its name among the backups.
 fn find(app: &App, backup: &Path) -> Result<PathBuf> {
     let directory = app.store.data_directory();
     let candidates =
         [directory.join(backup), app.store.directory().join(backup), backup.to_owned()];
-    for found in candidates {
-        if store::look(&found)? != Some(store::Kind::File) {
-            continue;
+    let mut file = None;
+    for candidate in candidates {
+        if store::look(&candidate)? == Some(store::Kind::File) {
+            file = Some(candidate);
+            break;
         }
-        if backup::is_dump(&found) {
+    }
+    let found = match (file, backup.to_str()) {
+        (Some(file), _) => vec![file],
+        (None, Some(name)) => backup::named(&directory, name)?,
+        (None, None) => Vec::new(),
+    };
+    let list = |paths: &[PathBuf]| {
+        let names: Vec<String> = paths.iter().map(|path| store::file_name(path)).collect();
+        names.join(", ")
+    };
+    match found.as_slice() {
+        [dump] if backup::is_dump(dump) => {
             let message = format!(
                 "{} is what the command of `data_backup` printed; dkv does not know what reads it",
-                found.display()
+                dump.display()
             );
-            return Err(error::state(message)
+            Err(error::state(message)
                 .with_hint("give it to the program that restores such dumps")
-                .into());
+                .into())
         }
-        return Ok(found);
+        [one] => Ok(one.clone()),
+        [] => {
+            let hint = match backup::list(&directory)?.as_slice() {
+                [] => "`update-safe` has not made any yet".to_owned(),
+                known => format!("there are {}; `dkv backups` says what they are", list(known)),
+            };
+            Err(error::state(format!("there is no data backup `{}`", backup.display()))
+                .with_hint(hint)
+                .into())
+        }
+        several => {
+            let message = format!("`{}` begins several data backups", backup.display());
+            Err(error::usage(message).with_hint(format!("name one of {}", list(several))).into())
+        }
     }
-    let known: Vec<String> = backup::list(&directory)?
-        .iter()
-        .filter_map(|path| Some(path.file_name()?.to_string_lossy().into_owned()))
-        .collect();
-    let hint = match known.as_slice() {
-        [] => "`update-safe` has not made any yet".to_owned(),
-        names => format!("there are {}", names.join(", ")),
-    };
-    Err(error::state(format!("there is no data backup `{}`", backup.display()))
-        .with_hint(hint)
-        .into())
 }
 
-/// Where the backup's sources are now: volumes may have been made anew.
-async fn targets(app: &App, sources: &[Source]) -> Result<Vec<Source>> {
+/// Where the backup's sources are now: volumes may have been made anew, and those without a name are
+/// those that the same containers have now.
+async fn targets(app: &App, project: &str, sources: &[Source]) -> Result<Vec<Source>> {
+    let docker = app.docker().await?;
+    let mut unnamed = Vec::new();
+    if sources.iter().any(|source| source.unnamed.is_some()) {
+        let filter = ContainerFilter::project(project);
+        unnamed = unnamed_volumes(&docker.container_details(&filter).await?);
+    }
     let mut targets = Vec::with_capacity(sources.len());
     for source in sources {
-        let path = match &source.volume {
-            None => source.path.clone(),
-            Some(name) => {
-                let volume = app.docker().await?.volume(name).await?.ok_or_else(|| {
-                    error::state(format!("the volume {name} does not exist any more")).with_hint(
-                        "start the databases once, which makes it, then run the command again",
-                    )
-                })?;
-                volume.path
-            }
+        let target = match (&source.unnamed, &source.volume) {
+            (Some(own), _) => match unnamed.iter().find(|(one, _)| one == own) {
+                Some((_, name)) => volume(app, name, source.unnamed.clone()).await?,
+                None => None,
+            },
+            (None, Some(name)) => volume(app, name, None).await?,
+            (None, None) => Some(source.clone()),
         };
-        let source = Source { path, volume: source.volume.clone() };
+        let target = target.ok_or_else(|| {
+            error::state(format!("{source} is not there any more"))
+                .with_hint("`dkv start` makes it; then run the command again")
+        })?;
         // A directory that was removed comes back.
-        let parent = source.path.parent().map(store::look).transpose()?.flatten();
+        let parent = target.path.parent().map(store::look).transpose()?.flatten();
         if parent != Some(store::Kind::Directory) {
             return Err(error::state(format!("the place of {source} is not there"))
                 .with_hint("run dkv on the host where the backup was made")
                 .into());
         }
-        targets.push(source);
+        targets.push(target);
     }
     Ok(targets)
 }

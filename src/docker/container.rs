@@ -383,6 +383,21 @@ impl Docker {
         if !filter.labels.is_empty() {
             filters.insert("label".to_owned(), filter.labels.clone());
         }
+        self.list_containers(filters).await
+    }
+
+    /// The containers, whoever made them, that have the volume called `name`.
+    ///
+    /// # Errors
+    /// Kind Docker, when the daemon does not answer.
+    pub async fn containers_with_volume(&self, name: &str) -> Result<Vec<Container>> {
+        self.list_containers(HashMap::from([("volume".to_owned(), vec![name.to_owned()])])).await
+    }
+
+    async fn list_containers(
+        &self,
+        filters: HashMap<String, Vec<String>>,
+    ) -> Result<Vec<Container>> {
         let options = ListContainersOptionsBuilder::new().all(true).filters(&filters).build();
         let list =
             self.answer("list the containers", self.client.list_containers(Some(options))).await?;

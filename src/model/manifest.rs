@@ -9,6 +9,7 @@ mod write;
 
 pub use write::Listing;
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use indexmap::IndexMap;
@@ -126,11 +127,11 @@ impl Default for EnvSettings {
 }
 
 /// The `data_backup` setting.
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub enum DataBackup {
-    /// Bind mounts and named volumes of the services in the database files.
-    #[default]
-    Databases,
+    /// What databases write, see [`crate::data`]; and of these Compose services, what they are said
+    /// to be.
+    Databases(BTreeMap<String, bool>),
     /// These paths.
     Paths(Vec<String>),
     /// This command, run instead of a copy.
@@ -142,6 +143,12 @@ pub enum DataBackup {
     },
     /// Nothing.
     None,
+}
+
+impl Default for DataBackup {
+    fn default() -> Self {
+        Self::Databases(BTreeMap::new())
+    }
 }
 
 /// The `logs` section: days until archived logs are compressed and removed.

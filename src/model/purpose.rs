@@ -127,6 +127,13 @@ pub fn of(repository: &Repository) -> Purpose {
     plumbing.or_else(data).or_else(word).unwrap_or(Purpose::Application)
 }
 
+/// Whether data of this kind is written by what watches the application, not by the application: no
+/// release of it changes that.
+#[must_use]
+pub fn watches(kind: &str) -> bool {
+    kind.starts_with("a store of metrics")
+}
+
 /// Who publishes `repository`: its host and the path but for the name. None where that is somebody
 /// who packages what others make.
 #[must_use]

@@ -1,6 +1,6 @@
 //! What `update-safe` returns.
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use super::{ContainerLine, FailureDetail, Files, ServiceChange};
 
@@ -53,11 +53,48 @@ pub struct SafeUpdate {
     pub containers: Vec<ContainerLine>,
     /// The data backup that was made.
     pub data_backup: Option<String>,
+    /// What was done for the data, or would be; `null` where nothing is replaced.
+    pub data: Option<DataReport>,
     /// What became of the deployment's files.
     pub files: Files,
     /// What went wrong.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub error: Option<FailureDetail>,
+}
+
+/// What an update does for the data.
+#[derive(Debug, Default, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DataReport {
+    /// The backup's file.
+    pub file: Option<String>,
+    /// What it holds.
+    pub sources: Vec<DataSource>,
+    /// The operator's own command that makes it.
+    pub command: Option<String>,
+    /// How many bytes that takes where it is; `null` if that is not known.
+    pub bytes: Option<u64>,
+    /// How many bytes the backup takes.
+    pub stored_bytes: Option<u64>,
+    /// What services write that is not known to be a database's, or that the manifest leaves out.
+    pub left_out: Vec<DataSource>,
+    /// Why nothing is saved.
+    pub reason: Option<String>,
+}
+
+/// A place of data.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DataSource {
+    /// The volume, or the path on the host.
+    pub source: String,
+    /// The Compose services that write it.
+    pub services: Vec<String>,
+}
+
+impl std::fmt::Display for DataSource {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(&self.source)?;
+        if self.services.is_empty() { Ok(()) } else { write!(f, " ({})", self.services.join(", ")) }
+    }
 }
 
 /// What a failed update says about one release.

@@ -13,6 +13,7 @@ use crate::docker::ContainerDetail;
 use crate::model::history::{Bytes, Release};
 use crate::model::operation;
 use crate::model::reference::{Digest, Repository, ServiceName, Tag};
+use crate::report::DataReport;
 
 /// The shape of the file that this dkv writes.
 const FORMAT: u32 = 1;
@@ -97,6 +98,9 @@ pub struct Saving {
     pub stopped: Vec<String>,
     /// The file of the data backup.
     pub data_backup: Option<String>,
+    /// What was saved, or why nothing was.
+    #[serde(default)]
+    pub data: Option<DataReport>,
 }
 
 /// Why an update goes back; empty while it goes on.

@@ -207,3 +207,171 @@ fn a_restore_that_replaced_nothing_is_told_by_the_next_start() {
     assert_eq!(there(&product), Some("now"));
     assert_eq!(journal(&product), "");
 }
+
+/// A database: keeps `rows` where it is told to, and does what it is sent over a wire, as others do
+/// over a network.
+const DATABASE: &str = "for place in $PLACES; do test -e $place/rows || echo old >$place/rows; done; \
+     while :; do test ! -e /tmp/wire/$NAME || { sh /tmp/wire/$NAME; rm /tmp/wire/$NAME; }; \
+     sleep 0.05; done";
+
+/// A release that changes the rows of every database, and fails.
+const MIGRATION: &str = "for name in pg my ext; do \
+     echo 'for place in $PLACES; do echo migrated >$place/rows; echo >$place/new; done' \
+     >/tmp/wire/$name; done; \
+     for name in pg my ext; do while test -e /tmp/wire/$name; do sleep 0.05; done; done; exit 1";
+
+/// A product whose databases stand beside the application, with data in every kind of place.
+fn layouts(topic: &str, compose: Compose) -> Product {
+    Product::with(topic, compose, |product| {
+        for name in ["postgres", "mysql", "redis"] {
+            product.publish(name, "1", |image| image.script(DATABASE).volume("/unnamed"));
+        }
+        let image = |name| format!("{}:1", product.registry.repository(name));
+        let project = product.deployment.project();
+        let external = format!("{project}-external");
+        let label = format!("com.docker.compose.project={project}");
+        let engine = product.deployment.engine();
+        engine.docker(&["volume", "create", "--label", &label, &external]);
+        fs::create_dir(product.deployment.path("bound")).unwrap();
+        let bound = product.deployment.path("bound");
+        let services = product.deployment.read("docker-compose.yml").replacen(
+            "  side:",
+            "    volumes: ['wire:/tmp/wire']\n  side:",
+            1,
+        );
+        product.deployment.write(
+            "docker-compose.yml",
+            &format!(
+                "{services}
+    volumes: ['wire:/tmp/wire', 'uploads:/uploads']
+  pg:
+    image: {}
+    stop_signal: SIGKILL
+    environment: {{NAME: pg, PLACES: /named /bind /unnamed}}
+    volumes: ['wire:/tmp/wire', 'named:/named', './bind:/bind', './pg.conf:/etc/pg.conf',
+      '/var/run/docker.sock:/var/run/docker.sock']
+  my:
+    image: {}
+    stop_signal: SIGKILL
+    environment: {{NAME: my, PLACES: /bound}}
+    volumes: ['wire:/tmp/wire', 'bound:/bound', 'named:/backup:ro']
+    tmpfs: [/unnamed]
+  ext:
+    image: {}
+    stop_signal: SIGKILL
+    environment: {{NAME: ext, PLACES: /ext}}
+    volumes: ['wire:/tmp/wire', 'ext:/ext']
+    tmpfs: [/unnamed]
+  asleep:
+    image: {}
+    profiles: [asleep]
+    volumes: ['asleep:/data']
+volumes:
+  wire: {{}}
+  named: {{}}
+  uploads: {{}}
+  asleep: {{}}
+  ext: {{external: true, name: {external}}}
+  bound: {{driver_opts: {{type: none, o: bind, device: '{}'}}}}
+",
+                image("postgres"),
+                image("mysql"),
+                image("redis"),
+                image("redis"),
+                bound.display(),
+            ),
+        );
+        product.deployment.write("pg.conf", "");
+    })
+}
+
+/// What the databases of [`layouts`] hold.
+fn rows(product: &Product) -> Vec<String> {
+    let engine = product.deployment.engine();
+    let places =
+        [("pg", "/named"), ("pg", "/bind"), ("pg", "/unnamed"), ("my", "/bound"), ("ext", "/ext")];
+    let held = places.map(|(service, place)| {
+        let name = &engine.containers(product.deployment.project(), service)[0];
+        let script = format!("cat {place}/rows; test ! -e {place}/new || echo new");
+        engine.docker(&["exec", name, "sh", "-c", &script])
+    });
+    held.into_iter().collect()
+}
+
+fn a_release_that_migrates_and_fails(compose: Compose, topic: &str) {
+    let product = layouts(topic, compose);
+    assert_eq!(rows(&product), ["old"; 5]);
+    product.publish("web", "2", |image| image.script(MIGRATION));
+    let plan = product.dkv(["update-safe", "--dry-run"]).exit(0);
+    for text in ["volume", "_named", "./bind (pg)", "the unnamed volume at /unnamed", "_bound"] {
+        plan.stdout_contains(text);
+    }
+    plan.stdout_contains("would stop while their data is saved: ext, my, pg");
+    plan.stdout_lacks("docker.sock").stdout_lacks("pg.conf").stdout_lacks("wire");
+    assert!(!product.deployment.exists(".version-backups/data"));
+
+    let failed = product.dkv(["update-safe", "--timeout", "8s"]).exit(7);
+    failed.stderr_contains("not saved: volume").stderr_contains("_uploads (side)");
+    assert_eq!(rows(&product), ["migrated\nnew"; 5], "the release had migrated:\n{failed}");
+    let data = failed.stderr.split("`dkv restore-data ").nth(1).expect("the way back");
+    let backup = data.split('`').next().unwrap();
+    product.dkv(["restore-data", backup, "-y"]).exit(0).stderr_contains("Stopping ext, my, pg");
+    assert_eq!(rows(&product), ["old"; 5]);
+    product.assert_runs("1");
+
+    // What was there before is a backup as well.
+    let listed = product.dkv(["backups", "--json"]).exit(0).json();
+    let [copy, first] = listed["data"].as_array().unwrap().as_slice() else { panic!("{listed}") };
+    assert_eq!(copy["replaced_by"], backup);
+    let change = &first["changes"][0];
+    assert_eq!(
+        [&first["name"], &change["service"], &change["from"], &change["to"]],
+        [backup, "web", "1", "2"]
+    );
+    assert_eq!(first["sources"].as_array().unwrap().len(), 5, "{listed}");
+    assert!(first["update_started_at"].is_string() && first["bytes"].as_u64().unwrap() > 0);
+    product.dkv(["restore-data", "data-", "-y"]).exit(2).stderr_contains("begins several");
+    let name = copy["name"].as_str().unwrap();
+    product.dkv(["restore-data", name.split('.').next().unwrap(), "-y"]).exit(0);
+    assert_eq!(rows(&product), ["migrated\nnew"; 5]);
+}
+
+#[test]
+fn databases_of_the_one_file_are_saved_wherever_they_keep_their_data_v1() {
+    a_release_that_migrates_and_fails(Compose::V1, "layouts1");
+}
+
+#[test]
+fn databases_of_the_one_file_are_saved_wherever_they_keep_their_data_v2() {
+    a_release_that_migrates_and_fails(Compose::V2, "layouts2");
+}
+
+#[test]
+fn what_is_not_saved_is_said_and_how_to_change_it() {
+    let product = Product::with("unsaved", Compose::V2, |product| {
+        let compose = product.deployment.read("docker-compose.yml");
+        let volumes = "    volumes: ['uploads:/uploads']\nvolumes: {uploads: {}}\n";
+        product.deployment.write("docker-compose.yml", &(compose + volumes));
+    });
+    let manifest = product.deployment.manifest();
+    let saying = |setting: &str| {
+        product.deployment.write("version-manifest.yaml", &format!("{manifest}{setting}\n"));
+        product.publish("web", "2", |image| image.crashing(1));
+        product.dkv(["update-safe", "--dry-run"]).finish()
+    };
+    let told = saying("");
+    told.stderr_contains("warning: no data would be saved").stderr_contains("_uploads (side)");
+    let hint = "data_backup: {services: {side: true}}";
+    told.stderr_contains(hint);
+    saying(hint).stdout_contains("would save: volume ").stdout_contains("_uploads (side)");
+    saying("data_backup: {services: {side: false}}").stderr_lacks("warning");
+    saying("data_backup: none").stdout_contains("`data_backup: none`").stderr_lacks("warning");
+    let misspelled = saying("data_backup: {services: {sied: true}}");
+    assert_eq!(misspelled.code(), Some(3), "{misspelled}");
+    misspelled.stderr_contains("`sied`").stderr_contains("side");
+
+    saying("");
+    let failed = product.update().exit(7);
+    failed.stderr_contains("warning: no data is saved").stderr_contains("has saved none of it");
+    product.assert_runs("1");
+}

@@ -560,13 +560,8 @@ pub(super) async fn show_plan(app: &App, order: Order) -> Result<Exit> {
     let releases = releases.collect();
     update.launch.foresee(&replaced, releases, &mut Vec::new()).await?;
     if !update.journal.plan.changed.is_empty() {
-        let journal = &update.journal;
-        let paused: Vec<String> = update
-            .would_pause()
-            .await?
-            .into_iter()
-            .filter(|name| !journal.is_replaced(name))
-            .collect();
+        let mut paused = update.foresee_data().await?;
+        paused.retain(|name| !update.journal.is_replaced(name));
         update.report.paused = update.replaced(&paused);
     }
     update.show_plan(&change.steps)

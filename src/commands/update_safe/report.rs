@@ -4,7 +4,7 @@ use std::path::Path;
 
 use anyhow::Result;
 
-use super::RunningUpdate;
+use super::{RunningUpdate, data};
 use crate::app::{App, Exit};
 use crate::backup;
 use crate::commands::changes;
@@ -33,6 +33,9 @@ impl RunningUpdate<'_> {
                 app.ui.status("Nothing would be restarted");
             } else {
                 app.ui.data(format!("would restart: {}", names(&report.replaced)));
+            }
+            if let Some(data) = &report.data {
+                data::show_plan(app, data);
             }
             if !report.paused.is_empty() {
                 let paused = names(&report.paused);
@@ -66,6 +69,7 @@ impl RunningUpdate<'_> {
             })
             .collect();
         self.report.data_backup.clone_from(&self.journal.saving.data_backup);
+        self.report.data.clone_from(&self.journal.saving.data);
         self.report.paused = std::mem::take(&mut self.paused);
         self.collect(steps);
         let (app, downtime) = (self.app, &self.downtime);
@@ -140,7 +144,8 @@ impl RunningUpdate<'_> {
             } else {
                 ""
             };
-            let hint = format!("what it ran before runs{rejected}{}", self.about_data());
+            let hint = format!("what it ran before runs{rejected}");
+            let message = message + &self.about_data();
             app.ui.error(&Error::new(Kind::Docker, message).with_hint(hint).into());
         }
         Ok(Exit::Partial)
@@ -175,27 +180,34 @@ impl RunningUpdate<'_> {
         replaced.collect()
     }
 
-    /// What a failed update says about saved data, which nothing puts back by itself.
+    /// What a failed update says about saved data, which nothing puts back by itself: a line of its
+    /// own, where a new release may have written.
     fn about_data(&self) -> String {
-        match &self.journal.saving.data_backup {
-            Some(backup) if backup::is_dump(Path::new(backup)) => {
-                format!(
-                    "; if data was migrated, .version-backups/data/{backup} is the dump from before"
-                )
-            }
-            Some(backup) => format!(
-                "; if data was migrated, `dkv restore-data {backup}` puts it back as it was"
-            ),
-            None => String::new(),
+        if !self.journal.is_replacing {
+            return String::new();
         }
+        let saving = &self.journal.saving;
+        let how = match (&saving.data_backup, &saving.data) {
+            (Some(backup), _) if backup::is_dump(Path::new(backup)) => {
+                format!(".version-backups/data/{backup} is the dump from before it")
+            }
+            (Some(backup), _) => {
+                format!("`dkv restore-data {backup}` puts back what was saved before it")
+            }
+            (None, Some(data)) if !data.left_out.is_empty() || data.command.is_some() => {
+                "dkv has saved none of it".to_owned()
+            }
+            (None, _) => return String::new(),
+        };
+        format!("\nif the new release has changed data: {how}")
     }
 
     /// Exit 7.
     pub(super) fn restored(&mut self) -> anyhow::Error {
         if self.was_interrupted() {
-            let error =
-                Error::new(Kind::Interrupted, format!("interrupted, {}", self.what_is_back()))
-                    .with_hint(format!("{} begins anew", self.again()));
+            let message = format!("interrupted, {}{}", self.what_is_back(), self.about_data());
+            let error = Error::new(Kind::Interrupted, message)
+                .with_hint(format!("{} begins anew", self.again()));
             return self.show_failed(UpdateResult::Restored, error.into());
         }
         let failure = &self.journal.failure;
@@ -237,7 +249,7 @@ impl RunningUpdate<'_> {
                 recorded.join(" ")
             ));
         }
-        hint.push_str(&self.about_data());
+        message.push_str(&self.about_data());
         let error = Error::new(Kind::Restored, message).with_hint(hint).into();
         self.show_failed(UpdateResult::Restored, error)
     }
@@ -249,6 +261,7 @@ impl RunningUpdate<'_> {
         self.report.rejected = self.findings(&self.journal.failure.blame.rejected);
         self.report.spared = self.findings(&self.journal.failure.blame.spared);
         self.report.data_backup.clone_from(&self.journal.saving.data_backup);
+        self.report.data.clone_from(&self.journal.saving.data);
         self.report.error = Some(Failure::new(&error).error);
         match self.app.show(&self.report, |_| ()) {
             Ok(()) => error,
@@ -325,12 +338,13 @@ impl RunningUpdate<'_> {
             [] => "the update was undone".to_owned(),
             lines => format!("the update failed: {}", lines.join("\n")),
         };
-        let message = format!("{reason}\nwhat ran before is not back as it was:\n{problems}");
+        let message = format!(
+            "{reason}\nwhat ran before is not back as it was:\n{problems}{}",
+            self.about_data()
+        );
         let hint = format!(
             "everything is kept: look into it with `dkv status` and `dkv logs`, mend the cause, \
-                then `dkv update-safe --abort` \
-             restores again{}",
-            self.about_data()
+                then `dkv update-safe --abort` restores again"
         );
         let error = Error::new(Kind::RestoreFailed, message).with_hint(hint).into();
         self.show_failed(UpdateResult::RestoreFailed, error)

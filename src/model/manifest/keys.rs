@@ -25,7 +25,7 @@ const ECR: &[&str] =
     &["registry", "repository_alias", "use_private", "private_registry", "private_region"];
 const COMPOSE: &[&str] = &["files", "db_files", "project"];
 const ENV: &[&str] = &["file", "prefix", "pin"];
-const DATA_BACKUP: &[&str] = &["paths", "command", "timeout"];
+const DATA_BACKUP: &[&str] = &["services", "paths", "command", "timeout"];
 const LOGS: &[&str] = &["compress_after_days", "delete_after_days"];
 const SERVICE: &[&str] = &[
     "image",

@@ -234,9 +234,10 @@ fn read_data_backup(root: Node<'_>) -> Result<DataBackup, YamlError> {
     if let Ok(word) = node.text() {
         return match word {
             "none" => Ok(DataBackup::None),
-            "databases" => Ok(DataBackup::Databases),
+            "databases" => Ok(DataBackup::default()),
             _ => Err(node.error(
-                "`data_backup` must be `none`, `databases`, or a mapping with `paths` or `command`",
+                "`data_backup` must be `none`, `databases`, or a mapping with `services`, `paths` \
+                or `command`",
             )),
         };
     }
@@ -247,6 +248,14 @@ fn read_data_backup(root: Node<'_>) -> Result<DataBackup, YamlError> {
     }
     node.mapping()?;
     let (paths, command) = (texts(node, "paths")?, optional(node, "command"));
+    if let Some(services) = optional(node, "services") {
+        if !paths.is_empty() || command.is_some() {
+            return Err(node.error("`data_backup` takes one of `services`, `paths` and `command`"));
+        }
+        let asked =
+            services.mapping()?.map(|(name, yes)| Ok((name.text()?.to_owned(), yes.boolean()?)));
+        return asked.collect::<Result<_, _>>().map(DataBackup::Databases);
+    }
     let timeout = read_duration(node, "timeout")?.unwrap_or(COMMAND_TIMEOUT);
     match command {
         Some(_) if !paths.is_empty() => {
@@ -260,7 +269,9 @@ fn read_data_backup(root: Node<'_>) -> Result<DataBackup, YamlError> {
             words: vec!["sh".to_owned(), "-c".to_owned(), command.text()?.to_owned()],
             timeout,
         }),
-        None if paths.is_empty() => Err(node.error("`data_backup` needs `paths` or `command`")),
+        None if paths.is_empty() => {
+            Err(node.error("`data_backup` needs `services`, `paths` or `command`"))
+        }
         None => Ok(DataBackup::Paths(paths)),
     }
 }

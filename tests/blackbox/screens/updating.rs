@@ -112,6 +112,7 @@ fn saving() {
     story.remark("the data of the first update");
     let backups = story.deployment.list(".version-backups/data");
     let backup = backups.iter().find(|name| name.ends_with(".tar.zst")).expect("a backup").clone();
+    story.both("backups");
     story.both("restore-data data.tar.zst -y");
     story.both(&format!("restore-data {backup} --dry-run"));
     story.dkv(&format!("restore-data {backup}"));
