@@ -342,10 +342,8 @@ impl RunningUpdate<'_> {
             "{reason}\nwhat ran before is not back as it was:\n{problems}{}",
             self.about_data()
         );
-        let hint = format!(
-            "everything is kept: look into it with `dkv status` and `dkv logs`, mend the cause, \
-                then `dkv update-safe --abort` restores again"
-        );
+        let hint = "everything is kept: look into it with `dkv status` and `dkv logs`, mend the \
+            cause, then `dkv update-safe --abort` restores again";
         let error = Error::new(Kind::RestoreFailed, message).with_hint(hint).into();
         self.show_failed(UpdateResult::RestoreFailed, error)
     }
