@@ -47,11 +47,7 @@ fn show(app: &App, report: &Report) {
             None => told(&one.changes),
         };
         let name = one.name.strip_suffix(".tar.zst").unwrap_or(&one.name);
-        table.row([
-            Cell::new(name, Style::Bold),
-            Cell::plain(one.size.map_or_else(|| "-".to_owned(), ui::bytes)),
-            Cell::plain(what),
-        ]);
+        table.row([Cell::new(name, Style::Bold), size_cell(one.size), Cell::plain(what)]);
         table.row([
             Cell::plain(""),
             Cell::plain(""),
@@ -71,13 +67,18 @@ fn show(app: &App, report: &Report) {
         };
         table.row([
             Cell::new(one.name.rsplit('.').next().unwrap_or_default(), Style::Bold),
-            Cell::plain(one.size.map_or_else(|| "-".to_owned(), ui::bytes)),
+            size_cell(one.size),
             Cell::plain(what),
         ]);
     }
     if !report.manifests.is_empty() {
         app.ui.table(&table);
     }
+}
+
+/// Numbers stand under each other by their ends.
+fn size_cell(size: Option<u64>) -> Cell {
+    Cell::plain(format!("{:>10}", size.map_or_else(|| "-".to_owned(), ui::bytes)))
 }
 
 fn told(changes: &[BackupChange]) -> String {

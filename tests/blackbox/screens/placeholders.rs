@@ -7,7 +7,7 @@ use regex_lite::{Captures, Regex};
 
 /// What is measured or counted by a clock, as patterns, and what stands for it. Columns keep their
 /// places: what may be of another length takes the blanks behind it along.
-const MEASURED: [(&str, &str); 8] = [
+const MEASURED: [(&str, &str); 11] = [
     // The column of ages in the table of `status`.
     (r"SINCE(\S*) +(\S*)RESTARTS", "SINCE$1  ${2}RESTARTS"),
     (r"(just now|\b\d+ (second|minute)s? ago) +", "[age]  "),
@@ -17,6 +17,10 @@ const MEASURED: [(&str, &str); 8] = [
     (r#""downtime_seconds": \d[\d.]*"#, r#""downtime_seconds": [seconds]"#),
     (r"\bfailures in a row: \d+", "failures in a row: [count]"),
     (r"^\d\d:\d\d:\d\d ", "[time] "),
+    // How large archives and backups are, with all the names in them.
+    (r" +\d[\d.]* [KMGT]?i?B {2}", "      [size]  "),
+    (r"\.(zst|dump) \(\d[\d.]* [KMGT]?i?B\)", ".$1 ([size])"),
+    (r#""(size|stored_bytes)": \d+"#, r#""$1": [bytes]"#),
     // A keep-tag is named after the deployment's place.
     (r"\bdkv-[0-9a-f]{8}-", "dkv-[deployment]-"),
 ];
