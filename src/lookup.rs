@@ -275,14 +275,14 @@ impl Lookup {
         let name = ManifestName::Digest(digest.clone());
         match self.registry.head(repository, &name).await {
             Ok(_) => Proof::IsDigest,
-            Err(registry::Error::NotFound { host, .. }) => {
-                Proof::IsNone(format!("{host} does not have it"))
-            }
             // Some registries stumble over what they have and is no manifest.
-            Err(registry::Error::Status { host, .. })
+            Err(registry::Error::NotFound { host, .. } | registry::Error::Status { host, .. })
                 if matches!(self.registry.platform(repository, digest).await, Ok(Some(_))) =>
             {
-                Proof::IsNone(format!("{host} has it as an image's configuration"))
+                Proof::IsImageId(format!("{host} has it as an image's configuration"))
+            }
+            Err(registry::Error::NotFound { host, .. }) => {
+                Proof::IsNowhere(format!("{host} does not have it"))
             }
             Err(error) => Proof::Unanswered(explain(service, error)),
         }
@@ -294,7 +294,7 @@ impl Lookup {
         let mut known = service.clone();
         if let Some(current) = known.history.current_mut()
             && let Some(digest) = current.bytes.digest.clone()
-            && matches!(self.prove(service, &digest, None).await, Proof::IsNone(_))
+            && matches!(self.prove(service, &digest, None).await, Proof::IsImageId(_))
         {
             current.unverified_digest = current.bytes.digest.take();
         }
@@ -437,8 +437,10 @@ impl Lookup {
 pub enum Proof {
     /// It is.
     IsDigest,
-    /// It is none; how that shows.
-    IsNone(String),
+    /// It is an image's ID; how that shows.
+    IsImageId(String),
+    /// Its registry does not have it, or not any more; in words.
+    IsNowhere(String),
     /// Nobody could say.
     Unanswered(anyhow::Error),
 }
@@ -451,7 +453,7 @@ async fn prove_here(docker: &Docker, repository: &Repository, digest: &Digest) -
     }
     let is_classic = docker.host().await.ok()?.image_store == ImageStore::Classic;
     let is_id = is_classic && docker.image(digest.as_str()).await.ok()?.is_some();
-    is_id.then(|| Proof::IsNone("it is what the daemon calls an image here".to_owned()))
+    is_id.then(|| Proof::IsImageId("it is what the daemon calls an image here".to_owned()))
 }
 
 /// What a name names.

@@ -489,7 +489,17 @@ impl Judge<'_, '_> {
             async move { (service.name.clone(), lookup.prove(service, digest, docker).await) }
         });
         let jobs = app.settings.jobs.get().max(8);
-        futures_util::stream::iter(proofs).buffered(jobs).collect().await
+        let proofs: BTreeMap<_, _> =
+            futures_util::stream::iter(proofs).buffered(jobs).collect().await;
+        for (name, proof) in &proofs {
+            if let Proof::Unanswered(error) = proof {
+                app.ui.warn(format!(
+                    "{name}: dkv has not seen what is recorded as its digest, and nobody can be \
+                    asked whether it is one: {error:#}"
+                ));
+            }
+        }
+        proofs
     }
 
     /// Asks the registries for what the manifest does not answer: all images of files that belong to
@@ -650,18 +660,12 @@ impl Judge<'_, '_> {
             return Answer::Unrecorded(service.what_records());
         };
         let why = match self.unseen.get(&service.name) {
-            None | Some(Proof::IsDigest) => None,
-            Some(Proof::IsNone(how)) => Some(format!(
+            // Where nobody answers, what is recorded is believed, and that was said.
+            None | Some(Proof::IsDigest | Proof::Unanswered(_)) => None,
+            Some(Proof::IsImageId(how) | Proof::IsNowhere(how)) => Some(format!(
                 "what is recorded as its digest, {}, is none: {how}; {} records the right one",
                 digest.short(),
                 service.what_records()
-            )),
-            // What stands there already is no worse for it.
-            Some(Proof::Unanswered(_)) if reference.digest.as_ref() == Some(&digest) => None,
-            Some(Proof::Unanswered(error)) => Some(format!(
-                "dkv has not seen what is recorded as its digest, {}, and nobody can be asked \
-                whether it is one: {error:#}",
-                digest.short(),
             )),
         };
         match why {

@@ -168,7 +168,8 @@ fn what_was_recorded_without_a_daemon_is_known_when_it_is_loaded() {
     let repository = registry.repository("web");
     deployment.load(&repository, others);
     deployment.dkv(["pull"]).exit(5);
-    deployment.load(&repository, image);
+    // As the index has it for this platform.
+    deployment.load(&repository, image.label("dkv.test.architecture", "amd64"));
     deployment.dkv(["pull"]).exit(0).stderr_contains("local already");
     deployment.dkv(["up"]).exit(0);
     assert_eq!(deployment.engine().version(deployment.project(), "web"), "1.0");

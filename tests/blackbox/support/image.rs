@@ -112,13 +112,13 @@ impl Image {
         self
     }
 
-    /// Time between two health probes; each costs the daemon some 50 ms. Default 800 ms.
     /// Declares a volume at this path, as databases' images do.
     pub fn volume(mut self, path: &str) -> Self {
         self.volume = Some(path.into());
         self
     }
 
+    /// Time between two health probes; each costs the daemon some 50 ms. Default 800 ms.
     pub fn health_interval_ms(mut self, interval: u64) -> Self {
         self.health_interval_ms = interval;
         self
