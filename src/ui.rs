@@ -281,6 +281,13 @@ impl Ui {
         self.shared.is_documented.load(Ordering::Relaxed)
     }
 
+    /// Whether there is a terminal to ask on.
+    #[must_use]
+    pub fn can_ask(&self) -> bool {
+        let Terminals { stdin, stderr, .. } = self.shared.settings.terminals;
+        stdin && stderr
+    }
+
     /// Asks before something is changed. No terminal to ask on is a usage error that names
     /// `command`.
     ///
@@ -316,8 +323,7 @@ impl Ui {
 
     /// Shows a question and reads the line that answers it.
     fn prompt(&self, question: &str, command: &str) -> anyhow::Result<String> {
-        let Terminals { stdin, stderr, .. } = self.shared.settings.terminals;
-        if !(stdin && stderr) {
+        if !self.can_ask() {
             let message = format!(
                 "`dkv {command}` asks before it changes anything, and there is no terminal to ask \
                     on"

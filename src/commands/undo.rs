@@ -26,6 +26,7 @@ use crate::update::Goal;
 ///
 /// The manifest gets the very text that it had before, and versions.env follows; data stays as it
 /// is. Again, it goes further back; `dkv redo` goes forward. `dkv operations` shows what was done.
+/// On a terminal it asks first.
 #[derive(Debug, Args)]
 #[command(after_long_help = "Example:\n  dkv operations && dkv undo && dkv up")]
 pub struct Undo {
@@ -49,7 +50,7 @@ impl Run for Undo {
 
     /// # Errors
     ///
-    /// There is no such operation, or nobody said yes (exit 2); it cannot be undone, or what the
+    /// There is no such operation, or somebody said no (exit 2); it cannot be undone, or what the
     /// manifest was before is lost (exit 3); an image can be had nowhere (exit 5 or 6). In all of
     /// these nothing has changed.
     async fn run(self, app: &App) -> Result<Exit> {
@@ -253,7 +254,8 @@ async fn go(
         1 => format!("{} this?", capital(verb)),
         several => format!("{} these {several} operations?", capital(verb)),
     };
-    if !app.ui.confirm(&question, yes, &app.command)? {
+    // Without anybody to ask it goes ahead: each of the two takes back the other.
+    if app.ui.can_ask() && !app.ui.confirm(&question, yes, &app.command)? {
         return Err(error::usage("not confirmed; nothing was changed").into());
     }
     if applied.apply {

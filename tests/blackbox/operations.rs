@@ -72,13 +72,13 @@ fn what_is_undone_comes_back_to_the_byte_and_can_be_done_again() {
     // Looking changes nothing, and nobody is asked without a terminal.
     let log = deployment.read(LOG);
     deployment.dkv(["undo", "--dry-run"]).exit(0).stdout_contains("1.2").stdout_contains("1.1");
-    deployment.dkv(["undo"]).exit(2).stderr_contains("--yes");
     deployment.dkv(["undo"]).tty().stdin("n\n").exit(2);
     assert_eq!((deployment.manifest(), deployment.read(LOG)), (texts[3].clone(), log));
 
     // One by one, then forward again.
     for (state, env) in [(2, "DK_WEB_TAG=1.1@"), (1, "DK_WEB_TAG=1.1@"), (0, "DK_WEB_TAG=1.0@")] {
-        deployment.dkv(["undo", "-y"]).exit(0);
+        // Where nobody can be asked it goes ahead.
+        deployment.dkv(["undo"]).exit(0);
         assert_eq!(deployment.manifest(), texts[state]);
         assert!(deployment.versions_env().contains(env), "{}", deployment.versions_env());
     }
