@@ -37,19 +37,22 @@ fn read(deployment: &Deployment, strace: &str) -> Cost {
     // The processes that run another program, and theirs.
     let mut foreign: BTreeSet<String> = BTreeSet::new();
     let directory = deployment.directory().display().to_string();
-    for line in strace.lines() {
-        let Some((pid, call)) = line.split_once(char::is_whitespace) else { continue };
+    let lines = || strace.lines().filter_map(|line| line.split_once(char::is_whitespace));
+    let starts = ["clone", "fork", "vfork", "<... clone", "<... fork", "<... vfork"];
+    let is_start = |call: &str| starts.iter().any(|start| call.trim_start().starts_with(start));
+    // A process may be at work before whoever started it is told its number.
+    let parents: BTreeMap<&str, &str> = lines()
+        .filter(|(_, call)| is_start(call))
+        .filter_map(|(pid, call)| Some((call.rsplit_once(" = ")?.1, pid)))
+        .collect();
+    for (pid, call) in lines() {
         let call = call.trim_start();
         let result = call.rsplit_once(" = ").map_or("", |(_, result)| result);
         let is_done = !result.is_empty() && !result.starts_with('-');
-        let starts = ["clone", "fork", "vfork", "<... clone", "<... fork", "<... vfork"];
-        if starts.iter().any(|start| call.starts_with(start)) {
-            if foreign.contains(pid) && is_done {
-                foreign.insert(result.to_owned());
-            }
-            continue;
+        if parents.get(pid).is_some_and(|parent| foreign.contains(*parent)) {
+            foreign.insert(pid.to_owned());
         }
-        if foreign.contains(pid) {
+        if is_start(call) || foreign.contains(pid) {
             continue;
         }
         if call.starts_with("execve(") {
