@@ -65,18 +65,20 @@ impl Run for Compose {
         if passed.does() == Passing::Builds {
             let project = launch.deployment.project().await?;
             let built = built_services(&launch, project);
-            let recorded = built.iter().filter(|service| service.source == Source::Local);
-            if let Some(service) = recorded.clone().next().filter(|_| !passed.only_builds()) {
-                return Err(error::usage(format!(
-                    "{}: a build that starts at once would not be recorded, and would take the \
-                    place of the one that is",
-                    service.name
-                ))
-                .with_hint("`dkv build` builds and records; then run this without --build")
-                .into());
-            }
-            if recorded.count() > 0 {
-                app.ui.note("what this builds is not recorded; `dkv build` builds and records");
+            match built.iter().find(|service| service.source == Source::Local) {
+                Some(service) if !passed.only_builds() => {
+                    return Err(error::usage(format!(
+                        "{}: a build that starts at once would not be recorded, and would take \
+                        the place of the one that is",
+                        service.name
+                    ))
+                    .with_hint("`dkv build` builds and records, and `dkv up` starts what it made")
+                    .into());
+                }
+                Some(_) => {
+                    app.ui.note("what this builds is not recorded; `dkv build` builds and records");
+                }
+                None => {}
             }
             environment = environment_to_build(&launch, &built)?;
         }
@@ -86,9 +88,8 @@ impl Run for Compose {
         }
         let compose = launch.deployment.compose()?;
         let keep = lock.as_ref().map(Lock::share).transpose()?;
-        match compose
-            .become_it(launch.deployment.all(), &self.arguments, &environment, keep)
-            .await? {}
+        let never = compose.become_it(launch.deployment.all(), self.arguments, &environment, keep);
+        match never.await? {}
     }
 }
 

@@ -68,8 +68,8 @@ pub enum Action {
     Config,
     /// Print from what Compose would make the containers of each service.
     Hashes,
-    /// Whatever an operator asks of it: the words come from elsewhere.
-    Pass,
+    /// Whatever an operator asks of it, word by word.
+    Pass(Vec<OsString>),
 }
 
 /// How an `up` goes about it.
@@ -183,7 +183,10 @@ pub fn arguments(
         Action::Remove { services } => (&["rm", "--stop", "--force"], services),
         Action::Stop { services } => (&["stop"], services),
         Action::Hashes => (&["config", "--hash", "*"], &[]),
-        Action::Pass => (&[], &[]),
+        Action::Pass(words) => {
+            arguments.extend(words.iter().cloned());
+            (&[], &[])
+        }
         Action::Config => match generation {
             Generation::V1 => (&["config"], &[]),
             Generation::V2 => (&["config", "--format", "json"], &[]),

@@ -389,11 +389,11 @@ impl Compose {
     pub async fn become_it(
         &self,
         set: Set,
-        arguments: &[OsString],
+        arguments: Vec<OsString>,
         environment: &Environment,
         keep: Option<File>,
     ) -> Result<Infallible> {
-        let passed = Passed::read(arguments);
+        let passed = Passed::read(&arguments);
         let mut selection = match passed.names_files {
             // A line that names its files is about those alone.
             true => Selection {
@@ -408,8 +408,7 @@ impl Compose {
         if passed.names_directory {
             selection.project_directory = None;
         }
-        let mut call = self.call(&selection, &Action::Pass, environment).await?;
-        call.arguments.extend(arguments.iter().cloned());
+        let call = self.call(&selection, &Action::Pass(arguments), environment).await?;
         let mut command = call.command()?.into_std();
         // The operator may want to be rid of orphans, and all files are named.
         command.env_remove("COMPOSE_IGNORE_ORPHANS");
