@@ -358,7 +358,7 @@ async fn evidence_of(app: &App, steps: &[Step], arrived: &[Result<Arrived>]) -> 
 /// Somebody asked to stop (exit 130); the daemon does not answer (exit 6).
 pub async fn settle(deployment: &mut Deployment<'_>, evidence: &Evidence) -> Result<bool> {
     evidence.settle_store(deployment).await?;
-    keep::sweep(deployment).await?;
+    let swept = keep::sweep(deployment).await;
     let has_changed = evidence.rename(deployment);
     let kept = evidence.keep_alone(deployment.app()).and_then(|()| match has_changed {
         true => {
@@ -367,10 +367,10 @@ pub async fn settle(deployment: &mut Deployment<'_>, evidence: &Evidence) -> Res
         }
         false => Ok(()),
     });
-    match kept {
+    match kept.and(swept) {
         Err(error) if error::kind(&error) == Kind::Interrupted => return Err(error),
         Err(error) => deployment.app().ui.warn(format!(
-            "the images are local, but what shows later which they are is not kept: {error:#}"
+            "the images are local, but not all could be written down about them: {error:#}"
         )),
         Ok(()) => {}
     }

@@ -149,7 +149,7 @@ impl Evidence {
     ///
     /// # Errors
     ///
-    /// The daemon does not answer (exit 6); it cannot be seen where the deployment was (exit 3).
+    /// The daemon does not answer (exit 6); it cannot be read where the deployment was (exit 3).
     pub async fn settle_store(&self, deployment: &Deployment<'_>) -> Result<()> {
         let app = deployment.app();
         let Some(record) = deployment.recorded() else { return Ok(()) };
@@ -158,12 +158,16 @@ impl Evidence {
             changes.extend((before != now).then(|| before.was_left().to_owned()));
         }
         if let Some(before) = app.store.places()?.last().filter(|_| self.is_elsewhere) {
-            changes.push(match store::look(before)? {
-                None => format!(
+            changes.push(match store::look(before) {
+                Ok(None) => format!(
                     "the deployment was moved here from {}, whose keep-tags `dkv prune` removes",
                     before.display()
                 ),
-                Some(_) => format!("this is a copy of the deployment in {}", before.display()),
+                Ok(Some(_)) => format!("this is a copy of the deployment in {}", before.display()),
+                // That nobody may look there is no reason not to go on here.
+                Err(_) => {
+                    format!("the deployment was moved or copied here from {}", before.display())
+                }
             });
         }
         if changes.is_empty() && !self.is_elsewhere {

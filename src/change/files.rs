@@ -4,7 +4,7 @@ use std::path::Path;
 
 use anyhow::Result;
 
-use super::operation::{self, About, Text};
+use super::operation::{self, About};
 use crate::deployment::{Deployment, EnvFile, EnvState, Record};
 use crate::error;
 use crate::model::env_file;
@@ -130,7 +130,7 @@ impl Draft {
         };
         let Some(record) = after.as_ref().or(old) else { return Err(vanished(store).into()) };
         record.check_seen()?;
-        let log = operation::recorded(app, old.map(|old| (&old.snapshot, &old.manifest)))?;
+        let log = operation::recorded(app, old)?;
         let env = EnvFile::read(record, store)?;
         let mut files = Files {
             manifest_written: bytes.is_some(),
@@ -166,9 +166,8 @@ impl Draft {
             });
         }
         let backup = files.backup.as_deref().map(|path| store::file_name(Path::new(path)));
-        let texts = (old.map(text_of), after.as_ref().map(text_of));
-        let texts = (texts.0.as_ref(), texts.1.as_ref());
-        let announcement = log.announce(app, &lock, texts, backup, about)?;
+        let id = log.log.next_id();
+        let announcement = log.announce(app, &lock, (old, after.as_ref()), backup, about)?;
         if let Some(after) = &after {
             // Kept from when it was written before, it would show that it came again.
             store.forget_object(&lock, &Digest::of(&after.snapshot.bytes))?;
@@ -176,6 +175,9 @@ impl Draft {
         let repair = "the next dkv command that writes or starts anything repairs it; `dkv \
             generate-env` does just that";
         store::replace_announced(announcement.as_ref(), &replacements, repair)?;
+        if after.is_some() || about.attempt.is_some() {
+            app.note_operation(id);
+        }
         // Shows from now on that the manifest came, and what an edit has changed.
         let text = &record.snapshot.bytes;
         if let Err(error) = store.keep_object(&lock, &Digest::of(text), text) {
@@ -229,10 +231,6 @@ pub fn hold(deployment: &mut Deployment<'_>) -> Result<Lock> {
         deployment.replace_record(*record);
     }
     Ok(lock)
-}
-
-fn text_of(record: &Record) -> Text<'_> {
-    Text { snapshot: &record.snapshot, manifest: &record.manifest }
 }
 
 /// Writes down what was tried in vain and has changed nothing that is recorded.

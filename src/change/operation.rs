@@ -3,6 +3,7 @@
 use anyhow::{Context as _, Result};
 
 use crate::app::App;
+use crate::deployment::Record;
 use crate::error;
 use crate::model::manifest::Manifest;
 use crate::model::operation::{Ending, Kind, Log, Moved, Operation, Standing};
@@ -49,7 +50,7 @@ pub struct Recorded {
 /// # Errors
 ///
 /// The log cannot be read (exit 3).
-pub fn recorded(app: &App, now: Option<(&Snapshot, &Manifest)>) -> Result<Recorded> {
+pub fn recorded(app: &App, now: Option<&Record>) -> Result<Recorded> {
     let found = app.store.read_operations()?;
     let bytes = found.as_ref().map_or(&[][..], |found| &found.bytes);
     let mut log = Log::parse(bytes, &app.store.manifest_name());
@@ -60,13 +61,13 @@ pub fn recorded(app: &App, now: Option<(&Snapshot, &Manifest)>) -> Result<Record
         );
     }
     let mut edited_from = None;
-    let digest = now.map(|(snapshot, _)| Digest::of(&snapshot.bytes));
+    let digest = now.map(digest_of);
     let is_kept = |text: &Digest| app.store.object(text).is_some();
     let standing = log.settle(digest.as_ref(), is_kept);
-    if let (Standing::Edited(before), Some(digest), Some((_, manifest))) = (standing, digest, now) {
+    if let (Standing::Edited(before), Some(digest), Some(now)) = (standing, digest, now) {
         let text = app.store.manifest_text(&before, None);
         let old = text.and_then(|text| Manifest::read(&text).ok());
-        let services = old.map(|old| Moved::all_between(&old, manifest)).unwrap_or_default();
+        let services = old.map(|old| Moved::all_between(&old, &now.manifest)).unwrap_or_default();
         log.add(Operation {
             kind: Kind::Edit,
             services,
@@ -102,10 +103,8 @@ fn operation(app: &App, id: u64, before: Option<Digest>, after: Digest) -> Opera
     }
 }
 
-/// A manifest as it is or shall be.
-pub(super) struct Text<'m> {
-    pub snapshot: &'m Snapshot,
-    pub manifest: &'m Manifest,
+fn digest_of(record: &Record) -> Digest {
+    Digest::of(&record.snapshot.bytes)
 }
 
 impl Recorded {
@@ -120,7 +119,7 @@ impl Recorded {
         mut self,
         app: &App,
         lock: &Lock,
-        (before, after): (Option<&Text<'_>>, Option<&Text<'_>>),
+        (before, after): (Option<&Record>, Option<&Record>),
         backup: Option<String>,
         about: &About,
     ) -> Result<Option<Replacement>> {
@@ -133,12 +132,11 @@ impl Recorded {
             .with_hint("run the command again")
             .into());
         }
-        let digest = |text: &Text<'_>| Digest::of(&text.snapshot.bytes);
-        let (old, attempt) = (before.map(digest), &about.attempt);
-        let new = after.map(digest).or_else(|| attempt.as_ref().and(old.clone()));
+        let (old, attempt) = (before.map(digest_of), &about.attempt);
+        let new = after.map(digest_of).or_else(|| attempt.as_ref().and(old.clone()));
         let Some(new) = new else { return Ok(self.replacement(app)) };
         let mut services = match (before, after) {
-            (Some(before), Some(after)) => Moved::all_between(before.manifest, after.manifest),
+            (Some(before), Some(after)) => Moved::all_between(&before.manifest, &after.manifest),
             (None, Some(after)) => {
                 let added = after.manifest.services.values();
                 added.filter_map(|service| Moved::between(None, Some(service))).collect()
@@ -162,12 +160,11 @@ impl Recorded {
             takes: about.takes.clone(),
             ..operation
         })?;
-        app.note_operation(next);
         Ok(self.replacement(app))
     }
 
     /// Makes the text before an edit a backup, so that the edit can be undone.
-    fn keep_edited(&mut self, app: &App, lock: &Lock, now: Option<&Text<'_>>) -> Result<()> {
+    fn keep_edited(&mut self, app: &App, lock: &Lock, now: Option<&Record>) -> Result<()> {
         let (Some(before), Some(now)) = (self.edited_from.clone(), now) else { return Ok(()) };
         let edit = self.log.next_id() - 1;
         let Some(bytes) = app.store.manifest_text(&before, None) else { return Ok(()) };
@@ -197,7 +194,11 @@ pub fn note_end(app: &App, exit_code: u8, failure: Option<&anyhow::Error>) {
         let mut log = Log::parse(bytes, &app.store.manifest_name());
         let has_changed = log.amend(id, |operation| {
             operation.exit_code = exit_code;
-            operation.result = Ending::of(exit_code);
+            // What it recorded is done, however it ended after that.
+            operation.result = match (operation.result, Ending::of(exit_code)) {
+                (Ending::Done, Ending::Failed) => Ending::Partial,
+                (_, ended) => ended,
+            };
             if operation.reason.is_none() {
                 operation.reason = failure.map(|failure| format!("{failure:#}"));
             }

@@ -37,8 +37,7 @@ impl Run for Operations {
     /// The log cannot be read (exit 3).
     async fn run(self, app: &App) -> Result<Exit> {
         let deployment = Deployment::open_leniently(app);
-        let now = deployment.recorded().map(|record| (&record.snapshot, &record.manifest));
-        let recorded = change::recorded(app, now)?;
+        let recorded = change::recorded(app, deployment.recorded())?;
         let report = crate::report::Operations::of(&recorded.log, recorded.edited_from.is_some());
         app.show(&report, |report| {
             let shown = if self.all { usize::MAX } else { SHOWN };

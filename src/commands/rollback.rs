@@ -16,12 +16,11 @@ use crate::images::Wanted;
 use crate::members::repository_of;
 use crate::model::history::Bytes;
 use crate::model::manifest::{Service, Source};
-use crate::model::operation::What;
+use crate::model::operation::{Ending, What};
 use crate::model::reference::{Reference, ServiceName};
 use crate::plan::{self, Found, Intent, Outcome, Step, Target};
 use crate::registry::ManifestName;
 use crate::report::{Changes, ServiceChange};
-use crate::ui::Terminals;
 use crate::update::Goal;
 
 /// Go back to the previous version of all services, or of those named
@@ -53,26 +52,28 @@ impl Run for Rollback {
 
     async fn run(self, app: &App) -> Result<Exit> {
         let Self { services, all, applied, confirmed } = self;
+        let deployment = Deployment::open_recorded(app)?;
         let names = match services.names() {
             names if names.is_empty() && !all && !confirmed.yes && !confirmed.dry_run => {
-                meant(app)?
+                meant(&deployment)?
             }
             names => names,
         };
-        rollback(app, &names, applied, confirmed).await
+        rollback(deployment, &names, applied, confirmed).await
     }
 }
 
 /// Which services somebody means who has named none: those that the last operation changed, or all,
 /// for which it is empty. Where that is the same, nobody is asked.
-fn meant(app: &App) -> Result<Vec<ServiceName>> {
-    let deployment = Deployment::open_recorded(app)?;
+fn meant(deployment: &Deployment<'_>) -> Result<Vec<ServiceName>> {
+    let app = deployment.app();
     let record = deployment.record()?;
-    let log = change::recorded(app, Some((&record.snapshot, &record.manifest)))?.log;
+    let log = change::recorded(app, Some(record))?.log;
     let moves = |service: &Service| plan::rollback(service, &app.stamp());
     let all: Vec<Step> = record.services().filter_map(moves).collect();
-    let stacks = log.stacks();
-    let last = stacks.done.last().and_then(|id| log.operation(*id));
+    let last = log.to_undo(None).and_then(|takes| log.operation(*takes.last()?));
+    // What only failed has moved nothing.
+    let last = last.filter(|last| last.result != Ending::Failed);
     let Some(last) = last else { return Ok(Vec::new()) };
     let is_moved = |step: &&Step| {
         let mut moved = last.services.iter().filter(|one| one.what == What::Version);
@@ -84,8 +85,7 @@ fn meant(app: &App) -> Result<Vec<ServiceName>> {
     }
     let names: Vec<&str> = changed.iter().map(|step| step.before.name.as_str()).collect();
     let names = names.join(" ");
-    let Terminals { stdin, stderr, .. } = app.ui.terminals();
-    if !(stdin && stderr) {
+    if !app.ui.can_ask() {
         let message = "`dkv rollback` asks which services are meant, and there is no terminal to ask \
             on";
         return Err(error::usage(message)
@@ -134,7 +134,8 @@ impl Run for RollbackService {
     }
 
     async fn run(self, app: &App) -> Result<Exit> {
-        rollback(app, &[self.service], self.applied, self.confirmed).await
+        let deployment = Deployment::open_recorded(app)?;
+        rollback(deployment, &[self.service], self.applied, self.confirmed).await
     }
 }
 
@@ -200,12 +201,12 @@ impl Run for RollbackTo {
 /// None has one (exit 3), an image can be had nowhere (exit 5 or 6), nobody said yes (exit 2); in
 /// all of these nothing has changed.
 async fn rollback(
-    app: &App,
+    mut deployment: Deployment<'_>,
     names: &[ServiceName],
     applied: Applied,
     confirmed: Confirmed,
 ) -> Result<Exit> {
-    let mut deployment = Deployment::open_recorded(app)?;
+    let app = deployment.app();
     let selected = deployment.select(names)?;
     let mut change = Change::default();
     for service in &selected {

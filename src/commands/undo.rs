@@ -110,9 +110,7 @@ impl Run for Redo {
 
 /// What was done, an edit included that nobody has recorded yet.
 fn log(deployment: &Deployment<'_>) -> Result<Log> {
-    let record = deployment.record()?;
-    let now = Some((&record.snapshot, &record.manifest));
-    Ok(change::recorded(deployment.app(), now)?.log)
+    Ok(change::recorded(deployment.app(), Some(deployment.record()?))?.log)
 }
 
 fn nothing_to_undo() -> Error {

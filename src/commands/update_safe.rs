@@ -126,7 +126,10 @@ impl Run for UpdateSafe {
         };
         let [name] = names.as_slice() else {
             return Err(error::usage("--to names the version of one service")
-                .with_hint(format!("`dkv update-safe {} --to {tag}`", names[0]))
+                .with_hint(format!(
+                    "`dkv update-safe {} --to {tag}`",
+                    names.first().map_or("SERVICE", ServiceName::as_str)
+                ))
                 .into());
         };
         let deployment = Deployment::open_recorded(app)?;
