@@ -160,10 +160,7 @@ fn unreadable(source: &Source, failed: &archive::Failed) -> Error {
 pub fn check_space(directory: &Path, bytes: u64, otherwise: &str) -> Result<()> {
     let needed = bytes.saturating_add(RESERVE_BYTES);
     // Where there is none yet, it will be made on the disk of what is above it.
-    let is_there =
-        |above: &&Path| store::look(above).is_ok_and(|kind| kind == Some(store::Kind::Directory));
-    let above = directory.ancestors().find(is_there).unwrap_or(Path::new("."));
-    let Some(free) = too_small(above, needed)? else { return Ok(()) };
+    let Some(free) = too_small(nearest_directory(directory)?, needed)? else { return Ok(()) };
     let message = format!(
         "the disk of {} has {} MiB free, the data backup may take {} MiB; nothing was stopped",
         directory.display(),
@@ -171,6 +168,16 @@ pub fn check_space(directory: &Path, bytes: u64, otherwise: &str) -> Result<()> 
         needed.div_ceil(MEBIBYTE)
     );
     Err(error::state(message).with_hint(format!("free some space, or {otherwise}")).into())
+}
+
+/// The nearest directory at or above `path`: what is there, or will be made, is on its disk.
+fn nearest_directory(path: &Path) -> Result<&Path> {
+    for above in path.ancestors() {
+        if store::look(above)? == Some(store::Kind::Directory) {
+            return Ok(above);
+        }
+    }
+    Ok(Path::new("."))
 }
 
 /// Makes sure that `bytes` of restored data fit beside what they replace in `directory`.
@@ -235,7 +242,12 @@ pub fn named(directory: &Path, name: &str) -> Result<Vec<PathBuf>> {
         let stamp = known.strip_prefix("data-").unwrap_or(&known);
         !name.is_empty() && (known.starts_with(name) || stamp.starts_with(name))
     });
-    Ok(match found.iter().find(|path| store::file_name(path) == name) {
+    // `dkv backups` shows archives without what they end in.
+    let is_it = |path: &&PathBuf| {
+        let known = store::file_name(path);
+        known == name || known.strip_suffix(SUFFIX) == Some(name)
+    };
+    Ok(match found.iter().find(is_it) {
         Some(exact) => vec![exact.clone()],
         None => found,
     })
@@ -285,7 +297,7 @@ fn remove_old(directory: &Path, spared: &[&Path]) -> Result<()> {
 
 /// The SHA-256 of a file, in hexadecimal.
 fn checksum(path: &Path, cancelled: &Cancelled) -> Result<String> {
-    let mut file = open(path)?;
+    let mut file = store::open_present(path)?;
     let mut hash = Sha256::new();
     let mut buffer = vec![0; 1024 * 1024];
     loop {
@@ -295,13 +307,6 @@ fn checksum(path: &Path, cancelled: &Cancelled) -> Result<String> {
             count => hash.update(&buffer[..count]),
         }
     }
-}
-
-/// Opens a file that has to be there.
-fn open(path: &Path) -> Result<File> {
-    let (file, _) = store::open(path)?
-        .ok_or_else(|| error::state(format!("`{}` is not there any more", path.display())))?;
-    Ok(file)
 }
 
 /// Where the checksum of `archive` stands.

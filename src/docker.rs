@@ -28,7 +28,7 @@ pub use again::Blueprint;
 pub use container::Health;
 pub use container::{
     Container, ContainerDetail, ContainerFilter, ContainerState, HealthCheck, HealthProbe,
-    HealthStatus, Labels, MountKind, RestartPolicy, Shared,
+    HealthStatus, Labels, RestartPolicy, Shared,
 };
 pub use endpoint::{Endpoint, Settings};
 pub use image::{Image, ImageList, ListedImage, Untagged, fingerprint_of_configuration};

@@ -27,7 +27,7 @@ use crate::model::reference::Digest;
 pub use ledger::Ledger;
 pub use lock::{Lock, LockWait};
 pub use look::{Kind, is_program, is_taken, list, look, resolve};
-pub use read::{MAX_FILE_BYTES, Snapshot, check, open, read};
+pub use read::{MAX_FILE_BYTES, Snapshot, check, open, open_present, read};
 pub use replace::{Replacement, replace_all, replace_announced};
 
 /// The directory for backups, locks and journals, inside a deployment.
@@ -335,15 +335,8 @@ impl Store {
     }
 
     fn write_state(&self, name: &str, text: String) -> anyhow::Result<()> {
-        replace_all(
-            &[Replacement {
-                path: self.prepare_state_directory()?.join(name),
-                bytes: text.into_bytes(),
-                before: None,
-                owner_like: self.directory.clone(),
-            }],
-            AGAIN,
-        )
+        self.prepare_state_directory()?;
+        replace_all(&[self.own(name, text, None)], AGAIN)
     }
 
     fn remove_state(&self, name: &str) -> anyhow::Result<()> {

@@ -23,8 +23,7 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use serde::Serialize;
 
 pub use progress::{ItemProgress, Progress};
-use sanitize::hide_passwords;
-pub use sanitize::{sanitize, sanitize_line};
+pub use sanitize::{hide_passwords, sanitize, sanitize_line};
 pub use table::{Cell, Style, Table};
 
 use crate::error::{self, Error, Kind};

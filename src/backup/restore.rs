@@ -11,6 +11,7 @@ use tar::EntryType;
 
 use super::{Cancelled, Contents, LIST, MEBIBYTE, Place, check, checksum, checksum_file};
 use crate::error::{self, Error};
+use crate::store;
 
 /// Compares `archive` with its checksum.
 ///
@@ -170,7 +171,7 @@ fn list<R: Read>(archive: &Path, first: Option<io::Result<tar::Entry<'_, R>>>) -
 }
 
 fn open(archive: &Path) -> Result<tar::Archive<zstd::Decoder<'static, io::BufReader<File>>>> {
-    let mut tar = tar::Archive::new(zstd::Decoder::new(super::open(archive)?)?);
+    let mut tar = tar::Archive::new(zstd::Decoder::new(store::open_present(archive)?)?);
     tar.set_preserve_permissions(true);
     tar.set_preserve_mtime(true);
     tar.set_preserve_ownerships(rustix::process::geteuid().is_root());

@@ -20,7 +20,7 @@ use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 
 use crate::error;
-use crate::store::{self, Kind, cannot_write, is_taken};
+use crate::store::{self, cannot_write, is_taken};
 
 /// Where an archive is unpacked before anything is replaced.
 const COMING: &str = ".dkv-restore-";
@@ -109,12 +109,7 @@ impl Place {
             .into());
         }
         // A directory that was removed comes back; its disk is that of what is above it.
-        let mut above = self.directory();
-        while store::look(above)? != Some(Kind::Directory) {
-            let Some(next) = above.parent() else { break };
-            above = next;
-        }
-        super::check_room(above, bytes)
+        super::check_room(super::nearest_directory(self.directory())?, bytes)
     }
 
     /// All that was done here is there after a power cut too.

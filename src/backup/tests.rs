@@ -277,6 +277,11 @@ fn backups_are_known_by_a_beginning_and_by_what_they_were_made_for() {
     ] {
         assert_eq!(named(name), count, "{name}");
     }
+    // As shown, also where a second one of that moment begins the same.
+    let second = directory.join("data-20260112122908-1.tar.zst");
+    std::fs::copy(&made[0], &second).unwrap();
+    assert_eq!((named("data-20260112122908"), named("data-20260112122908-1")), (1, 1));
+    std::fs::remove_file(&second).unwrap();
     let known = about(&directory);
     assert_eq!(known.len(), 3);
     assert_eq!(known["data-20260112122908.tar.zst"].made_by, "alice");

@@ -9,6 +9,7 @@ use crate::model::manifest::Manifest;
 use crate::model::operation::{Ending, Kind, Log, Moved, Operation, Standing};
 use crate::model::reference::Digest;
 use crate::store::{self, Lock, Replacement, Snapshot};
+use crate::ui::hide_passwords;
 
 /// What an operation is, beyond what it changes.
 #[derive(Debug, Clone, Default)]
@@ -147,7 +148,7 @@ impl Recorded {
         if let Some(attempt) = attempt {
             services.retain(|one| attempt.services.iter().all(|tried| tried.name != one.name));
             services.splice(0..0, attempt.services.iter().cloned());
-            operation.reason = Some(attempt.reason.clone());
+            operation.reason = Some(hide_passwords(&attempt.reason).into_owned());
             operation.exit_code = attempt.exit_code;
             operation.result = Ending::of(attempt.exit_code);
         }
@@ -200,7 +201,8 @@ pub fn note_end(app: &App, exit_code: u8, failure: Option<&anyhow::Error>) {
                 (_, ended) => ended,
             };
             if operation.reason.is_none() {
-                operation.reason = failure.map(|failure| format!("{failure:#}"));
+                operation.reason =
+                    failure.map(|failure| hide_passwords(&format!("{failure:#}")).into_owned());
             }
         })?;
         match has_changed {

@@ -9,7 +9,8 @@ use clap::Args;
 use super::Run;
 use crate::app::{App, Exit};
 use crate::backup::{self, MadeFor};
-use crate::model::manifest::{Manifest, Service};
+use crate::model::manifest::Manifest;
+use crate::model::operation::{Moved, Named};
 use crate::report::{BackupChange, Backups as Report, DataBackupLine, ManifestBackupLine};
 use crate::store;
 use crate::ui::{self, Cell, Style, Table};
@@ -170,26 +171,14 @@ fn read(path: &Path) -> Result<Manifest, String> {
 
 /// What became of releases from one manifest to the next, and by whom.
 fn changes(before: &Manifest, after: &Manifest) -> (Vec<BackupChange>, Option<String>) {
-    let mut by = None;
-    let mut changes = Vec::new();
-    let names = before.services.keys().chain(after.services.keys());
-    let mut seen = std::collections::BTreeSet::new();
-    for name in names.filter(|name| seen.insert((*name).clone())) {
-        let [old, new] = [before, after].map(|manifest| manifest.services.get(name));
-        let [was, is] = [old, new].map(|service| service.and_then(Service::current));
-        let same = match (was, is) {
-            (Some(was), Some(is)) => was.tag == is.tag && was.bytes.name() == is.bytes.name(),
-            (None, None) => true,
-            _ => false,
-        };
-        if same {
-            continue;
-        }
-        by = by.or_else(|| new.and_then(|service| service.deployed_by.clone()));
-        let tag = |release: Option<&crate::model::history::Release>| {
-            release.map(|release| release.tag.to_string())
-        };
-        changes.push(BackupChange { service: name.to_string(), from: tag(was), to: tag(is) });
-    }
-    (changes, by)
+    let mut moved = Moved::all_between(before, after);
+    moved.retain(|one| one.from != one.to);
+    let by = moved.iter().find_map(|one| after.services.get(&one.name)?.deployed_by.clone());
+    let tag = |named: Option<Named>| named.map(|named| named.tag);
+    let changes = moved.into_iter().map(|one| BackupChange {
+        service: one.name.to_string(),
+        from: tag(one.from),
+        to: tag(one.to),
+    });
+    (changes.collect(), by)
 }

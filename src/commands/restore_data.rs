@@ -82,13 +82,10 @@ impl Run for RestoreData {
                 Work::of(app, lock.as_ref(), journal).await?.go_back().await
             }
             (Some(backup), Some(journal)) if journal.phase.is_between() => {
-                if backup.file_name() != journal.backup.file_name() {
+                if journal.phase == Phase::GoingBack || !is_of(app, backup, &journal) {
                     return Err(super::unfinished::unfinished_restore(&journal).into());
                 }
-                match journal.phase {
-                    Phase::GoingBack => Err(super::unfinished::unfinished_restore(&journal).into()),
-                    _ => Work::of(app, lock.as_ref(), journal).await?.go_on().await,
-                }
+                Work::of(app, lock.as_ref(), journal).await?.go_on().await
             }
             (Some(backup), earlier) => {
                 self.begin(app, lock.as_ref(), find(app, backup)?, earlier).await
@@ -498,6 +495,14 @@ fn strange(
             })
     };
     Ok(sources.iter().filter(|source| !is_known(source)).map(ToString::to_string).collect())
+}
+
+/// Whether `backup` names what an unfinished restore puts back, in full or by its beginning. The
+/// file need not be there any more.
+fn is_of(app: &App, backup: &Path, journal: &Restore) -> bool {
+    let name = store::file_name(&journal.backup);
+    store::file_name(backup) == name
+        || find(app, backup).is_ok_and(|found| store::file_name(&found) == name)
 }
 
 /// The backup by its path, or by the beginning of its name among the backups.

@@ -4,7 +4,7 @@ use anyhow::Result;
 
 use super::Deployment;
 use crate::compose::{Environment, Generation, Standing};
-use crate::docker::{Container, ContainerDetail, ContainerFilter, MountKind};
+use crate::docker::{Container, ContainerDetail, ContainerFilter};
 use crate::error;
 
 /// From this Engine on, images do not tell any more what Compose v1 asks of them when it takes the
@@ -82,10 +82,5 @@ fn newer_compose(container: &Container) -> Option<&str> {
 
 /// Whether a container has a volume that the daemon named.
 fn has_unnamed_volume(container: &ContainerDetail) -> bool {
-    container.mounts.iter().any(|mount| {
-        let name = mount.volume.as_deref().unwrap_or_default();
-        mount.kind == MountKind::Volume
-            && name.len() == 64
-            && name.bytes().all(|byte| byte.is_ascii_hexdigit())
-    })
+    container.mounts.iter().any(|mount| mount.unnamed_volume().is_some())
 }

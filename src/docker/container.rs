@@ -293,6 +293,16 @@ pub struct Mount {
     pub writable: bool,
 }
 
+impl Mount {
+    /// The name of the volume behind it, where the daemon made that name up.
+    #[must_use]
+    pub fn unnamed_volume(&self) -> Option<&str> {
+        let name = self.volume.as_deref().filter(|_| self.kind == MountKind::Volume)?;
+        let is_made_up = name.len() == 64 && name.bytes().all(|byte| byte.is_ascii_hexdigit());
+        is_made_up.then_some(name)
+    }
+}
+
 /// Everything that is known of one container, apart from its environment, which holds secrets.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ContainerDetail {

@@ -340,7 +340,7 @@ impl DayFile {
     }
 
     fn runs(&self) -> Result<Vec<Run>> {
-        let mut file = open(&self.path)?;
+        let mut file = store::open_present(&self.path)?;
         if self.is_compressed {
             let mut plain = tempfile::tempfile()?;
             zstd::stream::copy_decode(file, &mut plain)?;
@@ -484,7 +484,7 @@ pub(super) fn compress_file(path: &Path) -> Result<()> {
     let mut compressed = path.as_os_str().to_owned();
     compressed.push(".zst");
     let compressed = PathBuf::from(compressed);
-    let (before, added) = (store::open(&compressed)?, open(path)?);
+    let (before, added) = (store::open(&compressed)?, store::open_present(path)?);
     replace(&compressed, |file| {
         if let Some((mut before, _)) = before {
             io::copy(&mut before, file)?;
@@ -492,12 +492,6 @@ pub(super) fn compress_file(path: &Path) -> Result<()> {
         zstd::stream::copy_encode(added, file, zstd::DEFAULT_COMPRESSION_LEVEL)
     })?;
     Ok(fs::remove_file(path)?)
-}
-
-/// Opens a file that has to be there.
-fn open(path: &Path) -> Result<File> {
-    let (file, _) = store::open(path)?.with_context(|| format!("{} is gone", path.display()))?;
-    Ok(file)
 }
 
 /// Puts a complete file in the place of another.

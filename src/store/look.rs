@@ -19,19 +19,30 @@ pub enum Kind {
     Other,
 }
 
+/// What was found; `None` if there is nothing.
+///
+/// # Errors
+///
+/// It could not be looked for.
+pub(super) fn if_there<T>(found: io::Result<T>) -> io::Result<Option<T>> {
+    match found {
+        Err(source) if source.kind() == io::ErrorKind::NotFound => Ok(None),
+        found => found.map(Some),
+    }
+}
+
 /// What stands at `path`, links followed; `None` if there is nothing.
 ///
 /// # Errors
 ///
 /// It cannot be looked at (exit 3).
 pub fn look(path: &Path) -> anyhow::Result<Option<Kind>> {
-    match std::fs::metadata(path) {
-        Ok(found) if found.is_file() => Ok(Some(Kind::File)),
-        Ok(found) if found.is_dir() => Ok(Some(Kind::Directory)),
-        Ok(_) => Ok(Some(Kind::Other)),
-        Err(source) if source.kind() == io::ErrorKind::NotFound => Ok(None),
-        Err(source) => Err(cannot_look(path, &source).into()),
-    }
+    let found = if_there(std::fs::metadata(path)).map_err(|source| cannot_look(path, &source))?;
+    Ok(found.map(|found| match found {
+        file if file.is_file() => Kind::File,
+        directory if directory.is_dir() => Kind::Directory,
+        _ => Kind::Other,
+    }))
 }
 
 /// Whether anything stands at `path` itself, be it a link that leads nowhere.
@@ -40,11 +51,7 @@ pub fn look(path: &Path) -> anyhow::Result<Option<Kind>> {
 ///
 /// It cannot be looked at.
 pub fn is_taken(path: &Path) -> io::Result<bool> {
-    match std::fs::symlink_metadata(path) {
-        Ok(_) => Ok(true),
-        Err(source) if source.kind() == io::ErrorKind::NotFound => Ok(false),
-        Err(source) => Err(source),
-    }
+    Ok(if_there(std::fs::symlink_metadata(path))?.is_some())
 }
 
 /// Whether this user can run the file at `path`. One that cannot be looked at cannot be run either.
@@ -59,10 +66,8 @@ pub fn is_program(path: &Path) -> bool {
 ///
 /// It cannot be looked at (exit 3).
 pub fn resolve(path: &Path) -> anyhow::Result<PathBuf> {
-    match path.canonicalize() {
-        Err(source) if source.kind() == io::ErrorKind::NotFound => Ok(path.to_owned()),
-        resolved => Ok(resolved.map_err(|source| cannot_look(path, &source))?),
-    }
+    let found = if_there(path.canonicalize()).map_err(|source| cannot_look(path, &source))?;
+    Ok(found.unwrap_or_else(|| path.to_owned()))
 }
 
 /// The names in `directory`, in order; none if there is no such directory. What is no text is no
@@ -76,10 +81,8 @@ pub fn list(directory: &Path) -> anyhow::Result<Vec<String>> {
         let hint = hint_for(&source);
         error::state(format!("cannot list `{}`: {source}", directory.display())).with_hint(hint)
     };
-    let entries = match std::fs::read_dir(directory) {
-        Ok(entries) => entries,
-        Err(source) if source.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
-        Err(source) => return Err(failed(source).into()),
+    let Some(entries) = if_there(std::fs::read_dir(directory)).map_err(failed)? else {
+        return Ok(Vec::new());
     };
     let mut names = Vec::new();
     for entry in entries {

@@ -9,7 +9,7 @@ use chrono::{DateTime, Utc};
 use rustix::fs::OFlags;
 use rustix::io::Errno;
 
-use super::look::{cannot_look, hint_for, is_taken, resolve};
+use super::look::{cannot_look, hint_for, if_there, is_taken, resolve};
 use crate::error::{self, Error};
 
 /// The largest deployment file that is read, in bytes.
@@ -61,12 +61,8 @@ impl Snapshot {
     ///
     /// It cannot be looked at.
     pub fn is_untouched(&self) -> io::Result<bool> {
-        let now = match std::fs::metadata(&self.path) {
-            Ok(now) => Some(Identity::from(&now)),
-            Err(source) if source.kind() == io::ErrorKind::NotFound => None,
-            Err(source) => return Err(source),
-        };
-        Ok(now == self.identity)
+        let now = if_there(std::fs::metadata(&self.path))?;
+        Ok(now.as_ref().map(Identity::from) == self.identity)
     }
 
     /// When the file had been changed last; `None` for one that is yet to be written.
@@ -137,6 +133,17 @@ pub fn open(path: &Path) -> anyhow::Result<Option<(File, std::fs::Metadata)>> {
         return Err(no_file(path, metadata.is_dir()).into());
     }
     Ok(Some((file, metadata)))
+}
+
+/// As [`open`], for a file that has to be there.
+///
+/// # Errors
+///
+/// As for [`open`], and where there is no such file (exit 3).
+pub fn open_present(path: &Path) -> anyhow::Result<File> {
+    let (file, _) = open(path)?
+        .ok_or_else(|| error::state(format!("`{}` is not there any more", path.display())))?;
+    Ok(file)
 }
 
 /// Makes sure that a program that is to read `path` finds a file there that is not too large, if it

@@ -6,6 +6,7 @@ use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _, PermissionsExt as
 use std::path::{Path, PathBuf};
 
 use super::Snapshot;
+use super::look::if_there;
 use crate::error::{self, Error};
 
 /// A file and what it shall hold.
@@ -130,11 +131,7 @@ fn write_neighbour(wanted: &Replacement) -> io::Result<()> {
         Err(source) if source.kind() != io::ErrorKind::NotFound => return Err(source),
         _ => {}
     }
-    let old = match std::fs::metadata(&wanted.path) {
-        Ok(old) => Some(old),
-        Err(source) if source.kind() == io::ErrorKind::NotFound => None,
-        Err(source) => return Err(source),
-    };
+    let old = if_there(std::fs::metadata(&wanted.path))?;
     let mut file = create_exclusive(&path, if old.is_some() { PRIVATE } else { PUBLIC })?;
     file.write_all(&wanted.bytes)?;
     match old {
@@ -208,10 +205,7 @@ pub(super) fn give_to_owner_of(file: &File, like: &Path) -> io::Result<()> {
     if !rustix::process::geteuid().is_root() {
         return Ok(());
     }
-    let owner = match std::fs::metadata(like) {
-        Err(source) if source.kind() == io::ErrorKind::NotFound => return Ok(()),
-        owner => owner?,
-    };
+    let Some(owner) = if_there(std::fs::metadata(like))? else { return Ok(()) };
     std::os::unix::fs::fchown(file, Some(owner.uid()), Some(owner.gid()))
 }
 

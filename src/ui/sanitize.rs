@@ -44,7 +44,7 @@ pub fn sanitize_line(text: &str) -> String {
 /// The text with the passwords in its addresses and image names hidden: `https://***@host/web`,
 /// `user:***@host/web:1.0`. Digests, `web:1.0@sha256:…`, are none.
 #[must_use]
-pub(super) fn hide_passwords(text: &str) -> Cow<'_, str> {
+pub fn hide_passwords(text: &str) -> Cow<'_, str> {
     if !text.contains('@') {
         return Cow::Borrowed(text);
     }

@@ -1012,5 +1012,8 @@ fn a_way_back_is_as_safe_as_an_update() {
             (Some(7), Some(line[0]))
         );
     }
-    product.dkv(["update-safe", "web", "side", "--to", "0"]).exit(2).stderr_contains("one service");
+    for names in [&["web", "side"][..], &[""]] {
+        let words = ["update-safe"].into_iter().chain(names.iter().copied()).chain(["--to", "0"]);
+        product.dkv(words).exit(2).stderr_contains("one service");
+    }
 }

@@ -16,10 +16,11 @@ use crate::compose::config::Source as MountSource;
 use crate::compose::{Action, Project};
 use crate::data::{self, Holding, Knowledge, Place};
 use crate::deployment::Record;
-use crate::docker::{ContainerDetail, ContainerFilter, ContainerState, Kept, MountKind};
+use crate::docker::{ContainerDetail, ContainerFilter, ContainerState, Kept};
 use crate::error;
 use crate::followers::followers;
 use crate::model::manifest::DataBackup;
+use crate::model::operation::Named;
 use crate::process::Group;
 use crate::report::{DataReport, DataSource};
 use crate::store::{self, Kind};
@@ -233,7 +234,7 @@ impl RunningUpdate<'_> {
         self.journal.saving.stopped = self.running_users_of(&sources);
         self.write_journal()?;
         self.downtime.watch(&self.docker, &self.journal.project);
-        let order = self.order(names_of(&report.sources), Some(bytes))?;
+        let order = self.order(names_of(&report.sources), Some(bytes));
         let saved = self.stop_and_copy(sources, order).await;
         let waiting: Vec<String> = self
             .journal
@@ -254,7 +255,7 @@ impl RunningUpdate<'_> {
         for paused in &mut self.paused {
             paused.downtime_seconds = self.downtime.seconds(&paused.compose_service);
         }
-        self.journal.saving.data_backup = name_of(&path);
+        self.journal.saving.data_backup = Some(store::file_name(&path));
         report.bytes = Some(bytes);
         self.tell_of_backup(&path, report);
         Ok(())
@@ -311,18 +312,14 @@ impl RunningUpdate<'_> {
     }
 
     /// What is known of the backup that this update makes.
-    fn order(&self, sources: Vec<String>, bytes: Option<u64>) -> Result<Order> {
-        let record = self.record()?;
-        let changes = self.journal.plan.targets.iter().filter_map(|target| {
-            let before = record.service(&target.service)?.current();
-            let same = before.is_some_and(|before| {
-                before.tag == target.tag && before.bytes.name() == target.bytes.name()
-            });
-            let before = before.map(|before| before.tag.to_string()).unwrap_or_default();
-            (!same).then(|| (target.service.to_string(), before, target.tag.to_string()))
-        });
+    fn order(&self, sources: Vec<String>, bytes: Option<u64>) -> Order {
+        let moved = self.journal.plan.targets.iter().map(|target| self.moved(target));
+        let tag = |named: Option<Named>| named.map(|named| named.tag).unwrap_or_default();
+        let changes = moved
+            .filter(|one| one.from != one.to)
+            .map(|one| (one.name.to_string(), tag(one.from), tag(one.to)));
         let stamp = self.app.stamp();
-        Ok(Order {
+        Order {
             directory: self.app.store.data_directory(),
             stamp: self.app.backup_stamp(),
             about: About {
@@ -336,7 +333,7 @@ impl RunningUpdate<'_> {
                 },
             },
             spared: None,
-        })
+        }
     }
 
     async fn stop_and_copy(&self, sources: Vec<Source>, order: Order) -> Result<PathBuf> {
@@ -359,7 +356,7 @@ impl RunningUpdate<'_> {
         let shown = shown(command);
         report.command = Some(shown.clone());
         self.app.ui.step("Saving", format!("data with `{shown}`"));
-        let dump = backup::Dump::begin(self.order(vec![format!("`{shown}`")], None)?)?;
+        let dump = backup::Dump::begin(self.order(vec![format!("`{shown}`")], None))?;
         let mut child = tokio::process::Command::new(program);
         child.args(arguments).current_dir(self.app.store.directory());
         child.stdin(Stdio::null()).stdout(dump.output()?).process_group(0);
@@ -381,7 +378,7 @@ impl RunningUpdate<'_> {
             return Err(failed(&shown, format!("ended with {status}")).into());
         }
         let kept = blocking(move |cancelled| dump.keep(cancelled), self.app).await?;
-        self.journal.saving.data_backup = kept.as_deref().and_then(name_of);
+        self.journal.saving.data_backup = kept.as_deref().map(store::file_name);
         match kept {
             Some(path) => self.tell_of_backup(&path, report),
             None => {
@@ -510,10 +507,6 @@ fn failed(command: &str, how: String) -> error::Error {
     )
 }
 
-fn name_of(path: &Path) -> Option<String> {
-    path.file_name().map(|name| name.to_string_lossy().into_owned())
-}
-
 /// The path without `.` in it.
 fn clean(path: &Path) -> PathBuf {
     path.components().filter(|component| *component != std::path::Component::CurDir).collect()
@@ -566,7 +559,9 @@ async fn written(
     holdings: &[Holding],
     unnamed: &[(Unnamed, String)],
 ) -> Result<Vec<Written>> {
-    let docker = app.docker().await?;
+    if !holdings.is_empty() && !app.docker().await?.endpoint().is_local() {
+        return Err(elsewhere("the Docker daemon is on another machine".to_owned()).into());
+    }
     let mut all = Vec::new();
     for Holding { place, services } in holdings {
         let mut sources = Vec::new();
@@ -580,9 +575,6 @@ async fn written(
                     sources.extend(volume(app, name, Some(one.clone())).await?);
                 }
             }
-        }
-        if !docker.endpoint().is_local() {
-            return Err(elsewhere("the Docker daemon is on another machine".to_owned()).into());
         }
         for source in sources {
             let holds_data = source.volume.is_some()
@@ -621,18 +613,12 @@ pub(crate) fn unnamed_volumes(containers: &[ContainerDetail]) -> Vec<(Unnamed, S
         let service = container.labels.service().map(str::to_owned);
         let number = container.labels.number().unwrap_or(1);
         container.mounts.iter().filter_map(move |mount| {
-            let name = mount.volume.clone().filter(|name| is_made_up(name))?;
-            let is_data = mount.kind == MountKind::Volume && mount.writable;
+            let name = mount.unnamed_volume().filter(|_| mount.writable)?.to_owned();
             let target = mount.destination.clone();
-            is_data.then_some((Unnamed { service: service.clone()?, number, target }, name))
+            Some((Unnamed { service: service.clone()?, number, target }, name))
         })
     });
     found.collect()
-}
-
-/// Whether a volume's name is one that the daemon has made up.
-fn is_made_up(name: &str) -> bool {
-    name.len() == 64 && name.bytes().all(|byte| byte.is_ascii_hexdigit())
 }
 
 fn targets_of(unnamed: &[(Unnamed, String)]) -> BTreeMap<String, BTreeSet<String>> {

@@ -18,7 +18,7 @@ use crate::health;
 use crate::model::operation::{Moved, Named, What};
 use crate::model::reference::ServiceName;
 use crate::plan::Step;
-use crate::update::{State, lacking, reject};
+use crate::update::{State, Target, lacking, reject};
 
 /// How long an engine that is away is waited for before what ran is given up.
 const ENGINE_PATIENCE: Duration = Duration::from_secs(300);
@@ -359,18 +359,22 @@ impl RunningUpdate<'_> {
             self.journal.plan.changed.iter().filter_map(|name| tracked.get(name)).collect();
         let targets = self.journal.plan.targets.iter();
         let targets = targets.filter(|target| tried.contains(&target.service));
-        let recorded = self.launch.deployment.recorded();
-        let services = targets.map(|target| Moved {
-            name: target.service.clone(),
-            from: recorded
-                .and_then(|record| record.service(&target.service)?.current())
-                .map(Named::from),
-            to: Some(Named { tag: target.tag.to_string(), digest: target.bytes.name().cloned() }),
-            what: What::Version,
-        });
+        let services = targets.map(|target| self.moved(target));
         let attempt = Some(Attempt { services: services.collect(), reason, exit_code });
         let data_backup = self.journal.saving.data_backup.clone();
         About { attempt, data_backup, ..About::default() }
+    }
+
+    /// What a target's service is by the record, and is to become.
+    pub(super) fn moved(&self, target: &Target) -> Moved {
+        let recorded = self.launch.deployment.recorded();
+        let from = recorded.and_then(|record| record.service(&target.service)?.current());
+        Moved {
+            name: target.service.clone(),
+            from: from.map(Named::from),
+            to: Some(Named { tag: target.tag.to_string(), digest: target.bytes.name().cloned() }),
+            what: What::Version,
+        }
     }
 }
 
