@@ -146,9 +146,8 @@ impl Cli {
     /// print itself and its exit code.
     pub fn read() -> Result<Self, clap::Error> {
         let args = parse::readable(std::env::args_os());
-        let command = Self::command();
-        let matches = command.clone().try_get_matches_from(&args).map_err(|error| {
-            let speakable = command.try_get_matches_from(parse::speakable(args));
+        let matches = Self::command().try_get_matches_from(&args).map_err(|error| {
+            let speakable = Self::command().try_get_matches_from(parse::speakable(args));
             speakable.err().unwrap_or(error)
         })?;
         let mut cli = Self::from_arg_matches(&matches)?;

@@ -9,7 +9,7 @@ use std::task::Poll;
 use crate::app::{App, Exit};
 use crate::change;
 use crate::cli::{self, Cli, Environment};
-use crate::commands::{Command, Effect};
+use crate::commands::Command;
 use crate::compose;
 use crate::error::{self, Kind};
 use crate::report::{Document, Failure};
@@ -103,7 +103,7 @@ fn dispatch(app: &App, command: Command) -> Result<Exit> {
         let interrupts = signal(SignalKind::interrupt())?;
         let terminations = signal(SignalKind::terminate())?;
         runtime.spawn(listen(app.ui.clone(), interrupts, terminations));
-        if command.has_safe_points() || command.effect() == Effect::Changes {
+        if command.outlives_terminal() {
             let hangups = signal(SignalKind::hangup())?;
             runtime.spawn(outlive_terminal(app.ui.clone(), app.store.clone(), hangups));
         }

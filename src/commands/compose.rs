@@ -49,6 +49,11 @@ impl Run for Compose {
         }
     }
 
+    /// What is ignored (nohup) Compose is to ignore as well, and a handler would not reach it.
+    fn outlives_terminal(&self) -> bool {
+        false
+    }
+
     /// # Errors
     ///
     /// There is no Compose (exit 6), another dkv is at it (exit 4), or it would build over what is

@@ -76,6 +76,11 @@ pub(crate) trait Run {
         false
     }
 
+    /// Whether a lost terminal is no reason for it to end.
+    fn outlives_terminal(&self) -> bool {
+        self.has_safe_points() || self.effect() == Effect::Changes
+    }
+
     /// What it does to a deployment, for when an update is unfinished; what only looks need not
     /// say so.
     fn effect(&self) -> Effect {
@@ -122,6 +127,14 @@ macro_rules! commands {
             pub fn has_safe_points(&self) -> bool {
                 match self {
                     $(Self::$name(command) => Run::has_safe_points(command),)*
+                }
+            }
+
+            /// Whether a lost terminal is no reason for this command to end.
+            #[must_use]
+            pub fn outlives_terminal(&self) -> bool {
+                match self {
+                    $(Self::$name(command) => Run::outlives_terminal(command),)*
                 }
             }
 

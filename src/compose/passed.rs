@@ -24,6 +24,29 @@ const WITH_VALUE: [&str; 17] = [
     "--tlskey",
 ];
 
+/// The options of `run` and `exec` that take a value in a word of its own, of both Composes.
+const OWN_WITH_VALUE: [&str; 19] = [
+    "-e",
+    "--env",
+    "--env-from-file",
+    "--entrypoint",
+    "-l",
+    "--label",
+    "--name",
+    "-p",
+    "--publish",
+    "--pull",
+    "-u",
+    "--user",
+    "-v",
+    "--volume",
+    "-w",
+    "--workdir",
+    "--cap-add",
+    "--cap-drop",
+    "--index",
+];
+
 /// What such a command does to containers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Passing {
@@ -129,7 +152,11 @@ impl<'a> Passed<'a> {
         // What follows the service is a command in its container.
         match self.command {
             Some("run" | "exec") => {
-                let mut own = own.take_while(|word| word.starts_with('-'));
+                let mut is_value = false;
+                let mut own = own.take_while(|word| {
+                    let was_value = std::mem::replace(&mut is_value, OWN_WITH_VALUE.contains(word));
+                    was_value || word.starts_with('-')
+                });
                 own.any(|word| options.contains(&word))
             }
             _ => own.any(|word| options.contains(&word)),
@@ -165,6 +192,8 @@ mod tests {
             ("restart web", Passing::Changes),
             ("run --rm web sh -c date --build", Passing::Runs),
             ("run --build web", Passing::Builds),
+            ("run -e A=1 --build web", Passing::Builds),
+            ("run -e A=1 web --build", Passing::Runs),
             ("up -d --build", Passing::Builds),
             ("build --no-cache", Passing::Builds),
         ] {

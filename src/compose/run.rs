@@ -44,6 +44,7 @@ use super::passed::Passed;
 use super::texts::ComposeFiles;
 use crate::error::{self, Error, Kind};
 use crate::interruption::Interruption;
+use crate::process::Group;
 
 /// How long a call that took too long may take to end when it is asked to.
 const LAST_PATIENCE: Duration = Duration::from_secs(10);
@@ -711,6 +712,8 @@ impl Call<'_> {
 
     /// Waits for the end of `child`, no longer than the limit, and tells who asked for it.
     async fn wait(&self, child: &mut Child) -> Result<(ExitStatus, End)> {
+        // What only reads goes with all that it has started, when nobody waits for it any more.
+        let group = self.is_read_only.then(|| Group::of(child));
         let mut end = End::Itself;
         let mut patience = self.limit.unwrap_or(Duration::MAX);
         loop {
@@ -731,6 +734,9 @@ impl Call<'_> {
                 }
                 status = child.wait() => {
                     let status = status.context("cannot wait for Compose")?;
+                    if let Some(group) = group {
+                        group.has_ended();
+                    }
                     let is_interrupted = end == End::Itself && ended_by_interrupt(status);
                     return Ok((status, if is_interrupted { End::Interrupted } else { end }));
                 }

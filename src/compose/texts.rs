@@ -280,7 +280,9 @@ impl ComposeFiles {
         for text in self.deployed() {
             let base = self.directory.join(&text.base);
             let named = text::env_files(&text.document).into_iter();
-            files.extend(named.filter(|name| !name.contains('$')).map(|name| base.join(name)));
+            // The one device that ends at once, and that people name to have none.
+            let named = named.filter(|name| !name.contains('$') && name != "/dev/null");
+            files.extend(named.map(|name| base.join(name)));
         }
         files
     }
