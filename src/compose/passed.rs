@@ -133,6 +133,12 @@ impl<'a> Passed<'a> {
         }
     }
 
+    /// Whether it says something of Compose itself, which takes no deployment.
+    #[must_use]
+    pub fn is_about_compose(&self) -> bool {
+        matches!(self.command, None | Some("version" | "help")) || self.has(&["-h", "--help"])
+    }
+
     /// Whether it only builds, and starts nothing.
     #[must_use]
     pub fn only_builds(&self) -> bool {
@@ -198,6 +204,20 @@ mod tests {
             ("build --no-cache", Passing::Builds),
         ] {
             assert_eq!(Passed::read(&words(line)).does(), expected, "{line}");
+        }
+    }
+
+    #[test]
+    fn what_is_about_compose_itself() {
+        for (line, expected) in [
+            ("--help", true),
+            ("version --short", true),
+            ("help up", true),
+            ("up --help", true),
+            ("--profile x ps", false),
+            ("exec web ls --help", false),
+        ] {
+            assert_eq!(Passed::read(&words(line)).is_about_compose(), expected, "{line}");
         }
     }
 

@@ -395,8 +395,8 @@ impl Compose {
         keep: Option<File>,
     ) -> Result<Infallible> {
         let passed = Passed::read(&arguments);
-        let mut selection = match passed.names_files {
-            // A line that names its files is about those alone.
+        let mut selection = match passed.names_files || passed.is_about_compose() {
+            // A line that names its files is about those alone, some are about none.
             true => Selection {
                 project_name: self.files.project_name().map(ToOwned::to_owned),
                 ..Selection::default()

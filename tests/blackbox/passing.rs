@@ -91,6 +91,14 @@ fn everything_is_passed_on_with_the_recorded_versions_v1() {
 }
 
 #[test]
+fn what_compose_says_of_itself_takes_no_deployment() {
+    let empty = Deployment::new("itself");
+    empty.dkv(["compose", "version"]).exit(0).stdout_contains("Compose version");
+    empty.dkv(["compose", "--help"]).exit(0).stdout_lacks("dkv");
+    empty.dkv(["compose", "ps"]).exit(3).stderr_contains("no Compose file");
+}
+
+#[test]
 fn terminal_and_signals_are_composes_own() {
     let registry = Registry::start();
     let deployment = moved_on("own", &registry);
